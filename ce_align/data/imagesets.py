@@ -1,0 +1,283 @@
+"""Sets of images: identifiers, pixels on demand, labels and a content digest."""
+
+import io
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from ce_align.checks import check_unique, named_some
+from ce_align.data.imagefiles import FileSource, open_source, order_names
+from ce_align.data.screen import place_on_screen
+from ce_align.digests import combine_digests, digest_bytes
+from ce_align.errors import DataError
+
+__all__ = ["ImageSet", "decode_image"]
+
+#: Decoding refuses larger images: a few bytes can declare terabytes of pixels.
+MAX_PIXELS = 100_000_000
+
+
+def decode_image(encoded: bytes, name: str) -> Image.Image:
+    """8-bit RGB image from encoded bytes; grey, palette, alpha and CMYK become RGB.
+
+    Raises
+    ------
+    DataError
+        Naming the file, if it is damaged, larger than 100 megapixels or of more than
+        8 bits a channel.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            image = Image.open(io.BytesIO(encoded))
+            if image.width * image.height > MAX_PIXELS:
+                raise DataError(
+                    f"image {name} has {image.width}×{image.height} pixels; at most "
+                    f"{MAX_PIXELS // 10**6} megapixels are decoded"
+                )
+            if image.mode.startswith(("I", "F")):
+                raise DataError(
+                    f"image {name} has more than 8 bits a channel (mode {image.mode}); "
+                    "convert it to 8-bit first"
+                )
+            return image.convert("RGB")
+    except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
+        raise DataError(f"image {name} declares too many pixels: {error}") from error
+    except DataError:
+        raise
+    except (OSError, ValueError, SyntaxError, EOFError) as error:
+        raise DataError(f"image {name} cannot be read: {error}") from error
+
+
+@dataclass(frozen=True)
+class _EncodedPixels:
+    """Pixels from encoded files."""
+
+    source: FileSource
+    names: tuple[str, ...]
+
+    def load(self, index: int) -> Image.Image:
+        return decode_image(self.encoded(index), self.names[index])
+
+    def encoded(self, index: int) -> bytes:
+        return self.source.read(self.names[index])
+
+    def digest(self, index: int) -> str:
+        return digest_bytes(self.encoded(index))
+
+
+@dataclass(frozen=True)
+class _ArrayPixels:
+    """Pixels from an array (n, height, width, 3) of uint8."""
+
+    array: NDArray[np.uint8]
+
+    def load(self, index: int) -> Image.Image:
+        return Image.fromarray(self.array[index])
+
+    def encoded(self, index: int) -> bytes:
+        # PPM and not PNG: the bytes, hence the digest, depend on no compressor.
+        height, width, _ = self.array[index].shape
+        return b"P6 %d %d 255\n" % (width, height) + self.array[index].tobytes()
+
+    def digest(self, index: int) -> str:
+        return digest_bytes(self.encoded(index))
+
+
+@dataclass(frozen=True, eq=False)
+class ImageSet:
+    """Ordered images with identifiers and per-image columns.
+
+    Attributes
+    ----------
+    identifier : short name for people; never trusted as an identity
+    ids : stimulus identifiers, unique
+    columns : values an image each, such as ``object_name``; the folder of each image
+        is the column ``label`` when images lie in several folders
+    """
+
+    identifier: str
+    ids: tuple[str, ...]
+    pixels: _EncodedPixels | _ArrayPixels
+    columns: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+    index: tuple[int, ...] = ()
+    screen: tuple[float, float] | None = None
+
+    def __post_init__(self) -> None:
+        check_unique(self.ids, f"image ids of {self.identifier}")
+        if not self.index:
+            object.__setattr__(self, "index", tuple(range(len(self.ids))))
+        for name, values in self.columns.items():
+            if len(values) != len(self.ids):
+                raise DataError(
+                    f"column {name} has {len(values)} values but {self.identifier} has "
+                    f"{len(self.ids)} images"
+                )
+
+    @classmethod
+    def from_path(
+        cls,
+        path: Path,
+        *,
+        order: str | Sequence[str] = "natural",
+        identifier: str | None = None,
+    ) -> "ImageSet":
+        """Images of a folder, zip or tar.
+
+        Parameters
+        ----------
+        path : folder or archive
+        order : ``natural`` sorts by the numbers in the names, ``name`` by letter; a
+            sequence of file names states the order itself
+
+        Raises
+        ------
+        DataError
+            If there are no images, or `order` names files that are not there.
+        """
+        source = open_source(path)
+        if isinstance(order, str):
+            names = order_names(source.names, order)
+        else:
+            names = _listed_names(source.names, order, path)
+        return cls.from_files(identifier or path.stem, source, names)
+
+    @classmethod
+    def from_files(
+        cls, identifier: str, source: FileSource, names: Sequence[str]
+    ) -> "ImageSet":
+        """Named files of a source, in the order of `names`."""
+        paths = [PurePosixPath(name) for name in names]
+        shared = _common_folder(paths)
+        relative = [path.relative_to(shared).with_suffix("") for path in paths]
+        labels = [path.parent.as_posix() for path in relative]
+        columns = {"label": np.array(labels)} if len(set(labels)) > 1 else {}
+        ids = tuple(path.as_posix() for path in relative)
+        return cls(identifier, ids, _EncodedPixels(source, tuple(names)), columns)
+
+    @classmethod
+    def from_encoded(
+        cls,
+        identifier: str,
+        ids: Sequence[str],
+        source: FileSource,
+        names: Sequence[str],
+        columns: Mapping[str, NDArray[Any]],
+    ) -> "ImageSet":
+        """Named files of a source, with the ids and columns of each."""
+        pixels = _EncodedPixels(source, tuple(names))
+        return cls(identifier, tuple(ids), pixels, columns)
+
+    @classmethod
+    def from_array(
+        cls,
+        identifier: str,
+        array: NDArray[np.uint8],
+        ids: Sequence[str] | None = None,
+        columns: Mapping[str, NDArray[Any]] | None = None,
+    ) -> "ImageSet":
+        """Images from an array (n, height, width, 3) of uint8.
+
+        Raises
+        ------
+        DataError
+            If the array has another shape or type.
+        """
+        array = np.asarray(array)
+        if array.ndim != 4 or array.shape[3] != 3 or array.dtype != np.uint8:
+            raise DataError(
+                "images must be a uint8 array (n, height, width, 3), found "
+                f"{array.dtype} {array.shape}"
+            )
+        if ids is None:
+            ids = [f"{identifier}_{i:05d}" for i in range(len(array))]
+        if len(ids) != len(array):
+            raise DataError(f"{len(ids)} ids for {len(array)} images")
+        return cls(identifier, tuple(ids), _ArrayPixels(array), columns or {})
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def load(self, index: int) -> Image.Image:
+        """Decoded RGB image `index`, placed on the screen if one was set."""
+        image = self.pixels.load(self.index[index])
+        return image if self.screen is None else place_on_screen(image, *self.screen)
+
+    def encoded(self, index: int) -> bytes:
+        """Bytes of image file `index`: as read, or as PPM for arrays."""
+        return self.pixels.encoded(self.index[index])
+
+    def image_digest(self, index: int) -> str:
+        """Digest of the content of image `index`, and of its place on the screen."""
+        content = self._image_digests[index]
+        return content if self.screen is None else f"{content}@{self.screen}"
+
+    @cached_property
+    def _image_digests(self) -> tuple[str, ...]:
+        return tuple(self.pixels.digest(i) for i in self.index)
+
+    @cached_property
+    def digest(self) -> str:
+        """Digest of all images in their order; ids and columns do not enter."""
+        return combine_digests(*(self.image_digest(i) for i in range(len(self))))
+
+    def select(self, rows: Sequence[int]) -> "ImageSet":
+        """Images `rows`, in that order."""
+        return replace(
+            self,
+            ids=tuple(self.ids[i] for i in rows),
+            index=tuple(self.index[i] for i in rows),
+            columns={name: values[list(rows)] for name, values in self.columns.items()},
+        )
+
+    def with_columns(self, columns: Mapping[str, NDArray[Any]]) -> "ImageSet":
+        """Copy with further per-image columns."""
+        return replace(self, columns={**self.columns, **columns})
+
+    def on_screen(self, source_degrees: float, target_degrees: float) -> "ImageSet":
+        """Images as they appear to a network that sees `target_degrees`.
+
+        Reference: Brain-Score's rule (pad with gray or crop the centre by the ratio of
+        visual angles).
+        """
+        if source_degrees == target_degrees:
+            return self
+        return replace(self, screen=(float(source_degrees), float(target_degrees)))
+
+
+def _common_folder(paths: Sequence[PurePosixPath]) -> PurePosixPath:
+    folders = {path.parent for path in paths}
+    shared = next(iter(folders))
+    while not all(folder.is_relative_to(shared) for folder in folders):
+        shared = shared.parent
+    return shared
+
+
+def _listed_names(
+    available: Sequence[str], listed: Sequence[str], path: Path
+) -> tuple[str, ...]:
+    """Full names of the listed files; a bare name may stand for one in a folder."""
+    by_name: dict[str, list[str]] = {}
+    keys: tuple[Callable[[PurePosixPath], str], ...] = (
+        lambda p: p.as_posix(),
+        lambda p: p.name,
+        lambda p: p.with_suffix("").as_posix(),
+        lambda p: p.stem,
+    )
+    for name in available:
+        for key in {key(PurePosixPath(name)) for key in keys}:
+            by_name.setdefault(key, []).append(name)
+    absent = [name for name in listed if len(by_name.get(name, ())) != 1]
+    if absent:
+        raise DataError(
+            f"{len(absent)} of {len(listed)} listed images are not in {path}, or are "
+            f"there more than once: {named_some(absent)}"
+        )
+    return tuple(by_name[name][0] for name in listed)

@@ -1,0 +1,243 @@
+"""Neural recordings: responses to an image set, with their repetitions."""
+
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ce_align.checks import check_unique, named_some, nearest_names
+from ce_align.data.imagesets import ImageSet
+from ce_align.digests import combine_digests, digest_array, digest_json
+from ce_align.errors import ConfigError, DataError
+
+__all__ = [
+    "RECORDINGS",
+    "Entry",
+    "Recording",
+    "expand_recordings",
+    "load_recording",
+    "register_recordings",
+]
+
+
+@dataclass(frozen=True, eq=False)
+class Recording:
+    """Responses of neuroids in one region to every image of a set.
+
+    Attributes
+    ----------
+    identifier : short name
+    images : the stimuli, in the order of the rows
+    responses : (n_stimuli, n_repetitions, n_neuroids), spike counts or rates; NaN
+        where a stimulus was shown fewer times
+    neuroid_ids : unique names of the recorded sites
+    region : V1, V2, V4, IT or another area
+    degrees : visual angle of the images
+    stratify : column of ``images`` over which splits are balanced, or None
+    origin : ``recorded``, ``simulated`` or ``imported``
+
+    Raises
+    ------
+    DataError
+        If shapes do not fit, ids repeat, a value is infinite, or a neuroid has no
+        response or never changes.
+    """
+
+    identifier: str
+    images: ImageSet
+    responses: NDArray[np.float64]
+    neuroid_ids: tuple[str, ...]
+    region: str
+    degrees: float = 8.0
+    stratify: str | None = None
+    origin: str = "recorded"
+
+    def __post_init__(self) -> None:
+        shape = self.responses.shape
+        expected = (len(self.images), len(self.neuroid_ids))
+        if self.responses.ndim != 3 or (shape[0], shape[2]) != expected:
+            raise DataError(
+                f"responses of {self.identifier} must be (stimulus, repetition, "
+                f"neuroid) = ({expected[0]}, any, {expected[1]}), found {shape}; check "
+                "the order of the axes and that every image has a row"
+            )
+        if 0 in shape:
+            raise DataError(f"{self.identifier} is empty: responses are {shape}")
+        check_unique(self.neuroid_ids, f"neuroid ids of {self.identifier}")
+        if not self.degrees > 0:
+            raise DataError(f"degrees must be positive, found {self.degrees}")
+        if self.stratify is not None and self.stratify not in self.images.columns:
+            raise DataError(
+                f"{self.identifier} has no column {self.stratify!r} to stratify by; "
+                f"its columns are {sorted(self.images.columns)}"
+            )
+        self._check_values()
+
+    def _check_values(self) -> None:
+        n_infinite = int(np.isinf(self.responses).sum())
+        if n_infinite:
+            raise DataError(f"{self.identifier} has {n_infinite} infinite responses")
+        silent = np.isnan(self.responses).all(axis=(0, 1))
+        self._refuse_neuroids(silent, "have no response at all (only NaN)")
+        average = self._nan_average
+        spread = np.nanmax(average, axis=0) - np.nanmin(average, axis=0)
+        self._refuse_neuroids(spread == 0, "respond equally to every stimulus")
+
+    def _refuse_neuroids(self, which: NDArray[np.bool_], fault: str) -> None:
+        if which.any():
+            names = [self.neuroid_ids[i] for i in np.flatnonzero(which)]
+            raise DataError(
+                f"{len(names)} of {len(self.neuroid_ids)} neuroids of "
+                f"{self.identifier} {fault}: {named_some(names)}; leave them out"
+            )
+
+    @property
+    def n_repetitions(self) -> int:
+        """Largest number of times that a stimulus was shown."""
+        return int(self.responses.shape[1])
+
+    @property
+    def has_repetitions(self) -> bool:
+        """Whether a ceiling can be estimated."""
+        return self.n_repetitions > 1
+
+    @cached_property
+    def _nan_average(self) -> NDArray[np.float64]:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", RuntimeWarning)  # rows without repetition
+            average: NDArray[np.float64] = np.nanmean(self.responses, axis=1)
+        return average
+
+    def averaged(self) -> NDArray[np.float64]:
+        """Responses averaged over repetitions, (n_stimuli, n_neuroids).
+
+        Raises
+        ------
+        DataError
+            If a neuroid has no response to some stimulus.
+        """
+        average = self._nan_average
+        absent = np.isnan(average)
+        if absent.any():
+            ids = [self.images.ids[i] for i in np.flatnonzero(absent.any(axis=1))]
+            raise DataError(
+                f"{self.identifier} lacks {int(absent.sum())} averages: "
+                f"{int(absent.any(axis=0).sum())} neuroids have no response to "
+                f"{len(ids)} stimuli ({named_some(ids)}); leave out those stimuli or "
+                "neuroids"
+            )
+        return average
+
+    def strata(self, column: str | None = None) -> NDArray[np.str_] | None:
+        """Class of each stimulus for stratified splits, or None.
+
+        Parameters
+        ----------
+        column : column to use instead of the recording's own; ``"none"`` for none
+
+        Raises
+        ------
+        ConfigError
+            If there is no such column.
+        """
+        column = column if column is not None else self.stratify
+        if column is None or column == "none":
+            return None
+        if column not in self.images.columns:
+            raise ConfigError(
+                f"{self.identifier} has no column {column!r} to stratify by; choose "
+                f"from {[*sorted(self.images.columns), 'none']}"
+            )
+        return np.asarray(self.images.columns[column]).astype(str)
+
+    @cached_property
+    def digest(self) -> str:
+        """Digest of images, responses and everything that names their rows."""
+        columns = {k: [str(v) for v in vs] for k, vs in self.images.columns.items()}
+        names = digest_json(
+            [self.images.ids, self.neuroid_ids, self.region, self.degrees, columns]
+        )
+        # NaN has many bit patterns; two readings of one recording must agree.
+        canonical = np.where(np.isnan(self.responses), np.nan, self.responses)
+        return combine_digests(self.images.digest, names, digest_array(canonical))
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What is known of a recording before a byte of it is read.
+
+    Counts that are not stated anywhere are None.
+    """
+
+    name: str
+    region: str
+    load: Callable[[], Recording]
+    images: int | None = None
+    neuroids: int | None = None
+    repetitions: int | None = None
+    access: str = "open"
+    groups: tuple[str, ...] = ()
+
+
+#: Recordings by name. Other rooms add theirs; `load_recording` looks here.
+RECORDINGS: dict[str, Entry] = {}
+
+
+def register_recordings(entries: Mapping[str, Entry]) -> None:
+    """Add recordings; a name registered again replaces the old entry."""
+    RECORDINGS.update(entries)
+
+
+def expand_recordings(patterns: tuple[str, ...]) -> list[str]:
+    """Names of recordings that patterns stand for, each once, in order.
+
+    A pattern is a name, a glob over names, a group, or a path to a netCDF file or a
+    glob over such paths.
+
+    Raises
+    ------
+    ConfigError
+        If a pattern stands for nothing; the nearest names are listed.
+    """
+    found: dict[str, None] = {}
+    for pattern in patterns:
+        matches = [
+            name
+            for name, entry in RECORDINGS.items()
+            if fnmatchcase(name, pattern.lower()) or pattern in entry.groups
+        ]
+        if not matches and pattern.endswith(".nc"):
+            path = Path(pattern)
+            matches = sorted(map(str, path.parent.glob(path.name))) or [pattern]
+        if not matches:
+            near = nearest_names(pattern, RECORDINGS) or sorted(RECORDINGS)
+            raise ConfigError(
+                f"unknown recording {pattern!r}; nearest: {', '.join(near)}; or give "
+                "a .nc file that `ce-align import` wrote"
+            )
+        found.update(dict.fromkeys(matches))
+    return list(found)
+
+
+def load_recording(name: str) -> Recording:
+    """Recording of a registered name, or of a netCDF file.
+
+    Raises
+    ------
+    ConfigError
+        If the name is unknown.
+    DataError
+        If the file does not hold a recording.
+    """
+    if name in RECORDINGS:
+        return RECORDINGS[name].load()
+    if name.endswith(".nc"):
+        from ce_align.data.netcdf import read_recording
+
+        return read_recording(Path(name))
+    return load_recording(expand_recordings((name,))[0])

@@ -1,0 +1,168 @@
+"""Rows (numbers with their provenance) and the folder that keeps them."""
+
+import json
+import platform
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from ce_align import __version__
+from ce_align.config import StageConfig
+from ce_align.errors import DataError
+from ce_align.files import atomic_path
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import xarray as xr
+
+__all__ = ["ResultStore", "Row"]
+
+#: Packages whose versions can change a number; written beside every result.
+REPORTED_PACKAGES = (
+    *("numpy", "scipy", "scikit-learn", "torch", "torchvision"),
+    *("xarray", "pandas", "pillow", "brainscore-vision"),
+)
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+class Row(BaseModel):
+    """One number and where it comes from; every stage adds its own columns.
+
+    Attributes
+    ----------
+    model : network that was measured
+    metric : what was measured
+    value : the number; None where it is not defined (the stage says why)
+    config_id : fingerprint of the settings and of all that they name
+    version : of ce_align
+    created : UTC time, ISO 8601
+    """
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", protected_namespaces=(), allow_inf_nan=False
+    )
+
+    model: str
+    metric: str
+    value: float | None
+    config_id: str
+    version: str = __version__
+    created: str = Field(default_factory=_now)
+
+
+RowType = TypeVar("RowType", bound=Row)
+
+
+def _environment() -> dict[str, str]:
+    """Versions and machine that produced a result."""
+    found = {"python": platform.python_version(), "platform": platform.platform()}
+    for package in REPORTED_PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+@dataclass(frozen=True)
+class ResultStore:
+    """Results below one folder: ``<stage>/<config_id>.json``, arrays in ``.nc``.
+
+    Files are written whole or not at all, one for each configuration, so any number of
+    processes and machines may share the folder. Deleting a file is how one recomputes.
+    """
+
+    folder: Path
+
+    def _path(self, stage: str, config_id: str) -> Path:
+        return self.folder / stage / f"{config_id}.json"
+
+    def get(
+        self, stage: str, config_id: str, row_type: type[RowType]
+    ) -> list[RowType] | None:
+        """Rows stored for a configuration, or None.
+
+        Raises
+        ------
+        DataError
+            If the file is there but is not a result.
+        """
+        path = self._path(stage, config_id)
+        if not path.exists():
+            return None
+        try:
+            return [row_type(**row) for row in _read(path)["rows"]]
+        except (TypeError, ValidationError) as error:
+            raise DataError(
+                f"{path} has other columns than this version writes; delete it"
+            ) from error
+
+    def put(
+        self,
+        stage: str,
+        config_id: str,
+        config: StageConfig,
+        rows: Sequence[Row],
+        arrays: "xr.Dataset | None" = None,
+    ) -> Path:
+        """Store the rows of a configuration, and its arrays beside them."""
+        path = self._path(stage, config_id)
+        document = {
+            "stage": stage,
+            "config_id": config_id,
+            "config": config.model_dump(mode="json"),
+            "environment": _environment(),
+            "rows": [row.model_dump(mode="json") for row in rows],
+        }
+        # Arrays first: whoever sees the rows can rely on the arrays.
+        if arrays is not None:
+            with atomic_path(path.with_suffix(".nc")) as temporary:
+                arrays.to_netcdf(temporary, engine="netcdf4")
+        with atomic_path(path) as temporary:
+            temporary.write_text(json.dumps(document, indent=1, allow_nan=False) + "\n")
+        return path
+
+    def arrays(self, stage: str, config_id: str) -> "xr.Dataset":
+        """Per-neuroid or per-comparison arrays of a stored configuration."""
+        import xarray as xr
+
+        path = self._path(stage, config_id).with_suffix(".nc")
+        if not path.exists():
+            raise DataError(f"no arrays at {path}; run that configuration again")
+        dataset: xr.Dataset = xr.load_dataset(path, engine="netcdf4")
+        return dataset
+
+    def documents(self, stage: str | None = None) -> Iterator[dict[str, Any]]:
+        """Every stored result with its configuration and environment."""
+        for path in sorted(self.folder.glob(f"{stage or '*'}/*.json")):
+            yield _read(path)
+
+    def load(self, stage: str | None = None) -> "pd.DataFrame":
+        """All rows of a stage, or of every stage, as one tidy table."""
+        import pandas as pd
+
+        return pd.DataFrame(
+            [
+                {"stage": document["stage"], **row}
+                for document in self.documents(stage)
+                for row in document["rows"]
+            ]
+        )
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        document = json.loads(path.read_text())
+    except ValueError as error:
+        raise DataError(f"{path} is not a result file; delete it") from error
+    if not isinstance(document, dict) or not {"stage", "rows"} <= document.keys():
+        raise DataError(f"{path} is not a result file; delete it")
+    return document

@@ -1,0 +1,36 @@
+"""Fixtures that every room shares."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    return np.random.default_rng(20240607)
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """Folder of real recordings, images and networks; skips where it is absent."""
+    stated = os.environ.get("CE_ALIGN_TEST_DATA")
+    folder = Path(stated) if stated else ROOT.parent / "shared" / "data"
+    if not folder.is_dir():
+        pytest.skip(
+            "no real data: set CE_ALIGN_TEST_DATA to the developers' data folder"
+        )
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def own_caches(tmp_path_factory, monkeypatch) -> None:
+    """Keep every test out of the user's caches, and Brain-Score off the network."""
+    home = tmp_path_factory.mktemp("caches")
+    monkeypatch.setenv("CE_ALIGN_HOME", str(home / "ce_align"))
+    for name in ("BRAINIO_HOME", "BRAINSCORE_HOME", "RESULTCACHING_HOME"):
+        monkeypatch.setenv(name, str(home / name.lower()))
+    monkeypatch.setenv("BS_INSTALL_DEPENDENCIES", "no")
