@@ -1,0 +1,259 @@
+"""Squared Bures distance between the shapes of two clouds of responses.
+
+D_B(C1, C2) = tr C1 + tr C2 − 2 tr (C2^½ C1 C2^½)^½ with each covariance divided by its
+trace and no outer square root: 0 for equal shapes, 2 for orthogonal supports. For
+centred clouds X1, X2 it equals 2 − 2 ‖X1 X2ᵀ‖_* / (‖X1‖_F ‖X2‖_F), where ‖·‖_* is the
+sum of the singular values, so no covariance is ever formed.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from ce_align.checks import check_finite
+from ce_align.errors import DataError
+
+__all__ = [
+    "squared_bures_distance",
+    "squared_bures_distance_of_covariances",
+    "squared_bures_distances",
+    "squared_bures_distances_to_reference",
+]
+
+FloatArray = NDArray[np.float64]
+#: (n_clouds, n_points, n_features), or one array (n_points, n_features) for each cloud.
+Clouds = NDArray[Any] | Sequence[NDArray[Any]]
+
+#: Below this the difference 2 − 2F has lost ten digits: the residual takes over.
+RESIDUAL_BELOW = 1e-6
+#: A spread of fewer rounding steps of the data's own type than this is no spread.
+CONSTANT_STEPS = 8
+
+
+def squared_bures_distance(cloud_1: ArrayLike, cloud_2: ArrayLike) -> float:
+    """Squared Bures distance between the trace-normalised covariances of two clouds.
+
+    Parameters
+    ----------
+    cloud_1 : (n_points_1, n_features)
+    cloud_2 : (n_points_2, n_features)
+
+    Returns
+    -------
+    float
+        In [0, 2]. Near zero it keeps its digits down to about 1e-22.
+
+    Raises
+    ------
+    DataError
+        For NaN, fewer than two points, unequal numbers of features or a constant cloud.
+
+    Notes
+    -----
+    Two samples of one source are not at distance zero: the value falls with the number
+    of points. Compare values of equal numbers of points only.
+
+    Reference: Yerxa, Feather, Simoncelli and Chung (2024), NeurIPS.
+
+    Examples
+    --------
+    >>> round(squared_bures_distance([[0, 1], [0, -1]], [[3, 0], [-3, 0]]), 12)
+    2.0
+    """
+    factor_1 = _unit_factor(cloud_1, "cloud_1")
+    factor_2 = _unit_factor(cloud_2, "cloud_2")
+    _check_same_features([factor_1, factor_2])
+    return _squared_distance(factor_1, factor_2)
+
+
+def squared_bures_distances(clouds: Clouds, pairs: ArrayLike) -> FloatArray:
+    """Squared Bures distances of many pairs of clouds; each is prepared once.
+
+    Parameters
+    ----------
+    clouds : (n_clouds, n_points, n_features), or as many arrays (n_points, n_features)
+    pairs : (n_pairs, 2), indices into `clouds`
+
+    Returns
+    -------
+    (n_pairs,)
+
+    Raises
+    ------
+    DataError
+        As for one pair, and for indices that are out of range.
+    """
+    index = check_pairs(pairs, len(clouds))
+    factors = {
+        int(i): _unit_factor(clouds[int(i)], f"cloud {i}") for i in np.unique(index)
+    }
+    _check_same_features(list(factors.values()))
+    return np.array(
+        [_squared_distance(factors[i], factors[j]) for i, j in index.tolist()],
+        dtype=np.float64,
+    )
+
+
+def squared_bures_distances_to_reference(
+    clouds: Clouds, reference: ArrayLike
+) -> FloatArray:
+    """Squared Bures distance of every cloud to one fixed cloud.
+
+    A reference of more points than features is reduced once to a triangular factor of
+    its covariance, so its number of points costs nothing afterwards.
+
+    Parameters
+    ----------
+    clouds : (n_clouds, n_points, n_features), or as many arrays (n_points, n_features)
+    reference : (n_reference_points, n_features)
+
+    Returns
+    -------
+    (n_clouds,)
+
+    Raises
+    ------
+    DataError
+        As for one pair.
+    """
+    fixed = _unit_factor(reference, "reference")
+    distances = np.empty(len(clouds))
+    for i, cloud in enumerate(clouds):
+        factor = _unit_factor(cloud, f"cloud {i}")
+        _check_same_features([fixed, factor])
+        distances[i] = _squared_distance(fixed, factor)
+    return distances
+
+
+def squared_bures_distance_of_covariances(
+    covariance_1: ArrayLike, covariance_2: ArrayLike
+) -> float:
+    """Squared Bures distance of two known covariances, each divided by its trace.
+
+    Parameters
+    ----------
+    covariance_1, covariance_2 : (n_features, n_features)
+        Symmetric and positive semi-definite; negative eigenvalues within rounding are
+        set to zero.
+
+    Returns
+    -------
+    float
+        In [0, 2], good to about 1e-8: the root of an eigenvalue near zero keeps half of
+        its digits.
+
+    Raises
+    ------
+    DataError
+        For matrices that are not finite, symmetric, positive semi-definite and nonzero,
+        or that differ in size.
+    """
+    factor_1 = _root_of_covariance(covariance_1, "covariance_1")
+    factor_2 = _root_of_covariance(covariance_2, "covariance_2")
+    _check_same_features([factor_1, factor_2])
+    return _squared_distance(factor_1, factor_2)
+
+
+def check_pairs(pairs: ArrayLike, n_items: int) -> NDArray[np.intp]:
+    """Return `pairs` as indices (n_pairs, 2), all within range.
+
+    Raises
+    ------
+    DataError
+        For another shape, no pair at all, numbers that are no integers, or an index out
+        of range.
+    """
+    index = np.asarray(pairs)
+    if index.ndim != 2 or index.shape[1] != 2 or not len(index):
+        raise DataError(
+            f"pairs must have the shape (n_pairs, 2) with n_pairs ≥ 1, found "
+            f"{index.shape}; give one row of two indices for each comparison"
+        )
+    if index.dtype.kind not in "iu":
+        raise DataError(f"pairs must be integers, found {index.dtype}; convert them")
+    if index.min() < 0 or index.max() >= n_items:
+        raise DataError(
+            f"pairs must lie in 0 … {n_items - 1}, found {index.min()} … "
+            f"{index.max()}; count from zero"
+        )
+    return index.astype(np.intp, copy=False)
+
+
+def _unit_factor(cloud: ArrayLike, name: str) -> FloatArray:
+    """Rows X with XᵀX equal to the cloud's covariance divided by its trace."""
+    given = np.asarray(cloud)
+    if given.dtype.kind not in "fiu":
+        raise DataError(f"{name} must be real numbers, found {given.dtype}; convert it")
+    if given.ndim != 2 or given.shape[0] < 2 or given.shape[1] < 1:
+        raise DataError(
+            f"{name} must have the shape (n_points ≥ 2, n_features ≥ 1), found "
+            f"{given.shape}; give one response vector a row"
+        )
+    check_finite(given, name)
+    step = np.finfo(given.dtype if given.dtype.kind == "f" else np.float64).eps
+    points = given.astype(np.float64)  # a copy: the caller's array is not changed
+    # The largest value first, so that no square overflows or vanishes.
+    points /= max(np.abs(points).max(), np.finfo(np.float64).tiny)
+    size = np.linalg.norm(points)
+    points -= points.mean(axis=0)
+    spread = np.linalg.norm(points)
+    if spread <= CONSTANT_STEPS * step * size:
+        raise DataError(
+            f"{name} is constant: its {len(points)} points differ by no more than the "
+            f"rounding of {given.dtype}; a constant response has no covariance to "
+            "compare, so check the views and the layer"
+        )
+    points /= spread
+    if len(points) > points.shape[1]:
+        return np.asarray(np.linalg.qr(points, mode="r"), dtype=np.float64)
+    return points
+
+
+def _root_of_covariance(covariance: ArrayLike, name: str) -> FloatArray:
+    """Rows X with XᵀX equal to the covariance divided by its trace."""
+    given = np.asarray(covariance, dtype=np.float64)
+    if given.ndim != 2 or given.shape[0] != given.shape[1] or not given.size:
+        raise DataError(
+            f"{name} must be a square matrix, found the shape {given.shape}; for "
+            "points use squared_bures_distance"
+        )
+    check_finite(given, name)
+    largest = np.abs(given).max()
+    if np.abs(given - given.T).max() > 1e-8 * largest:
+        raise DataError(f"{name} must be symmetric; average it with its transpose")
+    values, vectors = np.linalg.eigh(given)
+    if values[-1] <= 0 or values[0] < -1e-8 * values[-1]:
+        raise DataError(
+            f"{name} must be positive semi-definite and not zero, found eigenvalues "
+            f"{values[0]:.3g} … {values[-1]:.3g}; give a covariance"
+        )
+    values = values.clip(min=0.0)
+    root = np.sqrt(values / values.sum())[:, None] * vectors.T
+    return np.asarray(root, dtype=np.float64)
+
+
+def _check_same_features(factors: Sequence[FloatArray]) -> None:
+    widths = sorted({factor.shape[1] for factor in factors})
+    if len(widths) > 1:
+        raise DataError(
+            f"clouds must share their features, found {widths} features; compare "
+            "responses of one layer of one network"
+        )
+
+
+def _squared_distance(factor_1: FloatArray, factor_2: FloatArray) -> float:
+    """Squared Bures distance of two unit factors."""
+    product = factor_1 @ factor_2.T
+    fidelity = np.linalg.svd(product, compute_uv=False).sum()
+    distance = 2.0 - 2.0 * float(fidelity)
+    if distance >= RESIDUAL_BELOW:
+        return min(distance, 2.0)
+    # The same number as a sum of squares: what is left of one factor after the best
+    # rotation of the other (Procrustes). It needs the longer factor first, so that the
+    # rotation keeps the length of the shorter one.
+    if len(factor_1) < len(factor_2):
+        factor_1, factor_2, product = factor_2, factor_1, product.T
+    left, _, right = np.linalg.svd(product, full_matrices=False)
+    return float(np.sum((factor_1 - (left @ right) @ factor_2) ** 2))

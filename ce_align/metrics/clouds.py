@@ -1,0 +1,221 @@
+"""Bures distances of finite clouds: values that know their size, and their floor.
+
+Two samples of one source lie apart, and the further the fewer points they have. A
+distance therefore means something only beside another of equal numbers of points, or
+above the distance between two halves of one and the same cloud.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from ce_align.errors import DataError
+from ce_align.metrics.bures import Clouds, check_pairs, squared_bures_distances
+
+__all__ = [
+    "BuresExcess",
+    "BuresSample",
+    "bures_excess",
+    "bures_floor",
+    "bures_sample",
+    "half_split",
+]
+
+Halves = tuple[NDArray[np.intp], NDArray[np.intp]]
+
+
+@dataclass(frozen=True)
+class BuresSample:
+    """Squared Bures distances of one set of comparisons at one cloud size.
+
+    ``baseline - network`` is ΔD_B, comparison by comparison; it is refused where the
+    numbers of points differ, because the finite-sample bias would not cancel.
+
+    Attributes
+    ----------
+    values : (n_comparisons,)
+    n_points : points in each of the two clouds of a comparison
+    """
+
+    values: NDArray[np.float64]
+    n_points: tuple[int, int]
+
+    def __sub__(self, other: "BuresSample") -> NDArray[np.float64]:
+        """Differences, comparison by comparison.
+
+        Raises
+        ------
+        DataError
+            If the cloud sizes or the numbers of comparisons differ.
+        """
+        if self.n_points != other.n_points:
+            raise DataError(
+                f"Bures distances of clouds of {self.n_points} and {other.n_points} "
+                "points cannot be compared, for their finite-sample bias differs; "
+                "measure both with the same number of points"
+            )
+        if len(self.values) != len(other.values):
+            raise DataError(
+                f"expected the same comparisons on both sides, found "
+                f"{len(self.values)} and {len(other.values)}; use the same pairs"
+            )
+        return self.values - other.values
+
+
+@dataclass(frozen=True)
+class BuresExcess:
+    """Distances between sources, above the distance within them.
+
+    Attributes
+    ----------
+    between : mean of the two distances between different halves of the two clouds
+    floor : mean over the two clouds of the distance between their own halves
+    """
+
+    between: BuresSample
+    floor: BuresSample
+
+    @property
+    def values(self) -> NDArray[np.float64]:
+        """Excess of every comparison, (n_comparisons,): zero on average if equal."""
+        return self.between - self.floor
+
+
+def bures_sample(clouds: Clouds, pairs: ArrayLike) -> BuresSample:
+    """Squared Bures distances of pairs of clouds, with the size that they hold for.
+
+    Parameters
+    ----------
+    clouds : (n_clouds, n_points, n_features), or as many arrays (n_points, n_features)
+    pairs : (n_pairs, 2), indices into `clouds`
+
+    Raises
+    ------
+    DataError
+        If the comparisons do not all have the same numbers of points, and as
+        `squared_bures_distances`.
+    """
+    index = check_pairs(pairs, len(clouds))
+    sizes = sorted({(len(clouds[i]), len(clouds[j])) for i, j in index.tolist()})
+    if len(sizes) > 1:
+        raise DataError(
+            f"all comparisons must have equal numbers of points, found {sizes}; draw "
+            "the same number of points for every cloud"
+        )
+    return BuresSample(squared_bures_distances(clouds, index), sizes[0])
+
+
+def half_split(
+    n_points: int, rng: np.random.Generator, strata: ArrayLike | None = None
+) -> Halves:
+    """Split the points of a cloud at random into two halves of equal size.
+
+    Parameters
+    ----------
+    n_points : points of the cloud
+    rng : random generator
+    strata : (n_points,), optional
+        Kind of every point (for example view A or view B): each half gets as many of
+        each kind. The odd point of a kind is left out.
+
+    Returns
+    -------
+    Two arrays of indices, disjoint and equally long. Use one split for all networks.
+
+    Raises
+    ------
+    DataError
+        If a half would have fewer than two points, or strata have another length.
+    """
+    kinds = np.zeros(n_points) if strata is None else np.asarray(strata)
+    if kinds.shape != (n_points,):
+        raise DataError(
+            f"strata must name the kind of each of the {n_points} points, found the "
+            f"shape {kinds.shape}"
+        )
+    first, second = [], []
+    for kind in np.unique(kinds):
+        members = rng.permutation(np.flatnonzero(kinds == kind))
+        half = len(members) // 2
+        first.append(members[:half])
+        second.append(members[half : 2 * half])
+    halves = np.sort(np.concatenate(first)), np.sort(np.concatenate(second))
+    if len(halves[0]) < 2:
+        raise DataError(
+            f"each half of a cloud needs 2 points, found {len(halves[0])} of "
+            f"{n_points}; draw more views"
+        )
+    return halves
+
+
+def bures_floor(clouds: NDArray[Any], halves: Halves) -> BuresSample:
+    """Squared Bures distance between the two halves of every cloud.
+
+    Parameters
+    ----------
+    clouds : (n_clouds, n_points, n_features)
+    halves : two disjoint, equally long arrays of point indices, as of `half_split`
+
+    Returns
+    -------
+    BuresSample with one value a cloud.
+
+    Raises
+    ------
+    DataError
+        If the halves overlap or differ in size, and as `squared_bures_distance`.
+    """
+    n_clouds = len(clouds)
+    own = np.column_stack([np.arange(n_clouds), np.arange(n_clouds) + n_clouds])
+    return bures_sample(_half_clouds(clouds, halves), own)
+
+
+def bures_excess(clouds: NDArray[Any], pairs: ArrayLike, halves: Halves) -> BuresExcess:
+    """Squared Bures distance of pairs above the floor set by finite samples.
+
+    With A, A′ the halves of one cloud and B, B′ those of the other, the excess is
+    ½ [D_B(A, B′) + D_B(A′, B)] − ½ [D_B(A, A′) + D_B(B, B′)]. Its expectation is zero
+    if both clouds are samples of one source. Only different halves meet, so that this
+    also holds where point k of every cloud is the same draw of the augmentations.
+
+    Parameters
+    ----------
+    clouds : (n_clouds, n_points, n_features)
+    pairs : (n_pairs, 2), indices into `clouds`
+    halves : two disjoint, equally long arrays of point indices, as of `half_split`
+
+    Raises
+    ------
+    DataError
+        If the halves overlap or differ in size, and as `squared_bures_distances`.
+    """
+    n_clouds = len(clouds)
+    index = check_pairs(pairs, n_clouds)
+    n_pairs = len(index)
+    crossed = np.concatenate([index, index])
+    crossed[:n_pairs, 1] += n_clouds
+    crossed[n_pairs:, 0] += n_clouds
+    used = np.unique(index)
+    own = np.column_stack([used, used + n_clouds])
+    both = bures_sample(_half_clouds(clouds, halves), np.concatenate([crossed, own]))
+    between = both.values[: 2 * n_pairs].reshape(2, n_pairs).mean(axis=0)
+    floors = np.full(n_clouds, np.nan)
+    floors[used] = both.values[2 * n_pairs :]
+    return BuresExcess(
+        between=BuresSample(between, both.n_points),
+        floor=BuresSample(floors[index].mean(axis=1), both.n_points),
+    )
+
+
+def _half_clouds(clouds: NDArray[Any], halves: Halves) -> list[NDArray[Any]]:
+    """All first halves, then all second halves."""
+    first, second = (np.asarray(half) for half in halves)
+    if len(first) != len(second) or np.intersect1d(first, second).size:
+        raise DataError(
+            f"halves must be disjoint and equally long, found {len(first)} and "
+            f"{len(second)} points, {np.intersect1d(first, second).size} of them in "
+            "both; use half_split"
+        )
+    return [cloud[half] for half in (first, second) for cloud in clouds]
