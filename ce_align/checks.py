@@ -1,7 +1,6 @@
 """Checks at the boundary, shared by every room."""
 
 import difflib
-import math
 from collections import Counter
 from collections.abc import Collection, Iterable
 from typing import Any
@@ -50,7 +49,9 @@ def check_finite(array: NDArray[Any], what: str) -> None:
     """
     # A sum is finite only if every term is: one pass without a mask, then the
     # mask for the message (and for sums that merely overflowed).
-    if math.isfinite(float(np.sum(array, dtype=np.float64))):
+    with np.errstate(over="ignore", invalid="ignore"):
+        total = np.sum(array, dtype=np.float64)
+    if np.isfinite(total):
         return
     n_bad = int(np.size(array) - np.isfinite(array).sum())
     if n_bad:

@@ -30,7 +30,7 @@ def digest_json(value: Any) -> str:
 def digest_array(array: NDArray[Any]) -> str:
     """Digest of an array's type, shape and values (any memory layout)."""
     contiguous = np.ascontiguousarray(array)
-    header = f"{contiguous.dtype.str}{contiguous.shape}".encode()
+    header = f"{array.dtype.str}{array.shape}".encode()
     return digest_bytes(header, contiguous.reshape(-1).view(np.uint8).data)
 
 

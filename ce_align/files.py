@@ -3,7 +3,7 @@
 import os
 import secrets
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from ce_align.errors import CeAlignError
@@ -49,4 +49,5 @@ def atomic_path(path: Path) -> Iterator[Path]:
             "choose another folder"
         ) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # it never came to be
+            temporary.unlink()

@@ -12,7 +12,14 @@ from typing import Any, Protocol
 from ce_align.checks import named_some
 from ce_align.errors import ConfigError, DataError
 
-__all__ = ["FileSource", "MemorySource", "open_source", "order_names"]
+__all__ = [
+    "ORDERS",
+    "FileSource",
+    "MemorySource",
+    "ZipSource",
+    "open_source",
+    "order_names",
+]
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".ppm"}
 ZIP_SUFFIXES = {".zip"}
@@ -168,7 +175,8 @@ def _natural_key(name: str) -> list[tuple[int, int | str]]:
     return [(0, int(p)) if p.isdigit() else (1, p) for p in parts if p]
 
 
-_ORDERS: dict[str, Callable[[str], Any]] = {"natural": _natural_key, "name": str}
+#: Ways to order file names.
+ORDERS: dict[str, Callable[[str], Any]] = {"natural": _natural_key, "name": str}
 
 
 def order_names(names: Sequence[str], order: str) -> tuple[str, ...]:
@@ -182,6 +190,6 @@ def order_names(names: Sequence[str], order: str) -> tuple[str, ...]:
     >>> order_names(["im10.png", "im9.png"], "natural")
     ('im9.png', 'im10.png')
     """
-    if order not in _ORDERS:
-        raise ConfigError(f"unknown order {order!r}; choose from {sorted(_ORDERS)}")
-    return tuple(sorted(names, key=_ORDERS[order]))
+    if order not in ORDERS:
+        raise ConfigError(f"unknown order {order!r}; choose from {sorted(ORDERS)}")
+    return tuple(sorted(names, key=ORDERS[order]))

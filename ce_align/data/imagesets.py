@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +18,7 @@ from ce_align.data.screen import place_on_screen
 from ce_align.digests import combine_digests, digest_bytes
 from ce_align.errors import DataError
 
-__all__ = ["ImageSet", "decode_image"]
+__all__ = ["ImageSet", "PixelSource", "decode_image", "encode_ppm"]
 
 #: Decoding refuses larger images: a few bytes can declare terabytes of pixels.
 MAX_PIXELS = 100_000_000
@@ -56,6 +56,19 @@ def decode_image(encoded: bytes, name: str) -> Image.Image:
         raise DataError(f"image {name} cannot be read: {error}") from error
 
 
+class PixelSource(Protocol):
+    """Pixels of images by number, made or read when asked for."""
+
+    def load(self, index: int) -> Image.Image:
+        """Decoded RGB image."""
+
+    def encoded(self, index: int) -> bytes:
+        """Bytes of an image file that decodes to the same pixels."""
+
+    def digest(self, index: int) -> str:
+        """Digest of the encoded bytes."""
+
+
 @dataclass(frozen=True)
 class _EncodedPixels:
     """Pixels from encoded files."""
@@ -73,6 +86,15 @@ class _EncodedPixels:
         return digest_bytes(self.encoded(index))
 
 
+def encode_ppm(image: NDArray[np.uint8]) -> bytes:
+    """Image (height, width, 3) as a PPM file.
+
+    Unlike those of PNG, its bytes, hence their digest, depend on no compressor.
+    """
+    height, width, _ = image.shape
+    return b"P6 %d %d 255\n" % (width, height) + image.tobytes()
+
+
 @dataclass(frozen=True)
 class _ArrayPixels:
     """Pixels from an array (n, height, width, 3) of uint8."""
@@ -85,7 +107,8 @@ class _ArrayPixels:
     def encoded(self, index: int) -> bytes:
         # PPM and not PNG: the bytes, hence the digest, depend on no compressor.
         height, width, _ = self.array[index].shape
-        return b"P6 %d %d 255\n" % (width, height) + self.array[index].tobytes()
+        header = f"P6 {width} {height} 255\n".encode()
+        return header + bytes(self.array[index].tobytes())
 
     def digest(self, index: int) -> str:
         return digest_bytes(self.encoded(index))
@@ -105,7 +128,7 @@ class ImageSet:
 
     identifier: str
     ids: tuple[str, ...]
-    pixels: _EncodedPixels | _ArrayPixels
+    pixels: PixelSource
     columns: Mapping[str, NDArray[Any]] = field(default_factory=dict)
     index: tuple[int, ...] = ()
     screen: tuple[float, float] | None = None

@@ -1,0 +1,85 @@
+"""The `ce-align` command and how it ends: one line for each fault, no traceback."""
+
+import errno
+import os
+import signal
+import sys
+import traceback
+from types import FrameType
+from typing import Annotated, NoReturn
+
+import typer
+
+from ce_align import __version__
+from ce_align.cli import catalogue, demo, importing, results, score
+from ce_align.errors import CeAlignError
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    name="ce-align",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    help="Alignment of vision networks with primate visual cortex.",
+    epilog="Start with [bold]ce-align demo[/bold], or [bold]ce-align score --model "
+    "pixels --recording simulated[/bold].",
+)
+for room in (score, importing, catalogue, results, demo):
+    room.add_to(app)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"ce-align {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print version."
+        ),
+    ] = False,
+    debug: Annotated[
+        bool, typer.Option("--debug", help="Show tracebacks of errors.")
+    ] = False,
+) -> None:
+    """Alignment of vision networks with primate visual cortex."""
+
+
+def _terminate(signum: int, frame: FrameType | None) -> NoReturn:
+    # An exception, so that temporary files are removed on the way out.
+    raise SystemExit(128 + signum)
+
+
+def _explain(error: BaseException) -> tuple[str, int]:
+    """One line and the exit status for what went wrong."""
+    if isinstance(error, CeAlignError):
+        return str(error), error.exit_status
+    if isinstance(error, MemoryError):
+        return f"not enough memory: {error or 'use fewer images or a smaller layer'}", 1
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return f"the disk is full ({error.filename}); free some space and run again", 1
+    summary = f"{type(error).__name__}: {error}".splitlines()[0]
+    return f"unexpected {summary} (--debug shows where)", 1
+
+
+def main() -> None:
+    """Entry point of the command."""
+    # Brain-Score would otherwise run pip inside this process.
+    os.environ.setdefault("BS_INSTALL_DEPENDENCIES", "no")
+    signal.signal(signal.SIGTERM, _terminate)
+    try:
+        app()
+    except BrokenPipeError:  # the reader of a pipe, such as `head`, has gone
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except Exception as error:  # every fault ends here, in one line
+        if "--debug" in sys.argv:
+            traceback.print_exc()
+        message, status = _explain(error)
+        print(f"error: {message}", file=sys.stderr)
+        sys.exit(status)

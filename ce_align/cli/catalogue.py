@@ -1,0 +1,40 @@
+"""`ce-align models` and `ce-align recordings`: what can be named."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ce_align.cli.screen import print_table
+
+__all__ = ["add_to"]
+
+
+def models(
+    pattern: Annotated[
+        str, typer.Argument(help="Name, glob or group, such as 'ce_mmcr_*'.")
+    ] = "*",
+) -> None:
+    """List the published networks."""
+    from ce_align.models.catalogue import published
+    from ce_align.report.tables import models_table
+
+    print_table(models_table(published(pattern)))
+
+
+def recordings() -> None:
+    """List recordings, with their access, and the .nc files of this folder."""
+    from ce_align.brainscore import register
+    from ce_align.data.netcdf import describe_files
+    from ce_align.data.recordings import RECORDINGS
+    from ce_align.report.tables import recordings_table
+
+    register()
+    entries = [*RECORDINGS.values(), *describe_files(Path())]
+    print_table(recordings_table(entries))
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the commands."""
+    app.command()(models)
+    app.command()(recordings)

@@ -1,0 +1,41 @@
+"""`ce-align results`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ce_align.cli.options import Results
+from ce_align.cli.screen import message, print_table
+
+__all__ = ["add_to"]
+
+
+def results(
+    stage: Annotated[
+        str | None, typer.Option(help="Only this stage. [default: all]")
+    ] = None,
+    csv: Annotated[
+        Path | None, typer.Option(help="Write every column of every row here.")
+    ] = None,
+    results: Results = Path("results"),
+) -> None:
+    """Show every stored row."""
+    from ce_align.files import atomic_path
+    from ce_align.report.tables import frame_table
+    from ce_align.results import ResultStore
+
+    rows = ResultStore(results).load(stage)
+    if rows.empty:
+        message(f"no {stage or 'stored'} rows in {results}")
+    elif csv is None:
+        print_table(frame_table(rows))
+    if csv is not None:
+        with atomic_path(csv) as temporary:
+            rows.to_csv(temporary, index=False)
+        message(f"{len(rows)} rows in {csv}")
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command()(results)

@@ -1,0 +1,148 @@
+"""`ce-align score`."""
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ce_align.cli.options import Json, Models, Recordings, Results
+from ce_align.cli.screen import message, print_json, print_table, progress_bars
+from ce_align.results import ResultStore
+
+__all__ = ["add_to"]
+
+EXAMPLES = """\b
+[bold]Examples[/bold]
+
+  ce-align score --model pixels --recording simulated
+
+  ce-align score --model torchvision/resnet50 --recording my_v4.nc --layer all
+
+  ce-align score --model 'ce_mmcr_*' --recording majajhong2015-public --json
+"""
+
+#: Without --recording, a score means the paper's four sets.
+DEFAULT_RECORDINGS = ("it",)
+
+
+class Regression(StrEnum):
+    """Mappings from features to neuroids."""
+
+    pls = "pls"
+    ridge = "ridge"
+
+
+class PlsMode(StrEnum):
+    """Brain-Score's unconverged iteration, or the exact solution."""
+
+    nipals = "nipals"
+    exact = "exact"
+
+
+class GramDtype(StrEnum):
+    """Precision of the products of features."""
+
+    float64 = "float64"
+    float32 = "float32"
+
+
+def score(
+    model: Models,
+    recording: Recordings = None,
+    layer: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--layer",
+            "-l",
+            help="Layer to read; repeatable; 'all' for every block in one pass. "
+            "[default: the layer committed for the region]",
+        ),
+    ] = None,
+    regression: Annotated[
+        Regression, typer.Option(help="Regression from features to neuroids.")
+    ] = Regression.pls,
+    pls_mode: Annotated[
+        PlsMode, typer.Option(help="nipals is Brain-Score's number.")
+    ] = PlsMode.nipals,
+    components: Annotated[int, typer.Option(min=1, help="PLS components.")] = 25,
+    alpha: Annotated[
+        float | None,
+        typer.Option(
+            help="Fixed ridge strength; Brain-Score's ridge is 1. "
+            "[default: chosen by leave-one-out]"
+        ),
+    ] = None,
+    splits: Annotated[int, typer.Option(min=1, help="Random 90/10 splits.")] = 10,
+    stratify: Annotated[
+        str | None,
+        typer.Option(
+            help="Column to balance splits over, or 'none'. [default: the recording's]"
+        ),
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of splits and weights.")] = 1,
+    gram_dtype: Annotated[
+        GramDtype,
+        typer.Option(help="float32 is twice as fast, scores move by up to 1e-5."),
+    ] = GramDtype.float64,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
+    batch_size: Annotated[
+        int | None, typer.Option(min=1, help="Images at a time. [default: by memory]")
+    ] = None,
+    compiled: Annotated[
+        bool, typer.Option("--compile", help="Compile the network with torch.compile.")
+    ] = False,
+    force: Annotated[bool, typer.Option("--force", help="Compute again.")] = False,
+    results: Results = Path("results"),
+    json: Json = False,
+) -> None:
+    """Predict a recording from a network: Brain-Score's number, ceiling and error."""
+    from ce_align.brainscore import register
+    from ce_align.data.recordings import expand_recordings
+    from ce_align.models.catalogue import expand
+    from ce_align.report.tables import score_table
+    from ce_align.stages.score import Hardware
+    from ce_align.sweep import score_all
+
+    register()
+    settings: dict[str, Any] = {
+        "regression": regression.value,
+        "pls_mode": pls_mode.value,
+        "components": components,
+        "alpha": alpha,
+        "splits": splits,
+        "stratify": stratify,
+        "seed": seed,
+        "gram_dtype": gram_dtype.value,
+    }
+    models = expand(tuple(model))
+    recordings = expand_recordings(tuple(recording or DEFAULT_RECORDINGS))
+    with progress_bars() as progress:
+        report = score_all(
+            models,
+            recordings,
+            ResultStore(results),
+            layers=tuple(layer or ()),
+            settings=settings,
+            hardware=Hardware(device, batch_size, compiled),
+            force=force,
+            progress=progress,
+        )
+    if json:
+        print_json(report.rows)
+    elif report.rows:
+        print_table(score_table(report.rows))
+    if report.n_stored:
+        message(
+            f"{report.n_stored} of {len(report.rows)} rows were in {results} already "
+            "(--force computes them again)"
+        )
+    for what, error in report.failures:
+        message(f"error: {what}: {error}")
+    if report.failures:
+        raise typer.Exit(max(error.exit_status for _, error in report.failures))
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command(epilog=EXAMPLES)(score)

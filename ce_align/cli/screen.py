@@ -1,0 +1,96 @@
+"""What commands show: tables on standard output, all else on standard error."""
+
+import json
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    ProgressColumn,
+    Task,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from rich.progress import (
+    Progress as Bars,
+)
+from rich.table import Table
+from rich.text import Text
+
+from ce_align.progress import Progress
+from ce_align.results import Row
+
+__all__ = ["message", "print_json", "print_table", "progress_bars"]
+
+_messages = Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+def message(text: str) -> None:
+    """Tell the user something, on standard error."""
+    _messages.print(text, markup=False)
+
+
+def print_json(rows: Sequence[Row]) -> None:
+    """Rows as a JSON array, the only thing on standard output."""
+    print(json.dumps([row.model_dump(mode="json") for row in rows], indent=1))
+
+
+def print_table(table: Table) -> None:
+    """Print a table on standard output."""
+    console = Console()
+    if not console.is_terminal:
+        # A pipe has no width: let no column be folded.
+        console = Console(width=max(200, console.width))
+    console.print(table)
+
+
+class _Speed(ProgressColumn):
+    """Units a second."""
+
+    def render(self, task: Task) -> Text:
+        speed = task.finished_speed or task.speed
+        return Text(f"{speed:.1f}/s" if speed else "")
+
+
+@contextmanager
+def progress_bars() -> Iterator[Progress]:
+    """Progress shown as bars with speed and time left, on standard error.
+
+    Where standard error is not a terminal, a line is written now and then instead.
+    """
+    if not _messages.is_terminal:
+        yield _Lines()
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    with Bars(
+        *columns, _Speed(), TimeRemainingColumn(), console=_messages, transient=True
+    ) as bars:
+        tasks: dict[str, TaskID] = {}
+
+        def show(what: str, done: int, total: int) -> None:
+            if what not in tasks:
+                tasks[what] = bars.add_task(what, total=total)
+            bars.update(tasks[what], completed=done, total=total)
+            if done >= total:
+                bars.remove_task(tasks.pop(what))
+
+        yield show
+
+
+class _Lines:
+    """One line every half minute, for logs."""
+
+    INTERVAL = 30.0
+
+    def __init__(self) -> None:
+        self._last = time.monotonic()
+
+    def __call__(self, what: str, done: int, total: int) -> None:
+        now = time.monotonic()
+        if now - self._last >= self.INTERVAL:
+            self._last = now
+            message(f"{what}: {done} of {total}")

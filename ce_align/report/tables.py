@@ -1,0 +1,101 @@
+"""Rows and registries as tables for the terminal."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from rich.table import Table
+
+from ce_align.data.recordings import Entry
+from ce_align.stages.score import ScoreRow
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from ce_align.models.catalogue import Published
+
+__all__ = ["frame_table", "models_table", "recordings_table", "score_table"]
+
+NO_CEILING = "– no repetitions"
+
+
+def _number(value: float | None, absent: str = "–") -> str:
+    return absent if value is None else f"{value:.4f}"
+
+
+def score_table(rows: Sequence[ScoreRow]) -> Table:
+    """Scores, with raw correlation, ceiling and what they were computed on."""
+    table = Table(title="Predictivity: score = raw² / ceiling", title_justify="left")
+    for name in ("model", "recording", "region", "layer", "regression"):
+        table.add_column(name, overflow="fold")
+    for name in ("score", "raw r", "± error", "ceiling", "stimuli", "neuroids"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for row in rows:
+        table.add_row(
+            row.model,
+            row.recording,
+            row.region,
+            row.layer,
+            row.regression,
+            _number(row.value),
+            _number(row.raw),
+            _number(row.error),
+            _number(row.ceiling, NO_CEILING),
+            str(row.n_stimuli),
+            str(row.n_neuroids),
+        )
+    return table
+
+
+def models_table(entries: "Sequence[Published]") -> Table:
+    """The published networks."""
+    table = Table()
+    for name in ("name", "objective"):
+        table.add_column(name)
+    table.add_column("λ", justify="right")
+    table.add_column("epochs", justify="right")
+    table.add_column("Brain-Score id")
+    table.add_column("cached")
+    for entry in entries:
+        table.add_row(
+            entry.name,
+            entry.objective,
+            f"{entry.equivariance_weight:g}",
+            str(entry.epochs),
+            entry.brainscore_id or "–",
+            "yes" if entry.is_cached() else "no",
+        )
+    return table
+
+
+def recordings_table(entries: Sequence[Entry]) -> Table:
+    """Recordings, their sizes and their access."""
+    table = Table()
+    for name in ("name", "area"):
+        table.add_column(name)
+    for name in ("images", "neuroids", "repetitions"):
+        table.add_column(name, justify="right")
+    table.add_column("access")
+    for entry in entries:
+        counts = (entry.images, entry.neuroids, entry.repetitions)
+        shown = ["not stated" if count is None else str(count) for count in counts]
+        table.add_row(entry.name, entry.region, *shown, entry.access)
+    return table
+
+
+def frame_table(rows: "pd.DataFrame") -> Table:
+    """Any stored rows; digests and versions are left to the csv."""
+    hidden = {"model_digest", "recording_digest", "version"}
+    table = Table()
+    columns = [name for name in rows.columns if name not in hidden]
+    for name in columns:
+        numeric = rows[name].dtype.kind in "if"
+        table.add_column(name, justify="right" if numeric else "left")
+    for values in rows[columns].itertuples(index=False):
+        table.add_row(*map(_cell, values))
+    return table
+
+
+def _cell(value: object) -> str:
+    if isinstance(value, float):
+        return "–" if value != value else f"{value:.4g}"
+    return "–" if value is None else str(value)

@@ -1,0 +1,1 @@
+"""Stages: a frozen configuration in, rows out."""

@@ -1,0 +1,121 @@
+"""Many networks against many recordings: what can be done is done, the rest named."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from ce_align.data.recordings import Recording, load_recording
+from ce_align.errors import CeAlignError, ConfigError
+from ce_align.progress import Progress, silent
+from ce_align.results import ResultStore
+from ce_align.stages.score import Hardware, ScoreConfig, ScoreRow, score
+
+if TYPE_CHECKING:
+    from ce_align.models.network import Network
+
+__all__ = ["ScoreReport", "score_all"]
+
+Loaded = TypeVar("Loaded")
+
+
+@dataclass
+class ScoreReport:
+    """Rows of a sweep, and what could not be scored.
+
+    Attributes
+    ----------
+    rows : in the order of networks, recordings and layers
+    n_stored : how many rows were in the store already
+    failures : what was asked for, and why there is no row of it
+    """
+
+    rows: list[ScoreRow] = field(default_factory=list)
+    n_stored: int = 0
+    failures: list[tuple[str, CeAlignError]] = field(default_factory=list)
+
+
+def score_all(
+    models: Sequence[str],
+    recordings: Sequence[str],
+    store: ResultStore,
+    *,
+    layers: Sequence[str] = (),
+    settings: dict[str, Any],
+    hardware: Hardware,
+    force: bool = False,
+    progress: Progress = silent,
+) -> ScoreReport:
+    """Score every network against every recording.
+
+    A network or recording that fails is reported, and the others are still scored.
+
+    Parameters
+    ----------
+    models, recordings : names, without groups or globs
+    store : where rows go
+    layers : layers to score; none for the one committed for the recording's region,
+        ``("all",)`` for every block of the network
+    settings : the remaining fields of `ScoreConfig`
+    hardware : device and batch size
+    force : compute stored rows again
+    progress : told of images and layers done
+    """
+    report = ScoreReport()
+    loaded = _load_each(recordings, load_recording, report)
+    for model in models:
+        networks = _load_each([model], _network_loader(settings), report)
+        for network in networks.values():
+            for name, recording in loaded.items():
+                try:
+                    configs = [
+                        ScoreConfig(
+                            model=model, recording=name, layer=layer, **settings
+                        )
+                        for layer in _layers(network, recording, layers)
+                    ]
+                    outcome = score(
+                        network,
+                        recording,
+                        configs,
+                        store,
+                        hardware=hardware,
+                        force=force,
+                        progress=progress,
+                    )
+                except CeAlignError as error:
+                    report.failures.append((f"{model} × {name}", error))
+                    continue
+                report.rows += outcome.rows
+                report.n_stored += outcome.n_stored
+    return report
+
+
+def _network_loader(settings: dict[str, Any]) -> "Callable[[str], Network]":
+    from ce_align.models.sources import load_network
+
+    return lambda name: load_network(name, seed=settings["seed"])
+
+
+def _load_each(
+    names: Sequence[str], load: Callable[[str], Loaded], report: ScoreReport
+) -> dict[str, Loaded]:
+    """Load what can be loaded; report the rest."""
+    loaded: dict[str, Loaded] = {}
+    for name in names:
+        try:
+            loaded[name] = load(name)
+        except CeAlignError as error:
+            report.failures.append((name, error))
+    return loaded
+
+
+def _layers(
+    network: "Network", recording: Recording, layers: Sequence[str]
+) -> Sequence[str]:
+    if not layers:
+        return [network.layer_for(recording.region)]
+    if "all" in layers:
+        if len(layers) > 1:
+            raise ConfigError("--layer all already stands for every layer")
+        return network.block_names()
+    return list(dict.fromkeys(layers))

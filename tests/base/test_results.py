@@ -1,0 +1,117 @@
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import xarray as xr
+
+from ce_align.config import StageConfig
+from ce_align.errors import DataError
+from ce_align.results import ResultStore, Row
+
+
+class ToyConfig(StageConfig):
+    model: str
+    seed: int = 1
+
+
+class ToyRow(Row):
+    r: float
+
+
+CONFIG = ToyConfig(model="pixels")
+
+
+def toy_row(**changes):
+    fields = {"model": "pixels", "metric": "toy", "value": 0.5, "config_id": "c1"}
+    return ToyRow(**(fields | {"r": 0.1} | changes))
+
+
+def test_rows_come_back_as_they_were_stored(tmp_path):
+    store = ResultStore(tmp_path)
+    rows = [toy_row(), toy_row(value=None)]
+    store.put("toy", "c1", CONFIG, rows)
+    assert store.get("toy", "c1", ToyRow) == rows
+    assert store.get("toy", "c2", ToyRow) is None
+
+
+def test_arrays_lie_beside_the_rows(tmp_path):
+    store = ResultStore(tmp_path)
+    arrays = xr.Dataset({"r": (("split", "neuroid"), np.arange(6.0).reshape(2, 3))})
+    store.put("toy", "c1", CONFIG, [toy_row()], arrays)
+    assert store.arrays("toy", "c1").identical(arrays)
+    with pytest.raises(DataError, match="run that configuration again"):
+        store.arrays("toy", "c2")
+
+
+def test_a_result_file_states_config_and_environment(tmp_path):
+    path = ResultStore(tmp_path).put("toy", "c1", CONFIG, [toy_row()])
+    document = json.loads(path.read_text())
+    assert document["config"] == {"model": "pixels", "seed": 1}
+    assert document["environment"]["numpy"] == np.__version__
+
+
+def test_load_gives_one_tidy_table_of_all_stages(tmp_path):
+    store = ResultStore(tmp_path)
+    store.put("toy", "c1", CONFIG, [toy_row(), toy_row()])
+    store.put("other", "c2", CONFIG, [toy_row(config_id="c2")])
+    assert len(store.load()) == 3
+    assert list(store.load("other")["config_id"]) == ["c2"]
+    assert store.load("absent").empty
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"rows": 3}', "", '{"stage": "toy"}'])
+def test_a_damaged_file_is_named(tmp_path, text):
+    (tmp_path / "toy").mkdir()
+    (tmp_path / "toy" / "c1.json").write_text(text)
+    with pytest.raises(DataError, match=r"c1\.json .*delete it"):
+        ResultStore(tmp_path).get("toy", "c1", ToyRow)
+
+
+def test_rows_of_another_version_are_refused_in_words(tmp_path):
+    store = ResultStore(tmp_path)
+    store.put("toy", "c1", CONFIG, [toy_row()])
+    with pytest.raises(DataError, match="other columns"):
+        store.get("toy", "c1", Row)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_row_never_holds_nan(value):
+    with pytest.raises(ValueError, match="finite"):
+        toy_row(value=value)
+
+
+def test_fingerprint_sees_settings_and_content():
+    ids = {
+        CONFIG.fingerprint(weights="a"),
+        CONFIG.fingerprint(weights="b"),
+        ToyConfig(model="pixels", seed=2).fingerprint(weights="a"),
+        ToyConfig(model="gabor").fingerprint(weights="a"),
+    }
+    assert len(ids) == 4
+    assert CONFIG.fingerprint(weights="a") == ToyConfig(model="pixels").fingerprint(
+        weights="a"
+    )
+
+
+def test_two_processes_writing_to_one_folder_lose_nothing(tmp_path):
+    code = """
+import sys
+from pathlib import Path
+from ce_align.config import StageConfig
+from ce_align.results import ResultStore, Row
+store = ResultStore(Path(sys.argv[1]))
+for i in range(40):
+    for name in (f"{sys.argv[2]}{i}", f"shared{i}"):
+        row = Row(model="m", metric="t", value=i, config_id=name)
+        store.put("toy", name, StageConfig(), [row])
+"""
+    writers = [
+        subprocess.Popen([sys.executable, "-c", code, str(tmp_path), letter])
+        for letter in "ab"
+    ]
+    assert [writer.wait() for writer in writers] == [0, 0]
+    rows = ResultStore(tmp_path).load("toy")
+    assert len(rows) == 120
+    assert not list(tmp_path.rglob("*.tmp*"))

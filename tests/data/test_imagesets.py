@@ -1,0 +1,210 @@
+import io
+import pickle
+import struct
+import tarfile
+import zipfile
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from ce_align.data.imagefiles import order_names
+from ce_align.data.imagesets import ImageSet, decode_image
+from ce_align.errors import ConfigError, DataError
+
+
+def png(color, size=(5, 4), mode="RGB"):
+    buffer = io.BytesIO()
+    Image.new(mode, size, color).save(buffer, format="PNG")
+    return buffer.getvalue()
+
+
+FILES = {f"set/im{i}.png": png((i, 2 * i, 3 * i)) for i in (1, 2, 10, 9)}
+JUNK = {"set/notes.txt": b"no image", "__MACOSX/set/._im1.png": b"x", ".x.png": b""}
+
+
+def make_folder(path, files):
+    for name, data in files.items():
+        (path / name).parent.mkdir(parents=True, exist_ok=True)
+        (path / name).write_bytes(data)
+    return path
+
+
+def make_zip(path, files):
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, data in files.items():
+            archive.writestr(name, data)
+    return path
+
+
+def make_tar(path, files):
+    with tarfile.open(path, "w:xz" if path.suffix == ".xz" else "w") as archive:
+        for name, data in files.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            archive.addfile(info, io.BytesIO(data))
+    return path
+
+
+MAKERS = {
+    "folder": make_folder,
+    "a.zip": make_zip,
+    "a.tar": make_tar,
+    "a.tar.xz": make_tar,
+}
+
+
+@pytest.mark.parametrize("name", MAKERS)
+def test_folder_zip_and_tar_hold_the_same_images(tmp_path, name):
+    images = ImageSet.from_path(MAKERS[name](tmp_path / name, FILES | JUNK))
+    assert images.ids == ("im1", "im2", "im9", "im10")
+    assert [images.load(i).getpixel((0, 0))[0] for i in range(4)] == [1, 2, 9, 10]
+    reference = ImageSet.from_path(make_folder(tmp_path / "reference", FILES))
+    assert images.digest == reference.digest
+
+
+@pytest.mark.parametrize("name", MAKERS)
+def test_image_sets_can_be_sent_to_worker_processes(tmp_path, name):
+    images = ImageSet.from_path(MAKERS[name](tmp_path / name, FILES))
+    images.load(0)
+    received = pickle.loads(pickle.dumps(images))
+    assert received.load(3).getpixel((0, 0)) == (10, 20, 30)
+
+
+def test_order_by_letter_and_by_list_are_obeyed(tmp_path):
+    path = make_zip(tmp_path / "a.zip", FILES)
+    assert ImageSet.from_path(path, order="name").ids == ("im1", "im10", "im2", "im9")
+    listed = ImageSet.from_path(path, order=["im9.png", "set/im1.png"])
+    assert listed.ids == ("im9", "im1")
+    with pytest.raises(DataError, match="1 of 2 listed images"):
+        ImageSet.from_path(path, order=["im9.png", "im7.png"])
+    with pytest.raises(ConfigError, match="unknown order 'random'"):
+        ImageSet.from_path(path, order="random")
+
+
+@given(st.lists(st.integers(0, 10**9), min_size=1, unique=True))
+def test_natural_order_is_the_order_of_the_numbers(numbers):
+    names = [f"Image_{number}.JPG" for number in numbers]
+    expected = tuple(f"Image_{number}.JPG" for number in sorted(numbers))
+    assert order_names(names, "natural") == expected
+
+
+def test_folders_of_images_become_labels(tmp_path):
+    files = {"train/cat/1.png": png("red"), "train/dog/1.png": png("blue")}
+    images = ImageSet.from_path(make_folder(tmp_path / "d", files))
+    assert images.ids == ("cat/1", "dog/1")
+    assert list(images.columns["label"]) == ["cat", "dog"]
+
+
+def test_two_files_of_one_name_are_refused(tmp_path):
+    files = {"a.png": png("red"), "a.bmp": png("red")}
+    with pytest.raises(DataError, match=r"must be unique.*: a"):
+        ImageSet.from_path(make_folder(tmp_path / "d", files))
+
+
+@pytest.mark.parametrize("mode", ["L", "LA", "P", "RGBA", "CMYK", "1"])
+def test_every_8_bit_mode_becomes_rgb(mode):
+    suffix = "TIFF" if mode == "CMYK" else "PNG"
+    buffer = io.BytesIO()
+    Image.new("RGB", (3, 3), (200, 200, 200)).convert(mode).save(buffer, format=suffix)
+    image = decode_image(buffer.getvalue(), "x")
+    assert image.mode == "RGB"
+    assert image.size == (3, 3)
+
+
+def test_16_bit_images_are_refused_and_not_clipped():
+    buffer = io.BytesIO()
+    Image.fromarray(np.full((3, 3), 4000, np.uint16)).save(buffer, format="PNG")
+    with pytest.raises(DataError, match=r"deep\.png has more than 8 bits"):
+        decode_image(buffer.getvalue(), "deep.png")
+
+
+@pytest.mark.parametrize("cut", [0, 10, 50, 70])
+def test_a_broken_image_is_named(tmp_path, cut):
+    noise = np.random.default_rng(0).integers(0, 255, (16, 16, 3), np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(noise).save(buffer, format="PNG")
+    files = {"good.png": png("red"), "torn.png": buffer.getvalue()[:cut]}
+    images = ImageSet.from_path(make_folder(tmp_path / "d", files))
+    with pytest.raises(DataError, match=r"torn\.png"):
+        images.load(1)
+
+
+@pytest.mark.parametrize("side", [12_000, 2**30])
+def test_a_small_file_that_declares_a_huge_image_is_refused(side):
+    header = struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
+    chunks = b""
+    for kind, data in (
+        (b"IHDR", header),
+        (b"IDAT", zlib.compress(b"")),
+        (b"IEND", b""),
+    ):
+        checksum = struct.pack(">I", zlib.crc32(kind + data))
+        chunks += struct.pack(">I", len(data)) + kind + data + checksum
+    with pytest.raises(DataError, match="bomb"):
+        decode_image(b"\x89PNG\r\n\x1a\n" + chunks, "bomb.png")
+
+
+@pytest.mark.parametrize(
+    ("make", "expected"),
+    [
+        (lambda p: p / "absent", "no images at"),
+        (lambda p: make_folder(p / "empty", {"a.txt": b""}), "holds no image"),
+        (lambda p: make_folder(p, {"a.zip": b"not a zip"}) / "a.zip", "damaged"),
+        (lambda p: make_folder(p, {"a.tar": b"not a tar"}) / "a.tar", "damaged"),
+        (lambda p: make_folder(p, {"a.rar": b""}) / "a.rar", "not a folder, a zip"),
+        (lambda p: make_zip(p / "a.zip", {"a.txt": b""}), "holds no image"),
+    ],
+)
+def test_places_without_images_are_refused(tmp_path, make, expected):
+    with pytest.raises(DataError, match=expected):
+        ImageSet.from_path(make(tmp_path))
+
+
+def test_arrays_are_images():
+    array = np.arange(2 * 3 * 4 * 3, dtype=np.uint8).reshape(2, 3, 4, 3)
+    images = ImageSet.from_array("a", array)
+    assert np.array_equal(np.asarray(images.load(1)), array[1])
+    assert np.array_equal(decode_image(images.encoded(1), "x"), array[1])
+    assert images.image_digest(0) != images.image_digest(1)
+
+
+@pytest.mark.parametrize(
+    "array", [np.zeros((2, 3, 4)), np.zeros((2, 3, 4, 3)), np.zeros((2, 3, 4, 1), "u1")]
+)
+def test_arrays_of_other_shape_or_type_are_refused(array):
+    with pytest.raises(DataError, match="uint8 array"):
+        ImageSet.from_array("a", array)
+
+
+def test_selection_keeps_rows_together():
+    array = (
+        np.zeros((4, 2, 2, 3), np.uint8)
+        + np.arange(4, dtype=np.uint8)[:, None, None, None]
+    )
+    images = ImageSet.from_array("a", array, columns={"k": np.arange(4)})
+    chosen = images.select([3, 1]).select([1, 0])
+    assert list(chosen.columns["k"]) == [1, 3]
+    assert [chosen.load(i).getpixel((0, 0))[0] for i in range(2)] == [1, 3]
+    assert chosen.image_digest(0) == images.image_digest(1)
+
+
+def test_screen_changes_pixels_and_digest():
+    images = ImageSet.from_array("a", np.zeros((1, 10, 10, 3), np.uint8))
+    larger = images.on_screen(5, 8)
+    assert larger.load(0).size == (16, 16)
+    assert larger.digest != images.digest
+    assert images.on_screen(8, 8).digest == images.digest
+
+
+@pytest.mark.real
+def test_real_archives_are_read_in_the_order_of_their_numbers(real_data: Path):
+    path = real_data / "macaque_v4" / "images_190923.zip"
+    images = ImageSet.from_path(path)
+    assert len(images) == 1200
+    assert images.ids[:2] == ("image0001", "image0002")
+    assert images.load(1199).size == (112, 112)

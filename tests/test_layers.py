@@ -1,0 +1,107 @@
+"""Imports point downwards only, and importing the package is cheap."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).resolve().parent.parent / "ce_align"
+
+#: From the top of the house to its foundation; a room imports only lower ones.
+FLOORS = (
+    {"cli"},
+    {"report"},
+    {"sweep"},
+    {"stages"},
+    {"brainscore"},
+    {"trainer", "models", "metrics"},
+    {"augment", "data"},
+    {"config", "results", "checks", "digests", "errors", "files", "progress"},
+)
+FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
+FOUNDATION = len(FLOORS) - 1
+#: Rooms of arrays in, arrays out: they know the foundation alone.
+PURE = {"metrics", "augment"}
+
+
+def _room(path: Path) -> str:
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def _imported_rooms(path: Path) -> set[str]:
+    rooms = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        names = []
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path} has a relative import"
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+        for name in names:
+            parts = name.split(".")
+            if parts[0] == "ce_align" and parts[1] != "__version__":
+                rooms.add(parts[1])
+    return rooms
+
+
+def _upward_imports(files: dict[Path, set[str]]) -> list[str]:
+    found = []
+    for path, rooms in files.items():
+        own = _room(path)
+        for room in rooms - {own}:
+            below = FLOOR_OF[room] > FLOOR_OF[own] or FLOOR_OF[own] == FOUNDATION
+            if own in PURE:
+                below = below and FLOOR_OF[room] == FOUNDATION
+            if not below:
+                found.append(f"{path.relative_to(PACKAGE)} imports {room}")
+    return found
+
+
+def _modules() -> dict[Path, set[str]]:
+    return {
+        path: _imported_rooms(path)
+        for path in PACKAGE.rglob("*.py")
+        if path != PACKAGE / "__init__.py"
+    }
+
+
+def test_every_module_belongs_to_a_floor():
+    assert {_room(path) for path in _modules()} <= FLOOR_OF.keys()
+
+
+def test_imports_point_downwards():
+    assert _upward_imports(_modules()) == []
+
+
+def test_an_upward_import_would_be_found():
+    guilty = {PACKAGE / "metrics" / "pls.py": {"data"}}
+    assert _upward_imports(guilty) == ["metrics/pls.py imports data"]
+
+
+HEAVY = {"torch", "brainscore_vision", "sklearn", "scipy", "pandas", "matplotlib"}
+
+
+@pytest.mark.parametrize("module", ["ce_align", "ce_align.cli"])
+def test_importing_it_imports_nothing_heavy(module):
+    code = f"import sys, {module}; print(*sys.modules)"
+    loaded = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    ).stdout.split()
+    assert not HEAVY & set(loaded)
+
+
+@pytest.mark.parametrize("room", ["metrics", "augment", "data", "models.catalogue"])
+def test_array_rooms_import_without_torch_and_brainscore(room):
+    code = (
+        "import importlib, pkgutil, sys\n"
+        f"module = importlib.import_module('ce_align.{room}')\n"
+        "for found in pkgutil.iter_modules(getattr(module, '__path__', [])):\n"
+        f"    importlib.import_module('ce_align.{room}.' + found.name)\n"
+        "print(*sys.modules)"
+    )
+    loaded = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    ).stdout.split()
+    assert not {"torch", "brainscore_vision"} & set(loaded)
