@@ -1,0 +1,205 @@
+"""Decoding of augmentation parameters from clean and augmented responses."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from ce_align.checks import check_finite, check_unique
+from ce_align.errors import ConfigError, DataError
+from ce_align.metrics.paired_design import (
+    LinearFit,
+    PairedDesign,
+    Precision,
+    fit_least_squares,
+    fit_ridge,
+)
+from ce_align.metrics.paired_views import (
+    check_views,
+    is_constant,
+    r2_scores,
+    split_views,
+)
+
+__all__ = ["Decoding", "decode_parameters"]
+
+FloatArray = NDArray[np.float64]
+Method = Literal["ols", "ridge"]
+
+METHODS = ("ols", "ridge")
+
+
+@dataclass(frozen=True)
+class Decoding:
+    """How well each augmentation parameter is decoded on held-out images.
+
+    Attributes
+    ----------
+    r2 : for every subset of views (``"all"`` first), R² of each parameter; NaN where a
+        parameter does not vary among the training views or among the subset
+    names : parameters, in order
+    method : ``"ols"`` or ``"ridge"``
+    strengths : ridge strength of every parameter; zero for ``"ols"``, NaN where it is
+        not decoded
+    n_train_views, n_test_views : rows that were fitted and rows that were held out
+    """
+
+    r2: Mapping[str, FloatArray]
+    names: tuple[str, ...]
+    method: Method
+    strengths: FloatArray
+    n_train_views: int
+    n_test_views: int
+
+    def mean_r2(self, subset: str = "all") -> float:
+        """Uniform mean over the parameters that are defined; NaN if there is none."""
+        defined = self.r2[subset][np.isfinite(self.r2[subset])]
+        return float(defined.mean()) if defined.size else float("nan")
+
+    def undefined(self, subset: str = "all") -> tuple[str, ...]:
+        """Parameters left out of the mean because they do not vary."""
+        missing = np.isnan(self.r2[subset])
+        return tuple(
+            name for name, gone in zip(self.names, missing, strict=True) if gone
+        )
+
+
+def decode_parameters(
+    clean: NDArray[Any],
+    views: NDArray[Any],
+    image_index: ArrayLike,
+    parameters: ArrayLike,
+    *,
+    train_images: ArrayLike,
+    test_images: ArrayLike,
+    method: Method = "ols",
+    strengths: ArrayLike | None = None,
+    per_parameter: bool = False,
+    precision: Precision = "double",
+    subsets: Mapping[str, ArrayLike] | None = None,
+    names: Sequence[str] | None = None,
+) -> Decoding:
+    """Regress z-scored augmentation parameters on [f(clean), f(view)].
+
+    Parameters
+    ----------
+    clean : (n_images, n_features), responses to the images
+    views : (n_views, n_features), responses to their augmented copies
+    image_index : (n_views,), row of `clean` that each view was made from
+    parameters : (n_views, n_parameters), as the augmentation drew them
+    train_images, test_images : disjoint rows of `clean`; their views are fitted and
+        held out
+    method : ``"ols"``, least squares of minimum norm, or ``"ridge"``, whose strength
+        minimises the leave-one-out error of the training views
+    strengths : (n_strengths,), positive ridge strengths to choose from; None for 20
+        values around the mean eigenvalue
+    per_parameter : one ridge strength for each parameter instead of one for all
+    precision : see `fit_ridge`
+    subsets : name -> (n_views,) mask; R² is also reported within the held-out views of
+        each mask, after training on all training views
+    names : names of the parameters; None numbers them
+
+    Raises
+    ------
+    DataError
+        For shapes that do not agree, NaN, images in both sets or without views, and
+        subsets without held-out views.
+    ConfigError
+        For an unknown method or strengths that are not positive.
+
+    Notes
+    -----
+    R² compares with the mean of the same views, as scikit-learn's ``r2_score`` does.
+
+    Reference: Yerxa, Feather, Simoncelli and Chung (2024), NeurIPS.
+    """
+    if method not in METHODS:
+        raise ConfigError(f"unknown method {method!r}; choose from {list(METHODS)}")
+    index = np.asarray(image_index)
+    targets = np.asarray(parameters, dtype=np.float64)
+    check_views(clean, views, index)
+    if targets.ndim != 2 or len(targets) != len(views) or not targets.size:
+        raise DataError(
+            f"parameters must have the shape ({len(views)} views, n_parameters), found "
+            f"{targets.shape}; give one row a view"
+        )
+    check_finite(targets, "parameters")
+    names = _checked_names(names, targets.shape[1])
+    train, test = split_views(index, train_images, test_images, len(clean))
+    masks = {"all": np.ones(len(views), bool)}
+    for name, mask in (subsets or {}).items():
+        masks[name] = _checked_mask(name, mask, test)
+
+    varied = ~is_constant(targets[train])
+    mean, scale = targets[train].mean(axis=0), targets[train].std(axis=0)
+    scores = (targets - mean) / np.where(varied, scale, 1.0)
+    used = np.full(targets.shape[1], np.nan)
+    predicted = np.full((int(test.sum()), targets.shape[1]), np.nan)
+    if varied.any():
+        fit = _fit(
+            PairedDesign(clean, views[train], index[train]),
+            scores[train][:, varied],
+            method,
+            _checked_strengths(strengths),
+            per_parameter,
+            precision,
+        )
+        used[varied] = fit.strengths
+        held_out = PairedDesign(clean, views[test], index[test])
+        predicted[:, varied] = fit.predict(held_out)
+    r2 = {
+        name: r2_scores(scores[test][mask[test]], predicted[mask[test]])
+        for name, mask in masks.items()
+    }
+    return Decoding(r2, names, method, used, int(train.sum()), int(test.sum()))
+
+
+def _fit(
+    design: PairedDesign,
+    targets: FloatArray,
+    method: Method,
+    strengths: FloatArray | None,
+    per_parameter: bool,
+    precision: Precision,
+) -> LinearFit:
+    if method == "ols":
+        return fit_least_squares(design, targets)
+    return fit_ridge(
+        design, targets, strengths, per_target=per_parameter, precision=precision
+    )
+
+
+def _checked_strengths(strengths: ArrayLike | None) -> FloatArray | None:
+    if strengths is None:
+        return None
+    values = np.atleast_1d(np.asarray(strengths, dtype=np.float64))
+    if values.ndim != 1 or not values.size or not (values > 0).all():
+        raise ConfigError(f"ridge strengths must be positive, found {strengths!r}")
+    return values
+
+
+def _checked_names(names: Sequence[str] | None, n: int) -> tuple[str, ...]:
+    if names is None:
+        return tuple(f"parameter_{k}" for k in range(n))
+    if len(names) != n:
+        raise DataError(f"expected {n} names of parameters, found {len(names)}")
+    check_unique(names, "names of parameters")
+    return tuple(names)
+
+
+def _checked_mask(
+    name: str, mask: ArrayLike, test: NDArray[np.bool_]
+) -> NDArray[np.bool_]:
+    values = np.asarray(mask)
+    if values.shape != test.shape or values.dtype.kind != "b":
+        raise DataError(
+            f"subset {name!r} must be a mask of {len(test)} views, found "
+            f"{values.dtype} {values.shape}"
+        )
+    if name == "all" or not values[test].any():
+        raise DataError(
+            f"subset {name!r} has no held-out view, or takes the name of all views"
+        )
+    return values

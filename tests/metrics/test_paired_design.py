@@ -1,0 +1,71 @@
+"""The operator of paired features is the matrix that it stands for."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.linear_model import RidgeCV
+
+from ce_align.metrics import paired_design
+from ce_align.metrics.paired_design import PairedDesign, fit_ridge
+
+quick = settings(max_examples=40, deadline=None)
+
+
+@quick
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    n_images=st.integers(1, 8),
+    n_rows=st.integers(1, 30),
+    n_clean=st.integers(0, 5),
+    n_features=st.integers(1, 5),
+    block=st.sampled_from([1, 7, 4096]),
+)
+def test_operator_equals_its_matrix(seed, n_images, n_rows, n_clean, n_features, block):
+    rng = np.random.default_rng(seed)
+    clean = rng.normal(size=(n_images, n_clean)) + 3
+    views = rng.normal(size=(n_rows, n_features)) - 1
+    index = rng.integers(n_images, size=n_rows)
+    full = np.hstack([clean[index], views])
+    centred = full - full.mean(axis=0)
+    right, left = rng.normal(size=(full.shape[1], 2)), rng.normal(size=(n_rows, 2))
+    kept = paired_design.BLOCK_ROWS
+    paired_design.BLOCK_ROWS = block
+    try:
+        design = PairedDesign(clean, views, index)
+        np.testing.assert_allclose(design.mean, full.mean(axis=0), atol=1e-12)
+        pairs = [
+            (design.gram_of_features(np.float64), centred.T @ centred),
+            (design.gram_of_rows(np.float64), centred @ centred.T),
+            (design.times(right), centred @ right),
+            (design.times(right, centred=False), full @ right),
+            (design.transposed_times(left), centred.T @ left),
+        ]
+    finally:
+        paired_design.BLOCK_ROWS = kept
+    for ours, expected in pairs:
+        np.testing.assert_allclose(ours, expected, atol=1e-10)
+
+
+@pytest.mark.parametrize("shape", [(300, 20), (40, 60)])
+def test_leave_one_out_errors_equal_scikit_learn(rng, shape):
+    views = rng.normal(size=shape) * np.linspace(0.1, 3, shape[1]) + 5
+    targets = views[:, :4] + rng.normal(size=(shape[0], 4))
+    strengths = np.logspace(-1, 4, 11)
+    design = PairedDesign(np.empty((1, 0)), views, np.zeros(shape[0], int))
+    ours = fit_ridge(design, targets, strengths)
+    theirs = RidgeCV(strengths, store_cv_results=True).fit(views, targets)
+    np.testing.assert_allclose(
+        ours.loo_errors, theirs.cv_results_.mean(axis=0).T, rtol=1e-9
+    )
+    np.testing.assert_allclose(ours.coefficients, theirs.coef_.T, atol=1e-11)
+
+
+def test_single_precision_is_not_used_where_leverages_are_near_one(rng):
+    views = rng.normal(size=(40, 60))
+    targets = rng.normal(size=(40, 2))
+    design = PairedDesign(np.empty((1, 0)), views, np.zeros(40, int))
+    strengths = np.logspace(-4, 2, 5)
+    double = fit_ridge(design, targets, strengths)
+    single = fit_ridge(design, targets, strengths, precision="single")
+    np.testing.assert_array_equal(single.coefficients, double.coefficients)
