@@ -1,0 +1,241 @@
+"""Recordings to Brain-Score's assemblies, and back."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ce_align.brainscore.stimuli import (
+    RESERVED,
+    images_of,
+    stimulus_columns,
+    stimulus_set,
+)
+from ce_align.brainscore.upstream import import_brainscore
+from ce_align.data.recordings import Recording
+from ce_align.errors import DataError
+
+__all__ = ["assembly_from_recording", "coordinate_names", "recording_from_assembly"]
+
+#: Window of the responses, ms after stimulus onset, of Brain-Score's IT benchmarks.
+WINDOW = (70, 170)
+
+
+def recording_from_assembly(
+    assembly: Any,
+    *,
+    identifier: str,
+    region: str,
+    degrees: float,
+    stratify: str | None,
+) -> Recording:
+    """Recording from an assembly that keeps its repetitions.
+
+    Stimuli are in the order in which Brain-Score's ``average_repetition`` puts them,
+    so that indices of its cross-validation splits mean the same stimuli here; the
+    repetition axis holds the sorted unique values of the coordinate ``repetition``,
+    over which its ceiling splits.
+
+    Parameters
+    ----------
+    assembly : (presentation, neuroid[, time_bin]) with the coordinates
+        ``stimulus_id``, ``neuroid_id``, ``region`` and, if stimuli were repeated,
+        ``repetition``; the attribute ``stimulus_set`` leads to the images, which are
+        read in place
+    identifier : name of the recording
+    region : area to select
+    degrees : visual angle of the images
+    stratify : coordinate over which splits are balanced, or None
+
+    Raises
+    ------
+    DataError
+        If a coordinate or an image is missing, the region is not there, there are
+        several time bins, a coordinate holds NaN, or presentations of one stimulus
+        differ in more than their repetition.
+    """
+    assembly = _select(assembly, identifier, region)
+    _check_presentations(assembly, identifier)
+    order = _averaged(assembly.isel(neuroid=slice(0, 1)))
+    ids = [str(key) for key in order["stimulus_id"].values]
+    if len(set(ids)) < len(ids):
+        raise DataError(
+            f"presentations of one stimulus of {identifier} differ in "
+            f"{_differing(assembly)}, so that Brain-Score would not average them; drop "
+            "these coordinates"
+        )
+    responses = _by_repetition(assembly, ids, identifier)
+    columns = {
+        name: values
+        for name, values in _presentation_coords(order)
+        if name not in RESERVED
+    }
+    return Recording(
+        identifier=identifier,
+        images=images_of(assembly.attrs.get("stimulus_set"), ids, identifier, columns),
+        responses=responses,
+        neuroid_ids=tuple(map(str, assembly["neuroid_id"].values)),
+        region=region,
+        degrees=degrees,
+        stratify=stratify,
+    )
+
+
+def _select(assembly: Any, identifier: str, region: str) -> Any:
+    """Region and only time bin of an assembly, as (presentation, neuroid)."""
+    absent = {"stimulus_id", "neuroid_id", "region"} - coordinate_names(assembly)
+    if absent:
+        raise DataError(
+            f"the assembly of {identifier} lacks the coordinates {sorted(absent)}"
+        )
+    regions = assembly["region"].values.astype(str)
+    if region not in regions:
+        raise DataError(
+            f"{identifier} has no neuroid in {region}, only in "
+            f"{', '.join(sorted(set(regions)))}"
+        )
+    if "time_bin" in assembly.dims:
+        if assembly.sizes["time_bin"] != 1:
+            raise DataError(
+                f"{identifier} has {assembly.sizes['time_bin']} time bins; select one, "
+                f"such as {WINDOW[0]}–{WINDOW[1]} ms"
+            )
+        assembly = assembly.squeeze("time_bin")
+    # A mask and not `sel`: that would drop the level and, of two, rename the axis.
+    assembly = assembly.isel(neuroid=regions == region)
+    return assembly.transpose("presentation", "neuroid")
+
+
+def coordinate_names(assembly: Any) -> set[str]:
+    """Names of all coordinates, levels of an index included."""
+    from brainscore_core.supported_data_standards.brainio import assemblies
+
+    return {name for name, _, _ in assemblies.walk_coords(assembly)}
+
+
+def _presentation_coords(assembly: Any) -> list[tuple[str, NDArray[Any]]]:
+    """Coordinates along presentations, in Brain-Score's order."""
+    from brainscore_core.supported_data_standards.brainio import assemblies
+
+    return [
+        (name, values)
+        for name, dims, values in assemblies.walk_coords(assembly)
+        if tuple(dims) == ("presentation",)
+    ]
+
+
+def _check_presentations(assembly: Any, identifier: str) -> None:
+    import pandas as pd
+
+    coords = _presentation_coords(assembly)
+    holed = [name for name, values in coords if pd.isna(values).any()]
+    if holed:
+        # NaN differs from itself: every presentation would be a stimulus of its own,
+        # and Brain-Score would go on without a word.
+        raise DataError(
+            f"coordinates of {identifier} hold NaN ({', '.join(holed)}), so that "
+            "Brain-Score would not average repetitions; fill or drop them"
+        )
+
+
+def _averaged(assembly: Any) -> Any:
+    """One presentation a stimulus, by Brain-Score's own rule and in its order."""
+    common = import_brainscore("benchmark_helpers.neural_common")
+    names = {name for name, _ in _presentation_coords(assembly)} - {"repetition"}
+    if names == {"stimulus_id"}:
+        # Brain-Score's grouping by a single coordinate sorts, but renames the axis.
+        first = np.unique(assembly["stimulus_id"].values, return_index=True)[1]
+        return assembly.isel(presentation=first)
+    return common.average_repetition(assembly)
+
+
+def _differing(assembly: Any) -> str:
+    """Coordinates that are not one value a stimulus."""
+    import pandas as pd
+
+    table = pd.DataFrame(dict(_presentation_coords(assembly)))
+    table = table.drop(columns="repetition", errors="ignore")
+    counts = table.groupby("stimulus_id").nunique().max()
+    return ", ".join(counts.index[counts > 1])
+
+
+def _by_repetition(
+    assembly: Any, ids: list[str], identifier: str
+) -> NDArray[np.float64]:
+    """Responses (stimulus, repetition, neuroid), NaN where there was no showing."""
+    position = {key: i for i, key in enumerate(ids)}
+    shown = assembly["stimulus_id"].values
+    stimulus = np.array([position[str(key)] for key in shown])
+    if "repetition" in coordinate_names(assembly):
+        values = assembly["repetition"].values
+        repetitions, repetition = np.unique(values, return_inverse=True)
+    else:
+        repetitions, repetition = np.zeros(1), np.zeros(len(shown), dtype=int)
+    slots = stimulus * len(repetitions) + repetition
+    n_twice = len(slots) - len(np.unique(slots))
+    if n_twice:
+        raise DataError(
+            f"{n_twice} presentations of {identifier} repeat both stimulus_id and "
+            "repetition of another; number the repetitions of each stimulus"
+        )
+    shape = (len(ids), len(repetitions), assembly.sizes["neuroid"])
+    responses = np.full(shape, np.nan)
+    responses[stimulus, repetition] = assembly.values
+    return responses
+
+
+def assembly_from_recording(
+    recording: Recording, averaged: bool, image_folder: Path | None = None
+) -> Any:
+    """``NeuronRecordingAssembly`` as Brain-Score's loaders return it.
+
+    The first presentation coordinate is the position of the stimulus, so that
+    Brain-Score's averaging, which sorts by all coordinates, keeps the recording's
+    order and splits fall on the same stimuli.
+
+    Parameters
+    ----------
+    recording : what to convert
+    averaged : average repetitions, else one presentation for each showing
+    image_folder : where to write the images for the attribute ``stimulus_set``;
+        without it the assembly has none
+
+    Returns
+    -------
+    NeuronRecordingAssembly, (presentation, neuroid), with the scalar coordinate
+    ``time_bin``
+    """
+    import_brainscore()
+    from brainscore_core.supported_data_standards.brainio import assemblies
+
+    if averaged:
+        values = recording.averaged()
+        stimulus = np.arange(len(values))
+        coords: dict[str, Any] = {}
+    else:
+        shown = ~np.isnan(recording.responses).all(axis=2)
+        stimulus, repetition = np.nonzero(shown)
+        values = recording.responses[stimulus, repetition]
+        coords = {"repetition": ("presentation", repetition)}
+    for name, column in stimulus_columns(recording.images).items():
+        coords[name] = ("presentation", column[stimulus])
+    n_neuroids = len(recording.neuroid_ids)
+    coords["neuroid_id"] = ("neuroid", list(recording.neuroid_ids))
+    coords["region"] = ("neuroid", [recording.region] * n_neuroids)
+    # Of two coordinates, selecting a region would leave one and rename the axis.
+    coords["neuroid_num"] = ("neuroid", np.arange(n_neuroids))
+    coords["time_bin_start"] = ("time_bin", [WINDOW[0]])
+    coords["time_bin_end"] = ("time_bin", [WINDOW[1]])
+    assembly = assemblies.NeuronRecordingAssembly(
+        values[:, :, np.newaxis],
+        coords=coords,
+        dims=["presentation", "neuroid", "time_bin"],
+    ).squeeze("time_bin")
+    assembly.attrs["identifier"] = recording.identifier
+    assembly.attrs["image_size_degree"] = recording.degrees
+    if image_folder is not None:
+        stimuli = stimulus_set(recording.images, image_folder)
+        assembly.attrs["stimulus_set"] = stimuli
+        assembly.attrs["stimulus_set_identifier"] = stimuli.identifier
+    return assembly

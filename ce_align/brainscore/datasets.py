@@ -1,0 +1,250 @@
+"""The recordings of IT that Brain-Score holds: what is known of them, and loading."""
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ce_align.brainscore.upstream import import_brainscore
+from ce_align.data.recordings import Entry, Recording
+from ce_align.errors import AccessError, CeAlignError, DataError
+
+__all__ = ["DATASETS", "Dataset", "brainio_folder", "entries", "is_cached", "load"]
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """One recording in Brain-Score's data registry.
+
+    Attributes
+    ----------
+    registry_id : key in Brain-Score's data registry
+    plugins : folders of Brain-Score that register the recording and its stimuli
+    assembly_id, stimulus_set_id : names that the files carry
+    degrees : visual angle of the images
+    stratify : stimulus column over which Brain-Score balances its splits, or None
+    private : whether the download needs credentials
+    images, neuroids : numbers of stimuli and of IT sites; None where not stated
+    repetitions : largest number of showings of a stimulus; None where not stated
+    """
+
+    registry_id: str
+    plugins: tuple[str, ...]
+    assembly_id: str
+    stimulus_set_id: str
+    degrees: float
+    stratify: str | None
+    private: bool
+    images: int
+    neuroids: int | None = None
+    repetitions: int | None = None
+
+
+#: By the names that users type. The counts of repetitions are those that
+#: Brain-Score's own loaders insist on; they insist on none for MajajHong2015.
+DATASETS = {
+    "majajhong2015": Dataset(
+        registry_id="MajajHong2015.private",
+        plugins=("majajhong2015",),
+        assembly_id="dicarlo.MajajHong2015.private",
+        stimulus_set_id="hvm-private",
+        degrees=8.0,
+        stratify="object_name",
+        private=True,
+        images=2560,
+        neuroids=168,
+    ),
+    "sanghavi2020": Dataset(
+        registry_id="Sanghavi2020",
+        plugins=("sanghavi2020", "majajhong2015"),
+        assembly_id="dicarlo.Sanghavi2020",
+        stimulus_set_id="hvm",
+        degrees=8.0,
+        stratify="object_name",
+        private=True,
+        images=5760,
+        repetitions=28,
+    ),
+    "sanghavijozwik2020": Dataset(
+        registry_id="SanghaviJozwik2020",
+        plugins=("sanghavi2020",),
+        assembly_id="dicarlo.SanghaviJozwik2020",
+        stimulus_set_id="BOLD5000",
+        degrees=8.0,
+        stratify=None,
+        private=True,
+        images=4916,
+        repetitions=37,
+    ),
+    "sanghavimurty2020": Dataset(
+        registry_id="SanghaviMurty2020",
+        plugins=("sanghavi2020", "rust2012"),
+        assembly_id="dicarlo.SanghaviMurty2020",
+        stimulus_set_id="Rust2012",
+        degrees=5.0,
+        stratify=None,
+        private=True,
+        images=300,
+        repetitions=50,
+    ),
+    "majajhong2015-public": Dataset(
+        registry_id="MajajHong2015.public",
+        plugins=("majajhong2015",),
+        assembly_id="dicarlo.MajajHong2015.public",
+        stimulus_set_id="hvm-public",
+        degrees=8.0,
+        stratify="object_name",
+        private=False,
+        images=3200,
+    ),
+}
+
+
+def brainio_folder() -> Path:
+    """Where Brain-Score keeps downloaded recordings and stimuli."""
+    return Path(os.environ.get("BRAINIO_HOME", "~/.brainio")).expanduser()
+
+
+def is_cached(dataset: Dataset) -> bool:
+    """Whether recording and stimuli lie in Brain-Score's folder on this machine."""
+    assembly = dataset.assembly_id.replace(".", "_")
+    stimuli = dataset.stimulus_set_id.replace(".", "_")
+    files = (
+        f"assy_{assembly}.nc",
+        f"stimulus_{stimuli}.csv",
+        f"stimulus_{stimuli}.zip",
+    )
+    # Each file lies in a folder named by its SHA-1, which loading verifies.
+    return all(any(brainio_folder().glob(f"*/{file}")) for file in files)
+
+
+def entries() -> dict[str, Entry]:
+    """Recordings as `ce_align.data.recordings` lists them."""
+    return {name: _entry(name, dataset) for name, dataset in DATASETS.items()}
+
+
+def _entry(name: str, dataset: Dataset) -> Entry:
+    if is_cached(dataset):
+        access = "cached"
+    else:
+        access = "private: needs Brain-Score credentials" if dataset.private else "open"
+    return Entry(
+        name=name,
+        region="IT",
+        load=partial(load, name),
+        images=dataset.images,
+        neuroids=dataset.neuroids,
+        repetitions=dataset.repetitions,
+        access=access,
+        # The group stands for the four sets of the paper, all of them private.
+        groups=("it",) if dataset.private else (),
+    )
+
+
+def load(name: str) -> Recording:
+    """IT recording `name` of `DATASETS`, through Brain-Score's own data registry.
+
+    Files are downloaded into ``$BRAINIO_HOME`` unless they are there.
+
+    Raises
+    ------
+    AccessError
+        If the recording is private and no credentials open it, or without network.
+    DataError
+        If a file is damaged or does not hold what Brain-Score's loader expects.
+    """
+    from ce_align.brainscore.assemblies import coordinate_names, recording_from_assembly
+
+    dataset = DATASETS[name]
+    brainscore = import_brainscore()
+    for plugin in dataset.plugins:
+        import_brainscore(f"data.{plugin}")
+    try:
+        assembly = brainscore.data_registry[dataset.registry_id]()
+    except Exception as error:  # Brain-Score raises bare exceptions around botocore's
+        explained = _explain(name, dataset, error)
+        if explained is None:
+            raise
+        raise explained from error
+    if "time_bin_id" in coordinate_names(assembly):
+        # The Sanghavi recordings have several bins; number 0 is 70–170 ms.
+        assembly = assembly.isel(time_bin=assembly["time_bin_id"].values == 0)
+    recording = recording_from_assembly(
+        assembly,
+        identifier=name,
+        region="IT",
+        degrees=dataset.degrees,
+        stratify=dataset.stratify,
+    )
+    _check_loaded(dataset, recording, assembly.attrs.get("image_size_degree"))
+    return recording
+
+
+def _check_loaded(dataset: Dataset, recording: Recording, stated: Any) -> None:
+    """Check what Brain-Score's benchmarks assert."""
+    if dataset.repetitions not in (None, recording.n_repetitions):
+        raise DataError(
+            f"{recording.identifier} should have {dataset.repetitions} repetitions but "
+            f"its file has {recording.n_repetitions}; delete its folder in "
+            f"{brainio_folder()} to download it again"
+        )
+    if stated is not None and not np.isclose(float(stated), dataset.degrees):
+        raise DataError(
+            f"{recording.identifier} should show images at {dataset.degrees:g}° but "
+            f"its file says {stated}°; delete its folder in {brainio_folder()} to "
+            "download it again"
+        )
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """The error and those inside it: Brain-Score raises ``Exception([e1, e2])``."""
+    yield error
+    for argument in error.args:
+        for inner in argument if isinstance(argument, list) else [argument]:
+            if isinstance(inner, BaseException):
+                yield from _causes(inner)
+
+
+def _explain(name: str, dataset: Dataset, error: Exception) -> CeAlignError | None:
+    """What a failed load means to the user, or None for an unknown failure."""
+    boto: Any = import_module("botocore.exceptions")  # Brain-Score's way to storage
+    causes = list(_causes(error))
+    refused = [
+        str(cause.response.get("Error", {}).get("Code", "?"))
+        for cause in causes
+        if isinstance(cause, boto.ClientError)
+    ]
+    unreachable = (boto.ConnectionError, boto.HTTPClientError)
+    if refused:
+        return _refusal(name, dataset, "refused the download: " + ", ".join(refused))
+    if any(isinstance(cause, unreachable) for cause in causes):
+        return _refusal(name, dataset, "cannot be reached from here")
+    if any(isinstance(cause, boto.BotoCoreError) for cause in causes):
+        return _refusal(name, dataset, f"cannot be asked: {causes[-1]}")
+    if isinstance(error, ValueError | AssertionError | OSError):
+        return DataError(
+            f"the files of {name} in {brainio_folder()} are damaged or incomplete "
+            f"({' '.join(str(error).split()) or type(error).__name__}); delete the "
+            f"folders that hold {dataset.assembly_id} and {dataset.stimulus_set_id} "
+            "to download them again"
+        )
+    return None
+
+
+def _refusal(name: str, dataset: Dataset, fault: str) -> AccessError:
+    if not dataset.private:
+        return AccessError(
+            f"{name} is open, but Brain-Score's storage {fault}; run once with a "
+            f"network, or copy the recording's folders into {brainio_folder()}"
+        )
+    return AccessError(
+        f"{name} is private ({dataset.registry_id} in Brain-Score), and the storage "
+        f"{fault}; ask the Brain-Score team for credentials and set them as AWS "
+        "credentials, or score on majajhong2015-public, which is open, or submit the "
+        "network to Brain-Score, which scores it on this set"
+    )

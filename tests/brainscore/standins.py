@@ -1,0 +1,124 @@
+"""Stand-ins for Brain-Score's recordings, with its own classes and file formats."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+
+class FixedFeatures:
+    """A Brain-Score candidate whose features are given, in an order of its own."""
+
+    identifier = "fixed-features"
+
+    def __init__(self, ids, features, rng, degrees: float = 8) -> None:
+        order = rng.permutation(len(ids))
+        self.ids, self.features = np.asarray(ids)[order], features[order]
+        self.degrees = degrees
+
+    def visual_degrees(self) -> float:
+        return self.degrees
+
+    def start_recording(self, region: str, time_bins: Any) -> None:
+        pass
+
+    def look_at(self, stimuli: Any, number_of_trials: int = 1) -> Any:
+        from brainscore_core.supported_data_standards.brainio.assemblies import (
+            NeuroidAssembly,
+        )
+
+        table = stimuli.set_index("stimulus_id").loc[self.ids]
+        coords = {name: ("presentation", table[name].values) for name in table}
+        names = [f"feature.{i}" for i in range(self.features.shape[1])]
+        return NeuroidAssembly(
+            self.features,
+            coords={
+                "stimulus_id": ("presentation", self.ids),
+                **coords,
+                "neuroid_id": ("neuroid", names),
+                "layer": ("neuroid", ["layer4"] * len(names)),
+            },
+            dims=["presentation", "neuroid"],
+        )
+
+
+def make_stimuli(rng, n: int, folder: Path, identifier: str, extra=None) -> Any:
+    from brainscore_core.supported_data_standards.brainio.stimuli import StimulusSet
+
+    folder.mkdir(parents=True, exist_ok=True)
+    ids = [f"{token:08x}" for token in rng.choice(2**31, n, replace=False)]
+    objects = np.array(["bear", "car", "face", "plane"])[np.arange(n) % 4]
+    table = {
+        "stimulus_id": ids,
+        "object_name": rng.permutation(objects),
+        "size": rng.normal(size=n).round(3),
+        "background_id": [f"bg{k}" for k in rng.integers(5, size=n)],
+        **(extra or {}),
+    }
+    stimuli = StimulusSet(table)
+    stimuli.identifier = identifier
+    stimuli.stimulus_paths = {}
+    for key in ids:
+        pixels = rng.integers(256, size=(8, 8, 3)).astype(np.uint8)
+        Image.fromarray(pixels).save(folder / f"{key}.png")
+        stimuli.stimulus_paths[key] = folder / f"{key}.png"
+    return stimuli
+
+
+def make_presentations(
+    rng, stimuli, n_repetitions: int, n_it: int, *, missing=0.1, n_bins=1, n_v4=3
+) -> Any:
+    """Shuffled presentations, some missing, of IT and V4 sites driven by latents."""
+    from brainscore_core.supported_data_standards.brainio.assemblies import (
+        NeuronRecordingAssembly,
+    )
+
+    n = len(stimuli)
+    stimulus, repetition = np.divmod(np.arange(n * n_repetitions), n_repetitions)
+    # The first repetitions are kept, so that no half of the repetitions lacks a
+    # stimulus, which Brain-Score's ceiling does not survive.
+    kept = (repetition < n_repetitions - 2) | (rng.random(len(stimulus)) > missing)
+    shuffled = rng.permutation(np.flatnonzero(kept))
+    stimulus, repetition = stimulus[shuffled], repetition[shuffled]
+    n_sites = n_it + n_v4
+    signal = latents(stimuli) @ rng.normal(size=(6, n_sites))
+    noise = rng.normal(size=(len(stimulus), n_sites, n_bins))
+    regions = rng.permutation(["IT"] * n_it + ["V4"] * n_v4)
+    starts = 70 + 100 * np.arange(n_bins)
+    return NeuronRecordingAssembly(
+        signal[stimulus][:, :, None] + 1.5 * noise,
+        coords={
+            "stimulus_id": ("presentation", stimuli["stimulus_id"].values[stimulus]),
+            "repetition": ("presentation", repetition),
+            "neuroid_id": ("neuroid", [f"site_{i}" for i in range(n_sites)]),
+            "region": ("neuroid", regions),
+            "animal": ("neuroid", ["Chabo"] * n_sites),
+            "time_bin_start": ("time_bin", starts),
+            "time_bin_end": ("time_bin", starts + 100),
+            "time_bin_id": ("time_bin", np.arange(n_bins)),
+        },
+        dims=["presentation", "neuroid", "time_bin"],
+    )
+
+
+def latents(stimuli: Any) -> np.ndarray:
+    """Six numbers a stimulus that depend on its id alone."""
+    seeds = [int(key, 16) for key in stimuli["stimulus_id"]]
+    return np.stack([np.random.default_rng(seed).normal(size=6) for seed in seeds])
+
+
+def merged(assembly: Any, stimuli: Any) -> Any:
+    """Assembly with the stimulus set's columns, by Brain-Score's own loader."""
+    from brainscore_core.supported_data_standards.brainio.assemblies import (
+        NeuronRecordingAssembly,
+        StimulusMergeAssemblyLoader,
+    )
+
+    loader = StimulusMergeAssemblyLoader(
+        NeuronRecordingAssembly, None, stimuli.identifier, stimuli
+    )
+    result = loader.merge_stimulus_set_meta(assembly, stimuli)
+    result.attrs["stimulus_set"] = stimuli
+    result.attrs["stimulus_set_identifier"] = stimuli.identifier
+    return result
