@@ -1,0 +1,1 @@
+"""Networks: the published ones and anyone's, their safe loading and their features."""

@@ -1,0 +1,195 @@
+"""The published networks and the names by which commands find networks."""
+
+import fnmatch
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ce_align.checks import nearest_names
+from ce_align.errors import ConfigError
+from ce_align.files import cache_folder
+
+__all__ = [
+    *("BASELINES", "FILE_SUFFIXES", "GROUPS", "PUBLISHED"),
+    *("Published", "expand", "find_published", "is_cached", "local_file"),
+]
+
+#: Where the authors keep their checkpoints; ``$CE_ALIGN_CHECKPOINTS_URL`` replaces it.
+CHECKPOINTS_URL = (
+    "https://users.flatironinstitute.org/~tyerxa/equi_proj/training_checkpoints/"
+    "final/resnet_50"
+)
+
+#: How the authors and Brain-Score spell the objectives.
+OBJECTIVE_NAMES = {"mmcr": "MMCR", "barlow": "Barlow", "simclr": "SimCLR"}
+
+#: The equivariance weights λ: ours and the authors' spelling, and Brain-Score's.
+EQUIVARIANCE_WEIGHTS = {
+    "0": ("0.0", "00"),
+    "0.001": ("0.001", "0001"),
+    "0.1": ("0.1", "01"),
+    "0.2": ("0.2", "02"),
+    "0.3": ("0.3", "03"),
+    "0.4": ("0.4", "04"),
+    "0.5": ("0.5", "05"),
+}
+
+#: The authors' submissions commit the last stage of the backbone to every region.
+LAYERS = dict.fromkeys(("V1", "V2", "V4", "IT"), "layer4")
+
+#: Embedded networks to compare with, which need no weights.
+BASELINES = ("pixels", "gabor")
+
+#: Files that can hold a network, or the Python that builds one.
+FILE_SUFFIXES = (
+    *(".safetensors", ".pt", ".pth", ".th", ".ckpt", ".bin", ".tar"),
+    ".py",
+)
+
+
+@dataclass(frozen=True)
+class Published:
+    """A network that the authors published.
+
+    Attributes
+    ----------
+    name : name in ce_align
+    objective : ``mmcr``, ``barlow`` or ``simclr``
+    equivariance_weight : λ, the share of the equivariant loss
+    epochs : of training on ImageNet-1k
+    path : below the address of the authors' checkpoints
+    brainscore_id : name in Brain-Score's registry, if it is there
+    architecture : in torchvision's naming
+    layers : layer committed to each region
+    """
+
+    name: str
+    objective: str
+    equivariance_weight: float
+    epochs: int
+    path: str
+    brainscore_id: str | None
+    architecture: str = "resnet50"
+    layers: Mapping[str, str] = field(default_factory=lambda: LAYERS)
+
+    @property
+    def url(self) -> str:
+        """Address of the authors' checkpoint."""
+        base = os.environ.get("CE_ALIGN_CHECKPOINTS_URL") or CHECKPOINTS_URL
+        return f"{base.rstrip('/')}/{self.path}"
+
+
+def _entries() -> Iterable[Published]:
+    for objective, authors_name in OBJECTIVE_NAMES.items():
+        for weight, (authors_weight, suffix) in EQUIVARIANCE_WEIGHTS.items():
+            yield Published(
+                name=f"ce_{objective}_l{weight}",
+                objective=objective,
+                equivariance_weight=float(weight),
+                epochs=100,
+                path=f"{authors_name}/lmda_{authors_weight}/ep100-ba62500-rank0",
+                brainscore_id=f"CE-{authors_name}_lmda_{suffix}",
+            )
+    yield Published(
+        name="ce_barlow_l0.2_ep1000",
+        objective="barlow",
+        equivariance_weight=0.2,
+        epochs=1000,
+        path="Barlow/1000_epoch/ep1000-ba625000-rank0",
+        brainscore_id=None,
+    )
+
+
+#: Every published network by name.
+PUBLISHED: dict[str, Published] = {entry.name: entry for entry in _entries()}
+
+_BY_BRAINSCORE_ID = {
+    entry.brainscore_id: entry for entry in PUBLISHED.values() if entry.brainscore_id
+}
+
+#: Named sets of networks: ``paper`` is the 3 objectives × 7 weights.
+GROUPS: dict[str, tuple[str, ...]] = {
+    "paper": tuple(entry.name for entry in PUBLISHED.values() if entry.epochs == 100),
+}
+
+
+def find_published(name: str) -> Published | None:
+    """The published network called `name` here or in Brain-Score, if there is one."""
+    return PUBLISHED.get(name) or _BY_BRAINSCORE_ID.get(name)
+
+
+def local_file(entry: Published) -> Path | None:
+    """File of a published network on this machine, or None.
+
+    A converted ``<name>.safetensors`` comes before the authors' ``<name>.pt``.
+    """
+    for suffix in (".safetensors", ".pt"):
+        path = cache_folder("checkpoints") / f"{entry.name}{suffix}"
+        if path.is_file():
+            return path
+    return None
+
+
+def is_cached(entry: Published) -> bool:
+    """Whether the weights of a published network are on this machine."""
+    return local_file(entry) is not None
+
+
+def _is_source(name: str) -> bool:
+    """Whether a name says itself where its network comes from."""
+    file = name.rpartition(":")[0] or name
+    return name in BASELINES or "/" in name or file.endswith(FILE_SUFFIXES)
+
+
+def expand(patterns: Iterable[str]) -> list[str]:
+    """Names of networks from names, groups, globs and Brain-Score identifiers.
+
+    Parameters
+    ----------
+    patterns
+        ``paper``, ``ce_mmcr_*``, ``ce_barlow_l0.2``, ``CE-Barlow_lmda_02``; names of
+        other sources, such as ``torchvision/resnet50``, stay as they are.
+
+    Returns
+    -------
+    names : in the order asked for, each once
+
+    Raises
+    ------
+    ConfigError
+        If a name or pattern means no network; it lists the nearest names.
+
+    >>> expand(["ce_mmcr_l0.[12]", "CE-MMCR_lmda_02", "torchvision/resnet50"])
+    ['ce_mmcr_l0.1', 'ce_mmcr_l0.2', 'torchvision/resnet50']
+    """
+    names: dict[str, None] = {}
+    for pattern in patterns:
+        names.update(dict.fromkeys(_expand_one(pattern)))
+    return list(names)
+
+
+def _expand_one(pattern: str) -> list[str]:
+    if pattern in GROUPS:
+        return list(GROUPS[pattern])
+    entry = find_published(pattern)
+    if entry is not None:
+        return [entry.name]
+    if _is_source(pattern):
+        return [pattern]
+    matching = [
+        entry.name
+        for entry in PUBLISHED.values()
+        if fnmatch.fnmatchcase(entry.name, pattern)
+        or fnmatch.fnmatchcase(entry.brainscore_id or "", pattern)
+    ]
+    if not matching:
+        known = [*GROUPS, *PUBLISHED, *_BY_BRAINSCORE_ID, *BASELINES]
+        near = nearest_names(pattern, known)
+        raise ConfigError(
+            f"no network is called {pattern!r}; "
+            f"{'nearest: ' + ', '.join(near) if near else 'known: ' + ', '.join(known)}"
+            " (other sources: torchvision/NAME, timm/NAME, a checkpoint, "
+            "file.py:callable)"
+        )
+    return matching

@@ -1,0 +1,174 @@
+"""Where networks come from: one loader for each kind of name."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from ce_align.checks import named_some, nearest_names
+from ce_align.errors import AccessError, ConfigError
+from ce_align.files import cache_folder
+from ce_align.models import baselines
+from ce_align.models.architectures import (
+    build_architecture,
+    torchvision_network,
+    torchvision_weights,
+)
+from ce_align.models.catalogue import (
+    BASELINES,
+    FILE_SUFFIXES,
+    GROUPS,
+    PUBLISHED,
+    Published,
+    find_published,
+    local_file,
+)
+from ce_align.models.checkpoints import read_checkpoint
+from ce_align.models.networks import Network, Preprocessing
+from ce_align.models.userfiles import described_network, load_user_file
+
+__all__ = ["SOURCES", "Loader", "load_network", "register_source"]
+
+#: Takes what follows ``prefix/`` and the seed of random weights.
+Loader = Callable[[str, int], Network]
+
+#: Metadata of a safetensors file that describes a network's input and layers.
+DESCRIBED = ("input_size", "mean", "std", "interpolation", "layers")
+
+
+def _load_torchvision(name: str, seed: int) -> Network:
+    architecture, _, wanted = name.partition(":")
+    random = wanted == "none"
+    weights = torchvision_weights(
+        architecture, "DEFAULT" if random else wanted or "DEFAULT"
+    )
+    expected = weights.transforms()
+    module = torchvision_network(
+        architecture, weights=None if random else weights, seed=seed
+    )
+    preprocessing = Preprocessing(
+        input_size=expected.crop_size[0],
+        mean=tuple(expected.mean),
+        std=tuple(expected.std),
+    )
+    return Network(f"torchvision/{name}", module, preprocessing)
+
+
+def _load_timm(name: str, seed: int) -> Network:
+    import torch
+
+    try:
+        import timm
+    except ImportError as error:
+        raise ConfigError(
+            f"timm/{name} needs timm: pip install 'ce-align[timm]'"
+        ) from error
+    architecture, _, wanted = name.partition(":")
+    if not timm.is_model(architecture.partition(".")[0]) or wanted not in ("", "none"):
+        near = nearest_names(architecture, timm.list_models())
+        raise ConfigError(f"timm has no network {name!r}; nearest: {', '.join(near)}")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        try:
+            module = timm.create_model(architecture, pretrained=not wanted)
+        except (OSError, RuntimeError) as error:
+            first = str(error).partition("\n")[0]
+            raise AccessError(
+                f"the weights of timm/{name} are not on this machine and cannot be "
+                f"downloaded: {first}; use timm/{architecture}:none for random ones"
+            ) from error
+    data = timm.data.resolve_model_data_config(module)
+    preprocessing = Preprocessing(
+        input_size=data["input_size"][-1], mean=data["mean"], std=data["std"]
+    )
+    return Network(f"timm/{name}", module, preprocessing)
+
+
+#: Loader of each prefix of names.
+SOURCES: dict[str, Loader] = {"torchvision": _load_torchvision, "timm": _load_timm}
+
+
+def register_source(prefix: str, loader: Loader) -> None:
+    """Let ``prefix/NAME`` name networks.
+
+    Parameters
+    ----------
+    prefix : without slash
+    loader : takes NAME and the seed of random weights; called when one is asked for
+    """
+    SOURCES[prefix] = loader
+
+
+def load_network(name: str, *, seed: int = 0) -> Network:
+    """Network by its name.
+
+    Parameters
+    ----------
+    name
+        a published network or its Brain-Score identifier; ``torchvision/NAME`` with
+        ``:WEIGHTS`` or ``:none`` (random); ``timm/NAME``; a registered source;
+        ``checkpoint.safetensors`` or ``checkpoint.pt:architecture``;
+        ``file.py:callable``; ``pixels``; ``gabor``
+    seed : of random weights
+
+    Raises
+    ------
+    ConfigError
+        If the name means no network; with the nearest names.
+    DataError
+        If a file does not hold the network it should.
+    AccessError
+        If weights are neither on this machine nor can be downloaded.
+    """
+    entry = find_published(name)
+    if entry is not None:
+        return _load_published(entry)
+    if name in BASELINES:
+        network: Network = getattr(baselines, name)()
+        return network
+    file, _, option = name.rpartition(":") if ":" in name else (name, "", "")
+    if file.endswith(".py"):
+        if not option:
+            raise ConfigError(f"name the callable that builds the network: {name}:NAME")
+        return load_user_file(Path(file), option, seed=seed)
+    if file.endswith(FILE_SUFFIXES):
+        return _load_file(name, Path(file), option)
+    prefix, slash, rest = name.partition("/")
+    if slash and prefix in SOURCES:
+        return SOURCES[prefix](rest, seed)
+    known = [*PUBLISHED, *BASELINES, *(f"{p}/{rest}" for p in SOURCES if slash)]
+    if name in GROUPS:
+        raise ConfigError(f"{name} is a group of networks; name one of them here")
+    raise ConfigError(
+        f"no network is called {name!r}; nearest: "
+        f"{', '.join(nearest_names(name, known)) or named_some(known)}; sources: "
+        f"{', '.join(f'{p}/NAME' for p in SOURCES)}, checkpoints "
+        f"({', '.join(FILE_SUFFIXES[:2])}, …), file.py:callable"
+    )
+
+
+def _load_published(entry: Published) -> Network:
+    path = local_file(entry)
+    if path is None:
+        place = cache_folder("checkpoints") / f"{entry.name}.pt"
+        raise AccessError(
+            f"{entry.name} is not on this machine; put the authors' file {entry.url} "
+            f"at {place}"
+        )
+    state = read_checkpoint(path).full_state
+    module = build_architecture(entry.architecture, state, str(path))
+    return Network(entry.name, module, layers=entry.layers)
+
+
+def _load_file(name: str, path: Path, architecture: str) -> Network:
+    if not path.is_file():
+        raise ConfigError(f"there is no file {path}")
+    checkpoint = read_checkpoint(path)
+    metadata: dict[str, Any] = dict(checkpoint.metadata)
+    architecture = architecture or str(metadata.get("architecture", ""))
+    if not architecture:
+        raise ConfigError(
+            f"{path} does not say its architecture; name it: {path}:resnet50"
+        )
+    module = build_architecture(architecture, checkpoint.full_state, str(path))
+    description = {key: metadata[key] for key in DESCRIBED if key in metadata}
+    return described_network(name, module, description)

@@ -1,0 +1,158 @@
+"""Networks from a user's Python file: ``path/to/file.py:callable``."""
+
+import importlib.util
+import inspect
+import sys
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import torch
+from pydantic import Field, ValidationError
+from torch import nn
+
+from ce_align.checks import nearest_names
+from ce_align.digests import digest_bytes
+from ce_align.errors import CeAlignError, ConfigError, DataError
+from ce_align.models.networks import Network, Preprocessing
+
+__all__ = ["described_network", "load_user_file"]
+
+
+class Description(Preprocessing):
+    """What the attribute ``ce_align`` of a user's module may say."""
+
+    layers: dict[str, str] = Field(default_factory=dict)
+
+
+def described_network(
+    name: str, module: nn.Module, description: Any, source_digest: str = ""
+) -> Network:
+    """Network from a module and a description of its input and layers.
+
+    Parameters
+    ----------
+    description
+        mapping with any of ``input_size``, ``mean``, ``std`` (of RGB in [0, 1]),
+        ``interpolation`` and ``layers`` (region to layer); the rest is ImageNet's
+
+    Raises
+    ------
+    DataError
+        If the description has other names or values.
+    """
+    try:
+        checked = Description.model_validate(description)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"])) or "it"
+        raise DataError(
+            f"{name} describes itself wrongly: {where}: {first['msg']}; expected "
+            f"{', '.join(Description.model_fields)}"
+        ) from error
+    values = checked.model_dump()
+    layers = values.pop("layers")
+    return Network(name, module, Preprocessing(**values), layers, source_digest)
+
+
+def load_user_file(path: Path, attribute: str, *, seed: int = 0) -> Network:
+    """Network that a callable of a Python file returns.
+
+    The callable takes no argument and returns a torch module, which may carry an
+    attribute ``ce_align`` with its description. Random weights follow from `seed`; the
+    global generator is left as it was. The file runs with its own folder importable.
+
+    Raises
+    ------
+    ConfigError
+        If there is no such file or callable.
+    DataError
+        If the file fails (with its line), or returns something else.
+    """
+    if not path.is_file():
+        raise ConfigError(f"there is no file {path}")
+    name = f"{path}:{attribute}"
+    digest = digest_bytes(path.read_bytes())
+    with _reported(path), _importable(path.parent), torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        build = _callable(_imported(path, digest), attribute, path)
+        module = build()
+    if not isinstance(module, nn.Module):
+        raise DataError(
+            f"{name} returned a {type(module).__name__}; expected a torch.nn.Module"
+        )
+    return described_network(name, module, getattr(module, "ce_align", {}), digest)
+
+
+def _imported(path: Path, digest: str) -> ModuleType:
+    name = f"ce_align_user_{path.stem}_{digest}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise ConfigError(f"{path} is no Python file")
+    module = importlib.util.module_from_spec(spec)
+    # Dataclasses and pickles of the file look their module up by name.
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
+    return module
+
+
+def _callable(module: ModuleType, attribute: str, path: Path) -> Callable[[], Any]:
+    build = getattr(module, attribute, None)
+    own = [
+        name
+        for name, value in vars(module).items()
+        if callable(value) and getattr(value, "__module__", "") == module.__name__
+    ]
+    if not callable(build):
+        near = nearest_names(attribute, own) or own
+        raise ConfigError(
+            f"{path} has no callable {attribute!r}; it has {', '.join(near) or 'none'}"
+        )
+    required = [
+        parameter.name
+        for parameter in inspect.signature(build).parameters.values()
+        if parameter.default is parameter.empty
+        and parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
+    ]
+    if required:
+        raise ConfigError(
+            f"{path}:{attribute} needs the arguments {', '.join(required)}; name a "
+            "callable that needs none"
+        )
+    found: Callable[[], Any] = build
+    return found
+
+
+@contextmanager
+def _importable(folder: Path) -> Iterator[None]:
+    """Modules beside the user's file can be imported, as when it runs as a script."""
+    entry = str(folder.resolve())
+    sys.path.insert(0, entry)
+    try:
+        yield
+    finally:
+        sys.path.remove(entry)
+
+
+@contextmanager
+def _reported(path: Path) -> Iterator[None]:
+    """Any failure of the user's file as one line with its place."""
+    try:
+        yield
+    except CeAlignError:
+        raise
+    except (Exception, SystemExit) as error:
+        frames = traceback.extract_tb(error.__traceback__)
+        lines = [f.lineno for f in frames if Path(f.filename).name == path.name]
+        line = getattr(error, "lineno", None) or (lines[-1] if lines else "?")
+        message = str(error).partition("\n")[0]
+        raise DataError(
+            f"{path}, line {line}: {type(error).__name__}: {message}"
+        ) from error
