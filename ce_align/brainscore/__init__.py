@@ -6,7 +6,7 @@ Importing it, and `register`, import neither brainscore_vision nor torch.
 from ce_align.brainscore.datasets import entries
 from ce_align.data.recordings import register_recordings
 
-__all__ = ["register"]
+__all__ = ["register", "register_networks"]
 
 
 def register() -> None:
@@ -15,3 +15,14 @@ def register() -> None:
     Which of them lie on this machine already is looked up at every call.
     """
     register_recordings(entries())
+
+
+def register_networks() -> None:
+    """Let ``brainscore/NAME`` name networks of Brain-Score's registry.
+
+    Apart from `register`, because the room of networks imports torch.
+    """
+    from ce_align.brainscore.registry import load_brainscore_network
+    from ce_align.models.sources import register_source
+
+    register_source("brainscore", load_brainscore_network)

@@ -11,7 +11,7 @@ from ce_align.brainscore.upstream import import_brainscore
 from ce_align.checks import named_some
 from ce_align.data.imagefiles import FolderSource
 from ce_align.data.imagesets import ImageSet
-from ce_align.digests import digest_bytes
+from ce_align.digests import combine_digests, digest_bytes
 from ce_align.errors import DataError
 from ce_align.files import atomic_path
 
@@ -90,14 +90,15 @@ def stimulus_columns(images: ImageSet) -> dict[str, NDArray[Any]]:
 def stimulus_set(images: ImageSet, folder: Path) -> Any:
     """Brain-Score ``StimulusSet`` of images, written to `folder` as PNG.
 
-    Its identifier ends in the digest of the images, because Brain-Score caches
-    activations by that name alone.
+    Its identifier ends in a digest of images and folder: Brain-Score caches activations
+    by that name alone, and refuses cached ones whose files lay elsewhere.
     """
     import_brainscore()
     from brainscore_core.supported_data_standards.brainio import stimuli
 
     result = stimuli.StimulusSet(stimulus_columns(images))
-    result.identifier = f"{images.identifier}-{images.digest}"
+    place = digest_bytes(str(folder.resolve()).encode())
+    result.identifier = f"{images.identifier}-{combine_digests(images.digest, place)}"
     paths = [_write_image(images, i, folder) for i in range(len(images))]
     result.stimulus_paths = dict(zip(images.ids, paths, strict=True))
     return result

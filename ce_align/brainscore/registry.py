@@ -1,0 +1,239 @@
+"""Networks in Brain-Score: ours as its brain models, its as our networks."""
+
+import re
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ce_align.brainscore.upstream import import_brainscore
+from ce_align.checks import named_some, nearest_names
+from ce_align.errors import AccessError, CeAlignError, ConfigError
+
+if TYPE_CHECKING:
+    from ce_align.models.networks import Network, Preprocessing
+
+__all__ = ["brain_model", "load_brainscore_network", "register_network"]
+
+REGIONS = ("V1", "V2", "V4", "IT")
+
+
+def brain_model(
+    network: "Network",
+    *,
+    layers: Mapping[str, str] | None = None,
+    degrees: float = 8,
+    batch_size: int = 16,
+) -> Any:
+    """Brain-Score ``ModelCommitment`` of a network.
+
+    Its identifier ends in the digest of weights and preprocessing, because Brain-Score
+    caches activations and scores by that name alone.
+
+    Parameters
+    ----------
+    network : the network; Brain-Score moves its module to the GPU if there is one
+    layers : region (V1, V2, V4, IT) to layer, instead of the network's own
+    degrees : visual angle that the network's input stands for
+    batch_size : images at once, also those of Brain-Score's trial run for memory
+
+    Raises
+    ------
+    ConfigError
+        If no layer is committed to any region, or a layer does not exist.
+    """
+    committed = dict(network.layers if layers is None else layers)
+    if not committed:
+        raise ConfigError(
+            f"{network.name} commits no layer to a region; name one, such as "
+            f"{named_some(network.block_names()[::-1])}"
+        )
+    unknown = sorted(set(committed) - set(REGIONS))
+    if unknown:
+        raise ConfigError(f"no region is called {unknown}; regions are {REGIONS}")
+    network.check_layers(list(committed.values()))
+    pytorch = import_brainscore("model_helpers.activations.pytorch")
+    transformation = import_brainscore("model_helpers.brain_transformation")
+    identifier = _identifier(network)
+    wrapper = pytorch.PytorchWrapper(
+        identifier=identifier,
+        model=network.module,
+        preprocessing=partial(_prepare, preprocessing=network.preprocessing),
+        batch_size=batch_size,
+    )
+    wrapper.image_size = network.preprocessing.input_size
+    return transformation.ModelCommitment(
+        identifier=identifier,
+        activations_model=wrapper,
+        layers=list(dict.fromkeys(committed.values())),
+        region_layer_map=committed,
+        visual_degrees=degrees,
+    )
+
+
+def register_network(network: "Network", **settings: Any) -> str:
+    """Add a network to Brain-Score's registry, and return its identifier there.
+
+    Parameters
+    ----------
+    network : the network
+    settings : of `brain_model`
+
+    Raises
+    ------
+    ConfigError
+        As `brain_model`.
+    """
+    model = brain_model(network, **settings)
+    identifier = str(model.identifier)
+    import_brainscore().model_registry[identifier] = lambda: model
+    return identifier
+
+
+def _identifier(network: "Network") -> str:
+    # It becomes part of file names.
+    readable = re.sub(r"[^A-Za-z0-9._-]+", "-", network.name).strip("-")
+    return f"{readable}-{network.digest}"
+
+
+def _prepare(
+    paths: Sequence[str], preprocessing: "Preprocessing"
+) -> NDArray[np.float32]:
+    """Input (n, 3, size, size) of a network from image files."""
+    import torch
+
+    from ce_align.data.imagesets import decode_image
+
+    images = [decode_image(Path(path).read_bytes(), str(path)) for path in paths]
+    pixels = np.stack([preprocessing.resize(image) for image in images])
+    prepared: NDArray[np.float32] = preprocessing.normalise(
+        torch.from_numpy(pixels)
+    ).numpy()
+    return prepared
+
+
+def load_brainscore_network(name: str, seed: int = 0) -> "Network":
+    """Network ``brainscore/NAME`` with the layers that Brain-Score commits.
+
+    The published contrastive-equivariant networks come from our own catalogue: their
+    plugins in Brain-Score would execute code in the authors' pickles.
+
+    Parameters
+    ----------
+    name : identifier in Brain-Score's registry
+    seed : of random weights
+
+    Raises
+    ------
+    ConfigError
+        If there is no such network, or it is no torch network on images that are
+        resized and normalised.
+    AccessError
+        If its weights are not here and cannot be downloaded.
+    CeAlignError
+        If it needs a package that is not installed.
+    """
+    from ce_align.models.catalogue import find_published
+    from ce_align.models.networks import Network
+    from ce_align.models.sources import load_network
+
+    published = find_published(name)
+    if published is not None:
+        return load_network(published.name, seed=seed)
+    commitment = _load_plugin(name, seed)
+    wrapper = getattr(commitment, "activations_model", None)
+    pytorch = import_brainscore("model_helpers.activations.pytorch")
+    if not isinstance(wrapper, pytorch.PytorchWrapper):
+        raise ConfigError(
+            f"brainscore/{name} is not a torch network on images ("
+            f"{type(wrapper or commitment).__name__}); score it with Brain-Score itself"
+        )
+    preprocessing = _preprocessing(name, wrapper._extractor.preprocess)
+    existing = {layer for layer, _ in wrapper._model.named_modules()}
+    layers = {
+        region: layer
+        for region, layer in _region_layers(commitment).items()
+        if region in REGIONS and layer in existing
+    }
+    return Network(f"brainscore/{name}", wrapper._model, preprocessing, layers)
+
+
+def _load_plugin(name: str, seed: int) -> Any:
+    import torch
+
+    brainscore = import_brainscore()
+    plugins: Any = import_brainscore().import_plugin
+    try:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            plugins("brainscore_vision", "models", name)
+            return brainscore.model_registry[name]()
+    except AssertionError as error:
+        known = _registered_networks()
+        if name in known:
+            raise
+        near = ", ".join(nearest_names(name, known))
+        raise ConfigError(
+            f"Brain-Score has no network {name!r}; nearest: {near}"
+        ) from error
+    except ImportError as error:
+        raise CeAlignError(
+            f"brainscore/{name} needs a package that is not installed: {error}"
+        ) from error
+    except Exception as error:
+        # Brain-Score wraps failed downloads in bare exceptions; others keep their type.
+        if not isinstance(error, OSError) and type(error) is not Exception:
+            raise
+        first = str(error).partition("\n")[0]
+        raise AccessError(
+            f"the weights of brainscore/{name} are not on this machine and cannot be "
+            f"downloaded: {first}"
+        ) from error
+
+
+def _registered_networks() -> list[str]:
+    """Identifiers that Brain-Score's model plugins register, without running them."""
+    folder = Path(str(import_brainscore().__file__)).parent / "models"
+    pattern = re.compile(r"""^model_registry\[['"]([^'"]+)['"]\]""", re.MULTILINE)
+    return [
+        name
+        for path in sorted(folder.glob("*/__init__.py"))
+        for name in pattern.findall(path.read_text(encoding="utf-8"))
+    ]
+
+
+def _preprocessing(name: str, prepare: Any) -> "Preprocessing":
+    """Settings of Brain-Score's usual preparation of images."""
+    from ce_align.models.networks import Preprocessing
+
+    pytorch = import_brainscore("model_helpers.activations.pytorch")
+    settings = dict(getattr(prepare, "keywords", {}))
+    usual = (
+        getattr(prepare, "func", None) is pytorch.load_preprocess_images
+        and not prepare.args
+        and settings.pop("preprocess_type", "imagenet") == "imagenet"
+        and set(settings) <= {"image_size", "normalize_mean", "normalize_std"}
+        and isinstance(settings.get("image_size"), int)
+    )
+    if not usual:
+        raise ConfigError(
+            f"brainscore/{name} prepares images in a way of its own, which is not "
+            "reproduced here; score it with Brain-Score itself"
+        )
+    normalisation: dict[str, Any] = {
+        ours: tuple(settings[theirs])
+        for ours, theirs in (("mean", "normalize_mean"), ("std", "normalize_std"))
+        if theirs in settings
+    }
+    return Preprocessing(input_size=settings["image_size"], **normalisation)
+
+
+def _region_layers(commitment: Any) -> dict[str, str]:
+    """Layers already committed; Brain-Score would otherwise search for them."""
+    model = commitment.layer_model
+    model = getattr(model, "_layer_model", model)
+    found = dict(getattr(model, "region_layer_map", {}))
+    return {region: layer for region, layer in found.items() if isinstance(layer, str)}
