@@ -1,0 +1,290 @@
+"""Features: what the layers of a network answer to a set of images."""
+
+import copy
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from ce_align.data.imagesets import ImageSet
+from ce_align.digests import combine_digests, digest_json
+from ce_align.errors import CeAlignError, ConfigError, DataError
+from ce_align.files import cache_folder
+from ce_align.models.activations import ActivationReader, BatchRunner, Pool, Precision
+from ce_align.models.batches import load_pixels, pixel_batches
+from ce_align.models.featurecache import FeatureCache, RowSink, check_space
+from ce_align.models.folding import accelerated
+from ce_align.models.networks import Network
+
+__all__ = ["ALGORITHM_VERSION", "Features", "extract"]
+
+#: Part of every cache key: raise it when the same request would give other numbers.
+ALGORITHM_VERSION = 1
+
+#: Images a batch, unless it is said; a GPU's memory may make it smaller.
+BATCH_SIZES = {"cpu": 32, "cuda": 256}
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True, eq=False)
+class Features:
+    """Features of one layer of one network for one set of images.
+
+    Attributes
+    ----------
+    values : (n_images, n_features) float32, in memory or a read-only memory map
+    model : name of the network
+    layer : name of the layer
+    image_ids : identifiers of the rows
+    digest : of the network's weights, the layer, pooling, algorithm and the images
+    """
+
+    values: NDArray[np.float32]
+    model: str
+    layer: str
+    image_ids: tuple[str, ...]
+    digest: str
+
+    def __post_init__(self) -> None:
+        if self.values.ndim != 2 or len(self.values) != len(self.image_ids):
+            raise DataError(
+                f"features of {self.model} {self.layer} have shape "
+                f"{self.values.shape}; expected a row for each of "
+                f"{len(self.image_ids)} images"
+            )
+
+
+def extract(
+    network: Network,
+    images: ImageSet,
+    layers: Sequence[str],
+    *,
+    batch_size: int | None = None,
+    device: str = "auto",
+    cache: Path | Literal["default"] | None = "default",
+    pool: Pool = None,
+    precision: Precision = "float32",
+    compile: bool = False,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+) -> dict[str, Features]:
+    """Features of several layers for a set of images, computed in one pass.
+
+    Only what the cache lacks is computed. The same request gives the same features to
+    float32 rounding, whatever the batch size, device or number of threads.
+
+    Parameters
+    ----------
+    network : to read; it is not changed
+    images : to show
+    layers : names of its layers
+    batch_size : images at a time; None for 32, or 256 on a GPU
+    device : ``auto`` (a GPU if there is one), ``cpu``, ``cuda``, ``cuda:1``
+    cache : folder of cached features; None keeps the features in memory instead
+    pool : None flattens each output, ``average`` averages it over places or tokens
+    precision : ``bfloat16`` is faster on some machines and has 3 digits
+    compile : use torch.compile, which takes a minute to start and is then faster
+    overwrite : compute again what the cache has
+    progress : called with the number of images done and of all
+
+    Returns
+    -------
+    features : by layer
+
+    Raises
+    ------
+    ConfigError
+        If a layer or the device does not exist.
+    DataError
+        If a layer does not return numbers that can be features, an image cannot be
+        read, or there are none.
+    CeAlignError
+        If the disk or the memory is too small.
+    """
+    network.check_layers(list(layers))
+    if not len(images) or (batch_size is not None and batch_size < 1):
+        raise ConfigError(
+            f"expected images and a batch size of at least 1, found {len(images)} "
+            f"images and batch size {batch_size}"
+        )
+    job = _Job(
+        network=network,
+        images=images,
+        pool=pool,
+        precision=precision,
+        device=_resolved(device),
+        batch_size=batch_size,
+        compile=compile,
+        progress=progress or (lambda done, total: None),
+    )
+    keys = job.keys(layers)
+    if cache is None:
+        found = job.compute(keys, None, overwrite=True)
+    else:
+        store = FeatureCache(cache_folder("features") if cache == "default" else cache)
+        found = {} if overwrite else job.cached(keys, store)
+        missing = {layer: key for layer, key in keys.items() if layer not in found}
+        if missing:
+            job.compute(missing, store, overwrite=overwrite)
+            found |= job.cached(missing, store)
+    lost = [layer for layer in keys if layer not in found]
+    if lost:
+        raise CeAlignError(
+            f"the cached features of {network.name} {lost[0]} were removed meanwhile; "
+            "run again"
+        )
+    return {
+        layer: Features(
+            values=found[layer],
+            model=network.name,
+            layer=layer,
+            image_ids=images.ids,
+            digest=combine_digests(key, images.digest),
+        )
+        for layer, key in keys.items()
+    }
+
+
+def _resolved(device: str) -> str:
+    """Device by name; a GPU, if there is one, for ``auto``."""
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    kind, _, index = device.partition(":")
+    n_gpus = torch.cuda.device_count()
+    known = device == "cpu" or (kind == "cuda" and n_gpus > 0)
+    if not known or (index and index not in map(str, range(n_gpus))):
+        raise ConfigError(
+            f"no device {device!r} here; choose cpu or one of {n_gpus} GPUs"
+        )
+    return device
+
+
+@dataclass(frozen=True, eq=False)
+class _Job:
+    """One call of :func:`extract`."""
+
+    network: Network
+    images: ImageSet
+    pool: Pool
+    precision: Precision
+    device: str
+    batch_size: int | None
+    compile: bool
+    progress: Progress
+    image_digests: list[str] = field(init=False)
+
+    def __post_init__(self) -> None:
+        digests = [self.images.image_digest(i) for i in range(len(self.images))]
+        object.__setattr__(self, "image_digests", digests)
+
+    def keys(self, layers: Sequence[str]) -> dict[str, str]:
+        """Cache key of each layer."""
+        content = {
+            "network": self.network.digest,
+            "pool": self.pool,
+            "precision": self.precision,
+            "algorithm": ALGORITHM_VERSION,
+        }
+        return {layer: digest_json({**content, "layer": layer}) for layer in layers}
+
+    def cached(
+        self, keys: Mapping[str, str], store: FeatureCache
+    ) -> dict[str, NDArray[np.float32]]:
+        """Features that the cache has."""
+        found = {
+            layer: store.read(key, self.images.digest, len(self.images))
+            for layer, key in keys.items()
+        }
+        return {layer: values for layer, values in found.items() if values is not None}
+
+    def compute(
+        self, keys: Mapping[str, str], store: FeatureCache | None, *, overwrite: bool
+    ) -> dict[str, NDArray[np.float32]]:
+        """Write features to the cache; without one, return them."""
+        shared: dict[str, dict[str, tuple[Path, int]]] = {layer: {} for layer in keys}
+        if store is not None and not overwrite:
+            wanted = set(self.image_digests)
+            shared = {layer: store.shared_rows(k, wanted) for layer, k in keys.items()}
+        rows = [
+            row
+            for row, digest in enumerate(self.image_digests)
+            if any(digest not in known for known in shared.values())
+        ]
+        n_images = len(self.images)
+        n_done = n_images - len(rows)
+        with ExitStack() as stack:
+            sinks: dict[str, RowSink] = {}
+            for layer, key in keys.items():
+                path = None
+                if store is not None:
+                    path = stack.enter_context(
+                        store.writing(key, self.images.digest, self.image_digests)
+                    )
+                sinks[layer] = stack.enter_context(RowSink(path, n_images))
+            for batch, outputs in self._outputs(list(keys), rows):
+                if store is not None and batch[0] == rows[0]:
+                    width = sum(values.shape[1] for values in outputs.values())
+                    check_space(store.folder, 4 * width * n_images)
+                for layer, values in outputs.items():
+                    self._check_finite(values, layer, batch)
+                    sinks[layer].write(batch, values)
+                n_done += len(batch)
+                self.progress(n_done, n_images)
+            for layer, known in shared.items():
+                sinks[layer].copy(self.image_digests, known, skip=set(rows))
+            return {layer: sink.values for layer, sink in sinks.items() if not store}
+
+    def _check_finite(
+        self, values: NDArray[np.float32], layer: str, rows: Sequence[int]
+    ) -> None:
+        finite = np.isfinite(values).all(axis=1)
+        if not finite.all():
+            first = self.images.ids[rows[int(np.argmin(finite))]]
+            raise DataError(
+                f"layer {layer} of {self.network.name} gives NaN or infinity for "
+                f"{int((~finite).sum())} of {len(rows)} images, first {first}; look at "
+                "its weights"
+            )
+
+    def _outputs(
+        self, layers: list[str], rows: list[int]
+    ) -> Iterator[tuple[list[int], dict[str, NDArray[np.float32]]]]:
+        """Batches of rows with the layers' features."""
+        if not rows:
+            return
+        kind = self.device.partition(":")[0]
+        size = self.batch_size or BATCH_SIZES[kind]
+        preprocessing = self.network.preprocessing
+        first = load_pixels(self.images, rows[0], preprocessing)
+        module = self._prepared(layers, first)
+        reader = ActivationReader(
+            module, layers, self.pool, compile=self.compile, precision=self.precision
+        )
+        with reader, _full_precision(kind):
+            run = BatchRunner(reader, preprocessing, self.device)
+            for batch, pixels in pixel_batches(self.images, rows, preprocessing, size):
+                yield batch, run(pixels)
+
+    def _prepared(self, layers: list[str], first: NDArray[np.uint8]) -> torch.nn.Module:
+        """The network on the device, made faster where that does not show."""
+        if self.device == "cpu":
+            example = self.network.preprocessing.normalise(torch.tensor(first[None]))
+            return accelerated(self.network.module, layers, example)
+        moved = copy.deepcopy(self.network.module).to(self.device)
+        return moved.to(memory_format=torch.channels_last)
+
+
+def _full_precision(kind: str) -> AbstractContextManager[Any]:
+    """On a GPU, convolutions in float32: TF32 would keep 3 digits."""
+    if kind != "cuda":
+        return nullcontext()
+    flags: AbstractContextManager[Any] = torch.backends.cudnn.flags(
+        enabled=True, deterministic=True, allow_tf32=False
+    )
+    return flags
