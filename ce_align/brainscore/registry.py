@@ -1,6 +1,7 @@
 """Networks in Brain-Score: ours as its brain models, its as our networks."""
 
 import re
+import warnings
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -165,11 +166,11 @@ def _load_plugin(name: str, seed: int) -> Any:
     import torch
 
     brainscore = import_brainscore()
-    plugins: Any = import_brainscore().import_plugin
     try:
-        with torch.random.fork_rng(devices=[]):
+        with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # plugins use much that is deprecated
             torch.manual_seed(seed)
-            plugins("brainscore_vision", "models", name)
+            brainscore.import_plugin("brainscore_vision", "models", name)
             return brainscore.model_registry[name]()
     except AssertionError as error:
         known = _registered_networks()

@@ -139,6 +139,43 @@ def test_recording_of_arrays_scores_the_same_through_brainscore(rng, tmp_path):
     check_equal(assembly, recording, features, rng)
 
 
+def test_network_on_a_screen_scores_the_same_from_pixels_to_score(
+    rng, tmp_path, monkeypatch
+):
+    """Brain-Score's whole path: screen, preprocessing, layer, metric, ceiling."""
+    import torch
+    from brainscore_vision.benchmark_helpers import screen
+
+    from ce_align.brainscore.assemblies import assembly_from_recording
+    from ce_align.brainscore.registry import brain_model
+    from ce_align.models.networks import Network, Preprocessing
+
+    monkeypatch.setattr(screen, "root_path", tmp_path / "screens")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    torch.manual_seed(0)
+    layers = torch.nn.Sequential(torch.nn.Conv2d(3, 6, 5, stride=4), torch.nn.ReLU())
+    network = Network("net", layers, Preprocessing(input_size=24), {"IT": "1"})
+    pixels = rng.integers(256, size=(90, 20, 20, 3)).astype(np.uint8)
+    images = ImageSet.from_array("patches", pixels)
+    shown = images.on_screen(5, 8)
+    inputs = np.stack([network.preprocessing.resize(shown.load(i)) for i in range(90)])
+    with torch.no_grad():
+        output = layers(network.preprocessing.normalise(torch.from_numpy(inputs)))
+    features = output.flatten(1).double().numpy()
+    signal = features @ rng.normal(size=(features.shape[1], 4))
+    noise = rng.normal(size=(90, 6, 4)) * signal.std()
+    names = ("a", "b", "c", "d")
+    recording = Recording(
+        "patches", images, signal[:, None] + noise, names, "IT", degrees=5.0
+    )
+    assembly = assembly_from_recording(recording, False, tmp_path / "images")
+    theirs = official_benchmark(assembly, None, degrees=5)(brain_model(network))
+    ours, _ = our_scores(features, recording)
+    assert ours["score"] == pytest.approx(theirs.item(), abs=1e-6, rel=0)
+    assert ours["raw"] == pytest.approx(theirs.raw.item(), abs=1e-6, rel=0)
+    assert ours["raw"] > 0.3
+
+
 @pytest.mark.real
 @pytest.mark.slow
 def test_macaque_v4_scores_the_same_through_brainscore(real_data, rng, tmp_path):
