@@ -62,8 +62,8 @@ def squared_bures_distance(cloud_1: ArrayLike, cloud_2: ArrayLike) -> float:
     >>> round(squared_bures_distance([[0, 1], [0, -1]], [[3, 0], [-3, 0]]), 12)
     2.0
     """
-    factor_1 = _unit_factor(cloud_1, "cloud_1")
-    factor_2 = _unit_factor(cloud_2, "cloud_2")
+    factor_1 = unit_factor(cloud_1, "cloud_1")
+    factor_2 = unit_factor(cloud_2, "cloud_2")
     _check_same_features([factor_1, factor_2])
     return _squared_distance(factor_1, factor_2)
 
@@ -87,7 +87,7 @@ def squared_bures_distances(clouds: Clouds, pairs: ArrayLike) -> FloatArray:
     """
     index = check_pairs(pairs, len(clouds))
     factors = {
-        int(i): _unit_factor(clouds[int(i)], f"cloud {i}") for i in np.unique(index)
+        int(i): unit_factor(clouds[int(i)], f"cloud {i}") for i in np.unique(index)
     }
     _check_same_features(list(factors.values()))
     return np.array(
@@ -118,10 +118,10 @@ def squared_bures_distances_to_reference(
     DataError
         As for one pair.
     """
-    fixed = _unit_factor(reference, "reference")
+    fixed = unit_factor(reference, "reference")
     distances = np.empty(len(clouds))
     for i, cloud in enumerate(clouds):
-        factor = _unit_factor(cloud, f"cloud {i}")
+        factor = unit_factor(cloud, f"cloud {i}")
         _check_same_features([fixed, factor])
         distances[i] = _squared_distance(fixed, factor)
     return distances
@@ -181,8 +181,14 @@ def check_pairs(pairs: ArrayLike, n_items: int) -> NDArray[np.intp]:
     return index.astype(np.intp, copy=False)
 
 
-def _unit_factor(cloud: ArrayLike, name: str) -> FloatArray:
-    """Rows X with XᵀX equal to the cloud's covariance divided by its trace."""
+def unit_factor(cloud: ArrayLike, name: str) -> FloatArray:
+    """Rows X with XᵀX equal to the cloud's covariance divided by its trace.
+
+    Raises
+    ------
+    DataError
+        For NaN, fewer than two points, or a constant cloud.
+    """
     given = np.asarray(cloud)
     if given.dtype.kind not in "fiu":
         raise DataError(f"{name} must be real numbers, found {given.dtype}; convert it")

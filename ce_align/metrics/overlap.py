@@ -1,0 +1,207 @@
+"""Which part of the responses do two networks explain alike, and which alone?"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from ce_align.checks import check_finite
+from ce_align.errors import ConfigError, DataError
+
+__all__ = ["VarianceOverlap", "variance_overlap"]
+
+FloatArray = NDArray[np.float64]
+
+#: Shares of the first network in the joint kernel. The ends are the networks alone, so
+#: that the joint model may leave out either.
+SHARES = (0.0, 0.1, 0.3, 0.5, 0.7, 0.9, 1.0)
+#: Ridge strengths, relative to the mean eigenvalue of the training kernel.
+STRENGTHS = tuple(np.logspace(-5, 4, 19))
+
+
+@dataclass(frozen=True)
+class VarianceOverlap:
+    """Held-out explained variance of two networks, alone and together.
+
+    Attributes
+    ----------
+    r2_a, r2_b, r2_joint : (n_neuroids,), pooled over the held-out folds
+
+    The joint model is fitted, so on held-out stimuli it may fall short of one network:
+    then the other's unique part is slightly negative. Nothing is clipped.
+    """
+
+    r2_a: FloatArray
+    r2_b: FloatArray
+    r2_joint: FloatArray
+
+    @property
+    def unique_a(self) -> FloatArray:
+        """Explained by the first network only: joint minus the second."""
+        return self.r2_joint - self.r2_b
+
+    @property
+    def unique_b(self) -> FloatArray:
+        """Explained by the second network only: joint minus the first."""
+        return self.r2_joint - self.r2_a
+
+    @property
+    def shared(self) -> FloatArray:
+        """Explained by either: the sum of both minus the joint."""
+        return self.r2_a + self.r2_b - self.r2_joint
+
+
+def variance_overlap(
+    features_a: NDArray[Any],
+    features_b: NDArray[Any],
+    responses: ArrayLike,
+    folds: ArrayLike,
+    *,
+    shares: ArrayLike = SHARES,
+    strengths: ArrayLike = STRENGTHS,
+) -> VarianceOverlap:
+    """Unique and shared explained variance from nested ridge regressions.
+
+    Parameters
+    ----------
+    features_a, features_b : (n_stimuli, n_features_a), (n_stimuli, n_features_b)
+    responses : (n_stimuli, n_neuroids), trial-averaged
+    folds : (n_stimuli,), fold in which each stimulus is held out
+    shares : weights of the first network in the joint kernel to choose from, including
+        0 and 1
+    strengths : positive ridge strengths, relative to the mean eigenvalue
+
+    Raises
+    ------
+    DataError
+        For unequal numbers of stimuli, NaN, fewer than two folds, features or responses
+        that do not vary.
+    ConfigError
+        For shares without 0 and 1, or strengths that are not positive.
+
+    Notes
+    -----
+    The joint model is banded ridge regression on [A, B]: its kernel is w K_A +
+    (1 − w) K_B, each K of centred features and of unit mean diagonal. For each neuroid,
+    w and the strength minimise the leave-one-out error of the training stimuli. Only
+    stimulus × stimulus matrices are formed.
+
+    Reference: Dupré la Tour, Eickenberg, Nunez-Elizalde and Gallant (2022), NeuroImage
+    264.
+    """
+    rates = np.asarray(responses, dtype=np.float64)
+    labels = np.asarray(folds)
+    _check(features_a, features_b, rates, labels)
+    weights, relative = np.unique(np.asarray(shares, float)), np.asarray(strengths)
+    if weights.min() != 0 or weights.max() != 1:
+        raise ConfigError("shares must lie in [0, 1] and include 0 and 1")
+    if relative.ndim != 1 or not relative.size or not (relative > 0).all():
+        raise ConfigError("strengths must be positive numbers, one or more")
+    kernel_a, kernel_b = (
+        _kernel(features_a, "features_a"),
+        _kernel(features_b, "features_b"),
+    )
+    predicted = np.empty((3, *rates.shape))
+    for label in np.unique(labels):
+        test = labels == label
+        predicted[:, test] = _predict_fold(
+            kernel_a, kernel_b, rates, ~test, test, weights, relative
+        )
+    total = np.sum((rates - rates.mean(axis=0)) ** 2, axis=0)
+    b, a, joint = 1.0 - np.sum((rates - predicted) ** 2, axis=1) / total
+    return VarianceOverlap(r2_a=a, r2_b=b, r2_joint=joint)
+
+
+def _check(
+    features_a: NDArray[Any],
+    features_b: NDArray[Any],
+    rates: FloatArray,
+    folds: NDArray[Any],
+) -> None:
+    shapes = [features_a.shape, features_b.shape, rates.shape]
+    if any(len(shape) != 2 for shape in shapes) or len({s[0] for s in shapes}) > 1:
+        raise DataError(
+            f"features and responses must be matrices of the same stimuli, found "
+            f"{shapes}; align all on stimulus_id"
+        )
+    if folds.shape != (len(rates),) or len(np.unique(folds)) < 2:
+        raise DataError(
+            f"folds must name one of two or more folds for each of the {len(rates)} "
+            f"stimuli, found {len(np.unique(folds))} in the shape {folds.shape}"
+        )
+    if min(np.sum(folds != label) for label in np.unique(folds)) < 3:
+        raise DataError("every fold must leave three stimuli or more for training")
+    check_finite(features_a, "features_a")
+    check_finite(features_b, "features_b")
+    check_finite(rates, "responses")
+    still = np.ptp(rates, axis=0) == 0
+    if still.any():
+        raise DataError(f"{still.sum()} neuroids never vary; leave them out")
+
+
+def _kernel(features: NDArray[Any], name: str) -> FloatArray:
+    """Gram matrix of centred features with unit mean diagonal."""
+    centred = features - features.mean(axis=0, dtype=np.float64)
+    kernel = centred @ centred.T
+    size = np.trace(kernel) / len(kernel)
+    if size == 0:
+        raise DataError(f"{name} are the same for all stimuli; check the layer")
+    return np.asarray(kernel / size, dtype=np.float64)
+
+
+def _predict_fold(
+    kernel_a: FloatArray,
+    kernel_b: FloatArray,
+    rates: FloatArray,
+    train: NDArray[np.bool_],
+    test: NDArray[np.bool_],
+    shares: FloatArray,
+    strengths: FloatArray,
+) -> FloatArray:
+    """Held-out predictions (B alone, A alone, joint), (3, n_test, n_neuroids)."""
+    mean = rates[train].mean(axis=0)
+    least = np.full(rates.shape[1], np.inf)
+    result = np.empty((3, int(test.sum()), rates.shape[1]))
+    for share in shares:
+        kernel = share * kernel_a + (1 - share) * kernel_b
+        errors, predicted = _ridge(kernel, rates - mean, train, test, strengths)
+        better = errors < least
+        least = np.where(better, errors, least)
+        result[2][:, better] = predicted[:, better]
+        if share in (0, 1):
+            result[int(share)] = predicted
+    result += mean
+    return result
+
+
+def _ridge(
+    kernel: FloatArray,
+    rates: FloatArray,
+    train: NDArray[np.bool_],
+    test: NDArray[np.bool_],
+    strengths: FloatArray,
+) -> tuple[FloatArray, FloatArray]:
+    """Least leave-one-out error of each neuroid and its held-out predictions."""
+    from scipy import linalg
+
+    inner, outer = kernel[np.ix_(train, train)], kernel[np.ix_(test, train)]
+    # Centred on the training stimuli, as features would be.
+    column = inner.mean(axis=0)
+    outer = outer - outer.mean(axis=1, keepdims=True) - column + column.mean()
+    inner = inner - column - column[:, None] + column.mean()
+    values, vectors = linalg.eigh(inner, driver="evd")
+    values = values.clip(min=0.0)
+    along, n = vectors.T @ rates[train], len(inner)
+    least = np.full(rates.shape[1], np.inf)
+    dual = np.zeros_like(along)
+    for strength in strengths * values.mean():
+        shrink = values / (values + strength)
+        # The intercept takes 1 / n of every leverage.
+        kept = 1.0 - 1.0 / n - vectors**2 @ shrink
+        residual = rates[train] - vectors @ (shrink[:, None] * along)
+        errors = np.mean((residual / kept[:, None]) ** 2, axis=0)
+        better = errors < least
+        least = np.where(better, errors, least)
+        dual[:, better] = along[:, better] / (values + strength)[:, None]
+    return least, outer @ (vectors @ dual)

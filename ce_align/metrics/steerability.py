@@ -1,0 +1,178 @@
+"""Is the effect of a transformation on the representation the same for all images?"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from ce_align.checks import check_finite
+from ce_align.errors import DataError
+from ce_align.metrics.paired_design import PairedDesign, fit_ridge
+from ce_align.metrics.paired_views import check_views, is_constant, split_views
+
+__all__ = ["Steerability", "expand_parameters", "steerability"]
+
+FloatArray = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Steerability:
+    """How much of the displacement f(view) − f(clean) other images predict.
+
+    Attributes
+    ----------
+    by_parameters : explained variance on held-out images, from the parameters alone
+    by_transformation : the same, from the mean displacement by the same transformation
+        of the training images
+    displacement_share : variance of the held-out displacements over that of the clean
+        responses
+    strength : ridge strength of the regression on parameters
+    n_train_views, n_test_views : views that were fitted and held out
+
+    Explained variances are at most 1 and negative where the mean displacement of the
+    training views predicts better; NaN where displacements do not vary.
+    """
+
+    by_parameters: float
+    by_transformation: float
+    displacement_share: float
+    strength: float
+    n_train_views: int
+    n_test_views: int
+
+
+def steerability(
+    clean: NDArray[Any],
+    views: NDArray[Any],
+    image_index: ArrayLike,
+    parameters: ArrayLike,
+    transformation: ArrayLike,
+    *,
+    train_images: ArrayLike,
+    test_images: ArrayLike,
+) -> Steerability:
+    """Predict displacements of held-out images without looking at those images.
+
+    Parameters
+    ----------
+    clean : (n_images, n_features), responses to the images
+    views : (n_views, n_features), responses to their augmented copies
+    image_index : (n_views,), row of `clean` that each view was made from
+    parameters : (n_views, n_parameters), as the augmentation drew them
+    transformation : (n_views,), identifier of the draw; views of different images that
+        share it were transformed alike
+    train_images, test_images : disjoint rows of `clean`
+
+    Raises
+    ------
+    DataError
+        For shapes that do not agree, NaN, images in both sets, or held-out
+        transformations that no training image went through.
+
+    Notes
+    -----
+    With Δ the displacement and Δ̄ its mean over the training views, the explained
+    variance is 1 − Σ‖Δ − Δ̂‖² / Σ‖Δ − Δ̄‖² over the held-out views. A network whose
+    displacements depend on the transformation only reaches 1 by transformation, and by
+    parameters as far as they are quadratic in them (see `expand_parameters`). The mean
+    over m training images adds 1 / m of the variance between images to the error.
+    """
+    index, draw = np.asarray(image_index), np.asarray(transformation)
+    given = np.asarray(parameters, dtype=np.float64)
+    check_views(clean, views, index)
+    if given.ndim != 2 or len(given) != len(views) or draw.shape != (len(views),):
+        raise DataError(
+            f"parameters and transformation must have {len(views)} rows, one a view, "
+            f"found {given.shape} and {draw.shape}"
+        )
+    check_finite(given, "parameters")
+    train, test = split_views(index, train_images, test_images, len(clean))
+    unseen = np.setdiff1d(draw[test], draw[train])
+    if unseen.size:
+        raise DataError(
+            f"{unseen.size} transformations of held-out images were not applied to "
+            "training images; draw one set of transformations for all images"
+        )
+    moved = views.astype(np.float64) - clean[index]
+    mean = moved[train].mean(axis=0)
+    total = float(np.sum((moved[test] - mean) ** 2))
+    clean_sum = float(np.sum((clean - clean.mean(axis=0, dtype=np.float64)) ** 2))
+    if clean_sum == 0:
+        raise DataError("clean is the same for all images; check images and layer")
+    share = total / test.sum() / (clean_sum / len(clean))
+    by_parameters = by_transformation = strength = float("nan")
+    # Displacements are differences of responses: below their rounding nothing moved.
+    step = np.finfo(views.dtype if views.dtype.kind == "f" else np.float64).eps
+    if total > (8 * step) ** 2 * float(np.sum(np.square(views[test], dtype=float))):
+        steered = _mean_by(draw[train], moved[train], draw[test])
+        by_transformation = 1.0 - float(np.sum((moved[test] - steered) ** 2)) / total
+        predicted, strength = _from_parameters(given, moved, train, test)
+        by_parameters = 1.0 - float(np.sum((moved[test] - predicted) ** 2)) / total
+    return Steerability(
+        by_parameters,
+        by_transformation,
+        float(share),
+        strength,
+        int(train.sum()),
+        int(test.sum()),
+    )
+
+
+def expand_parameters(
+    parameters: FloatArray, reference: FloatArray | None = None
+) -> FloatArray:
+    """Parameters, their squares and their pairwise products, all z-scored.
+
+    Parameters
+    ----------
+    parameters : (n_views, n_parameters)
+    reference : (n_reference_views, n_parameters), optional
+        Views whose means and standard deviations are used; `parameters` itself if not
+        given. Columns that are constant there become zero.
+
+    Returns
+    -------
+    (n_views, n_parameters (n_parameters + 3) / 2)
+    """
+    base = parameters if reference is None else reference
+    first = _z_scored(parameters, base), _z_scored(base, base)
+    i, j = np.triu_indices(parameters.shape[1])
+    both = [np.hstack([z, z[:, i] * z[:, j]]) for z in first]
+    return _z_scored(both[0], both[1])
+
+
+def _z_scored(values: FloatArray, reference: FloatArray) -> FloatArray:
+    constant = is_constant(reference)
+    scale = np.where(constant, np.inf, reference.std(axis=0))
+    return np.asarray((values - reference.mean(axis=0)) / scale, dtype=np.float64)
+
+
+def _mean_by(
+    labels: NDArray[Any], values: FloatArray, wanted: NDArray[Any]
+) -> FloatArray:
+    """Mean of the rows of each label, for every wanted label."""
+    names, inverse = np.unique(labels, return_inverse=True)
+    sums = np.zeros((len(names), values.shape[1]))
+    np.add.at(sums, inverse, values)
+    means = sums / np.bincount(inverse)[:, None]
+    return np.asarray(means[np.searchsorted(names, wanted)], dtype=np.float64)
+
+
+def _from_parameters(
+    parameters: FloatArray,
+    moved: FloatArray,
+    train: NDArray[np.bool_],
+    test: NDArray[np.bool_],
+) -> tuple[FloatArray, float]:
+    """Ridge predictions of the held-out displacements and the ridge strength."""
+
+    def design(rows: NDArray[np.bool_]) -> PairedDesign:
+        terms = expand_parameters(parameters[rows], parameters[train])
+        nothing = np.zeros((1, 0))
+        return PairedDesign(nothing, terms, np.zeros(len(terms), dtype=np.intp))
+
+    if is_constant(parameters[train]).all():
+        return np.broadcast_to(moved[train].mean(axis=0), moved[test].shape), 0.0
+    fit = fit_ridge(design(train), moved[train])
+    return fit.predict(design(test)), float(fit.strengths[0])

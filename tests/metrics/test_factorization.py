@@ -1,0 +1,119 @@
+"""Factorization, invariance and dimension of toy networks, as on paper."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ce_align.errors import DataError
+from ce_align.metrics.bures import squared_bures_distance
+from ce_align.metrics.factorization import factorization, participation_ratio
+
+CONTENT = np.vstack([np.eye(8), -np.eye(8)])  # 16 images, 8 equal dimensions
+CHANGES = np.vstack([np.eye(4), -np.eye(4)])  # 8 views that cancel in the mean
+
+
+def toy_network(change_axes, n_features=12, size=0.5):
+    """Content in dimensions 0–7, the changes along the given axes."""
+    content = np.zeros((16, n_features))
+    content[:, :8] = CONTENT
+    change = np.zeros((8, n_features))
+    change[:, change_axes] = size * CHANGES
+    return content[:, None] + change
+
+
+def test_changes_apart_from_content_are_factorized():
+    result = factorization(toy_network([8, 9, 10, 11]))
+    assert result.factorization == pytest.approx(1)
+    assert result.content_dimension == 8
+
+
+def test_changes_within_content_are_not_factorized():
+    assert factorization(toy_network([0, 1, 2, 3])).factorization == pytest.approx(0)
+
+
+def test_half_of_the_changes_within_content_factorize_by_half():
+    assert factorization(toy_network([0, 1, 8, 9])).factorization == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize("axes", [[0, 1, 2, 3], [8, 9, 10, 11]])
+def test_invariance_compares_sizes_wherever_the_changes_lie(axes):
+    result = factorization(toy_network(axes, size=0.5))
+    # Unit vectors: 16 images with one square each, 8 views with a quarter each.
+    assert result.content_variance == pytest.approx(16 / 15)
+    assert result.transformation_variance == pytest.approx(8 * 0.25 / 7)
+    assert result.invariance == pytest.approx(1 - (2 / 7) / (16 / 15))
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_invariant_network_has_invariance_one_and_no_factorization(rng, dtype):
+    content = (rng.normal(size=(20, 30)) + 3).astype(dtype)
+    same = np.repeat(content[:, None], 5, axis=1)
+    result = factorization(same)
+    assert result.invariance == pytest.approx(1, abs=1e-10)
+    assert np.isnan(result.factorization)
+
+
+def test_content_subspace_is_the_smallest_that_holds_its_share():
+    spread = np.sqrt([50.0, 30, 15, 5])
+    means = np.vstack([np.diag(spread), -np.diag(spread)])
+    responses = means[:, None] + 1e-3 * np.vstack([np.eye(4), -np.eye(4)])
+    for share, dimension in [(0.5, 1), (0.79, 2), (0.9, 3), (0.96, 4)]:
+        result = factorization(responses, share)
+        assert result.content_dimension == dimension
+        # The changes have equal size along all four axes.
+        assert result.factorization == pytest.approx(1 - dimension / 4)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.floats(0.01, 100))
+def test_factorization_ignores_rotation_translation_and_scale(seed, scale):
+    rng = np.random.default_rng(seed)
+    responses = rng.normal(size=(6, 5, 7)) + 2 * rng.normal(size=(6, 1, 7))
+    rotation = np.linalg.qr(rng.normal(size=(7, 7)))[0]
+    one = factorization(responses)
+    other = factorization(scale * (responses @ rotation + rng.normal(size=7)))
+    assert 0 <= one.factorization <= 1
+    assert other.factorization == pytest.approx(one.factorization, abs=1e-9)
+    assert other.invariance == pytest.approx(one.invariance, abs=1e-9)
+
+
+def test_clouds_of_toy_networks_lie_as_far_apart_as_on_paper():
+    # Equal displacements for all images: clouds of one shape. Displacements of each
+    # image along its own axes: orthogonal clouds.
+    equal = toy_network([8, 9, 10, 11])
+    assert squared_bures_distance(equal[0], equal[5]) < 1e-20
+    own = toy_network([8, 9, 10, 11], 16)[0], toy_network([12, 13, 14, 15], 16)[0]
+    assert squared_bures_distance(*own) == pytest.approx(2)
+    half = toy_network([8, 9, 10, 11], 16)[0], toy_network([10, 11, 12, 13], 16)[0]
+    assert squared_bures_distance(*half) == pytest.approx(1)
+
+
+def test_participation_ratio_is_trace_squared_over_trace_of_square(rng):
+    for n_points, n_features in [(50, 8), (8, 50)]:
+        cloud = rng.normal(size=(n_points, n_features)) * rng.lognormal(size=n_features)
+        covariance = np.cov(cloud.T)
+        expected = np.trace(covariance) ** 2 / np.trace(covariance @ covariance)
+        assert participation_ratio(cloud + 7) == pytest.approx(expected)
+
+
+def test_participation_ratio_counts_equal_axes():
+    assert participation_ratio(CONTENT) == pytest.approx(8)
+    assert participation_ratio(np.outer(np.arange(5), np.ones(9))) == pytest.approx(1)
+
+
+def test_impossible_responses_are_refused(rng):
+    good = rng.normal(size=(4, 3, 5))
+    bad = [
+        (good[0], "n_images ≥ 2"),
+        (good[:, :1], "n_views ≥ 2"),
+        (np.where(good == good[0, 0, 0], np.nan, good), "1 NaN"),
+        (np.repeat(good[:1], 4, axis=0), "equal mean responses"),
+    ]
+    for responses, message in bad:
+        with pytest.raises(DataError, match=message):
+            factorization(responses)
+    with pytest.raises(DataError, match="between 0 and 1"):
+        factorization(good, 1.0)
+    with pytest.raises(DataError, match="is constant"):
+        participation_ratio(np.ones((5, 4)))
