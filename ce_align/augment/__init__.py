@@ -1,0 +1,32 @@
+"""Augmentations whose parameters are sampled first, recorded and replayed.
+
+`sample` draws an `AugmentationLedger` from a family, `apply` makes the views on the
+CPU, `apply_batch` on the device of a tensor. Importing this package is cheap: pandas,
+numba and torch are imported only by the functions that need them.
+"""
+
+from ce_align.augment.families import FAMILIES, Family, ViewRanges, outside_ranges
+from ce_align.augment.parameters import (
+    JITTER_ORDERS,
+    PARAMETER_NAMES,
+    AugmentationLedger,
+)
+from ce_align.augment.sampling import nested, outer, sample
+from ce_align.augment.torch_transforms import apply_batch
+from ce_align.augment.transforms import TRANSFORMS_VERSION, apply
+
+__all__ = [
+    "FAMILIES",
+    "JITTER_ORDERS",
+    "PARAMETER_NAMES",
+    "TRANSFORMS_VERSION",
+    "AugmentationLedger",
+    "Family",
+    "ViewRanges",
+    "apply",
+    "apply_batch",
+    "nested",
+    "outer",
+    "outside_ranges",
+    "sample",
+]
