@@ -9,6 +9,9 @@ from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Any, Protocol
 
+import numpy as np
+from numpy.typing import NDArray
+
 from ce_align.checks import named_some
 from ce_align.errors import ConfigError, DataError
 
@@ -193,3 +196,12 @@ def order_names(names: Sequence[str], order: str) -> tuple[str, ...]:
     if order not in ORDERS:
         raise ConfigError(f"unknown order {order!r}; choose from {sorted(ORDERS)}")
     return tuple(sorted(names, key=ORDERS[order]))
+
+
+def encode_ppm(image: NDArray[np.uint8]) -> bytes:
+    """Image (height, width, 3) as a PPM file.
+
+    Unlike those of PNG, its bytes, hence their digest, depend on no compressor.
+    """
+    height, width, _ = image.shape
+    return f"P6 {width} {height} 255\n".encode() + bytes(image.tobytes())

@@ -13,12 +13,12 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ce_align.checks import check_unique, named_some
-from ce_align.data.imagefiles import FileSource, open_source, order_names
+from ce_align.data.imagefiles import FileSource, encode_ppm, open_source, order_names
 from ce_align.data.screen import place_on_screen
 from ce_align.digests import combine_digests, digest_bytes
 from ce_align.errors import DataError
 
-__all__ = ["ImageSet", "PixelSource", "decode_image", "encode_ppm"]
+__all__ = ["ImageSet", "PixelSource", "decode_image"]
 
 #: Decoding refuses larger images: a few bytes can declare terabytes of pixels.
 MAX_PIXELS = 100_000_000
@@ -86,15 +86,6 @@ class _EncodedPixels:
         return digest_bytes(self.encoded(index))
 
 
-def encode_ppm(image: NDArray[np.uint8]) -> bytes:
-    """Image (height, width, 3) as a PPM file.
-
-    Unlike those of PNG, its bytes, hence their digest, depend on no compressor.
-    """
-    height, width, _ = image.shape
-    return b"P6 %d %d 255\n" % (width, height) + image.tobytes()
-
-
 @dataclass(frozen=True)
 class _ArrayPixels:
     """Pixels from an array (n, height, width, 3) of uint8."""
@@ -105,10 +96,7 @@ class _ArrayPixels:
         return Image.fromarray(self.array[index])
 
     def encoded(self, index: int) -> bytes:
-        # PPM and not PNG: the bytes, hence the digest, depend on no compressor.
-        height, width, _ = self.array[index].shape
-        header = f"P6 {width} {height} 255\n".encode()
-        return header + bytes(self.array[index].tobytes())
+        return encode_ppm(self.array[index])
 
     def digest(self, index: int) -> str:
         return digest_bytes(self.encoded(index))

@@ -1,0 +1,249 @@
+"""Eight kinds of object, each built of solids whose proportions vary."""
+
+from collections.abc import Callable, Sequence
+
+from ce_align.data.solids import Solid, box, cylinder, ellipsoid
+
+__all__ = ["N_PROPORTIONS", "OBJECTS"]
+
+#: Numbers in [0, 1] that state the proportions of one object.
+N_PROPORTIONS = 4
+
+Proportions = Sequence[float]
+
+
+def _between(low: float, high: float, share: float) -> float:
+    return low + (high - low) * share
+
+
+def _legs(
+    spread: tuple[float, float], top: float, bottom: float, thick: float, paint: str
+) -> list[Solid]:
+    height = (top - bottom) / 2
+    return [
+        cylinder((x, bottom + height, z), (thick, height, thick), paint, axis=1)
+        for x in (-spread[0], spread[0])
+        for z in (-spread[1], spread[1])
+    ]
+
+
+def _animal(p: Proportions) -> list[Solid]:
+    length, leg = _between(0.42, 0.6, p[0]), _between(0.3, 0.55, p[1])
+    neck, ear = _between(0.15, 0.5, p[2]), _between(0.08, 0.24, p[3])
+    head = (length + 0.2, 0.22 + neck, 0.0)
+    return [
+        ellipsoid((0, 0.05, 0), (length, 0.27, 0.24), "body"),
+        ellipsoid(
+            (length, 0.1 + neck / 2, 0), (0.13, 0.2 + neck / 2, 0.12), "body"
+        ).turned(2, -22),
+        ellipsoid(head, (0.22, 0.17, 0.16), "body"),
+        ellipsoid((head[0] + 0.18, head[1] - 0.05, 0), (0.14, 0.09, 0.09), "accent"),
+        *(
+            ellipsoid(
+                (head[0] - 0.08, head[1] + 0.12 + ear / 2, z),
+                (0.05, ear, 0.05),
+                "accent",
+            )
+            for z in (-0.11, 0.11)
+        ),
+        *(
+            ellipsoid((head[0] + 0.1, head[1] + 0.07, z), (0.035, 0.035, 0.03), "dark")
+            for z in (-0.12, 0.12)
+        ),
+        *_legs((length - 0.16, 0.13), 0.0, -0.15 - leg, 0.075, "body"),
+        ellipsoid((-length - 0.1, 0.12, 0), (0.22, 0.045, 0.045), "accent").turned(
+            2, -50
+        ),
+    ]
+
+
+def _boat(p: Proportions) -> list[Solid]:
+    deep, wide = _between(0.3, 0.5, p[0]), _between(0.24, 0.36, p[1])
+    hull = [
+        ellipsoid((0, -0.15, 0), (0.95, deep, wide), "body").cut(1, -1, 0),
+        ellipsoid((0, -0.15, 0), (0.9, 0.05, wide * 0.92), "light").cut(1, -1, 1),
+    ]
+    if p[2] < 0.5:
+        tall = _between(0.75, 1.0, p[3])
+        sail = ellipsoid((-0.06, -0.02, 0), (0.62, tall - 0.05, 0.03), "light")
+        jib = ellipsoid((0.06, -0.02, 0), (0.5, tall * 0.7, 0.03), "accent")
+        return [
+            *hull,
+            cylinder(
+                (0, tall / 2 - 0.1, 0), (0.03, tall / 2 + 0.05, 0.03), "dark", axis=1
+            ),
+            sail.cut(0, -1, 0).cut(1, 0, 1),
+            jib.cut(0, 0, 1).cut(1, 0, 1),
+        ]
+    tall = _between(0.12, 0.24, p[3])
+    return [
+        *hull,
+        box((-0.1, tall - 0.12, 0), (0.46, tall, wide * 0.66), "light"),
+        box((-0.08, tall - 0.06, 0), (0.4, 0.05, wide * 0.68), "glass"),
+        *(
+            cylinder((x, 2 * tall + 0.08, 0), (0.08, 0.22, 0.08), "accent", axis=1)
+            for x in (-0.3, 0.06)
+        ),
+    ]
+
+
+def _car(p: Proportions) -> list[Solid]:
+    tall, cabin = _between(0.16, 0.25, p[0]), _between(0.34, 0.6, p[1])
+    back, wheel = _between(-0.25, 0.08, p[2]), _between(0.17, 0.24, p[3])
+    roof = tall + 0.12
+    return [
+        box((0, -0.08, 0), (0.95, tall, 0.42), "body", radius=1.55),
+        box((back, roof, 0), (cabin, 0.17, 0.36), "glass", radius=1.4),
+        box((back, roof + 0.13, 0), (cabin * 0.86, 0.055, 0.34), "body"),
+        *(
+            cylinder((x, -0.3, z), (wheel, wheel, 0.09), "dark", axis=2)
+            for x in (-0.56, 0.56)
+            for z in (-0.38, 0.38)
+        ),
+        *(
+            cylinder((x, -0.3, z), (wheel * 0.5, wheel * 0.5, 0.1), "light", axis=2)
+            for x in (-0.56, 0.56)
+            for z in (-0.38, 0.38)
+        ),
+        *(
+            ellipsoid((0.86, -0.04, z), (0.07, 0.07, 0.09), "light")
+            for z in (-0.25, 0.25)
+        ),
+    ]
+
+
+def _chair(p: Proportions) -> list[Solid]:
+    wide, leg = _between(0.36, 0.5, p[0]), _between(0.4, 0.65, p[1])
+    back = _between(0.35, 0.55, p[2])
+    parts = [
+        box((0, 0, 0), (wide, 0.07, 0.42), "accent", radius=1.55),
+        *_legs((wide - 0.07, 0.34), 0, -leg, 0.06, "body"),
+        *(
+            cylinder((x, back, -0.38), (0.05, back, 0.05), "body", axis=1)
+            for x in (0.07 - wide, wide - 0.07)
+        ),
+    ]
+    if p[3] < 0.5:
+        heights = (0.55, 1.0, 1.5, 1.9)
+        slat = (wide - 0.05, 0.07, 0.035)
+        parts += [box((0, back * h, -0.38), slat, "body") for h in heights]
+    else:
+        parts.append(
+            box((0, back * 1.25, -0.38), (wide - 0.04, back * 0.75, 0.06), "accent")
+        )
+    return parts
+
+
+def _face(p: Proportions) -> list[Solid]:
+    wide, tall = _between(0.52, 0.68, p[0]), _between(0.68, 0.84, p[1])
+    eye, nose = _between(0.2, 0.29, p[2]), _between(0.1, 0.2, p[3])
+    front = 0.64
+    pairs = [
+        part
+        for side in (-1, 1)
+        for part in (
+            ellipsoid((side * eye, 0.1, front * 0.83), (0.12, 0.075, 0.08), "light"),
+            ellipsoid((side * eye, 0.1, front * 0.93), (0.055, 0.06, 0.05), "dark"),
+            box((side * eye, 0.25, front * 0.86), (0.15, 0.028, 0.06), "hair"),
+            ellipsoid((side * wide, 0, 0), (0.08, 0.17, 0.12), "body"),
+        )
+    ]
+    return [
+        ellipsoid((0, 0, 0), (wide, tall, front), "body"),
+        ellipsoid((0, 0.1, -0.09), (wide + 0.07, tall, front + 0.02), "hair").cut(
+            2, -1, 0.35
+        ),
+        ellipsoid((0, 0.08, 0), (wide + 0.04, tall, front + 0.03), "hair").cut(
+            1, 0.5, 1
+        ),
+        *pairs,
+        ellipsoid((0, -0.08, front), (nose * 0.65, 0.17, nose), "body"),
+        ellipsoid((0, -0.38, front * 0.84), (0.22, 0.06, 0.08), "mouth"),
+        cylinder((0, -0.75, -0.08), (0.27, 0.25, 0.27), "body", axis=1),
+    ]
+
+
+def _fruit(p: Proportions) -> list[Solid]:
+    tall, slim = _between(0.5, 0.85, p[0]), _between(0.45, 0.66, p[1])
+    stalk = [
+        cylinder((0.04, tall + 0.1, 0), (0.04, 0.18, 0.04), "dark", axis=1).turned(
+            2, -15
+        ),
+        ellipsoid((0.24, tall + 0.12, 0.02), (0.22, 0.035, 0.11), "leaf").turned(2, 25),
+    ]
+    if p[2] < 0.35:  # a pair, like cherries
+        radius = 0.42
+        return [
+            ellipsoid((-0.4, -0.3, 0), (radius, radius, radius), "body"),
+            ellipsoid((0.4, -0.38, 0.1), (radius, radius, radius), "body"),
+            cylinder((-0.2, 0.35, 0), (0.03, 0.45, 0.03), "dark", axis=1).turned(
+                2, -27
+            ),
+            cylinder((0.2, 0.32, 0.05), (0.03, 0.48, 0.03), "dark", axis=1).turned(
+                2, 27
+            ),
+            ellipsoid((0.22, 0.76, 0), (0.24, 0.04, 0.12), "leaf").turned(2, 15),
+        ]
+    if p[2] < 0.7:  # a bulge at the top, like a pear
+        top = ellipsoid(
+            (0, tall * 0.5, 0), (slim * 0.6, tall * 0.5, slim * 0.6), "body"
+        )
+        return [ellipsoid((0, -0.25, 0), (slim, slim, slim), "body"), top, *stalk]
+    return [ellipsoid((0, 0, 0), (slim + 0.1, tall, slim + 0.1), "body"), *stalk]
+
+
+def _plane(p: Proportions) -> list[Solid]:
+    thick, sweep = _between(0.12, 0.18, p[0]), _between(5, 32, p[1])
+    span, fin = _between(0.6, 0.85, p[2]), _between(0.2, 0.36, p[3])
+    parts = [
+        ellipsoid((0, 0, 0), (1.0, thick, thick), "body"),
+        ellipsoid((0.68, thick * 0.55, 0), (0.17, 0.07, 0.09), "glass"),
+        box((-0.85, fin * 0.8, 0), (0.11, fin * 0.8, 0.025), "accent").turned(2, 20),
+    ]
+    for side in (-1, 1):
+        parts += [
+            box(
+                (0.05 - sweep / 110, 0, side * span / 2),
+                (0.18, 0.025, span / 2 + 0.05),
+                "accent",
+                radius=1.6,
+            ).turned(1, -side * sweep),
+            box((-0.86, 0.05, side * 0.2), (0.09, 0.02, 0.2), "accent").turned(
+                1, -side * sweep
+            ),
+            cylinder(
+                (0.08, -0.09, side * span * 0.5), (0.17, 0.07, 0.07), "dark", axis=0
+            ),
+        ]
+    return parts
+
+
+def _table(p: Proportions) -> list[Solid]:
+    wide, deep = _between(0.65, 0.95, p[0]), _between(0.4, 0.62, p[1])
+    leg = _between(0.4, 0.75, p[2])
+    plate = (wide, 0.06, deep)
+    if p[3] < 0.5:
+        return [
+            box((0, 0.2, 0), plate, "body", radius=1.65),
+            box((0, 0.1, 0), (wide * 0.86, 0.07, deep * 0.84), "accent"),
+            *_legs((wide * 0.83, deep * 0.78), 0.2, 0.2 - leg, 0.065, "accent"),
+        ]
+    return [
+        cylinder((0, 0.2, 0), plate, "body", axis=1),
+        cylinder((0, 0.2 - leg / 2, 0), (0.1, leg / 2, 0.1), "accent", axis=1),
+        cylinder((0, 0.2 - leg, 0), (wide * 0.5, 0.05, deep * 0.55), "accent", axis=1),
+    ]
+
+
+#: Parts of an object of each class, from its proportions. All lie about the origin,
+#: with a radius of about 1; new classes go to the end, so that old scenes stay.
+OBJECTS: dict[str, Callable[[Proportions], list[Solid]]] = {
+    "animal": _animal,
+    "boat": _boat,
+    "car": _car,
+    "chair": _chair,
+    "face": _face,
+    "fruit": _fruit,
+    "plane": _plane,
+    "table": _table,
+}

@@ -1,0 +1,132 @@
+"""Procedural scenes: any number of labelled images, drawn when they are asked for."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from ce_align.data.backgrounds import BACKGROUNDS
+from ce_align.data.imagefiles import encode_ppm
+from ce_align.data.imagesets import ImageSet
+from ce_align.data.objects import N_PROPORTIONS, OBJECTS
+from ce_align.data.rendering import TEXTURES, Scene, render_scene
+from ce_align.digests import digest_bytes
+from ce_align.errors import ConfigError
+
+__all__ = ["MAX_CLASSES", "SIZES", "procedural_scenes", "sample_scene"]
+
+MAX_CLASSES = len(OBJECTS)
+#: Numbers of pixels, in each direction, at which objects can still be told apart and
+#: beyond which there is nothing more to see.
+SIZES = range(32, 513)
+
+#: Fields of a scene that become columns of the image set.
+COLUMNS = tuple(
+    name for name in Scene.__annotations__ if name not in ("proportions", "seed")
+)
+
+
+def sample_scene(seed: int, number: int, n_classes: int = MAX_CLASSES) -> Scene:
+    """Scene `number` of the endless sequence of a seed; the classes take turns.
+
+    All else is independent of the class and of other scenes.
+    """
+    rng = np.random.default_rng([seed, number])
+
+    def between(low: float, high: float) -> float:
+        return round(low + (high - low) * rng.random(), 6)
+
+    def one_of(choices: tuple[str, ...]) -> str:
+        return choices[int(rng.random() * len(choices))]
+
+    return Scene(
+        object_name=tuple(OBJECTS)[number % n_classes],
+        x=between(-0.35, 0.35),
+        y=between(-0.35, 0.35),
+        size=between(0.42, 0.85),
+        yaw=between(-60, 60),
+        pitch=between(-10, 40),
+        roll=between(-30, 30),
+        hue=between(0, 1),
+        saturation=between(0.35, 0.9),
+        brightness=between(0.55, 1),
+        texture=one_of(TEXTURES),
+        light=between(20, 160),
+        background=one_of(tuple(BACKGROUNDS)),
+        background_hue=between(0, 1),
+        background_brightness=between(0.3, 0.8),
+        background_contrast=between(0.25, 1),
+        proportions=tuple(between(0, 1) for _ in range(N_PROPORTIONS)),
+        seed=(seed, number, 1),
+    )
+
+
+@dataclass(frozen=True)
+class _ScenePixels:
+    """Pixels that are drawn each time, so that no number of scenes fills memory."""
+
+    scenes: tuple[Scene, ...]
+    size: int
+
+    def _draw(self, index: int) -> NDArray[np.uint8]:
+        return render_scene(self.scenes[index], self.size)
+
+    def load(self, index: int) -> Image.Image:
+        return Image.fromarray(self._draw(index))
+
+    def encoded(self, index: int) -> bytes:
+        return encode_ppm(self._draw(index))
+
+    def digest(self, index: int) -> str:
+        return digest_bytes(self.encoded(index))
+
+
+def procedural_scenes(
+    n: int, *, seed: int = 0, n_classes: int = MAX_CLASSES, size: int = 112
+) -> ImageSet:
+    """Images of shaded objects at any place, size, pose and colour, before clutter.
+
+    Image k depends on `seed`, `n_classes`, `size` and k only: a larger set begins with
+    the smaller one. Each class has the same number of images, or one more.
+
+    Parameters
+    ----------
+    n : number of images
+    seed : of everything that is random
+    n_classes : number of kinds of object
+    size : height and width in pixels
+
+    Returns
+    -------
+    Images with the columns ``object_name`` and the other variables of `Scene`, all
+    independent of the class.
+
+    Raises
+    ------
+    ConfigError
+        If a number is out of its range.
+
+    >>> scenes = procedural_scenes(16, size=64)
+    >>> scenes.load(3).size, str(scenes.columns["object_name"][3])
+    ((64, 64), 'chair')
+    """
+    if n < 1:
+        raise ConfigError(f"n must be at least 1 scene, found {n}")
+    if seed < 0:
+        raise ConfigError(f"seed must not be negative, found {seed}")
+    if not 1 <= n_classes <= MAX_CLASSES:
+        raise ConfigError(
+            f"n_classes must be from 1 to {MAX_CLASSES} ({', '.join(OBJECTS)}), found "
+            f"{n_classes}"
+        )
+    if size not in SIZES:
+        raise ConfigError(
+            f"size must be from {SIZES[0]} to {SIZES[-1]} pixels, found {size}"
+        )
+    scenes = tuple(sample_scene(seed, number, n_classes) for number in range(n))
+    columns = {
+        name: np.array([getattr(scene, name) for scene in scenes]) for name in COLUMNS
+    }
+    ids = tuple(f"scene_{seed}_{number:06d}" for number in range(n))
+    return ImageSet(f"scenes_{seed}", ids, _ScenePixels(scenes, size), columns)
