@@ -8,6 +8,13 @@ from standins import FixedFeatures, latents
 
 from ce_align.data.imagesets import ImageSet
 from ce_align.data.recordings import Recording
+from ce_align.metrics.ceiling import split_half_ceiling
+from ce_align.metrics.predictivity import (
+    cross_validated_r,
+    normalised_score,
+    summarise,
+)
+from ce_align.metrics.splits import brainscore_splits
 
 pytestmark = pytest.mark.brainscore
 
@@ -41,10 +48,6 @@ def official_benchmark(assembly, stratify, degrees=8):
 
 
 def our_scores(features, recording):
-    from ce_align.metrics.ceiling import normalised_score, split_half_ceiling
-    from ce_align.metrics.predictivity import cross_validated_r, summarise
-    from ce_align.metrics.splits import brainscore_splits
-
     splits = brainscore_splits(len(features), stratify=recording.strata())
     r = cross_validated_r(features, recording.averaged(), splits)
     raw, error = summarise(r)
