@@ -1,0 +1,1 @@
+"""Measures of representations and of their alignment: arrays in, arrays out."""

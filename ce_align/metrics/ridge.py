@@ -1,0 +1,196 @@
+"""Ridge regression from one Gram matrix, for all splits and strengths at once.
+
+The dual coefficients of a fit without some rows follow from those with all rows: with
+W = (K + αI)⁻¹ and the left-out rows R, they are W Y less W_R (W_RR)⁻¹ (W Y)_R, and the
+diagonal of the smaller inverse follows the same way. So each strength costs one inverse
+for all splits, and each split only its left-out rows, a tenth of them. Leave-one-out
+errors then are the dual coefficients over that diagonal.
+
+The intercept of a split is not penalised: its column of ones goes along with the
+responses.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from ce_align.errors import ConfigError, DataError
+from ce_align.metrics.gram import mirror_upper
+
+__all__ = [
+    "LEAVE_ONE_OUT_SHARES",
+    "RidgeFit",
+    "check_alphas",
+    "kernel_ridge",
+    "leave_one_out_alphas",
+]
+
+Array = NDArray[np.float64]
+Indices = NDArray[np.intp]
+
+#: Strengths that leave-one-out chooses from, as shares of the total variation of the
+#: features: three a decade, so that the choice does not depend on the features' scale.
+LEAVE_ONE_OUT_SHARES = np.logspace(-7, 1, 25)
+
+
+@dataclass(frozen=True)
+class RidgeFit:
+    """Held-out predictions of every split, and the strengths that gave them.
+
+    Attributes
+    ----------
+    predictions : tuple of (n_test, n_neuroids) arrays
+        One a split, in the order of its test stimuli and the unit of the responses.
+    alphas : (n_splits,)
+        The strength of each split, shared by its neuroids.
+    squared_errors : (n_splits, n_alphas)
+        Mean squared leave-one-out error of the training stimuli over all neuroids.
+    """
+
+    predictions: tuple[Array, ...]
+    alphas: Array
+    squared_errors: Array
+
+
+def leave_one_out_alphas(gram: Array) -> Array:
+    """Strengths to choose from: `LEAVE_ONE_OUT_SHARES` of the Gram matrix's trace."""
+    return LEAVE_ONE_OUT_SHARES * float(np.trace(gram))
+
+
+def kernel_ridge(
+    gram: Array,
+    responses: Array,
+    splits: Sequence[tuple[Indices, Indices]],
+    *,
+    alphas: ArrayLike,
+) -> RidgeFit:
+    """Predict the responses to held-out stimuli by ridge regression.
+
+    Parameters
+    ----------
+    gram : (n_stimuli, n_stimuli)
+        Gram matrix of the features, centred over all stimuli.
+    responses : (n_stimuli, n_neuroids)
+        Finite.
+    splits : sequence of (train, test)
+        Disjoint row numbers.
+    alphas : (n_alphas,)
+        Positive strengths, in squared units of the features. Of several, each split
+        takes the one with the least mean squared leave-one-out error over its training
+        stimuli and all neuroids (the first of equals), as scikit-learn's `RidgeCV`
+        does.
+
+    Raises
+    ------
+    ConfigError
+        If `alphas` is empty or has a strength that is not positive and finite.
+
+    Notes
+    -----
+    With ``alphas=[1.0]`` these are the predictions of Brain-Score's `ridge` metric.
+
+    Reference: Hoerl & Kennard (1970); Golub, Heath & Wahba (1979).
+    """
+    strengths = check_alphas(alphas)
+    offset = responses.mean(axis=0)
+    # The column of ones is the intercept's.
+    targets = np.column_stack([responses - offset, np.ones(len(gram))])
+    sets = [
+        (train, np.setdiff1d(np.arange(len(gram)), train), test)
+        for train, test in splits
+    ]
+    errors = np.full((len(splits), len(strengths)), np.inf)
+    best: list[_Dual] = []
+    for position, alpha in enumerate(strengths):
+        inverse = _regularised_inverse(gram, float(alpha))
+        solved = inverse @ targets
+        duals = [_dual_without(inverse, solved, train, rest) for train, rest, _ in sets]
+        better = [
+            not best or dual.squared_error < errors[split].min()
+            for split, dual in enumerate(duals)
+        ]
+        best = [
+            dual if better[split] else best[split] for split, dual in enumerate(duals)
+        ]
+        errors[:, position] = [dual.squared_error for dual in duals]
+    return RidgeFit(
+        predictions=tuple(
+            gram[np.ix_(test, train)] @ dual.coefficients + dual.intercept + offset
+            for dual, (train, _, test) in zip(best, sets, strict=True)
+        ),
+        alphas=strengths[errors.argmin(axis=1)],
+        squared_errors=errors,
+    )
+
+
+@dataclass(frozen=True)
+class _Dual:
+    """One split's fit: dual coefficients (n_train, n_neuroids) and intercept."""
+
+    coefficients: Array
+    intercept: Array
+    squared_error: float
+
+
+def check_alphas(alphas: ArrayLike) -> Array:
+    """Strengths as an array; ConfigError unless all are positive and finite."""
+    checked = np.asarray(alphas, dtype=np.float64)
+    if checked.ndim != 1 or not len(checked):
+        raise ConfigError(
+            f"ridge strengths must be a list of at least one, not of shape "
+            f"{checked.shape}"
+        )
+    if not ((checked > 0) & np.isfinite(checked)).all():
+        raise ConfigError(
+            f"ridge strengths must be positive and finite, but are {checked.tolist()}"
+        )
+    return checked
+
+
+def _regularised_inverse(gram: Array, alpha: float) -> Array:
+    """Inverse of the Gram matrix plus `alpha` on its diagonal."""
+    from scipy.linalg import lapack
+
+    matrix = np.array(gram, order="F")
+    matrix[np.diag_indices_from(matrix)] += alpha
+    factor, info = lapack.dpotrf(matrix, lower=0, clean=0, overwrite_a=1)
+    if info:
+        raise DataError(
+            f"ridge strength {alpha:.3g} is lost in the rounding of features of total "
+            f"variation {np.trace(gram):.3g}; use a larger one"
+        )
+    inverse, _ = lapack.dpotri(factor, lower=0, overwrite_c=1)
+    return mirror_upper(inverse)
+
+
+def _dual_without(
+    inverse: Array, solved: Array, train: Indices, rest: Indices
+) -> _Dual:
+    """The fit to `train`, from the inverse and the solution with all rows.
+
+    Parameters
+    ----------
+    inverse : (n_stimuli, n_stimuli)
+    solved : (n_stimuli, n_neuroids + 1)
+        `inverse` times responses and ones.
+    train, rest : row numbers, together all
+    """
+    from scipy.linalg import blas, cholesky
+
+    # inverse[rest] is L crossᵀ with L Lᵀ = inverse[rest, rest]; transposes are in
+    # Fortran order, which the triangular solver takes without copying.
+    rows = inverse[rest]
+    factor = cholesky(rows[:, rest], lower=True)
+    cross = blas.dtrsm(1.0, factor, rows.T, side=1, lower=1, trans_a=1, overwrite_b=1)
+    shared = blas.dtrsm(1.0, factor, solved[rest], lower=1)
+    dual = (solved - cross @ shared)[train]
+    diagonal = (inverse.diagonal() - np.einsum("ij,ij->i", cross, cross))[train]
+    # The intercept makes the coefficients sum to zero.
+    ones = dual[:, -1]
+    intercept = dual[:, :-1].sum(axis=0) / ones.sum()
+    coefficients = dual[:, :-1] - np.outer(ones, intercept)
+    diagonal -= ones**2 / ones.sum()
+    held_out = coefficients / diagonal[:, None]
+    return _Dual(coefficients, intercept, float(np.mean(held_out**2)))
