@@ -11,7 +11,7 @@ from ce_align.results import ResultStore
 from ce_align.stages.score import Hardware, ScoreConfig, ScoreRow, score
 
 if TYPE_CHECKING:
-    from ce_align.models.network import Network
+    from ce_align.models.networks import Network
 
 __all__ = ["ScoreReport", "score_all"]
 

@@ -11,6 +11,7 @@ PACKAGE = Path(__file__).resolve().parent.parent / "ce_align"
 
 #: From the top of the house to its foundation; a room imports only lower ones.
 FLOORS = (
+    {"__main__"},
     {"cli"},
     {"report"},
     {"sweep"},

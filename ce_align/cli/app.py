@@ -4,14 +4,15 @@ import errno
 import os
 import signal
 import sys
-import traceback
 from types import FrameType
 from typing import Annotated, NoReturn
 
 import typer
+from pydantic import ValidationError
 
 from ce_align import __version__
 from ce_align.cli import catalogue, demo, importing, results, score
+from ce_align.cli.screen import fault
 from ce_align.errors import CeAlignError
 
 __all__ = ["app", "main"]
@@ -59,6 +60,13 @@ def _explain(error: BaseException) -> tuple[str, int]:
     """One line and the exit status for what went wrong."""
     if isinstance(error, CeAlignError):
         return str(error), error.exit_status
+    if isinstance(error, ValidationError):
+        faults = (
+            f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}, found "
+            f"{fault['input']!r}"
+            for fault in error.errors()
+        )
+        return "; ".join(faults), 2
     if isinstance(error, MemoryError):
         return f"not enough memory: {error or 'use fewer images or a smaller layer'}", 1
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
@@ -78,8 +86,6 @@ def main() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     except Exception as error:  # every fault ends here, in one line
-        if "--debug" in sys.argv:
-            traceback.print_exc()
-        message, status = _explain(error)
-        print(f"error: {message}", file=sys.stderr)
+        text, status = _explain(error)
+        fault(text, error)
         sys.exit(status)

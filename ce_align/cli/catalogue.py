@@ -5,9 +5,14 @@ from typing import Annotated
 
 import typer
 
-from ce_align.cli.screen import print_table
+from ce_align.cli.screen import message, print_table
 
 __all__ = ["add_to"]
+
+OTHER_SOURCES = (
+    "Also: pixels, gabor, torchvision/NAME[:WEIGHTS|:none], timm/NAME, a checkpoint "
+    "file, or FILE.py:callable."
+)
 
 
 def models(
@@ -16,10 +21,12 @@ def models(
     ] = "*",
 ) -> None:
     """List the published networks."""
-    from ce_align.models.catalogue import published
+    from ce_align.models.catalogue import PUBLISHED, expand
     from ce_align.report.tables import models_table
 
-    print_table(models_table(published(pattern)))
+    names = expand([pattern])
+    print_table(models_table([PUBLISHED[name] for name in names if name in PUBLISHED]))
+    message(OTHER_SOURCES)
 
 
 def recordings() -> None:

@@ -11,9 +11,10 @@ __all__ = ["Json", "Models", "Recordings", "Results"]
 
 
 def _complete_model(incomplete: str) -> list[str]:
-    from ce_align.models.catalogue import known_names
+    from ce_align.models.catalogue import BASELINES, GROUPS, PUBLISHED
 
-    return [name for name in known_names() if name.startswith(incomplete)]
+    known = (*GROUPS, *PUBLISHED, *BASELINES)
+    return [name for name in known if name.startswith(incomplete)]
 
 
 def _complete_recording(incomplete: str) -> list[str]:
@@ -39,7 +40,7 @@ Recordings = Annotated[
         "--recording",
         "-r",
         help="Recording: name, glob, group or a .nc file. Repeatable. "
-        "[default: the four IT sets]",
+        "\\[default: the four IT sets]",
         autocompletion=_complete_recording,
     ),
 ]

@@ -13,7 +13,7 @@ __all__ = ["add_to"]
 
 def results(
     stage: Annotated[
-        str | None, typer.Option(help="Only this stage. [default: all]")
+        str | None, typer.Option(help="Only this stage. \\[default: all]")
     ] = None,
     csv: Annotated[
         Path | None, typer.Option(help="Write every column of every row here.")

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from ce_align.cli.options import Json, Models, Recordings, Results
-from ce_align.cli.screen import message, print_json, print_table, progress_bars
+from ce_align.cli.screen import fault, message, print_json, print_table, progress_bars
 from ce_align.results import ResultStore
 
 __all__ = ["add_to"]
@@ -56,7 +56,7 @@ def score(
             "--layer",
             "-l",
             help="Layer to read; repeatable; 'all' for every block in one pass. "
-            "[default: the layer committed for the region]",
+            "\\[default: the layer committed for the region]",
         ),
     ] = None,
     regression: Annotated[
@@ -70,14 +70,15 @@ def score(
         float | None,
         typer.Option(
             help="Fixed ridge strength; Brain-Score's ridge is 1. "
-            "[default: chosen by leave-one-out]"
+            "\\[default: chosen by leave-one-out]"
         ),
     ] = None,
     splits: Annotated[int, typer.Option(min=1, help="Random 90/10 splits.")] = 10,
     stratify: Annotated[
         str | None,
         typer.Option(
-            help="Column to balance splits over, or 'none'. [default: the recording's]"
+            help="Column to balance splits over; 'none' for none. "
+            "\\[default: the recording's]"
         ),
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of splits and weights.")] = 1,
@@ -87,7 +88,7 @@ def score(
     ] = GramDtype.float64,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
     batch_size: Annotated[
-        int | None, typer.Option(min=1, help="Images at a time. [default: by memory]")
+        int | None, typer.Option(min=1, help="Images at a time. \\[default: by memory]")
     ] = None,
     compiled: Annotated[
         bool, typer.Option("--compile", help="Compile the network with torch.compile.")
@@ -97,7 +98,7 @@ def score(
     json: Json = False,
 ) -> None:
     """Predict a recording from a network: Brain-Score's number, ceiling and error."""
-    from ce_align.brainscore import register
+    from ce_align.brainscore import register, register_networks
     from ce_align.data.recordings import expand_recordings
     from ce_align.models.catalogue import expand
     from ce_align.report.tables import score_table
@@ -105,6 +106,7 @@ def score(
     from ce_align.sweep import score_all
 
     register()
+    register_networks()
     settings: dict[str, Any] = {
         "regression": regression.value,
         "pls_mode": pls_mode.value,
@@ -138,7 +140,7 @@ def score(
             "(--force computes them again)"
         )
     for what, error in report.failures:
-        message(f"error: {what}: {error}")
+        fault(f"{what}: {error}", error)
     if report.failures:
         raise typer.Exit(max(error.exit_status for _, error in report.failures))
 

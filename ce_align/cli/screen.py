@@ -1,7 +1,9 @@
 """What commands show: tables on standard output, all else on standard error."""
 
 import json
+import sys
 import time
+import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
@@ -24,7 +26,7 @@ from rich.text import Text
 from ce_align.progress import Progress
 from ce_align.results import Row
 
-__all__ = ["message", "print_json", "print_table", "progress_bars"]
+__all__ = ["fault", "message", "print_json", "print_table", "progress_bars"]
 
 _messages = Console(stderr=True, highlight=False, soft_wrap=True)
 
@@ -32,6 +34,13 @@ _messages = Console(stderr=True, highlight=False, soft_wrap=True)
 def message(text: str) -> None:
     """Tell the user something, on standard error."""
     _messages.print(text, markup=False)
+
+
+def fault(text: str, error: BaseException) -> None:
+    """Tell of a fault in one line, after its traceback if --debug was given."""
+    if "--debug" in sys.argv:
+        traceback.print_exception(error)
+    message(f"error: {text}")
 
 
 def print_json(rows: Sequence[Row]) -> None:

@@ -1,6 +1,7 @@
 """Recordings as netCDF files that carry their images."""
 
 import zipfile
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -9,14 +10,14 @@ from numpy.typing import NDArray
 
 from ce_align.data.imagefiles import FileSource, MemorySource, ZipSource
 from ce_align.data.imagesets import ImageSet
-from ce_align.data.recordings import Recording
+from ce_align.data.recordings import Entry, Recording
 from ce_align.errors import DataError
 from ce_align.files import atomic_path
 
 if TYPE_CHECKING:
     import xarray as xr
 
-__all__ = ["read_recording", "write_recording"]
+__all__ = ["describe_files", "read_recording", "write_recording"]
 
 FORMAT = "ce_align recording 1"
 
@@ -120,6 +121,31 @@ def read_recording(path: Path) -> Recording:
             f"written {attributes['digest']}); import it again"
         )
     return recording
+
+
+def describe_files(folder: Path) -> list[Entry]:
+    """Recordings among the netCDF files of a folder, without reading their data."""
+    import xarray as xr
+
+    entries = []
+    for path in sorted(folder.glob("*.nc")):
+        try:
+            with xr.open_dataset(path, engine="netcdf4") as dataset:
+                if dataset.attrs.get("format") != FORMAT:
+                    continue
+                entry = Entry(
+                    name=str(path),
+                    region=str(dataset.attrs["region"]),
+                    load=partial(read_recording, path),
+                    images=dataset.sizes["stimulus"],
+                    neuroids=dataset.sizes["neuroid"],
+                    repetitions=dataset.sizes["repetition"],
+                    access=f"{dataset.attrs['origin']}: this folder",
+                )
+        except (OSError, ValueError):
+            continue  # another program's file
+        entries.append(entry)
+    return entries
 
 
 def _images_beside(path: Path) -> Path:

@@ -5,10 +5,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ce_align.files import atomic_path
-from ce_align.stages.score import ScoreRow
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+
+    from ce_align.stages.score import ScoreRow
 
 __all__ = ["predictivity_bars", "save_predictivity"]
 
@@ -16,7 +17,7 @@ __all__ = ["predictivity_bars", "save_predictivity"]
 WIDTH = 3.5
 
 
-def predictivity_bars(rows: Sequence[ScoreRow], ax: "Axes") -> "Axes":
+def predictivity_bars(rows: "Sequence[ScoreRow]", ax: "Axes") -> "Axes":
     """Raw predictivity of each row with its error; the score where there is a ceiling.
 
     Parameters
@@ -43,7 +44,7 @@ def predictivity_bars(rows: Sequence[ScoreRow], ax: "Axes") -> "Axes":
     return ax
 
 
-def save_predictivity(rows: Sequence[ScoreRow], path: Path) -> Path:
+def save_predictivity(rows: "Sequence[ScoreRow]", path: Path) -> Path:
     """Draw the rows of one recording as PDF and PNG; the path of the PNG returns."""
     import matplotlib
 

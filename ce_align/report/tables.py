@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING
 from rich.table import Table
 
 from ce_align.data.recordings import Entry
-from ce_align.stages.score import ScoreRow
+from ce_align.models.catalogue import Published, is_cached
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from ce_align.models.catalogue import Published
+    from ce_align.stages.score import ScoreRow
 
 __all__ = ["frame_table", "models_table", "recordings_table", "score_table"]
 
@@ -22,7 +22,7 @@ def _number(value: float | None, absent: str = "–") -> str:
     return absent if value is None else f"{value:.4f}"
 
 
-def score_table(rows: Sequence[ScoreRow]) -> Table:
+def score_table(rows: "Sequence[ScoreRow]") -> Table:
     """Scores, with raw correlation, ceiling and what they were computed on."""
     table = Table(title="Predictivity: score = raw² / ceiling", title_justify="left")
     for name in ("model", "recording", "region", "layer", "regression"):
@@ -46,7 +46,7 @@ def score_table(rows: Sequence[ScoreRow]) -> Table:
     return table
 
 
-def models_table(entries: "Sequence[Published]") -> Table:
+def models_table(entries: Sequence[Published]) -> Table:
     """The published networks."""
     table = Table()
     for name in ("name", "objective"):
@@ -62,7 +62,7 @@ def models_table(entries: "Sequence[Published]") -> Table:
             f"{entry.equivariance_weight:g}",
             str(entry.epochs),
             entry.brainscore_id or "–",
-            "yes" if entry.is_cached() else "no",
+            "yes" if is_cached(entry) else "no",
         )
     return table
 

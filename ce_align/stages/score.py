@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from ce_align.models.features import Features
-    from ce_align.models.network import Network
+    from ce_align.models.networks import Network
 
 __all__ = ["Hardware", "Outcome", "ScoreConfig", "ScoreRow", "score"]
 
@@ -165,7 +165,7 @@ def score(
         for done, config in enumerate(missing):
             progress(f"{network.name} × {recording.identifier}", done, len(missing))
             r = target.predict(features[config.layer], config)
-            row = target.row(r, network, config, ids[config])
+            row = target.row(r, identity["weights"], config, ids[config])
             store.put(STAGE, ids[config], config, [row], target.arrays(r))
             rows[config] = row
         progress(f"{network.name} × {recording.identifier}", 1, 1)
@@ -217,7 +217,7 @@ class _Target:
     def row(
         self,
         r: "NDArray[np.float64]",
-        network: "Network",
+        model_digest: str,
         config: ScoreConfig,
         config_id: str,
     ) -> ScoreRow:
@@ -239,7 +239,7 @@ class _Target:
             n_splits=config.splits,
             regression=config.regression_name,
             seed=config.seed,
-            model_digest=network.digest,
+            model_digest=model_digest,
             recording_digest=self.recording.digest,
         )
 
