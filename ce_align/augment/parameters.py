@@ -213,24 +213,12 @@ class AugmentationLedger:
     @classmethod
     def identity(cls, n: int) -> AugmentationLedger:
         """`n` rows that change nothing: the whole frame, squeezed to the view."""
-        ones, zeros, no = np.ones(n), np.zeros(n), np.zeros(n, bool)
-        return cls(
-            family=np.full(n, "identity"),
-            view=np.full(n, ""),
-            crop_top=zeros,
-            crop_left=zeros,
-            crop_height=ones,
-            crop_width=ones,
-            flip=no,
-            brightness=ones,
-            contrast=ones,
-            saturation=ones,
-            hue=zeros,
-            jitter_order=np.zeros(n, np.uint8),
-            grayscale=no,
-            blur_sigma=zeros,
-            solarize=no,
+        names = {"family": "identity", "view": ""}
+        ones = dict.fromkeys(
+            ("crop_height", "crop_width", "brightness", "contrast", "saturation"), 1
         )
+        values = dict.fromkeys(COLUMNS, 0) | ones | names
+        return cls(**{k: np.full(n, values[k], dtype) for k, dtype in COLUMNS.items()})
 
     @classmethod
     def concat(cls, ledgers: Sequence[AugmentationLedger]) -> AugmentationLedger:
