@@ -1,0 +1,338 @@
+import numpy as np
+import pytest
+import scipy.stats
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ce_align.errors import ConfigError, DataError
+from ce_align.metrics.gram import centred_gram
+from ce_align.metrics.pearson import columnwise_pearson_r
+from ce_align.metrics.predictivity import (
+    REGRESSIONS,
+    cross_validated_r,
+    cross_validated_r_from_gram,
+    normalised_score,
+    summarise,
+)
+from ce_align.metrics.splits import brainscore_splits
+
+N_STIMULI, N_FEATURES, N_NEUROIDS = 160, 300, 12
+
+
+@pytest.fixture
+def planted(rng):
+    """Rectified features, neuroids that share their causes, and splits."""
+    latent = rng.standard_normal((N_STIMULI, 40)) * np.arange(1, 41) ** -0.6
+    features = latent @ rng.standard_normal((40, N_FEATURES))
+    features += 0.5 * rng.standard_normal(features.shape)
+    features = np.maximum(features, 0).astype(np.float32)
+    responses = latent @ rng.standard_normal((40, N_NEUROIDS))
+    responses += rng.standard_normal(responses.shape)
+    return features, responses + 2, brainscore_splits(N_STIMULI)
+
+
+def brainscore_r(features, responses, classes, stratified, regression):
+    """Brain-Score's own metric on assemblies: score and r of each split."""
+    from brainscore_core.supported_data_standards.brainio.assemblies import (
+        NeuroidAssembly,
+        NeuronRecordingAssembly,
+    )
+    from brainscore_vision.metrics import regression_correlation
+
+    make = {
+        "pls": regression_correlation.pls_regression,
+        "ridge": regression_correlation.ridge_regression,
+    }[regression]
+    # Not in the order of identifiers, as recordings are not.
+    order = np.random.default_rng(3).permutation(len(features))
+    presentation = {
+        "stimulus_id": ("presentation", [f"image_{number:04}" for number in order]),
+        "object_name": ("presentation", classes),
+    }
+
+    def assembly(kind, values, prefix):
+        names = [f"{prefix}_{number:04}" for number in range(values.shape[1])]
+        return kind(
+            values,
+            coords={
+                **presentation,
+                "neuroid_id": ("neuroid", names),
+                "region": ("neuroid", ["IT"] * len(names)),
+            },
+            dims=["presentation", "neuroid"],
+        )
+
+    metric = regression_correlation.CrossRegressedCorrelation(
+        regression=make(),
+        correlation=regression_correlation.pearsonr_correlation(),
+        crossvalidation_kwargs={
+            "stratification_coord": "object_name" if stratified else None
+        },
+    )
+    score = metric(
+        assembly(NeuroidAssembly, features.astype(np.float64), "unit"),
+        assembly(NeuronRecordingAssembly, responses, "site"),
+    )
+    raw = score.raw.transpose("split", "neuroid").values
+    return float(score), float(score.attrs["error"]), raw
+
+
+@pytest.mark.brainscore
+@pytest.mark.parametrize("regression", ["pls", "ridge"])
+@pytest.mark.parametrize("stratified", [True, False])
+def test_correlations_and_score_equal_brain_score(rng, planted, regression, stratified):
+    features, responses, _ = planted
+    classes = rng.choice(["bear", "car", "face"], N_STIMULI)
+    splits = brainscore_splits(N_STIMULI, stratify=classes if stratified else None)
+    r = cross_validated_r(features, responses, splits, regression=regression, alpha=1.0)
+    score, error, expected = brainscore_r(
+        features, responses, classes, stratified, regression
+    )
+    np.testing.assert_allclose(r, expected, rtol=0, atol=1e-9)
+    assert summarise(r) == pytest.approx((score, error), abs=1e-9)
+
+
+@pytest.mark.brainscore
+@pytest.mark.filterwarnings("ignore:An input array is constant")
+def test_a_silent_neuroid_is_skipped_as_in_brain_score(planted):
+    features, responses, splits = planted
+    responses[:, 4] = 0.0
+    r = cross_validated_r(features, responses, splits)
+    score, error, expected = brainscore_r(
+        features, responses, ["thing"] * N_STIMULI, False, "pls"
+    )
+    assert np.isnan(r[:, 4]).all()
+    np.testing.assert_allclose(r, expected, rtol=0, atol=1e-9)
+    assert summarise(r) == pytest.approx((score, error), abs=1e-9)
+
+
+@pytest.mark.parametrize("regression", ["pls", "ridge"])
+def test_float32_products_move_the_score_by_less_than_1e_5(planted, regression):
+    features, responses, splits = planted
+    double, single = (
+        summarise(
+            cross_validated_r(
+                features,
+                responses,
+                splits,
+                regression=regression,
+                gram_dtype=gram_dtype,
+            )
+        )[0]
+        for gram_dtype in ("float64", "float32")
+    )
+    assert 0 < abs(double - single) < 1e-5
+
+
+@pytest.mark.parametrize("options", [{}, {"regression": "ridge"}])
+def test_correlations_from_the_gram_are_those_from_features(planted, options):
+    features, responses, splits = planted
+    gram = centred_gram(features)
+    np.testing.assert_array_equal(
+        cross_validated_r_from_gram(gram, responses, splits, **options),
+        cross_validated_r(features, responses, splits, **options),
+    )
+
+
+@pytest.mark.parametrize("options", [{}, {"mode": "exact"}, {"regression": "ridge"}])
+def test_some_stimuli_of_a_larger_gram_give_their_own_correlations(planted, options):
+    features, responses, _ = planted
+    rows = np.arange(0, N_STIMULI, 2)
+    splits = brainscore_splits(len(rows))
+    gram = centred_gram(features)[np.ix_(rows, rows)]
+    if options.get("regression") == "ridge":
+        options = {**options, "alpha": 10.0}
+    np.testing.assert_allclose(
+        cross_validated_r_from_gram(gram, responses[rows], splits, **options),
+        cross_validated_r(features[rows], responses[rows], splits, **options),
+        atol=1e-8,
+    )
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"mode": "exact"}, {"regression": "ridge"}], ids=str
+)
+def test_predictivity_ignores_rotation_scale_shift_and_constants(rng, planted, options):
+    features, responses, splits = planted
+    features = features.astype(np.float64)
+    rotation = np.linalg.qr(rng.standard_normal((N_FEATURES, N_FEATURES)))[0]
+    constants = np.full((N_STIMULI, 7), 0.3)
+    expected = cross_validated_r(features, responses, splits, **options)
+    for same in (
+        features @ rotation,
+        1e-3 * features,
+        features + rng.standard_normal(N_FEATURES),
+        np.hstack([constants, features]),
+        features[:, ::-1],
+    ):
+        r = cross_validated_r(same, responses, splits, **options)
+        np.testing.assert_allclose(r, expected, atol=1e-7)
+
+
+def test_predictivity_ignores_gain_and_baseline_common_to_neuroids(planted):
+    features, responses, splits = planted
+    np.testing.assert_allclose(
+        cross_validated_r(features, 30 * responses - 8, splits),
+        cross_validated_r(features, responses, splits),
+        atol=1e-9,
+    )
+
+
+@pytest.mark.parametrize("regression", sorted(REGRESSIONS))
+def test_shuffled_responses_are_not_predicted(rng, regression):
+    features = rng.standard_normal((400, 40))
+    responses = features @ rng.standard_normal((40, 20))
+    splits = brainscore_splits(400)
+    raw, null = (
+        summarise(cross_validated_r(features, recorded, splits, regression=regression))
+        for recorded in (responses, rng.permutation(responses))
+    )
+    assert raw[0] > 0.8
+    assert abs(null[0]) < 0.1
+
+
+def test_leave_one_out_ridge_beats_too_weak_and_too_strong_ridge(planted):
+    features, responses, splits = planted
+
+    def raw(alpha):
+        r = cross_validated_r(
+            features, responses, splits, regression="ridge", alpha=alpha
+        )
+        return summarise(r)[0]
+
+    assert raw(None) > max(raw(1e-3), raw(1e6))
+
+
+def test_correlation_is_undefined_where_a_neuroid_is_constant(planted):
+    features, responses, splits = planted
+    train, test = splits[0]
+    responses[train, 0] = 0.3
+    responses[test, 1] = 0.3
+    responses[:, 2] = 0.3
+    for regression in REGRESSIONS:
+        r = cross_validated_r(features, responses, splits[:1], regression=regression)
+        np.testing.assert_array_equal(np.isnan(r[0]), np.arange(N_NEUROIDS) < 3)
+        assert np.isfinite(summarise(r)).all()
+
+
+def test_correlation_is_undefined_where_features_do_not_vary_in_training(rng):
+    features = np.zeros((60, 40))
+    features[50:] = rng.standard_normal((10, 40))
+    split = (np.arange(50), np.arange(50, 60))
+    r = cross_validated_r(features, rng.standard_normal((60, 3)), [split])
+    assert np.isnan(r).all()
+    with pytest.raises(DataError, match="no neuroid has a correlation in 1 of 1"):
+        summarise(r)
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    n_stimuli=st.integers(20, 50),
+    n_features=st.integers(1, 60),
+    n_neuroids=st.integers(1, 5),
+    regression=st.sampled_from(sorted(REGRESSIONS)),
+    dtype=st.sampled_from(["float16", "float32", "float64", "int8"]),
+    seed=st.integers(0, 1000),
+)
+def test_any_shape_gives_correlations_of_its_shape(
+    n_stimuli, n_features, n_neuroids, regression, dtype, seed
+):
+    rng = np.random.default_rng(seed)
+    features = (5 * rng.standard_normal((n_stimuli, n_features))).astype(dtype)
+    features[0, 0], features[1, 0] = 1, 2
+    responses = rng.standard_normal((n_stimuli, n_neuroids))
+    splits = brainscore_splits(n_stimuli, n_splits=3)
+    r = cross_validated_r(
+        features,
+        responses,
+        splits,
+        regression=regression,
+        n_components=min(n_features, 10),
+    )
+    assert r.shape == (3, n_neuroids)
+    assert np.nanmax(np.abs(r), initial=0) <= 1
+
+
+def test_summary_is_the_mean_of_medians_and_its_standard_error():
+    r = np.array([[0.1, 0.3, np.nan, 0.2], [0.5, 0.4, 0.9, np.nan]])
+    assert summarise(r) == pytest.approx((0.35, 0.15 / np.sqrt(2)))
+
+
+def test_normalised_score_is_explained_variance_over_ceiling_unclipped():
+    assert normalised_score(0.6, 0.8) == pytest.approx(0.45)
+    assert normalised_score(0.9, 0.5) > 1
+
+
+@pytest.mark.parametrize("ceiling", [0.0, -0.2, np.nan])
+def test_scores_without_a_positive_ceiling_are_refused(ceiling):
+    with pytest.raises(DataError, match="positive ceiling"):
+        normalised_score(0.5, ceiling)
+
+
+def with_value(array, value):
+    changed = np.array(array, dtype=np.float64)
+    changed[3, 1] = changed[4, 1] = changed[5, 2] = value
+    return changed
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda x, y, s: (x, with_value(y, np.nan), s), "2 of 12 neuroids have NaN"),
+        (lambda x, y, s: (x, with_value(y, np.inf), s), "2 of 12 neuroids have NaN"),
+        (lambda x, y, s: (x[:-1], y, s), "159 stimuli but responses has 160"),
+        (lambda x, y, s: (x, y[:, 0], s), "stimuli × neuroids"),
+        (lambda x, y, s: (x, y[:, :0], s), "stimuli × neuroids"),
+        (lambda x, y, s: (x[:, :24], y, s), "number of features, but is 25 for 24"),
+        (lambda x, y, s: (with_value(x, np.nan), y, s), "features have NaN"),
+        (lambda x, y, s: (x[:, 0], y, s), "features must be a matrix"),
+        (lambda x, y, s: (np.full_like(x, 0.1), y, s), "same for every stimulus"),
+        (lambda x, y, s: (x, y, []), "there are no splits"),
+        (lambda x, y, s: (x, y, [([0, 1], [1, 2])]), "names a row twice"),
+        (lambda x, y, s: (x, y, [([0, 1], [160, 2])]), "rows go from 0 to 159"),
+        (lambda x, y, s: (x, y, [([0, -1], [3, 2])]), "rows go from 0 to 159"),
+        (lambda x, y, s: (x, y, [([0, 1], [2])]), "1 test stimuli"),
+        (lambda x, y, s: (x, y, [([0.5, 1], [2, 3])]), "lists of row numbers"),
+        (lambda x, y, s: (x, y, [(range(20), range(20, 40))]), "is 25 for 20"),
+    ],
+)
+def test_data_that_do_not_fit_are_refused_in_words(planted, change, words):
+    with pytest.raises(DataError, match=words):
+        cross_validated_r(*change(*planted))
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"regression": "lasso"}, r"unknown regression 'lasso'; choose from \['pls'"),
+        ({"mode": "svd"}, "unknown PLS mode"),
+        ({"gram_dtype": "float16"}, "unknown Gram precision"),
+        ({"n_components": 0}, "n_components must be at least 1"),
+        ({"regression": "ridge", "alpha": 0.0}, "ridge strengths must be positive"),
+        ({"regression": "ridge", "alpha": np.nan}, "ridge strengths must be positive"),
+    ],
+)
+def test_options_that_do_not_exist_are_refused_in_words(planted, options, words):
+    with pytest.raises(ConfigError, match=words):
+        cross_validated_r(*planted, **options)
+
+
+@pytest.mark.parametrize("change", [lambda k: k[:-1], lambda k: 0 * k, lambda k: k / 0])
+@pytest.mark.filterwarnings("ignore:divide by zero", "ignore:invalid value")
+def test_matrices_that_are_no_gram_of_the_stimuli_are_refused(planted, change):
+    features, responses, splits = planted
+    with pytest.raises(DataError, match="Gram matrix"):
+        cross_validated_r_from_gram(change(centred_gram(features)), responses, splits)
+
+
+@settings(max_examples=50, deadline=None)
+@given(n=st.integers(2, 30), scale=st.integers(-150, 150), seed=st.integers(0, 1000))
+def test_columnwise_correlation_is_scipys(n, scale, seed):
+    rng = np.random.default_rng(seed)
+    a, b = rng.standard_normal((2, n, 4))
+    b[:, 1] = -3 * a[:, 1]
+    a[:, 2] = 0.1
+    r = columnwise_pearson_r(a * 10.0**scale, b)
+    expected = [scipy.stats.pearsonr(a[:, k], b[:, k])[0] for k in (0, 1, 3)]
+    np.testing.assert_allclose(r[[0, 1, 3]], expected, atol=1e-12)
+    assert np.isnan(r[2])
