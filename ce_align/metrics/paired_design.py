@@ -266,8 +266,8 @@ def _solve(
     centred = targets - mean
     shrink = 1.0 / (values[:, None] + strengths)
     coefficients = np.zeros((design.n_features, targets.shape[1]))
-    for _ in range(1 + REFINEMENTS):
-        residual = centred - design.times(coefficients)
+    for step in range(1 + REFINEMENTS):
+        residual = centred - design.times(coefficients) if step else centred
         gradient = design.transposed_times(residual) - strengths * coefficients
         coefficients += axes @ (shrink * (axes.T @ gradient))
     intercept = mean - design.mean @ coefficients
