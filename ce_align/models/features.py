@@ -1,14 +1,12 @@
 """Features: what the layers of a network answer to a set of images."""
 
-import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, nullcontext
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from ce_align.data.imagesets import ImageSet
@@ -17,8 +15,8 @@ from ce_align.errors import CeAlignError, ConfigError, DataError
 from ce_align.files import cache_folder
 from ce_align.models.activations import ActivationReader, BatchRunner, Pool, Precision
 from ce_align.models.batches import load_pixels, pixel_batches
+from ce_align.models.devices import full_precision, prepared, resolve_device
 from ce_align.models.featurecache import FeatureCache, RowSink, check_space
-from ce_align.models.folding import accelerated
 from ce_align.models.networks import Network
 
 __all__ = ["ALGORITHM_VERSION", "Features", "extract"]
@@ -27,7 +25,7 @@ __all__ = ["ALGORITHM_VERSION", "Features", "extract"]
 ALGORITHM_VERSION = 1
 
 #: Images a batch, unless it is said; a GPU's memory may make it smaller.
-BATCH_SIZES = {"cpu": 32, "cuda": 256}
+BATCH_SIZES = {"cpu": 32, "cuda": 256, "mps": 32}
 
 Progress = Callable[[int, int], None]
 
@@ -84,7 +82,7 @@ def extract(
     network : to read; it is not changed
     images : to show
     layers : names of its layers
-    batch_size : images at a time; None for 32, or 256 on a GPU
+    batch_size : images at a time; None for 16, or 256 on a GPU
     device : ``auto`` (a GPU if there is one), ``cpu``, ``cuda``, ``cuda:1``
     cache : folder of cached features; None keeps the features in memory instead
     pool : None flattens each output, ``average`` averages it over places or tokens
@@ -118,7 +116,7 @@ def extract(
         images=images,
         pool=pool,
         precision=precision,
-        device=_resolved(device),
+        device=resolve_device(device),
         batch_size=batch_size,
         compile=compile,
         progress=progress or (lambda done, total: None),
@@ -149,20 +147,6 @@ def extract(
         )
         for layer, key in keys.items()
     }
-
-
-def _resolved(device: str) -> str:
-    """Device by name; a GPU, if there is one, for ``auto``."""
-    if device == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    kind, _, index = device.partition(":")
-    n_gpus = torch.cuda.device_count()
-    known = device == "cpu" or (kind == "cuda" and n_gpus > 0)
-    if not known or (index and index not in map(str, range(n_gpus))):
-        raise ConfigError(
-            f"no device {device!r} here; choose cpu or one of {n_gpus} GPUs"
-        )
-    return device
 
 
 @dataclass(frozen=True, eq=False)
@@ -262,29 +246,11 @@ class _Job:
         size = self.batch_size or BATCH_SIZES[kind]
         preprocessing = self.network.preprocessing
         first = load_pixels(self.images, rows[0], preprocessing)
-        module = self._prepared(layers, first)
+        module = prepared(self.network, layers, self.device, first)
         reader = ActivationReader(
             module, layers, self.pool, compile=self.compile, precision=self.precision
         )
-        with reader, _full_precision(kind):
+        with reader, full_precision(self.device):
             run = BatchRunner(reader, preprocessing, self.device)
             for batch, pixels in pixel_batches(self.images, rows, preprocessing, size):
                 yield batch, run(pixels)
-
-    def _prepared(self, layers: list[str], first: NDArray[np.uint8]) -> torch.nn.Module:
-        """The network on the device, made faster where that does not show."""
-        if self.device == "cpu":
-            example = self.network.preprocessing.normalise(torch.tensor(first[None]))
-            return accelerated(self.network.module, layers, example)
-        moved = copy.deepcopy(self.network.module).to(self.device)
-        return moved.to(memory_format=torch.channels_last)
-
-
-def _full_precision(kind: str) -> AbstractContextManager[Any]:
-    """On a GPU, convolutions in float32: TF32 would keep 3 digits."""
-    if kind != "cuda":
-        return nullcontext()
-    flags: AbstractContextManager[Any] = torch.backends.cudnn.flags(
-        enabled=True, deterministic=True, allow_tf32=False
-    )
-    return flags

@@ -1,0 +1,86 @@
+"""Responses averaged over places, for views that are already in memory."""
+
+from contextlib import ExitStack
+from typing import Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from ce_align.models.activations import ActivationReader, BatchRunner
+from ce_align.models.devices import full_precision, prepared, resolve_device
+from ce_align.models.networks import Network
+
+__all__ = ["PooledReader"]
+
+#: Views at a time, unless it is said.
+BATCH_SIZES = {"cpu": 32, "cuda": 512, "mps": 32}
+
+
+class PooledReader:
+    """One layer of a network, averaged over places; a context manager.
+
+    Parameters
+    ----------
+    network : to read; it is not changed
+    layer : name of the layer
+    device : ``auto``, ``cpu``, ``cuda``
+    batch_size : views at a time; None for 32, or 512 on a GPU
+
+    Raises
+    ------
+    ConfigError
+        If the layer or the device does not exist.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        layer: str,
+        *,
+        device: str = "auto",
+        batch_size: int | None = None,
+    ) -> None:
+        network.check_layers([layer])
+        self._device = resolve_device(device)
+        self._layer = layer
+        self._preprocessing = network.preprocessing
+        self._batch_size = batch_size or BATCH_SIZES[self._device.partition(":")[0]]
+        side = network.preprocessing.input_size
+        example = np.zeros((side, side, 3), np.uint8)
+        module = prepared(network, [layer], self._device, example)
+        self._reader = ActivationReader(module, [layer], "average")
+        self._run = BatchRunner(self._reader, self._preprocessing, self._device)
+        self._open = ExitStack()
+
+    def __enter__(self) -> Self:
+        self._open.enter_context(full_precision(self._device))
+        self._open.enter_context(self._reader)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._open.close()
+
+    def __call__(self, views: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Responses (n, n_features) to views (n, height, width, 3).
+
+        Views of another size than the network's input are resized, antialiased.
+        """
+        parts = [
+            self._run(self._fitted(views[start : start + self._batch_size]))[
+                self._layer
+            ]
+            for start in range(0, len(views), self._batch_size)
+        ]
+        return np.concatenate(parts)
+
+    def _fitted(self, views: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        side = self._preprocessing.input_size
+        if views.shape[1:3] == (side, side):
+            return views
+        pixels = torch.from_numpy(views).permute(0, 3, 1, 2).float()
+        resized = torch.nn.functional.interpolate(
+            pixels, (side, side), mode="bilinear", antialias=True
+        )
+        rounded = resized.round().clamp(0, 255).to(torch.uint8)
+        return np.ascontiguousarray(rounded.permute(0, 2, 3, 1).numpy())

@@ -1,0 +1,328 @@
+import sys
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+from torchvision import models, transforms
+
+from ce_align.data.imagesets import ImageSet
+from ce_align.errors import AccessError, ConfigError, DataError
+from ce_align.files import cache_folder
+from ce_align.models import sources
+from ce_align.models.baselines import gabor_filters
+from ce_align.models.checkpoints import save_safetensors
+from ce_align.models.features import extract
+from ce_align.models.networks import Network, Preprocessing, module_digest
+from ce_align.models.sources import load_network, register_source
+
+
+def small_network() -> nn.Sequential:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU())
+
+
+USER_FILE = """
+import torch
+from helper import WIDTH
+
+class Net(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv = torch.nn.Conv2d(3, WIDTH, 3)
+    def forward(self, x):
+        return self.conv(x)
+
+def build():
+    net = Net()
+    net.ce_align = {"input_size": 32, "std": [1, 1, 1], "layers": {"IT": "conv"}}
+    return net
+
+def plain():
+    return Net()
+
+def number():
+    return 3
+
+def sized(width):
+    return Net()
+
+def broken():
+    raise KeyError("no weights")
+
+def leaves():
+    raise SystemExit(3)
+
+def misdescribed():
+    net = Net()
+    net.ce_align = {"input_size": "large"}
+    return net
+
+def misnamed():
+    net = Net()
+    net.ce_align = {"layers": {"IT": "conv2"}}
+    return net
+"""
+
+
+@pytest.fixture
+def user_file(tmp_path):
+    (tmp_path / "helper.py").write_text("WIDTH = 5\n")
+    path = tmp_path / "mine.py"
+    path.write_text(USER_FILE)
+    yield path
+    sys.modules.pop("helper", None)
+
+
+def test_user_file_gives_module_input_and_layers(user_file):
+    network = load_network(f"{user_file}:build")
+    assert network.preprocessing.input_size == 32
+    assert network.preprocessing.mean == (0.485, 0.456, 0.406)
+    assert network.layer_for("IT") == "conv"
+    assert not network.module.training
+
+
+def test_user_file_with_random_weights_follows_the_seed(user_file):
+    state = torch.get_rng_state()
+    one, same, other = (load_network(f"{user_file}:plain", seed=s) for s in (0, 0, 1))
+    assert one.digest == same.digest != other.digest
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_edited_user_file_is_another_network(user_file):
+    before = load_network(f"{user_file}:plain")
+    user_file.write_text(USER_FILE.replace("self.conv(x)", "-self.conv(x)"))
+    assert load_network(f"{user_file}:plain").digest != before.digest
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "message"),
+    [
+        ("number", DataError, "returned a int; expected a torch.nn.Module"),
+        ("broken", DataError, "mine.py, line 27: KeyError: 'no weights'"),
+        ("leaves", DataError, "mine.py, line 30: SystemExit: 3"),
+        ("sized", ConfigError, "needs the arguments width"),
+        ("biuld", ConfigError, "no callable 'biuld'; it has build"),
+        ("misdescribed", DataError, "input_size: Input should be a valid integer"),
+        ("misnamed", DataError, "has no such layer; nearest: conv"),
+    ],
+)
+def test_fault_of_a_user_file_is_one_line(name, kind, message, user_file):
+    with pytest.raises(kind) as refusal:
+        load_network(f"{user_file}:{name}")
+    assert message in str(refusal.value)
+    assert "\n" not in str(refusal.value)
+
+
+def test_syntax_error_of_a_user_file_names_its_line(tmp_path):
+    (tmp_path / "bad.py").write_text("x = 1\ndef (:\n")
+    with pytest.raises(DataError, match=r"bad\.py, line 2: SyntaxError"):
+        load_network(f"{tmp_path}/bad.py:build")
+
+
+def test_torchvision_without_weights_follows_the_seed():
+    one, same, other = (
+        load_network("torchvision/resnet18:none", seed=s) for s in (0, 0, 1)
+    )
+    torch.manual_seed(0)
+    expected = models.resnet18().state_dict()
+    assert all(torch.equal(v, expected[k]) for k, v in one.module.state_dict().items())
+    assert one.digest == same.digest != other.digest
+
+
+def test_torchvision_weights_out_of_reach_are_an_access_error(monkeypatch, tmp_path):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    monkeypatch.setattr(torch.hub, "download_url_to_file", _no_network)
+    with pytest.raises(AccessError, match=r"resnet18-\w+\.pth: .*resnet18:none"):
+        load_network("torchvision/resnet18")
+
+
+def _no_network(*_args, **_kwargs):
+    raise OSError("Name or service not known")
+
+
+def test_timm_without_the_package_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "timm", None)
+    with pytest.raises(ConfigError, match=r"pip install 'ce-align\[timm\]'"):
+        load_network("timm/resnet10t")
+
+
+def test_timm_network_comes_with_its_input_size():
+    pytest.importorskip("timm")
+    network = load_network("timm/resnet10t:none")
+    assert network.preprocessing.input_size == 176
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("ce_mmcr_l0.6", "nearest: ce_mmcr_l0.5"),
+        ("torchvison/resnet50", "nearest: torchvision/resnet50"),
+        ("torchvision/resnet51", "nearest: resnet50"),
+        ("torchvision/resnet50:V3", "choose from IMAGENET1K_V1, IMAGENET1K_V2"),
+        ("paper", "is a group of networks"),
+        ("absent.pt:resnet50", "there is no file absent.pt"),
+        ("absent.py:build", "there is no file absent.py"),
+        ("mine.py", "name the callable"),
+    ],
+)
+def test_unknown_name_is_explained(name, message):
+    with pytest.raises(ConfigError) as refusal:
+        load_network(name)
+    assert message in str(refusal.value)
+
+
+def test_published_network_that_is_not_here_says_where_to_put_it():
+    with pytest.raises(AccessError) as refusal:
+        load_network("CE-MMCR_lmda_01")
+    assert "MMCR/lmda_0.1/ep100-ba62500-rank0" in str(refusal.value)
+    place = cache_folder("checkpoints") / "ce_mmcr_l0.1.pt"
+    assert str(place) in str(refusal.value)
+
+
+def test_published_network_is_read_from_its_file():
+    state = models.resnet50().state_dict()
+    model = {f"module.f.{k}": v for k, v in state.items() if k[:3] != "fc."}
+    model |= {f"module.lin_cls.{k[3:]}": v for k, v in state.items() if k[:3] == "fc."}
+    path = cache_folder("checkpoints") / "ce_mmcr_l0.1.pt"
+    path.parent.mkdir(parents=True)
+    torch.save({"state": {"model": model}}, path)
+    network = load_network("CE-MMCR_lmda_01")
+    assert network.name == "ce_mmcr_l0.1"
+    assert network.layer_for("IT") == network.layer_for("V1") == "layer4"
+    assert torch.equal(network.module.fc.bias, state["fc.bias"])
+
+
+def test_safetensors_describe_their_network(tmp_path):
+    path = tmp_path / "net.safetensors"
+    state = models.resnet18().state_dict()
+    described = {"input_size": 64, "layers": {"IT": "layer4"}}
+    save_safetensors(path, state, {"architecture": "resnet18", **described})
+    network = load_network(str(path))
+    assert network.preprocessing.input_size == 64
+    assert network.layer_for("IT") == "layer4"
+    save_safetensors(path, state, {})
+    with pytest.raises(ConfigError, match=r"net\.safetensors:resnet50"):
+        load_network(str(path))
+    assert load_network(f"{path}:resnet18").preprocessing.input_size == 224
+
+
+def test_registered_source_is_asked_for_what_follows_its_prefix(monkeypatch):
+    monkeypatch.setattr(sources, "SOURCES", dict(sources.SOURCES))
+    register_source("mine", lambda name, seed: Network(f"{name} {seed}", nn.ReLU()))
+    assert load_network("mine/a/b", seed=4).name == "a/b 4"
+
+
+def test_region_without_layer_suggests_blocks():
+    network = load_network("torchvision/resnet18:none")
+    with pytest.raises(ConfigError, match=r"--layer, such as layer4\.1, layer4\.0"):
+        network.layer_for("IT")
+
+
+VIT = "encoder.layers.encoder_layer_"
+
+
+@pytest.mark.parametrize(
+    ("name", "first", "last", "n"),
+    [
+        ("resnet50", "layer1.0", "layer4.2", 16),
+        ("vit_b_32", f"{VIT}0", f"{VIT}11", 12),
+        ("alexnet", "features.0", "classifier.6", 19),
+        ("mobilenet_v2", "features.0", "features.18", 19),
+    ],
+)
+def test_blocks_are_those_an_anatomist_would_name(name, first, last, n):
+    with torch.device("meta"):
+        blocks = Network(name, models.get_model(name)).block_names()
+    assert (blocks[0], blocks[-1], len(blocks)) == (first, last, n)
+
+
+def test_digest_sees_weights_buffers_attributes_and_names():
+    original = module_digest(small_network())
+    assert module_digest(small_network()) == original
+    changes = [
+        lambda m: m[0].weight.data[0, 0, 0, 0].add_(1e-6),
+        lambda m: m[1].running_mean.add_(1),
+        lambda m: setattr(m[0], "stride", (2, 2)),
+        lambda m: setattr(m[2], "table", np.arange(3)),
+        lambda m: m.append(nn.ReLU()),
+        lambda m: m.half(),
+    ]
+    digests = set()
+    for change in changes:
+        module = small_network()
+        change(module)
+        digests.add(module_digest(module))
+    assert len(digests | {original}) == len(changes) + 1
+
+
+def test_digest_ignores_addresses_of_functions():
+    class Layer(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.function = lambda x: x
+
+        def extra_repr(self):
+            return f"{self.function}"
+
+    assert module_digest(Layer()) == module_digest(Layer())
+
+
+def test_preprocessing_equals_that_of_torchvision(rng):
+    image = Image.fromarray(rng.integers(0, 256, (37, 50, 3), dtype=np.uint8))
+    ours = Preprocessing(input_size=24)
+    steps = [
+        transforms.Resize((24, 24)),
+        transforms.ToTensor(),
+        transforms.Normalize(ours.mean, ours.std),
+    ]
+    expected = transforms.Compose(steps)(image)
+    found = ours.normalise(torch.tensor(ours.resize(image)[None]))[0]
+    assert torch.equal(found, expected)
+
+
+@pytest.mark.brainscore
+def test_preprocessing_equals_that_of_brainscore(rng, tmp_path):
+    from brainscore_vision.model_helpers.activations.pytorch import (
+        load_preprocess_images,
+    )
+
+    paths = [tmp_path / f"{i}.png" for i in range(3)]
+    for path, shape in zip(paths, [(90, 60), (224, 224), (300, 301)], strict=True):
+        pixels = rng.integers(0, 256, (*shape, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(path)
+    expected = load_preprocess_images(paths, image_size=224)
+    ours = Preprocessing()
+    pixels = np.stack([ours.resize(Image.open(path)) for path in paths])
+    found = ours.normalise(torch.from_numpy(pixels)).numpy()
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_pixels_are_the_image_itself(rng):
+    array = rng.integers(0, 256, (4, 32, 32, 3), dtype=np.uint8)
+    images = ImageSet.from_array("noise", array)
+    features = extract(load_network("pixels"), images, ["pixels"], cache=None)
+    expected = (array / np.float32(255)).transpose(0, 3, 1, 2).reshape(4, -1)
+    np.testing.assert_array_equal(features["pixels"].values, expected)
+
+
+def test_gabor_filters_are_blind_to_luminance_and_in_quadrature():
+    filters = gabor_filters(27, (6.0,), 4)[:, 0].double()
+    even, odd = filters.flatten(1).chunk(2)
+    assert filters.sum((1, 2)).abs().max() < 1e-5
+    assert (even * odd).sum(1).abs().max() < 1e-5
+    torch.testing.assert_close(filters.flatten(1).norm(dim=1), torch.ones(8).double())
+
+
+@pytest.mark.parametrize("orientation", range(8))
+def test_gabor_energy_prefers_the_grating_it_is_tuned_to(orientation):
+    network = load_network("gabor")
+    y, x = np.mgrid[:112, :112]
+    angle = np.pi * orientation / 8
+    wave = np.cos(2 * np.pi * (x * np.cos(angle) + y * np.sin(angle)) / 6)
+    grating = np.repeat(np.uint8(127 + 100 * wave)[None, ..., None], 3, axis=3)
+    images = ImageSet.from_array("grating", grating)
+    features = extract(network, images, ["complex"], cache=None, pool="average")
+    energies = features["complex"].values.reshape(4, 8)
+    assert np.unravel_index(energies.argmax(), (4, 8)) == (1, orientation)
