@@ -4,16 +4,22 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from ce_align.data.imagesets import ImageSet
 from ce_align.data.recordings import Recording, load_recording
 from ce_align.errors import CeAlignError, ConfigError
+from ce_align.models.catalogue import find_published
 from ce_align.progress import Progress, silent
 from ce_align.results import ResultStore
+from ce_align.stages.analyze import Hardware as AnalysisHardware
+from ce_align.stages.analyze import Job, analyze
+from ce_align.stages.measures import AnalysisConfig, MeasureRow, Metric
 from ce_align.stages.score import Hardware, ScoreConfig, ScoreRow, score
+from ce_align.stages.views import Responses, Subject
 
 if TYPE_CHECKING:
     from ce_align.models.networks import Network
 
-__all__ = ["ScoreReport", "score_all"]
+__all__ = ["AnalysisReport", "ScoreReport", "analyze_all", "score_all"]
 
 Loaded = TypeVar("Loaded")
 
@@ -90,6 +96,92 @@ def score_all(
     return report
 
 
+@dataclass
+class AnalysisReport:
+    """Rows of analyses, and what could not be measured; as `ScoreReport`."""
+
+    rows: list[MeasureRow] = field(default_factory=list)
+    n_stored: int = 0
+    failures: list[tuple[str, CeAlignError]] = field(default_factory=list)
+
+
+def analyze_all(
+    models: Sequence[str],
+    metrics: Sequence[Metric],
+    images: ImageSet,
+    store: ResultStore,
+    responses: Responses,
+    *,
+    layer: str | None = None,
+    baseline: str | None = None,
+    settings: dict[str, Any],
+    hardware: AnalysisHardware,
+    force: bool = False,
+    progress: Progress = silent,
+) -> AnalysisReport:
+    """Measure every network that is at hand, all on identical views.
+
+    Parameters
+    ----------
+    models : names of networks
+    metrics : kinds of measures
+    images : to augment
+    store, responses : where rows and the networks' answers go
+    layer : layer to average over places; None for each network's last
+    baseline : network that differences are taken from; None for the network of the
+        same objective at equivariance weight 0
+    settings : the remaining fields of `AnalysisConfig`
+    hardware : device, batch size and rendering threads
+    force : compute stored rows again
+    progress : told of images and measures done
+    """
+    report = AnalysisReport()
+    baselines = {model: baseline or invariant_sibling(model) for model in models}
+    wanted = [*models, *(name for name in baselines.values() if name)]
+    networks = _load_each(
+        list(dict.fromkeys(wanted)), _network_loader(settings), report
+    )
+    subjects = _load_each(
+        list(networks), lambda name: Subject.of(networks[name], layer), report
+    )
+    jobs = [
+        Job(
+            AnalysisConfig(
+                metric=metric,
+                model=model,
+                layer=subjects[model].layer,
+                baseline=reference if reference in subjects else None,
+                **settings,
+            ),
+            subjects[model],
+            subjects.get(reference or ""),
+        )
+        for metric in metrics
+        for model, reference in baselines.items()
+        if model in subjects
+    ]
+    if jobs:
+        found = analyze(
+            jobs,
+            images,
+            store,
+            responses,
+            hardware=hardware,
+            force=force,
+            progress=progress,
+        )
+        report.rows, report.n_stored = found.rows, found.n_stored
+    return report
+
+
+def invariant_sibling(model: str) -> str | None:
+    """Published network of the same objective at weight 0, if it is another one."""
+    entry = find_published(model)
+    if entry is None or entry.equivariance_weight == 0:
+        return None
+    return f"ce_{entry.objective}_l0"
+
+
 def _network_loader(settings: dict[str, Any]) -> "Callable[[str], Network]":
     from ce_align.models.sources import load_network
 
@@ -97,7 +189,9 @@ def _network_loader(settings: dict[str, Any]) -> "Callable[[str], Network]":
 
 
 def _load_each(
-    names: Sequence[str], load: Callable[[str], Loaded], report: ScoreReport
+    names: Sequence[str],
+    load: Callable[[str], Loaded],
+    report: ScoreReport | AnalysisReport,
 ) -> dict[str, Loaded]:
     """Load what can be loaded; report the rest."""
     loaded: dict[str, Loaded] = {}

@@ -10,7 +10,21 @@ import torch
 from ce_align.checks import named_some, nearest_names
 from ce_align.errors import AccessError, ConfigError, DataError
 
-__all__ = ["build_architecture", "torchvision_network", "torchvision_weights"]
+__all__ = [
+    "build_architecture",
+    "stage_layers",
+    "torchvision_network",
+    "torchvision_weights",
+]
+
+#: Stages of a residual network by depth. A convention, not a fitted commitment.
+STAGES = {"V1": "layer1", "V2": "layer2", "V4": "layer3", "IT": "layer4"}
+
+
+def stage_layers(module: torch.nn.Module) -> dict[str, str]:
+    """Layer of each region in a residual network of four stages; none in others."""
+    names = dict(module.named_children())
+    return dict(STAGES) if set(STAGES.values()) <= names.keys() else {}
 
 
 def _check_name(name: str) -> None:

@@ -24,8 +24,9 @@ __all__ = ["ALGORITHM_VERSION", "Features", "extract"]
 #: Part of every cache key: raise it when the same request would give other numbers.
 ALGORITHM_VERSION = 1
 
-#: Images a batch, unless it is said; a GPU's memory may make it smaller.
-BATCH_SIZES = {"cpu": 32, "cuda": 256, "mps": 32}
+#: Images a batch, unless it is said. On a CPU the activations of more leave its caches;
+#: a GPU's memory may make it smaller.
+BATCH_SIZES = {"cpu": 16, "cuda": 256, "mps": 32}
 
 Progress = Callable[[int, int], None]
 
@@ -98,10 +99,10 @@ def extract(
     Raises
     ------
     ConfigError
-        If a layer or the device does not exist.
+        If a layer or the device does not exist, or there are no images.
     DataError
-        If a layer does not return numbers that can be features, an image cannot be
-        read, or there are none.
+        If a layer does not return numbers that can be features, or an image cannot be
+        read.
     CeAlignError
         If the disk or the memory is too small.
     """

@@ -10,6 +10,7 @@ from ce_align.files import cache_folder
 from ce_align.models import baselines
 from ce_align.models.architectures import (
     build_architecture,
+    stage_layers,
     torchvision_network,
     torchvision_weights,
 )
@@ -50,7 +51,7 @@ def _load_torchvision(name: str, seed: int) -> Network:
         mean=tuple(expected.mean),
         std=tuple(expected.std),
     )
-    return Network(f"torchvision/{name}", module, preprocessing)
+    return Network(f"torchvision/{name}", module, preprocessing, stage_layers(module))
 
 
 def _load_timm(name: str, seed: int) -> Network:
@@ -80,7 +81,7 @@ def _load_timm(name: str, seed: int) -> Network:
     preprocessing = Preprocessing(
         input_size=data["input_size"][-1], mean=data["mean"], std=data["std"]
     )
-    return Network(f"timm/{name}", module, preprocessing)
+    return Network(f"timm/{name}", module, preprocessing, stage_layers(module))
 
 
 #: Loader of each prefix of names.
@@ -170,5 +171,6 @@ def _load_file(name: str, path: Path, architecture: str) -> Network:
             f"{path} does not say its architecture; name it: {path}:resnet50"
         )
     module = build_architecture(architecture, checkpoint.full_state, str(path))
-    description = {key: metadata[key] for key in DESCRIBED if key in metadata}
+    described = {key: metadata[key] for key in DESCRIBED if key in metadata}
+    description = {"layers": stage_layers(module), **described}
     return described_network(name, module, description)

@@ -11,9 +11,20 @@ from ce_align.models.catalogue import Published, is_cached
 if TYPE_CHECKING:
     import pandas as pd
 
+    from ce_align.stages.correlate import CorrelationRow
+    from ce_align.stages.measures import MeasureRow
+    from ce_align.stages.overlap import OverlapRow
     from ce_align.stages.score import ScoreRow
 
-__all__ = ["frame_table", "models_table", "recordings_table", "score_table"]
+__all__ = [
+    "correlation_table",
+    "frame_table",
+    "measure_table",
+    "models_table",
+    "overlap_table",
+    "recordings_table",
+    "score_table",
+]
 
 NO_CEILING = "– no repetitions"
 
@@ -99,3 +110,63 @@ def _cell(value: object) -> str:
     if isinstance(value, float):
         return "–" if value != value else f"{value:.4g}"
     return "–" if value is None else str(value)
+
+
+def _with_interval(value: float | None, low: float | None, high: float | None) -> str:
+    if value is None or low is None or high is None:
+        return _number(value)
+    return f"{value:.4f} [{low:.4f}, {high:.4f}]"
+
+
+def measure_table(rows: "Sequence[MeasureRow]") -> Table:
+    """Measures with their 95 % intervals, a column for each network."""
+    models = list(dict.fromkeys(row.model for row in rows))
+    cells = {
+        (row.metric, row.model): _with_interval(row.value, row.low, row.high)
+        for row in rows
+    }
+    table = Table(title="Measure [95 % interval]", title_justify="left")
+    table.add_column("measure", no_wrap=True)
+    table.add_column("n", justify="right")
+    for model in models:
+        table.add_column(model, overflow="fold")
+    for metric in dict.fromkeys(row.metric for row in rows):
+        n = {row.n_points for row in rows if row.metric == metric}
+        shown = [cells.get((metric, model), "–") for model in models]
+        table.add_row(metric, "/".join(map(str, sorted(n))), *shown)
+    return table
+
+
+def correlation_table(rows: "Sequence[CorrelationRow]") -> Table:
+    """Correlations of measures with predictivity, with what chance explains."""
+    table = Table(title="Pearson r across networks", title_justify="left")
+    for name in ("measure", "recording"):
+        table.add_column(name)
+    for name in ("networks", "r [95 %]", "|r|", "r²", "Spearman", "within", "p", "q"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for row in rows:
+        table.add_row(
+            row.measure,
+            row.recording,
+            str(row.n_networks),
+            _with_interval(row.value, row.low, row.high),
+            *map(_number, (row.abs_r, row.r_squared, row.spearman, row.within)),
+            *map(_number, (row.p, row.q)),
+        )
+    return table
+
+
+def overlap_table(rows: "Sequence[OverlapRow]") -> Table:
+    """Parts of the explained variance, mean over neuroids."""
+    first = rows[0]
+    table = Table(
+        title=f"a: {first.model} {first.layer}, b: {first.other} {first.other_layer}; "
+        f"{first.recording}, {first.n_neuroids} neuroids",
+        title_justify="left",
+    )
+    table.add_column("part")
+    table.add_column("R² [95 %]", justify="right")
+    for row in rows:
+        part = row.metric.removeprefix("overlap_")
+        table.add_row(part, _with_interval(row.value, row.low, row.high))
+    return table

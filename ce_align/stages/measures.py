@@ -1,0 +1,182 @@
+"""Rows of representational measures, and what all of them share."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field, NonNegativeInt, PositiveInt
+
+from ce_align.config import StageConfig
+from ce_align.metrics.resampling import (
+    Interval,
+    bootstrap_interval,
+    mean_interval,
+    pair_bootstrap_interval,
+    pair_interval,
+)
+from ce_align.results import Row
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+__all__ = ["AnalysisConfig", "MeasureRow", "Measured", "Measurement", "Metric"]
+
+Metric = Literal["bures", "decoding", "factorization", "dimensionality", "steerability"]
+
+#: Resamples of every bootstrap.
+N_RESAMPLES = 2000
+
+
+class AnalysisConfig(StageConfig):
+    """Settings of one kind of measure of one network.
+
+    `interval` says what a 95 % interval treats as independent: ``bootstrap`` resamples
+    images (or classes), ``dyadic`` computes the variance of pairs that share images,
+    ``comparisons`` is the paper's, which takes every comparison for independent.
+    """
+
+    metric: Metric
+    model: str
+    layer: str
+    baseline: str | None = None
+    images: str
+    comparisons: PositiveInt = 800
+    views: int = Field(50, ge=4)
+    crops: int = Field(20, ge=4)
+    photometrics: int = Field(20, ge=4)
+    independent_photometrics: bool = False
+    classes: PositiveInt | None = None
+    runs: PositiveInt = 5
+    size: PositiveInt = 224
+    interval: Literal["bootstrap", "dyadic", "comparisons"] = "bootstrap"
+    seed: NonNegativeInt = 0
+
+
+class MeasureRow(Row):
+    """One measure of one network.
+
+    Attributes
+    ----------
+    low, high : 95 % interval of `value`; None where none is defined
+    n_points : points in each cloud that was compared; values of different n_points
+        must not be compared
+    n_comparisons, n_units : comparisons, and images, classes or runs behind them
+    baseline : network that a difference was taken from, or None
+    """
+
+    layer: str
+    low: float | None
+    high: float | None
+    n_points: int
+    n_comparisons: int
+    n_units: int
+    baseline: str | None
+    images: str
+    interval: str
+    seed: int
+    model_digest: str
+    images_digest: str
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """A number with its interval, before it becomes a row."""
+
+    metric: str
+    interval: Interval
+    n_points: int
+    n_comparisons: int
+    relative: bool = False
+
+
+@dataclass
+class Measured:
+    """Measurements of one configuration, and the arrays behind them."""
+
+    measurements: list[Measurement] = field(default_factory=list)
+    arrays: "dict[str, xr.DataArray]" = field(default_factory=dict)
+
+    def add(
+        self,
+        metric: str,
+        interval: Interval,
+        *,
+        n_points: int,
+        n_comparisons: int,
+        relative: bool = False,
+    ) -> None:
+        """Add one measurement; `relative` if it is a difference from the baseline."""
+        self.measurements.append(
+            Measurement(metric, interval, n_points, n_comparisons, relative)
+        )
+
+    def rows(
+        self, config: AnalysisConfig, config_id: str, digests: tuple[str, str]
+    ) -> list[MeasureRow]:
+        """Rows, with the digests of network and images."""
+        return [
+            MeasureRow(
+                model=config.model,
+                metric=found.metric,
+                value=_finite(found.interval.estimate),
+                config_id=config_id,
+                layer=config.layer,
+                low=_finite(found.interval.low),
+                high=_finite(found.interval.high),
+                n_points=found.n_points,
+                n_comparisons=found.n_comparisons,
+                n_units=found.interval.n_units,
+                baseline=config.baseline if found.relative else None,
+                images=config.images,
+                interval=config.interval,
+                seed=config.seed,
+                model_digest=digests[0],
+                images_digest=digests[1],
+            )
+            for found in self.measurements
+        ]
+
+
+def _finite(value: float) -> float | None:
+    return float(value) if np.isfinite(value) else None
+
+
+def interval_over_units(
+    values: NDArray[np.float64], config: AnalysisConfig
+) -> Interval:
+    """Mean of one value for each independent image or class, with its interval."""
+    if config.interval == "comparisons":
+        return mean_interval(values)
+    rng = np.random.default_rng([config.seed, len(values)])
+    return bootstrap_interval(
+        lambda drawn: values[drawn].mean(axis=1),
+        len(values),
+        rng,
+        n_resamples=N_RESAMPLES,
+    )
+
+
+def interval_over_pairs(
+    values: NDArray[np.float64], pairs: NDArray[Any], config: AnalysisConfig
+) -> Interval:
+    """Mean of one value for each pair of images or classes, with its interval."""
+    if config.interval == "comparisons":
+        return mean_interval(values)
+    if config.interval == "dyadic":
+        return pair_interval(values, pairs)
+    rng = np.random.default_rng([config.seed, len(values)])
+    return pair_bootstrap_interval(values, pairs, rng, n_resamples=N_RESAMPLES)
+
+
+def interval_over_runs(values: Sequence[float]) -> Interval:
+    """Mean over runs ± Student's quantile times its standard error; NaN for one run."""
+    from scipy import stats
+
+    found = np.asarray(values, dtype=np.float64)
+    mean, n = float(found.mean()), len(found)
+    half = float("nan")
+    if n > 1:
+        half = float(stats.t.ppf(0.975, n - 1) * found.std(ddof=1) / np.sqrt(n))
+    return Interval(mean, mean - half, mean + half, 0.95, n)

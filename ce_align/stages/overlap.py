@@ -1,0 +1,155 @@
+"""Which part of a recording two networks explain alone, and which both."""
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field, NonNegativeInt
+
+from ce_align.config import StageConfig
+from ce_align.data.recordings import Recording
+from ce_align.metrics.overlap import variance_overlap
+from ce_align.metrics.resampling import Interval, bootstrap_interval
+from ce_align.results import ResultStore, Row
+from ce_align.stages.score import VISUAL_DEGREES
+
+if TYPE_CHECKING:
+    from ce_align.models.networks import Network
+
+__all__ = ["OverlapConfig", "OverlapRow", "overlap"]
+
+STAGE = "overlap"
+ALGORITHM = "overlap 1"
+
+#: What is reported, in the order of the rows.
+PARTS = ("r2_a", "r2_b", "r2_joint", "unique_a", "unique_b", "shared")
+
+
+class OverlapConfig(StageConfig):
+    """Settings of a comparison of two networks."""
+
+    model_a: str
+    model_b: str
+    recording: str
+    layer_a: str
+    layer_b: str
+    folds: int = Field(5, ge=2)
+    seed: NonNegativeInt = 0
+
+
+class OverlapRow(Row):
+    """Mean over neuroids of one part of the explained variance.
+
+    `metric` names the part: ``r2_a``, ``r2_b`` and ``r2_joint`` of held-out stimuli;
+    ``unique_a`` and ``unique_b``, what the joint regression adds to the other network;
+    ``shared``, what either explains. `low` and `high`: 95 %, bootstrap over neuroids.
+    """
+
+    other: str
+    recording: str
+    region: str
+    layer: str
+    other_layer: str
+    low: float
+    high: float
+    n_stimuli: int
+    n_neuroids: int
+    seed: int
+    model_digest: str
+    other_digest: str
+    recording_digest: str
+
+
+def overlap(
+    networks: "tuple[Network, Network]",
+    recording: Recording,
+    config: OverlapConfig,
+    store: ResultStore,
+    *,
+    device: str = "auto",
+    force: bool = False,
+) -> tuple[list[OverlapRow], bool]:
+    """Partition the explained variance of a recording between two networks.
+
+    Parameters
+    ----------
+    networks : the two that `config` names, in that order
+    recording : the responses
+    config : layers, folds and seed
+    store : where rows, and the parts of every neuroid, go
+    device : of the networks
+    force : compute stored rows again
+
+    Returns
+    -------
+    rows, stored : `stored` if the rows were in the store already
+
+    Raises
+    ------
+    DataError
+        If the recording cannot be predicted from these features.
+    """
+    import xarray as xr
+
+    first, second = networks
+    digests = (first.digest, second.digest)
+    config_id = config.fingerprint(
+        weights_a=digests[0],
+        weights_b=digests[1],
+        recording=recording.digest,
+        algorithm=ALGORITHM,
+    )
+    known = None if force else store.get(STAGE, config_id, OverlapRow)
+    if known:
+        return known, True
+
+    from ce_align.models.features import extract
+
+    images = recording.images.on_screen(recording.degrees, VISUAL_DEGREES)
+    a, b = (
+        extract(network, images, [layer], device=device)[layer].values
+        for network, layer in zip(
+            networks, (config.layer_a, config.layer_b), strict=True
+        )
+    )
+    rng = np.random.default_rng(config.seed)
+    folds = rng.permutation(np.arange(len(images)) % config.folds)
+    found = variance_overlap(a, b, recording.averaged(), folds)
+    parts = {name: np.asarray(getattr(found, name)) for name in PARTS}
+    rows = []
+    for name, values in parts.items():
+        interval = _over_neuroids(values, rng)
+        rows.append(
+            OverlapRow(
+                model=config.model_a,
+                metric=f"overlap_{name}",
+                value=interval.estimate,
+                config_id=config_id,
+                other=config.model_b,
+                recording=config.recording,
+                region=recording.region,
+                layer=config.layer_a,
+                other_layer=config.layer_b,
+                low=interval.low,
+                high=interval.high,
+                n_stimuli=len(images),
+                n_neuroids=len(values),
+                seed=config.seed,
+                model_digest=digests[0],
+                other_digest=digests[1],
+                recording_digest=recording.digest,
+            )
+        )
+    names = np.array(recording.neuroid_ids, dtype=object)
+    arrays = xr.Dataset(
+        {name: ("neuroid", values) for name, values in parts.items()},
+        coords={"neuroid_id": ("neuroid", names)},
+    )
+    store.put(STAGE, config_id, config, rows, arrays)
+    return rows, False
+
+
+def _over_neuroids(values: NDArray[np.float64], rng: np.random.Generator) -> Interval:
+    return bootstrap_interval(
+        lambda drawn: values[drawn].mean(axis=1), len(values), rng
+    )

@@ -1,0 +1,213 @@
+"""What can be read out of features, and how transformations lie among them."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ce_align.augment import (
+    FAMILIES,
+    PARAMETER_NAMES,
+    AugmentationLedger,
+    outside_ranges,
+)
+from ce_align.metrics.decoding import Decoding, decode_parameters
+from ce_align.metrics.factorization import factorization, participation_ratio
+from ce_align.metrics.paired_views import image_splits
+from ce_align.metrics.resampling import Interval
+from ce_align.metrics.steerability import steerability
+from ce_align.stages.measures import (
+    AnalysisConfig,
+    Measured,
+    interval_over_runs,
+    interval_over_units,
+)
+
+__all__ = ["decode", "factorize", "measure_dimensionality", "steer"]
+
+FloatArray = NDArray[np.float32]
+
+#: Share of the images that is held out of a regression.
+TEST_FRACTION = 0.2
+
+
+def decode(
+    clean: FloatArray,
+    views: FloatArray,
+    ledger: AugmentationLedger,
+    config: AnalysisConfig,
+) -> Measured:
+    """R² of augmentation parameters from [f(clean), f(view)] on held-out images.
+
+    Parameters
+    ----------
+    clean : (n_images, n_features)
+    views : (n_images, n_views, n_features)
+    ledger : n_images × n_views rows, image by image
+    config : gives runs and seed
+
+    Returns
+    -------
+    Measured
+        For least squares and ridge: the mean over parameters, each parameter, and the
+        mean within weak and strong-only views after training on all.
+    """
+    import xarray as xr
+
+    n_images, n_views, _ = views.shape
+    runs = {
+        method: [
+            decode_parameters(
+                clean,
+                views.reshape(n_images * n_views, -1),
+                np.repeat(np.arange(n_images), n_views),
+                ledger.parameters(),
+                train_images=train,
+                test_images=test,
+                method=method,
+                subsets=_subsets(ledger),
+                names=PARAMETER_NAMES,
+            )
+            for train, test in _splits(n_images, config)
+        ]
+        for method in ("ols", "ridge")
+    }
+    measured = Measured()
+    for method, found in runs.items():
+        for name, values in _series(method, found).items():
+            measured.add(
+                name,
+                interval_over_runs(values),
+                n_points=found[0].n_train_views,
+                n_comparisons=found[0].n_test_views,
+            )
+        measured.arrays[f"decoding_{method}_r2"] = xr.DataArray(
+            np.stack([run.r2["all"] for run in found]),
+            dims=("run", "parameter"),
+            coords={"parameter": list(PARAMETER_NAMES)},
+        )
+    return measured
+
+
+def _series(method: str, runs: list[Decoding]) -> dict[str, list[float]]:
+    """Value of every run, by the name of its measure."""
+    series = {
+        f"decoding_{method}_{subset}": [run.mean_r2(subset) for run in runs]
+        for subset in runs[0].r2
+    }
+    series[f"decoding_{method}"] = series.pop(f"decoding_{method}_all")
+    for k, name in enumerate(PARAMETER_NAMES):
+        series[f"decoding_{method}_{name}"] = [run.r2["all"][k] for run in runs]
+    return series
+
+
+def _subsets(ledger: AugmentationLedger) -> dict[str, NDArray[np.bool_]]:
+    """Views within the weak range, and views outside it."""
+    weak = {view.view: view for view in FAMILIES["weak"].views}
+    outside = np.zeros(len(ledger), bool)
+    for view, ranges in weak.items():
+        rows = ledger.view == view
+        outside[rows] = outside_ranges(ledger, ranges)[rows]
+    return {"weak": ~outside, "strong_only": outside}
+
+
+def _splits(
+    n_images: int, config: AnalysisConfig
+) -> list[tuple[NDArray[np.intp], NDArray[np.intp]]]:
+    rng = np.random.default_rng([config.seed, 4])
+    return image_splits(n_images, config.runs, TEST_FRACTION, rng)
+
+
+def factorize(families: dict[str, FloatArray], config: AnalysisConfig) -> Measured:
+    """Factorization and invariance of each family of augmentations.
+
+    Parameters
+    ----------
+    families : responses (n_images, n_views, n_features) to views of each family
+    config : not used but for its shape
+    """
+    measured = Measured()
+    for family, responses in families.items():
+        found = factorization(responses)
+        for name in ("factorization", "invariance"):
+            measured.add(
+                f"{name}_{family}",
+                _point(getattr(found, name), len(responses)),
+                n_points=responses.shape[1],
+                n_comparisons=len(responses),
+            )
+    return measured
+
+
+def measure_dimensionality(
+    families: dict[str, FloatArray], config: AnalysisConfig
+) -> Measured:
+    """Participation ratio of the clouds of each family, and of the image means.
+
+    Parameters
+    ----------
+    families : responses (n_images, n_views, n_features) to views of each family
+    config : gives the kind of interval and the seed
+    """
+    import xarray as xr
+
+    measured = Measured()
+    for family, responses in families.items():
+        values = np.array([participation_ratio(cloud) for cloud in responses])
+        measured.add(
+            f"dimensionality_{family}",
+            interval_over_units(values, config),
+            n_points=responses.shape[1],
+            n_comparisons=len(values),
+        )
+        measured.arrays[f"dimensionality_{family}"] = xr.DataArray(values, dims="image")
+        content = participation_ratio(responses.mean(axis=1, dtype=np.float64))
+        measured.add(
+            f"dimensionality_content_{family}",
+            _point(content, len(responses)),
+            n_points=len(responses),
+            n_comparisons=1,
+        )
+    return measured
+
+
+def steer(
+    clean: FloatArray,
+    views: FloatArray,
+    ledger: AugmentationLedger,
+    config: AnalysisConfig,
+) -> Measured:
+    """How much of f(view) − f(clean) is predicted without seeing the image.
+
+    Parameters
+    ----------
+    clean : (n_images, n_features)
+    views : (n_images, n_views, n_features), view k of every image transformed alike
+    ledger : n_images × n_views rows, image by image
+    config : gives runs and seed
+    """
+    n_images, n_views, _ = views.shape
+    found = [
+        steerability(
+            clean,
+            views.reshape(n_images * n_views, -1),
+            np.repeat(np.arange(n_images), n_views),
+            ledger.parameters(),
+            np.tile(np.arange(n_views), n_images),
+            train_images=train,
+            test_images=test,
+        )
+        for train, test in _splits(n_images, config)
+    ]
+    measured = Measured()
+    for name in ("by_parameters", "by_transformation", "displacement_share"):
+        measured.add(
+            f"steerability_{name}",
+            interval_over_runs([getattr(run, name) for run in found]),
+            n_points=found[0].n_train_views,
+            n_comparisons=found[0].n_test_views,
+        )
+    return measured
+
+
+def _point(value: float, n_units: int) -> Interval:
+    """A number without an interval."""
+    return Interval(value, float("nan"), float("nan"), 0.95, n_units)
