@@ -65,7 +65,7 @@ def kernel_pls(
     Parameters
     ----------
     gram : (n_stimuli, n_stimuli)
-        Gram matrix of the features, centred over all stimuli.
+        Gram matrix of the features, centred over these stimuli or more.
     responses : (n_stimuli, n_neuroids)
         Finite.
     splits : sequence of (train, test)
@@ -294,11 +294,6 @@ def _extract_in_lockstep(
         images = np.stack(
             [fit.add_image(image) for fit, image in zip(fits, images, strict=True)]
         )
-        along_scores, along_images = (
-            scores @ problem.responses,
-            images @ problem.responses,
-        )
-        for fit, along_score, along_image in zip(
-            fits, along_scores, along_images, strict=True
-        ):
-            fit.deflate(along_score, along_image)
+        along = np.stack([scores @ problem.responses, images @ problem.responses])
+        for k, fit in enumerate(fits):
+            fit.deflate(*along[:, k])

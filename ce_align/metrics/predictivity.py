@@ -53,8 +53,8 @@ def cross_validated_r(
         For PLS; Brain-Score's is 25.
     alpha : float, optional
         For ridge: the strength, 1 being Brain-Score's `ridge`. Without it each split
-        takes the strength of least leave-one-out error among 25, 1e-7 to 10 times the
-        total variation of the features.
+        takes the strength of least leave-one-out error among 22, from 1e-6 to 10 times
+        the total variation of the features.
     gram_dtype : {"float64", "float32"}
         Precision of the products of features.
     progress : callable, optional
