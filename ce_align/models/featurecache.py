@@ -153,7 +153,7 @@ class FeatureCache:
         """Digest of the image of each row; none where a file is missing or damaged."""
         try:
             listing: Any = json.loads(path.with_suffix(".json").read_text())
-            return list(listing["images"])
+            return [str(digest) for digest in listing["images"]]
         except (OSError, ValueError, KeyError, TypeError):
             return []
 

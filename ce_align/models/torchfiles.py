@@ -37,6 +37,12 @@ DTYPES = {
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 LEGACY_PROTOCOL = 1001
 
+#: What the zip directory of a damaged file makes zipfile raise.
+DAMAGE = (
+    *(zipfile.BadZipFile, RuntimeError, EOFError, ValueError, OverflowError),
+    *(struct.error, KeyError, IndexError, TypeError),
+)
+
 #: Containers deeper than this are no checkpoint.
 MAX_DEPTH = 64
 
@@ -76,10 +82,13 @@ def read_torch_file(
         if zipfile.is_zipfile(path):
             return _read_zip(path, select)
         return _read_legacy(path, select)
-    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError) as error:
-        raise DataError(f"{path} is damaged: {error}") from error
+    except DataError:
+        raise
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror or error}") from error
+    except DAMAGE as error:
+        detail = str(error).partition("\n")[0]
+        raise DataError(f"{path} is damaged: {detail}") from error
 
 
 def _read_zip(path: Path, select: Callable[[Any], Any]) -> Any:

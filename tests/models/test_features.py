@@ -203,6 +203,7 @@ def _extract_into(folder, array):
     extract(small_network(), ImageSet.from_array("noise", array), ["3"], cache=folder)
 
 
+@pytest.mark.slow
 def test_two_processes_may_extract_the_same_at_the_same_time(images, tmp_path):
     array = np.stack([np.asarray(images.load(i)) for i in range(len(images))])
     context = multiprocessing.get_context("spawn")

@@ -314,6 +314,28 @@ def test_legacy_networks_equal_what_torch_reads(depth, real_data):
     assert all(torch.equal(found[name], expected[name]) for name in expected)
 
 
+@pytest.mark.parametrize("legacy", [False, True])
+def test_damaged_file_is_read_or_refused_but_never_fails_otherwise(
+    legacy, rng, tmp_path
+):
+    path = tmp_path / "damaged.pt"
+    content = {"a": torch.ones(5, 6), "b": [torch.arange(4)]}
+    torch.save(content, path, _use_new_zipfile_serialization=not legacy)
+    whole = np.frombuffer(path.read_bytes(), np.uint8)
+    refused = 0
+    for _ in range(600):
+        damaged = whole.copy()
+        places = rng.integers(0, len(whole), rng.integers(1, 6))
+        damaged[places] = rng.integers(0, 256, len(places))
+        path.write_bytes(damaged.tobytes())
+        try:
+            read_torch_file(path)
+        except DataError as error:
+            refused += 1
+            assert "\n" not in str(error)
+    assert refused > 60
+
+
 @given(
     edits=st.lists(
         st.tuples(st.floats(0, 1, exclude_max=True), st.integers(0, 255)), max_size=6
