@@ -215,8 +215,9 @@ def test_registered_source_is_asked_for_what_follows_its_prefix(monkeypatch):
 
 
 def test_region_without_layer_suggests_blocks():
-    network = load_network("torchvision/resnet18:none")
-    with pytest.raises(ConfigError, match=r"--layer, such as layer4\.1, layer4\.0"):
+    network = load_network("torchvision/mobilenet_v2:none")
+    suggestion = r"--layer, such as features\.18, features\.17"
+    with pytest.raises(ConfigError, match=suggestion):
         network.layer_for("IT")
 
 
