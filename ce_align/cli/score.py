@@ -7,7 +7,13 @@ from typing import Annotated, Any
 import typer
 
 from ce_align.cli.options import Json, Models, Recordings, Results
-from ce_align.cli.screen import fault, message, print_json, print_table, progress_bars
+from ce_align.cli.screen import (
+    message,
+    print_json,
+    print_table,
+    progress_bars,
+    report_failures,
+)
 from ce_align.results import ResultStore
 
 __all__ = ["add_to"]
@@ -139,10 +145,7 @@ def score(
             f"{report.n_stored} of {len(report.rows)} rows were in {results} already "
             "(--force computes them again)"
         )
-    for what, error in report.failures:
-        fault(f"{what}: {error}", error)
-    if report.failures:
-        raise typer.Exit(max(error.exit_status for _, error in report.failures))
+    report_failures(report.failures)
 
 
 def add_to(app: typer.Typer) -> None:

@@ -7,6 +7,7 @@ import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
+import typer
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -23,10 +24,18 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
+from ce_align.errors import CeAlignError
 from ce_align.progress import Progress
 from ce_align.results import Row
 
-__all__ = ["fault", "message", "print_json", "print_table", "progress_bars"]
+__all__ = [
+    "fault",
+    "message",
+    "print_json",
+    "print_table",
+    "progress_bars",
+    "report_failures",
+]
 
 _messages = Console(stderr=True, highlight=False, soft_wrap=True)
 
@@ -43,6 +52,15 @@ def fault(text: str, error: BaseException) -> None:
     message(f"error: {text}")
 
 
+def report_failures(found: Sequence[tuple[str, CeAlignError]]) -> None:
+    """Tell what could not be done, and end with the gravest status if anything."""
+    for what, error in found:
+        text = str(error)
+        fault(text if what in text else f"{what}: {text}", error)
+    if found:
+        raise typer.Exit(max(error.exit_status for _, error in found))
+
+
 def print_json(rows: Sequence[Row]) -> None:
     """Rows as a JSON array, the only thing on standard output."""
     print(json.dumps([row.model_dump(mode="json") for row in rows], indent=1))
@@ -52,8 +70,8 @@ def print_table(table: Table) -> None:
     """Print a table on standard output."""
     console = Console()
     if not console.is_terminal:
-        # A pipe has no width: let no column be folded.
-        console = Console(width=max(200, console.width))
+        # A pipe has no width: let no column be cut.
+        console = Console(width=1000)
     console.print(table)
 
 

@@ -16,7 +16,6 @@ from ce_align.models.networks import Network, Preprocessing
 from ce_align.results import ResultStore
 from ce_align.stages.score import ScoreConfig, score
 
-
 #: Of the toy network: 6 filters at 2 × 2 places.
 N_FEATURES = 24
 
