@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from ce_align.cli.screen import message, print_table, progress_bars
+from ce_align.cli.screen import message, print_tables, progress_bars
 
 __all__ = ["add_to"]
 
@@ -28,7 +28,7 @@ def demo(
 ) -> None:
     """Score three networks that need no download on a simulated IT recording."""
     from ce_align.report.plots import save_predictivity
-    from ce_align.report.tables import score_table
+    from ce_align.report.tables import score_tables
     from ce_align.results import ResultStore
     from ce_align.stages.score import Hardware
     from ce_align.sweep import score_all
@@ -45,7 +45,7 @@ def demo(
         )
     for _, error in report.failures:
         raise error
-    print_table(score_table(report.rows))
+    print_tables(score_tables(report.rows))
     if report.n_stored:
         message(f"{report.n_stored} rows were in {out}/results already")
     figure = save_predictivity(report.rows, out / "predictivity")

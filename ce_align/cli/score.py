@@ -10,7 +10,7 @@ from ce_align.cli.options import Json, Models, Recordings, Results
 from ce_align.cli.screen import (
     message,
     print_json,
-    print_table,
+    print_tables,
     progress_bars,
     report_failures,
 )
@@ -107,7 +107,7 @@ def score(
     from ce_align.brainscore import register, register_networks
     from ce_align.data.recordings import expand_recordings
     from ce_align.models.catalogue import expand
-    from ce_align.report.tables import score_table
+    from ce_align.report.tables import score_tables
     from ce_align.stages.score import Hardware
     from ce_align.sweep import score_all
 
@@ -138,8 +138,8 @@ def score(
         )
     if json:
         print_json(report.rows)
-    elif report.rows:
-        print_table(score_table(report.rows))
+    else:
+        print_tables(score_tables(report.rows))
     if report.n_stored:
         message(
             f"{report.n_stored} of {len(report.rows)} rows were in {results} already "

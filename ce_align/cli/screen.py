@@ -4,7 +4,7 @@ import json
 import sys
 import time
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 import typer
@@ -66,13 +66,19 @@ def print_json(rows: Sequence[Row]) -> None:
     print(json.dumps([row.model_dump(mode="json") for row in rows], indent=1))
 
 
-def print_table(table: Table) -> None:
-    """Print a table on standard output."""
+def print_tables(tables: Iterable[Table]) -> None:
+    """Print tables on standard output."""
     console = Console()
     if not console.is_terminal:
         # A pipe has no width: let no column be cut.
         console = Console(width=1000)
-    console.print(table)
+    for table in tables:
+        console.print(table)
+
+
+def print_table(table: Table) -> None:
+    """Print one table on standard output."""
+    print_tables([table])
 
 
 class _Speed(ProgressColumn):

@@ -1,6 +1,6 @@
 """Rows and registries as tables for the terminal."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from rich.table import Table
@@ -23,38 +23,37 @@ __all__ = [
     "models_table",
     "overlap_table",
     "recordings_table",
-    "score_table",
+    "score_tables",
 ]
 
-NO_CEILING = "– no repetitions"
+
+def _number(value: float | None) -> str:
+    return "–" if value is None else f"{value:.4f}"
 
 
-def _number(value: float | None, absent: str = "–") -> str:
-    return absent if value is None else f"{value:.4f}"
-
-
-def score_table(rows: "Sequence[ScoreRow]") -> Table:
-    """Scores, with raw correlation, ceiling and what they were computed on."""
-    table = Table(title="Predictivity: score = raw² / ceiling", title_justify="left")
-    for name in ("model", "recording", "region", "layer", "regression"):
-        table.add_column(name, overflow="fold")
-    for name in ("score", "raw r", "± error", "ceiling", "stimuli", "neuroids"):
-        table.add_column(name, justify="right", no_wrap=True)
-    for row in rows:
-        table.add_row(
-            row.model,
-            row.recording,
-            row.region,
-            row.layer,
-            row.regression,
-            _number(row.value),
-            _number(row.raw),
-            _number(row.error),
-            _number(row.ceiling, NO_CEILING),
-            str(row.n_stimuli),
-            str(row.n_neuroids),
+def score_tables(rows: "Sequence[ScoreRow]") -> Iterator[Table]:
+    """A table of scores for each recording, headed by what its rows share."""
+    for recording in dict.fromkeys(row.recording for row in rows):
+        group = [row for row in rows if row.recording == recording]
+        first = group[0]
+        ceiling = (
+            "no repetitions, hence neither ceiling nor score"
+            if first.ceiling is None
+            else f"ceiling {first.ceiling:.4f}, score = raw² / ceiling"
         )
-    return table
+        title = (
+            f"{recording}: {first.region}, {first.n_stimuli} stimuli × "
+            f"{first.n_neuroids} neuroids, {first.regression}\n{ceiling}"
+        )
+        table = Table(title=title, title_justify="left")
+        for name in ("model", "layer"):
+            table.add_column(name, overflow="fold")
+        for name in ("score", "raw r", "± error"):
+            table.add_column(name, justify="right", no_wrap=True)
+        for row in group:
+            shown = map(_number, (row.value, row.raw, row.error))
+            table.add_row(row.model, row.layer, *shown)
+        yield table
 
 
 def models_table(entries: Sequence[Published]) -> Table:

@@ -188,7 +188,7 @@ def test_what_can_be_scored_is_scored_when_something_is_missing(ce_align, toy):
     status, out, err = ce_align("score", *toy, "--recording", "absent.nc", "--json")
     assert status == 2
     assert [row["recording"] for row in json.loads(out)] == ["toy.nc"]
-    assert "error: absent.nc" in err
+    assert "error: no recording at absent.nc" in err
 
 
 def test_private_recordings_are_named_with_what_to_do(ce_align, toy, monkeypatch):
