@@ -32,7 +32,7 @@ from ce_align.models.picklenames import (
 
 __all__ = ["interpret"]
 
-#: A checkpoint has thousands of instructions; a hundred million are no checkpoint.
+#: A checkpoint has many thousands of instructions; more than this are no checkpoint.
 MAX_INSTRUCTIONS = 20_000_000
 
 
