@@ -10,16 +10,16 @@ from ce_align.errors import CeAlignError, ConfigError
 from ce_align.models.catalogue import find_published
 from ce_align.progress import Progress, silent
 from ce_align.results import ResultStore
-from ce_align.stages.analyze import Hardware as AnalysisHardware
-from ce_align.stages.analyze import Job, analyze
-from ce_align.stages.measures import AnalysisConfig, MeasureRow, Metric
+from ce_align.stages.analyze import AnalysisReport, Job, analyze
+from ce_align.stages.measures import AnalysisConfig, Metric
+from ce_align.stages.responses import Hardware as AnalysisHardware
+from ce_align.stages.responses import Responses, Subject
 from ce_align.stages.score import Hardware, ScoreConfig, ScoreRow, score
-from ce_align.stages.views import Responses, Subject
 
 if TYPE_CHECKING:
     from ce_align.models.networks import Network
 
-__all__ = ["AnalysisReport", "ScoreReport", "analyze_all", "score_all"]
+__all__ = ["ScoreReport", "analyze_all", "score_all"]
 
 Loaded = TypeVar("Loaded")
 
@@ -96,15 +96,6 @@ def score_all(
     return report
 
 
-@dataclass
-class AnalysisReport:
-    """Rows of analyses, and what could not be measured; as `ScoreReport`."""
-
-    rows: list[MeasureRow] = field(default_factory=list)
-    n_stored: int = 0
-    failures: list[tuple[str, CeAlignError]] = field(default_factory=list)
-
-
 def analyze_all(
     models: Sequence[str],
     metrics: Sequence[Metric],
@@ -135,42 +126,44 @@ def analyze_all(
     force : compute stored rows again
     progress : told of images and measures done
     """
-    report = AnalysisReport()
-    baselines = {model: baseline or invariant_sibling(model) for model in models}
+    failed = AnalysisReport()
+    # Only distances are compared with a baseline.
+    paired = "bures" in metrics
+    baselines = {
+        m: (baseline or invariant_sibling(m)) if paired else None for m in models
+    }
     wanted = [*models, *(name for name in baselines.values() if name)]
     networks = _load_each(
-        list(dict.fromkeys(wanted)), _network_loader(settings), report
+        list(dict.fromkeys(wanted)), _network_loader(settings), failed
     )
     subjects = _load_each(
-        list(networks), lambda name: Subject.of(networks[name], layer), report
+        list(networks), lambda name: Subject.of(networks[name], layer), failed
     )
-    jobs = [
-        Job(
-            AnalysisConfig(
+    jobs = []
+    for metric in metrics:
+        for model in filter(subjects.__contains__, models):
+            reference = baselines[model] if metric == "bures" else None
+            config = AnalysisConfig(
                 metric=metric,
                 model=model,
                 layer=subjects[model].layer,
                 baseline=reference if reference in subjects else None,
                 **settings,
-            ),
-            subjects[model],
-            subjects.get(reference or ""),
-        )
-        for metric in metrics
-        for model, reference in baselines.items()
-        if model in subjects
-    ]
-    if jobs:
-        found = analyze(
-            jobs,
-            images,
-            store,
-            responses,
-            hardware=hardware,
-            force=force,
-            progress=progress,
-        )
-        report.rows, report.n_stored = found.rows, found.n_stored
+            )
+            other = subjects.get(reference or "")
+            jobs.append(Job(config, subjects[model], other))
+    if not jobs:
+        return failed
+    report = analyze(
+        jobs,
+        images,
+        store,
+        responses,
+        hardware=hardware,
+        force=force,
+        progress=progress,
+    )
+    report.failures[:0] = failed.failures
     return report
 
 

@@ -56,7 +56,6 @@ class IntervalKind(StrEnum):
     """What an interval treats as independent."""
 
     bootstrap = "bootstrap"
-    dyadic = "dyadic"
     comparisons = "comparisons"
 
 
@@ -84,7 +83,7 @@ def analyze(
         typer.Option(help="Layer, averaged over places. \\[default: the one for IT]"),
     ] = None,
     comparisons: Annotated[
-        int, typer.Option(min=5, help="Comparisons, and images to augment, at most.")
+        int, typer.Option(min=10, help="Comparisons, and images to augment, at most.")
     ] = 800,
     views: Annotated[int, typer.Option(min=4, help="Views of each image.")] = 50,
     crops: Annotated[int, typer.Option(min=4, help="Crops of each image.")] = 20,
@@ -98,7 +97,7 @@ def analyze(
         ),
     ] = False,
     classes: Annotated[
-        int | None, typer.Option(min=5, help="Classes to compare. \\[default: all]")
+        int | None, typer.Option(min=5, help="Classes to compare. \\[default: enough]")
     ] = None,
     runs: Annotated[int, typer.Option(min=1, help="Splits of decoding.")] = 5,
     size: Annotated[int, typer.Option(min=8, help="Pixels of a view.")] = 224,
@@ -121,8 +120,8 @@ def analyze(
     from ce_align.data.finding import default_images, find_images
     from ce_align.models.catalogue import expand
     from ce_align.report.tables import measure_table
-    from ce_align.stages.analyze import METRICS, Hardware
-    from ce_align.stages.views import Responses
+    from ce_align.stages.plan import METRICS
+    from ce_align.stages.responses import Hardware, Responses
     from ce_align.sweep import analyze_all
 
     register_networks()

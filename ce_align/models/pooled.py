@@ -47,7 +47,8 @@ class PooledReader:
         self._preprocessing = network.preprocessing
         self._batch_size = batch_size or BATCH_SIZES[self._device.partition(":")[0]]
         side = network.preprocessing.input_size
-        example = np.zeros((side, side, 3), np.uint8)
+        # Noise: a uniform image would leave most of a network silent.
+        example = np.random.default_rng(0).integers(0, 256, (side, side, 3), np.uint8)
         module = prepared(network, [layer], self._device, example)
         self._reader = ActivationReader(module, [layer], "average")
         self._run = BatchRunner(self._reader, self._preprocessing, self._device)

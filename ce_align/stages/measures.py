@@ -14,7 +14,6 @@ from ce_align.metrics.resampling import (
     bootstrap_interval,
     mean_interval,
     pair_bootstrap_interval,
-    pair_interval,
 )
 from ce_align.results import Row
 
@@ -33,8 +32,8 @@ class AnalysisConfig(StageConfig):
     """Settings of one kind of measure of one network.
 
     `interval` says what a 95 % interval treats as independent: ``bootstrap`` resamples
-    images (or classes), ``dyadic`` computes the variance of pairs that share images,
-    ``comparisons`` is the paper's, which takes every comparison for independent.
+    images (or classes); ``comparisons`` is the paper's, which takes every comparison
+    for independent.
     """
 
     metric: Metric
@@ -42,7 +41,7 @@ class AnalysisConfig(StageConfig):
     layer: str
     baseline: str | None = None
     images: str
-    comparisons: PositiveInt = 800
+    comparisons: int = Field(800, ge=10)
     views: int = Field(50, ge=4)
     crops: int = Field(20, ge=4)
     photometrics: int = Field(20, ge=4)
@@ -50,7 +49,7 @@ class AnalysisConfig(StageConfig):
     classes: PositiveInt | None = None
     runs: PositiveInt = 5
     size: PositiveInt = 224
-    interval: Literal["bootstrap", "dyadic", "comparisons"] = "bootstrap"
+    interval: Literal["bootstrap", "comparisons"] = "bootstrap"
     seed: NonNegativeInt = 0
 
 
@@ -59,11 +58,16 @@ class MeasureRow(Row):
 
     Attributes
     ----------
+    value : None where it is not defined, such as R² of a parameter that never varied
     low, high : 95 % interval of `value`; None where none is defined
-    n_points : points in each cloud that was compared; values of different n_points
-        must not be compared
+    n_points : points in each cloud that was compared, or training views of a
+        regression; values of different n_points must not be compared
     n_comparisons, n_units : comparisons, and images, classes or runs behind them
     baseline : network that a difference was taken from, or None
+    interval : what it was computed over: ``bootstrap`` over units, ``comparisons``,
+        or ``runs``
+    views_digest : of the views that were looked at; only values of the same views are
+        compared across networks
     """
 
     layer: str
@@ -74,18 +78,29 @@ class MeasureRow(Row):
     n_units: int
     baseline: str | None
     images: str
-    interval: str
+    interval: str | None
     seed: int
     model_digest: str
     images_digest: str
+    views_digest: str
 
 
 @dataclass(frozen=True)
 class Measurement:
-    """A number with its interval, before it becomes a row."""
+    """A number with its interval, before it becomes a row.
+
+    Attributes
+    ----------
+    metric : its name
+    interval : bounds are NaN if there are none
+    over : what the interval was computed over, None if there is none
+    n_points, n_comparisons : as in `MeasureRow`
+    relative : whether it is a difference from the baseline
+    """
 
     metric: str
     interval: Interval
+    over: str | None
     n_points: int
     n_comparisons: int
     relative: bool = False
@@ -102,26 +117,24 @@ class Measured:
         self,
         metric: str,
         interval: Interval,
+        over: str | None,
         *,
         n_points: int,
         n_comparisons: int,
         relative: bool = False,
     ) -> None:
-        """Add one measurement; `relative` if it is a difference from the baseline."""
+        """Add one measurement, see `Measurement`."""
         self.measurements.append(
-            Measurement(metric, interval, n_points, n_comparisons, relative)
+            Measurement(metric, interval, over, n_points, n_comparisons, relative)
         )
 
-    def rows(
-        self, config: AnalysisConfig, config_id: str, digests: tuple[str, str]
-    ) -> list[MeasureRow]:
-        """Rows, with the digests of network and images."""
+    def rows(self, config: AnalysisConfig, **identity: str) -> list[MeasureRow]:
+        """Rows; `identity` are the configuration's id and the digests."""
         return [
             MeasureRow(
                 model=config.model,
                 metric=found.metric,
                 value=_finite(found.interval.estimate),
-                config_id=config_id,
                 layer=config.layer,
                 low=_finite(found.interval.low),
                 high=_finite(found.interval.high),
@@ -130,10 +143,9 @@ class Measured:
                 n_units=found.interval.n_units,
                 baseline=config.baseline if found.relative else None,
                 images=config.images,
-                interval=config.interval,
+                interval=found.over,
                 seed=config.seed,
-                model_digest=digests[0],
-                images_digest=digests[1],
+                **identity,
             )
             for found in self.measurements
         ]
@@ -164,8 +176,6 @@ def interval_over_pairs(
     """Mean of one value for each pair of images or classes, with its interval."""
     if config.interval == "comparisons":
         return mean_interval(values)
-    if config.interval == "dyadic":
-        return pair_interval(values, pairs)
     rng = np.random.default_rng([config.seed, len(values)])
     return pair_bootstrap_interval(values, pairs, rng, n_resamples=N_RESAMPLES)
 

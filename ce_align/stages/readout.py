@@ -1,5 +1,8 @@
 """What can be read out of features, and how transformations lie among them."""
 
+from collections.abc import Iterable
+from typing import Literal
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -25,8 +28,16 @@ __all__ = ["decode", "factorize", "measure_dimensionality", "steer"]
 
 FloatArray = NDArray[np.float32]
 
+Families = Iterable[tuple[str, FloatArray]]
+
 #: Share of the images that is held out of a regression.
 TEST_FRACTION = 0.2
+
+Method = Literal["ols", "ridge"]
+METHODS: tuple[Method, ...] = ("ols", "ridge")
+
+#: Held-out views within the weak range, and those beyond it.
+SUBSETS = ("weak", "strong_only")
 
 
 def decode(
@@ -48,34 +59,38 @@ def decode(
     -------
     Measured
         For least squares and ridge: the mean over parameters, each parameter, and the
-        mean within weak and strong-only views after training on all.
+        mean within weak and within strong-only views, after training on all. A mean
+        over too few held-out views for any R² is NaN.
     """
     import xarray as xr
 
     n_images, n_views, _ = views.shape
-    runs = {
-        method: [
-            decode_parameters(
+    image = np.repeat(np.arange(n_images), n_views)
+    subsets = _subsets(ledger)
+    runs: dict[Method, list[Decoding]] = {way: [] for way in METHODS}
+    for train, test in _splits(n_images, config):
+        held_out = np.isin(image, test)
+        some = {name: mask for name, mask in subsets.items() if mask[held_out].any()}
+        for way in METHODS:
+            decoding = decode_parameters(
                 clean,
                 views.reshape(n_images * n_views, -1),
-                np.repeat(np.arange(n_images), n_views),
+                image,
                 ledger.parameters(),
                 train_images=train,
                 test_images=test,
-                method=method,
-                subsets=_subsets(ledger),
+                method=way,
+                subsets=some,
                 names=PARAMETER_NAMES,
             )
-            for train, test in _splits(n_images, config)
-        ]
-        for method in ("ols", "ridge")
-    }
+            runs[way].append(decoding)
     measured = Measured()
     for method, found in runs.items():
         for name, values in _series(method, found).items():
             measured.add(
                 name,
                 interval_over_runs(values),
+                "runs",
                 n_points=found[0].n_train_views,
                 n_comparisons=found[0].n_test_views,
             )
@@ -89,11 +104,11 @@ def decode(
 
 def _series(method: str, runs: list[Decoding]) -> dict[str, list[float]]:
     """Value of every run, by the name of its measure."""
-    series = {
-        f"decoding_{method}_{subset}": [run.mean_r2(subset) for run in runs]
-        for subset in runs[0].r2
-    }
-    series[f"decoding_{method}"] = series.pop(f"decoding_{method}_all")
+    series = {f"decoding_{method}": [run.mean_r2() for run in runs]}
+    for name in SUBSETS:
+        series[f"decoding_{method}_{name}"] = [
+            run.mean_r2(name) if name in run.r2 else float("nan") for run in runs
+        ]
     for k, name in enumerate(PARAMETER_NAMES):
         series[f"decoding_{method}_{name}"] = [run.r2["all"][k] for run in runs]
     return series
@@ -106,7 +121,7 @@ def _subsets(ledger: AugmentationLedger) -> dict[str, NDArray[np.bool_]]:
     for view, ranges in weak.items():
         rows = ledger.view == view
         outside[rows] = outside_ranges(ledger, ranges)[rows]
-    return {"weak": ~outside, "strong_only": outside}
+    return dict(zip(SUBSETS, (~outside, outside), strict=True))
 
 
 def _splits(
@@ -116,53 +131,55 @@ def _splits(
     return image_splits(n_images, config.runs, TEST_FRACTION, rng)
 
 
-def factorize(families: dict[str, FloatArray], config: AnalysisConfig) -> Measured:
+def factorize(families: Families, config: AnalysisConfig) -> Measured:
     """Factorization and invariance of each family of augmentations.
 
     Parameters
     ----------
-    families : responses (n_images, n_views, n_features) to views of each family
-    config : not used but for its shape
+    families : name, and responses (n_images, n_views, n_features) to its views
+    config : gives the kind of interval and the seed
     """
     measured = Measured()
-    for family, responses in families.items():
+    for family, responses in families:
         found = factorization(responses)
         for name in ("factorization", "invariance"):
             measured.add(
                 f"{name}_{family}",
                 _point(getattr(found, name), len(responses)),
+                None,
                 n_points=responses.shape[1],
                 n_comparisons=len(responses),
             )
     return measured
 
 
-def measure_dimensionality(
-    families: dict[str, FloatArray], config: AnalysisConfig
-) -> Measured:
+def measure_dimensionality(families: Families, config: AnalysisConfig) -> Measured:
     """Participation ratio of the clouds of each family, and of the image means.
 
     Parameters
     ----------
-    families : responses (n_images, n_views, n_features) to views of each family
+    families : name, and responses (n_images, n_views, n_features) to its views
     config : gives the kind of interval and the seed
     """
     import xarray as xr
 
     measured = Measured()
-    for family, responses in families.items():
+    for family, responses in families:
+        name = f"dimensionality_{family}"
         values = np.array([participation_ratio(cloud) for cloud in responses])
         measured.add(
-            f"dimensionality_{family}",
+            name,
             interval_over_units(values, config),
+            config.interval,
             n_points=responses.shape[1],
             n_comparisons=len(values),
         )
-        measured.arrays[f"dimensionality_{family}"] = xr.DataArray(values, dims="image")
+        measured.arrays[name] = xr.DataArray(values, dims="image")
         content = participation_ratio(responses.mean(axis=1, dtype=np.float64))
         measured.add(
             f"dimensionality_content_{family}",
             _point(content, len(responses)),
+            None,
             n_points=len(responses),
             n_comparisons=1,
         )
@@ -202,6 +219,7 @@ def steer(
         measured.add(
             f"steerability_{name}",
             interval_over_runs([getattr(run, name) for run in found]),
+            "runs",
             n_points=found[0].n_train_views,
             n_comparisons=found[0].n_test_views,
         )

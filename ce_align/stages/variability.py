@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from ce_align.errors import DataError
 from ce_align.metrics.bures import (
     squared_bures_distance,
     squared_bures_distances_to_reference,
@@ -24,7 +25,10 @@ from ce_align.stages.measures import (
     interval_over_units,
 )
 
-__all__ = ["COMPARISONS", "Answers", "Comparison", "compare", "measure_shapes"]
+__all__ = [
+    *("COMPARISONS", "Answers", "Comparison"),
+    *("choose_pairs", "compare", "measure_shapes", "units_in_pairs"),
+]
 
 FloatArray = NDArray[np.float32]
 
@@ -52,21 +56,30 @@ class Comparison:
     Attributes
     ----------
     distance : D_B of the whole clouds
-    between, floor : of half clouds: different sources, and one source with itself
-    pairs : (n, 2) images or classes compared; None if each unit stands alone
+    between, floor : D_B of half clouds that have no view in common: of different
+        sources, and of one source with itself
+    axis : what the values belong to: ``image``, or else pairs of images or classes
+    pairs : (n, 2) images or classes compared; None if each image stands alone
     """
 
     distance: BuresSample
-    between: NDArray[np.float64]
-    floor: NDArray[np.float64]
+    between: BuresSample
+    floor: BuresSample
+    axis: str = "image"
     pairs: NDArray[np.intp] | None = None
+
+    @property
+    def excess(self) -> BuresSample:
+        """What is above the floor; its expectation is 0 for one and the same source."""
+        return BuresSample(self.between - self.floor, self.floor.n_points)
 
 
 def augmentation_augmentation(answers: Answers, config: AnalysisConfig) -> Comparison:
     """Augmentations of one image against those of another."""
-    n_images = min(len(answers.strong), images_in_pairs(config.comparisons))
+    n_images = min(len(answers.strong), units_in_pairs(config.comparisons))
     pairs = choose_pairs(n_images, config.comparisons, config.seed)
-    return _of_pairs(answers.strong, pairs, config.seed, np.arange(config.views) % 2)
+    strata = np.arange(answers.strong.shape[1]) % 2
+    return _of_pairs(answers.strong, pairs, config.seed, "image_pair", strata)
 
 
 def augmentation_centroid(answers: Answers, config: AnalysisConfig) -> Comparison:
@@ -74,52 +87,59 @@ def augmentation_centroid(answers: Answers, config: AnalysisConfig) -> Compariso
     clouds = answers.strong
     centroids = clouds.mean(axis=1, dtype=np.float64)
     distance = squared_bures_distances_to_reference(clouds, centroids)
-    # Floor and excess need clouds of one size: equally many centroids as views.
+    # Floor and excess need clouds of one size: as many centroids as views, and of the
+    # views that the other cloud does not have.
     rng = np.random.default_rng([config.seed, 1])
-    n = min(clouds.shape[1], len(centroids)) // 2
-    chosen = rng.permutation(len(centroids))
-    content = [centroids[chosen[:n]], centroids[chosen[n : 2 * n]]]
     halves = half_split(clouds.shape[1], rng, np.arange(clouds.shape[1]) % 2)
-    crossed = [
-        squared_bures_distances_to_reference(clouds[:, halves[1 - k][:n]], content[k])
-        for k in (0, 1)
+    n = min(len(halves[0]), len(centroids) // 2)
+    chosen = rng.permutation(len(centroids))
+    views = [clouds[:, rng.permutation(half)[:n]] for half in halves]
+    content = [
+        clouds[chosen[k * n : (k + 1) * n]][:, half].mean(axis=1, dtype=np.float64)
+        for k, half in enumerate(halves)
     ]
-    own = [
-        squared_bures_distance(cloud[halves[0][:n]], cloud[halves[1][:n]])
-        for cloud in clouds
+    between = [
+        squared_bures_distances_to_reference(views[1 - k], content[k]) for k in (0, 1)
     ]
+    own = [squared_bures_distance(*pair) for pair in zip(*views, strict=True)]
+    floor = (np.array(own) + squared_bures_distance(*content)) / 2
     return Comparison(
         BuresSample(distance, (len(centroids), clouds.shape[1])),
-        between=np.mean(crossed, axis=0),
-        floor=(np.array(own) + squared_bures_distance(*content)) / 2,
+        between=BuresSample(np.mean(between, axis=0), (n, n)),
+        floor=BuresSample(floor, (n, n)),
     )
 
 
 def spatial_photometric(answers: Answers, config: AnalysisConfig) -> Comparison:
     """Photometric against spatial variability of the same image."""
     n_p, n_c = config.photometrics, config.crops
-    first, second = n_p // 2, n_c // 2
+    half_p, half_c = n_p // 2, n_c // 2
+    n = min(half_p, half_c)
     found = []
     for blocks in answers.crossed.astype(np.float64):
         parts = np.split(blocks, [n_p, 2 * n_p, 2 * n_p + n_c])
         photometric, spatial = np.stack(parts[:2]), np.stack(parts[2:])
         # Halves of unequal size count by their size.
-        whole_p = np.average(photometric, axis=0, weights=[second, n_c - second])
-        whole_c = np.average(spatial, axis=0, weights=[first, n_p - first])
-        n = min(first, second)
-        # Disjoint views: the first photometrics over the first crops, and so on.
-        p = photometric[0][:first][:n], photometric[1][first:][:n]
-        c = spatial[0][:second][:n], spatial[1][second:][:n]
+        whole_p = np.average(photometric, axis=0, weights=[half_c, n_c - half_c])
+        whole_c = np.average(spatial, axis=0, weights=[half_p, n_p - half_p])
+        # The first photometrics over the first crops, and so on.
+        p = photometric[0][:half_p][:n], photometric[1][half_p:][:n]
+        c = spatial[0][:half_c][:n], spatial[1][half_c:][:n]
+        between = squared_bures_distance(p[0], c[1]), squared_bures_distance(p[1], c[0])
+        floor = squared_bures_distance(*p), squared_bures_distance(*c)
         found.append(
             (
                 squared_bures_distance(whole_p, whole_c),
-                squared_bures_distance(p[0], c[1]) / 2
-                + squared_bures_distance(p[1], c[0]) / 2,
-                squared_bures_distance(*p) / 2 + squared_bures_distance(*c) / 2,
+                sum(between) / 2,
+                sum(floor) / 2,
             )
         )
-    distance, between, floor = np.array(found).T
-    return Comparison(BuresSample(distance, (n_p, n_c)), between, floor)
+    distances, betweens, floors = np.array(found).T
+    return Comparison(
+        BuresSample(distances, (n_p, n_c)),
+        between=BuresSample(betweens, (n, n)),
+        floor=BuresSample(floors, (n, n)),
+    )
 
 
 def class_class(answers: Answers, config: AnalysisConfig) -> Comparison | None:
@@ -127,7 +147,7 @@ def class_class(answers: Answers, config: AnalysisConfig) -> Comparison | None:
     if answers.by_class is None:
         return None
     pairs = choose_pairs(len(answers.by_class), config.comparisons, config.seed)
-    return _of_pairs(answers.by_class, pairs, config.seed, None)
+    return _of_pairs(answers.by_class, pairs, config.seed, "class_pair")
 
 
 #: The paper's comparisons A–D.
@@ -140,9 +160,22 @@ COMPARISONS: dict[str, Callable[[Answers, AnalysisConfig], Comparison | None]] =
 
 
 def compare(answers: Answers, config: AnalysisConfig) -> dict[str, Comparison]:
-    """Every comparison that the answers allow."""
-    found = {name: run(answers, config) for name, run in COMPARISONS.items()}
-    return {name: one for name, one in found.items() if one is not None}
+    """Every comparison that the answers allow.
+
+    Raises
+    ------
+    DataError
+        Naming the comparison, if a cloud is constant.
+    """
+    found = {}
+    for name, run in COMPARISONS.items():
+        try:
+            comparison = run(answers, config)
+        except DataError as error:
+            raise DataError(f"{name}: {error}") from error
+        if comparison is not None:
+            found[name] = comparison
+    return found
 
 
 def measure_shapes(
@@ -155,58 +188,38 @@ def measure_shapes(
     A difference is the baseline's value minus the network's, over the same
     comparisons: positive if the network's shapes are closer.
     """
-    measured = Measured()
-    for name, comparison in own.items():
-        _add(measured, name, comparison, config)
-        if baseline is not None:
-            _add_differences(measured, name, comparison, baseline[name], config)
-    return measured
-
-
-def _add(
-    measured: Measured, name: str, found: Comparison, config: AnalysisConfig
-) -> None:
     import xarray as xr
 
-    series = {
-        "": found.distance.values,
-        "_floor": found.floor,
-        "_excess": found.between - found.floor,
-    }
-    for suffix, values in series.items():
-        measured.add(
-            name + suffix,
-            _interval(values, found, config),
-            n_points=_n_points(found),
-            n_comparisons=len(values),
-        )
-        measured.arrays[name + suffix] = xr.DataArray(values, dims=f"{name}_comparison")
-    if found.pairs is not None:
-        measured.arrays[f"{name}_pairs"] = xr.DataArray(
-            found.pairs, dims=(f"{name}_comparison", "pair")
-        )
-
-
-def _add_differences(
-    measured: Measured,
-    name: str,
-    own: Comparison,
-    baseline: Comparison,
-    config: AnalysisConfig,
-) -> None:
-    series = {
-        "_delta": baseline.distance - own.distance,
-        "_excess_delta": (baseline.between - baseline.floor)
-        - (own.between - own.floor),
-    }
-    for suffix, values in series.items():
-        measured.add(
-            name + suffix,
-            _interval(values, own, config),
-            n_points=_n_points(own),
-            n_comparisons=len(values),
-            relative=True,
-        )
+    measured = Measured()
+    for name, comparison in own.items():
+        series = {
+            "": comparison.distance,
+            "_floor": comparison.floor,
+            "_excess": comparison.excess,
+        }
+        if baseline is not None:
+            other = baseline[name]
+            for suffix, theirs in (("", other.distance), ("_excess", other.excess)):
+                difference = BuresSample(
+                    theirs - series[suffix], series[suffix].n_points
+                )
+                series[f"{suffix}_delta"] = difference
+        for suffix, sample in series.items():
+            measured.add(
+                name + suffix,
+                _interval(sample.values, comparison, config),
+                config.interval,
+                # The smaller cloud sets the finite-sample bias.
+                n_points=min(sample.n_points),
+                n_comparisons=len(sample.values),
+                relative=suffix.endswith("_delta"),
+            )
+            axis = comparison.axis
+            measured.arrays[name + suffix] = xr.DataArray(sample.values, dims=axis)
+        if comparison.pairs is not None:
+            pairs = xr.DataArray(comparison.pairs, dims=(comparison.axis, "member"))
+            measured.arrays[f"{name}_pairs"] = pairs
+    return measured
 
 
 def _interval(
@@ -217,29 +230,22 @@ def _interval(
     return interval_over_pairs(values, found.pairs, config)
 
 
-def _n_points(found: Comparison) -> int:
-    # The smaller cloud sets the finite-sample bias.
-    return min(found.distance.n_points)
-
-
 def _of_pairs(
     clouds: FloatArray,
     pairs: NDArray[np.intp],
     seed: int,
-    strata: NDArray[np.intp] | None,
+    axis: str,
+    strata: NDArray[np.intp] | None = None,
 ) -> Comparison:
     halves = half_split(clouds.shape[1], np.random.default_rng([seed, 2]), strata)
     excess = bures_excess(clouds, pairs, halves)
     return Comparison(
-        bures_sample(clouds, pairs),
-        between=excess.between.values,
-        floor=excess.floor.values,
-        pairs=pairs,
+        bures_sample(clouds, pairs), excess.between, excess.floor, axis, pairs
     )
 
 
-def images_in_pairs(comparisons: int) -> int:
-    """Images whose pairs are compared: each in about 16 pairs.
+def units_in_pairs(comparisons: int) -> int:
+    """Images or classes whose pairs are compared: each in about 16 pairs.
 
     A bootstrap over images needs images that take part in many pairs.
     """

@@ -1,0 +1,215 @@
+"""Responses of networks to views that are made once and shown to all of them.
+
+ΔD_B compares networks on identical inputs. A batch of views is therefore rendered once
+and streamed through all networks that lack it; what they answer is kept in small files,
+so that an interrupted run goes on where it stopped.
+"""
+
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ce_align.digests import combine_digests
+from ce_align.errors import CeAlignError
+from ce_align.files import atomic_path
+from ce_align.progress import Progress, silent
+from ce_align.stages.views import ViewSet
+
+if TYPE_CHECKING:
+    from ce_align.models.networks import Network
+    from ce_align.models.pooled import PooledReader
+
+__all__ = ["Hardware", "Responses", "Subject", "respond"]
+
+#: Images whose views are rendered, shown and stored together.
+BLOCK = 4
+
+FloatArray = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Hardware:
+    """Where and how fast views are made and read; does not change the numbers.
+
+    Attributes
+    ----------
+    device, batch_size : of the networks; None chooses the batch by the device
+    workers : threads that render views
+    """
+
+    device: str = "auto"
+    batch_size: int | None = None
+    workers: int = 1
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A network and the layer whose average over places is its response."""
+
+    network: "Network"
+    layer: str
+    digest: str
+
+    @classmethod
+    def of(cls, network: "Network", layer: str | None) -> "Subject":
+        """Subject with the named layer, or else the network's last for IT.
+
+        Raises
+        ------
+        ConfigError
+            If there is no such layer.
+        """
+        chosen = layer or network.layer_for("IT")
+        network.check_layers([chosen])
+        return cls(network, chosen, combine_digests(network.digest, chosen))
+
+
+@dataclass(frozen=True)
+class Responses:
+    """Responses of subjects to view sets, in files of a few images each."""
+
+    folder: Path
+
+    def path(self, subject: Subject, views: ViewSet, block: int) -> Path:
+        """File of one block of images."""
+        return self.folder / subject.digest / views.digest / f"{block:05d}.npy"
+
+    def load(self, subject: Subject, views: ViewSet) -> FloatArray:
+        """Responses (n_images, n_kept, n_features)."""
+        blocks = range(len(list(_blocks(len(views.images)))))
+        return np.concatenate(
+            [np.load(self.path(subject, views, block)) for block in blocks]
+        )
+
+
+def respond(
+    subjects: Sequence[Subject],
+    view_sets: Sequence[ViewSet],
+    responses: Responses,
+    *,
+    hardware: Hardware,
+    progress: Progress = silent,
+) -> dict[str, CeAlignError]:
+    """Let every subject answer every view; what is stored is not asked again.
+
+    Parameters
+    ----------
+    subjects : networks with their layers
+    view_sets : what to show
+    responses : where the answers are kept
+    hardware : device, batch size and rendering threads
+    progress : told of images done
+
+    Returns
+    -------
+    Subjects, by their digest, that cannot answer, and why. The others can.
+
+    Raises
+    ------
+    ConfigError
+        If there is no such device.
+    DataError
+        If an image cannot be read.
+    """
+    from ce_align.models.devices import resolve_device
+
+    resolve_device(hardware.device)
+    with ExitStack() as stack:
+        readers = _Readers(hardware, stack)
+        pool = stack.enter_context(ThreadPoolExecutor(hardware.workers))
+        for views in view_sets:
+            todo = list(_missing(subjects, views, responses))
+            asked = [image for _, images, _ in todo for image in images]
+            done = len(views.images) - len(asked)
+            rendered = _prefetch(pool, views.render, asked, ahead=hardware.workers + 1)
+            for block, images, lacking in todo:
+                kept: dict[str, list[FloatArray]] = {s.digest: [] for s in lacking}
+                for _ in images:
+                    pixels = next(rendered)
+                    for subject in lacking:
+                        answer = readers.answer(subject, pixels)
+                        if answer is not None:
+                            kept[subject.digest].append(views.reduce(answer))
+                    done += 1
+                    progress(f"{views.name} views", done, len(views.images))
+                for subject in lacking:
+                    if subject.digest not in readers.failed:
+                        with atomic_path(responses.path(subject, views, block)) as path:
+                            np.save(path, np.stack(kept[subject.digest]))
+        return readers.failed
+
+
+class _Readers:
+    """Networks on the device, each put there when it is first asked."""
+
+    def __init__(self, hardware: Hardware, stack: ExitStack) -> None:
+        self._hardware = hardware
+        self._stack = stack
+        self._open: dict[str, PooledReader] = {}
+        self.failed: dict[str, CeAlignError] = {}
+
+    def answer(self, subject: Subject, pixels: NDArray[np.uint8]) -> FloatArray | None:
+        """Responses (n_views, n_features), or None from a subject that has failed."""
+        if subject.digest in self.failed:
+            return None
+        try:
+            return self._reader(subject)(pixels)
+        except CeAlignError as error:
+            self.failed[subject.digest] = error
+            return None
+
+    def _reader(self, subject: Subject) -> "PooledReader":
+        from ce_align.models.pooled import PooledReader
+
+        if subject.digest not in self._open:
+            reader = PooledReader(
+                subject.network,
+                subject.layer,
+                device=self._hardware.device,
+                batch_size=self._hardware.batch_size,
+            )
+            self._open[subject.digest] = self._stack.enter_context(reader)
+        return self._open[subject.digest]
+
+
+def _blocks(n_images: int) -> Iterator[range]:
+    for start in range(0, n_images, BLOCK):
+        yield range(start, min(start + BLOCK, n_images))
+
+
+def _missing(
+    subjects: Sequence[Subject], views: ViewSet, responses: Responses
+) -> Iterator[tuple[int, range, list[Subject]]]:
+    """Blocks that some subjects have not answered."""
+    unique = {subject.digest: subject for subject in subjects}.values()
+    for block, images in enumerate(_blocks(len(views.images))):
+        lacking = [s for s in unique if not responses.path(s, views, block).exists()]
+        if lacking:
+            yield block, images, lacking
+
+
+def _prefetch(
+    pool: ThreadPoolExecutor,
+    render: Callable[[int], NDArray[np.uint8]],
+    images: Sequence[int],
+    ahead: int,
+) -> Iterator[NDArray[np.uint8]]:
+    """Views of the images in order, rendered a little ahead of their use."""
+    waiting: deque[Future[NDArray[np.uint8]]] = deque()
+    try:
+        for image in images:
+            waiting.append(pool.submit(render, image))
+            if len(waiting) > ahead:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        for future in waiting:
+            future.cancel()
