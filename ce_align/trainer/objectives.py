@@ -1,0 +1,288 @@
+"""The three objectives as pure functions, and what each of them needs.
+
+An objective takes two batches of embeddings whose equal rows belong together (MMCR also
+those of the momentum networks) and returns the scalar to be minimised. Half-precision
+embeddings are converted first and autocast is off inside: no sum is taken in half
+precision. With a group every process gives its rows and gets the loss of all rows; see
+`ce_align.trainer.gather` for the gradients.
+"""
+
+import inspect
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from types import MappingProxyType
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ce_align.errors import ConfigError, DataError
+from ce_align.trainer.batchnorm import standardised_columns
+from ce_align.trainer.boundary import check_positive, checked_batches
+from ce_align.trainer.gather import (
+    Group,
+    full_precision,
+    gather_rows,
+    mean_over,
+    n_processes,
+    rank_in,
+    sum_over,
+)
+from ce_align.trainer.reductions import (
+    gram_inner_product,
+    matrix_product,
+    nuclear_norm,
+    unit_rows,
+)
+
+__all__ = [
+    "OBJECTIVES",
+    "Objective",
+    "barlow_twins",
+    "find_objective",
+    "mmcr",
+    "simclr",
+]
+
+
+def simclr(
+    view_a: Tensor,
+    view_b: Tensor,
+    *,
+    temperature: float = 0.15,
+    group: Group = None,
+) -> Tensor:
+    """Normalised temperature-scaled cross entropy (NT-Xent).
+
+    Every one of the 2n embeddings must find its partner among the other 2n − 1 by
+    cosine similarity. Independent of the length of each embedding.
+
+    Parameters
+    ----------
+    view_a, view_b : (n, d); rows n belong together
+    temperature : positive divisor of the similarities
+    group : processes whose rows are joined; each holds n
+
+    Returns
+    -------
+    () mean over all embeddings of all processes, in nats
+
+    Raises
+    ------
+    DataError
+        If the shapes do not fit.
+    ConfigError
+        If the temperature is not positive.
+
+    References
+    ----------
+    Chen et al. (2020), A simple framework for contrastive learning.
+    """
+    check_positive("temperature", temperature)
+    view_a, view_b = checked_batches("simclr", group, view_a=view_a, view_b=view_b)
+    with full_precision(view_a):
+        n_rows, n_all = len(view_a), len(view_a) * n_processes(group)
+        near_a, near_b = unit_rows(view_a), unit_rows(view_b)
+        rows = torch.cat([near_a, near_b])
+        every = torch.cat([gather_rows(near_a, group), gather_rows(near_b, group)])
+        similarity = matrix_product(rows, every.mT) / temperature
+        own = torch.arange(n_rows, device=rows.device) + rank_in(group) * n_rows
+        similarity[torch.arange(2 * n_rows), torch.cat([own, own + n_all])] = -math.inf
+        partner = (near_a * near_b).sum(1).mean() / temperature
+        return mean_over(similarity.logsumexp(1).mean() - partner, group)
+
+
+def barlow_twins(
+    view_a: Tensor,
+    view_b: Tensor,
+    *,
+    off_diagonal: float = 5e-3,
+    scale: float = 0.048,
+    epsilon: float = 1e-5,
+    group: Group = None,
+) -> Tensor:
+    """Distance of the cross-correlation of two views from the identity.
+
+    scale · (Σᵢ (Cᵢᵢ − 1)² + off_diagonal · Σᵢ≠ⱼ Cᵢⱼ²), C (d, d) the correlation over
+    the rows of all processes. Independent of shift and scale of every column (but for
+    `epsilon`). The squares of C come from n×n Gram matrices where those are cheaper.
+
+    Parameters
+    ----------
+    view_a, view_b : (n, d); rows n belong together
+    off_diagonal : weight of the off-diagonal squares
+    scale : factor of the loss
+    epsilon : positive, added to the variances as batch normalisation does
+    group : processes whose rows are joined; each holds n
+
+    Returns
+    -------
+    () loss
+
+    Raises
+    ------
+    DataError
+        If the shapes do not fit.
+    ConfigError
+        If `epsilon` is not positive.
+
+    References
+    ----------
+    Zbontar et al. (2021), Barlow Twins: self-supervised learning via redundancy
+    reduction.
+    """
+    check_positive("epsilon", epsilon)
+    view_a, view_b = checked_batches(
+        "barlow_twins", group, view_a=view_a, view_b=view_b
+    )
+    with full_precision(view_a):
+        n_all = len(view_a) * n_processes(group)
+        near_a, near_b = (
+            standardised_columns(view, epsilon, group) for view in (view_a, view_b)
+        )
+        if _grams_are_cheaper(n_all, view_a.shape[1]):
+            diagonal = sum_over((near_a * near_b).sum(0), group) / n_all
+            squares = gram_inner_product(near_a, near_b, group) / n_all**2
+        else:
+            correlation = sum_over(matrix_product(near_a.mT, near_b), group) / n_all
+            diagonal, squares = correlation.diagonal(), correlation.square().sum()
+        on = (diagonal - 1).square().sum()
+        return scale * (on + off_diagonal * (squares - diagonal.square().sum()))
+
+
+def mmcr(
+    view_a: Tensor,
+    view_b: Tensor,
+    momentum_a: Tensor | None = None,
+    momentum_b: Tensor | None = None,
+    *,
+    group: Group = None,
+) -> Tensor:
+    """Minus the nuclear norm of the centroids: maximum manifold capacity.
+
+    A centroid is the mean of an image's embeddings, each brought to unit length, over
+    both views and, if given, both views of the momentum networks. Independent of the
+    length of each embedding and of a common rotation. The second term of the method,
+    the nuclear norms within images, has weight 0 in the paper and is left out.
+
+    Parameters
+    ----------
+    view_a, view_b : (n, d); rows n belong together
+    momentum_a, momentum_b : (n, d), both or neither; they receive no gradient
+    group : processes whose rows are joined; each holds n
+
+    Returns
+    -------
+    () loss, between −n·√(min(n, d)/n) and 0 for the n rows of all processes
+
+    Raises
+    ------
+    DataError
+        If the shapes do not fit, or one momentum batch is missing.
+
+    References
+    ----------
+    Yerxa et al. (2023), Learning efficient coding of natural images with maximum
+    manifold capacity representations.
+    """
+    if (momentum_a is None) != (momentum_b is None):
+        raise DataError(
+            "mmcr got the momentum embeddings of one view only; give both or neither"
+        )
+    given = {"view_a": view_a, "view_b": view_b}
+    if momentum_a is not None and momentum_b is not None:
+        given |= {"momentum_a": momentum_a.detach(), "momentum_b": momentum_b.detach()}
+    views = checked_batches("mmcr", group, **given)
+    with full_precision(view_a):
+        centroids = torch.stack([unit_rows(view) for view in views]).mean(0)
+        return -nuclear_norm(gather_rows(centroids, group))
+
+
+@dataclass(frozen=True)
+class Objective:
+    """One objective: its loss, and the networks that the loss needs.
+
+    Attributes
+    ----------
+    name : as commands name it
+    loss : function of two (or, with momentum, four) batches of embeddings
+    head_widths : outputs of the linear layers of each head
+    ema : share that the momentum networks keep at every step; None for no such networks
+    """
+
+    name: str
+    loss: Callable[..., Tensor]
+    head_widths: tuple[int, ...]
+    ema: float | None = None
+
+    def __post_init__(self) -> None:
+        if not self.head_widths or min(self.head_widths) < 1:
+            raise ConfigError(
+                f"head widths are {self.head_widths}; give at least one, all positive"
+            )
+        if self.ema is None:
+            return
+        if not 0 <= self.ema <= 1:
+            raise ConfigError(f"ema is {self.ema}; give a share from 0 to 1, or none")
+        if "momentum_a" not in self._arguments():
+            raise ConfigError(
+                f"{self.name} has no use for momentum networks; leave ema out"
+            )
+
+    def configured(self, **changes: Any) -> "Objective":
+        """The objective with other head widths, EMA or options of its loss.
+
+        Raises
+        ------
+        ConfigError
+            If the loss has no such option; with those that it has.
+        """
+        fields = {k: changes.pop(k) for k in ("head_widths", "ema") if k in changes}
+        arguments = self._arguments().values()
+        options = {a.name for a in arguments if a.kind is a.KEYWORD_ONLY} - {"group"}
+        if unknown := sorted(set(changes) - options):
+            raise ConfigError(
+                f"{self.name} has no option {unknown[0]!r}; choose from "
+                f"{', '.join(['head_widths', 'ema', *sorted(options)])}"
+            )
+        loss = partial(self.loss, **changes) if changes else self.loss
+        return replace(self, loss=loss, **fields)
+
+    def _arguments(self) -> Mapping[str, inspect.Parameter]:
+        return inspect.signature(self.loss).parameters
+
+
+#: The objectives by name, with the settings of the paper.
+OBJECTIVES: Mapping[str, Objective] = MappingProxyType(
+    {
+        objective.name: objective
+        for objective in [
+            Objective("mmcr", mmcr, (8192, 8192, 512), ema=0.99),
+            Objective("barlow", barlow_twins, (8192, 8192, 8192)),
+            Objective("simclr", simclr, (8192, 8192, 512)),
+        ]
+    }
+)
+
+
+def find_objective(name: str) -> Objective:
+    """The objective of that name.
+
+    Raises
+    ------
+    ConfigError
+        If there is none, with those that there are.
+    """
+    if name not in OBJECTIVES:
+        raise ConfigError(
+            f"unknown objective {name!r}; choose from {', '.join(OBJECTIVES)}"
+        )
+    return OBJECTIVES[name]
+
+
+def _grams_are_cheaper(n_rows: int, n_columns: int) -> bool:
+    """Whether two Gram matrices cost less than one cross-correlation."""
+    # Forward and backward take four products of n²d against three of nd².
+    return 4 * n_rows < 3 * n_columns
