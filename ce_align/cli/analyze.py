@@ -1,43 +1,36 @@
-"""`ce-align analyze`, `ce-align correlate` and `ce-align overlap`."""
+"""`ce-align analyze`."""
 
-import json as json_format
-import sys
+from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ce_align.cli.options import Json, Models, Recordings, Results
-from ce_align.cli.screen import fault, message, print_json, print_table, progress_bars
-from ce_align.errors import ConfigError, DataError
+from ce_align.cli.options import Figure, Json, Models, Results
+from ce_align.cli.screen import (
+    message,
+    print_json,
+    print_table,
+    progress_bars,
+    report_failures,
+)
+from ce_align.errors import AccessError, CeAlignError
 from ce_align.files import cache_folder
 from ce_align.results import ResultStore
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from ce_align.stages.measures import Metric
 
 __all__ = ["add_to"]
 
-ANALYZE_EXAMPLES = """\b
+EXAMPLES = """\b
 [bold]Examples[/bold]
 
   ce-align analyze --metric bures --model 'ce_mmcr_*' --images imagenet/val
 
   ce-align analyze --metric all --model torchvision/resnet18:none --baseline pixels
   --comparisons 40 --views 20 --crops 6 --photometrics 6
-"""
-
-CORRELATE_EXAMPLES = """\b
-[bold]Examples[/bold]
-
-  ce-align correlate
-
-  ce-align analyze --metric bures --model paper --json > rows.json
-
-  ce-align correlate --rows rows.json --against majajhong2015-public
 """
 
 
@@ -113,6 +106,7 @@ def analyze(
     workers: Annotated[int, typer.Option(min=1, help="Threads that render views.")] = 1,
     force: Annotated[bool, typer.Option("--force", help="Compute again.")] = False,
     results: Results = Path("results"),
+    figure: Figure = None,
     json: Json = False,
 ) -> None:
     """Measure how networks organise the variability that augmentations cause."""
@@ -127,6 +121,7 @@ def analyze(
     register_networks()
     every = Measure.all in metric
     metrics: list[Metric] = [m for m in METRICS if every or Measure(m) in metric]
+    names = expand(tuple(model))
     name = images or default_images()
     image_set = find_images(name, comparisons, seed)
     message(f"images: {name} ({len(image_set)})")
@@ -145,7 +140,7 @@ def analyze(
     }
     with progress_bars() as progress:
         report = analyze_all(
-            expand(tuple(model)),
+            names,
             metrics,
             image_set,
             ResultStore(results),
@@ -161,128 +156,31 @@ def analyze(
         print_json(report.rows)
     elif report.rows:
         print_table(measure_table(report.rows))
+    if figure and report.rows:
+        from ce_align.report.analysis_plots import save_measures
+
+        message(f"figure: {save_measures(report.rows, figure)}")
     if report.n_stored:
-        message(f"{report.n_stored} measurements were in {results} already")
-    for what, error in report.failures:
-        fault(f"{what}: {error}", error)
-    if report.failures:
-        raise typer.Exit(max(error.exit_status for _, error in report.failures))
-
-
-def correlate(
-    against: Recordings = None,
-    rows: Annotated[
-        list[Path] | None,
-        typer.Option(help="JSON rows of other runs, '-' for standard input."),
-    ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of the resampling.")] = 0,
-    results: Results = Path("results"),
-    json: Json = False,
-) -> None:
-    """Correlate every measure with predictivity, across networks."""
-    import pandas as pd
-
-    from ce_align.report.tables import correlation_table
-    from ce_align.stages.correlate import CorrelateConfig, correlate_measures
-
-    store = ResultStore(results)
-    found = pd.concat([store.load(), *map(_read_rows, rows or ())], ignore_index=True)
-    if found.empty or "low" not in found or "raw" not in found:
-        raise DataError(
-            f"{results} needs rows of `ce-align score` and of `ce-align analyze`; run "
-            "both for the same networks, or add --rows"
+        message(
+            f"{report.n_stored} of {len(metrics) * len(names)} measurements were in "
+            f"{results} already (--force computes them again)"
         )
-    scores = found[found["raw"].notna()]
-    measures = found[found["n_points"].notna()]
-    recordings = tuple(against or scores["recording"].unique())
-    unknown = [name for name in recordings if name not in set(scores["recording"])]
-    if unknown:
-        raise ConfigError(
-            f"no scores against {unknown[0]}; there are scores against "
-            f"{', '.join(scores['recording'].unique())}"
-        )
-    config = CorrelateConfig(recordings=recordings, seed=seed)
-    table, notes = correlate_measures(measures, scores, config, store)
-    if json:
-        print_json(table)
-    else:
-        print_table(correlation_table(table))
-    for note in notes:
-        message(note)
+    report_failures(_grouped(report.failures))
 
 
-def _read_rows(path: Path) -> "pd.DataFrame":
-    import pandas as pd
-
-    try:
-        text = sys.stdin.read() if str(path) == "-" else path.read_text()
-        return pd.DataFrame(json_format.loads(text))
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path} is not a JSON array of rows: {error}") from error
-
-
-def overlap(
-    model: Models,
-    recording: Annotated[str, typer.Option("--recording", "-r", help="Recording.")],
-    layer: Annotated[
-        list[str] | None,
-        typer.Option(help="Layer of each network. \\[default: for the region]"),
-    ] = None,
-    folds: Annotated[int, typer.Option(min=2, help="Folds of stimuli.")] = 5,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of the folds.")] = 0,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
-    force: Annotated[bool, typer.Option("--force", help="Compute again.")] = False,
-    results: Results = Path("results"),
-    json: Json = False,
-) -> None:
-    """Partition the explained variance of a recording between two networks."""
-    from ce_align.brainscore import register, register_networks
-    from ce_align.data.recordings import expand_recordings, load_recording
-    from ce_align.models.catalogue import expand
-    from ce_align.models.sources import load_network
-    from ce_align.report.tables import overlap_table
-    from ce_align.stages.overlap import OverlapConfig
-    from ce_align.stages.overlap import overlap as partition
-
-    register()
-    register_networks()
-    names = expand(tuple(model))
-    if len(names) != 2 or (layer and len(layer) != 2):
-        raise ConfigError(
-            f"overlap compares two networks, found {len(names)}; name each with "
-            "--model, and no layer or two with --layer"
-        )
-    (target,) = expand_recordings((recording,))[:1]
-    loaded = load_recording(target)
-    first, second = (load_network(name, seed=seed) for name in names)
-    layers = layer or [n.layer_for(loaded.region) for n in (first, second)]
-    config = OverlapConfig(
-        model_a=names[0],
-        model_b=names[1],
-        recording=target,
-        layer_a=layers[0],
-        layer_b=layers[1],
-        folds=folds,
-        seed=seed,
-    )
-    rows, stored = partition(
-        (first, second),
-        loaded,
-        config,
-        ResultStore(results),
-        device=device,
-        force=force,
-    )
-    if json:
-        print_json(rows)
-    else:
-        print_table(overlap_table(rows))
-    if stored:
-        message(f"these rows were in {results} already")
+def _grouped(
+    failures: Sequence[tuple[str, CeAlignError]],
+) -> list[tuple[str, CeAlignError]]:
+    """One failure in place of many networks that are not at hand."""
+    absent = {what: e for what, e in failures if isinstance(e, AccessError)}
+    if len(absent) < 2:
+        return list(failures)
+    first = next(iter(absent.values()))
+    rest = [(what, e) for what, e in failures if what not in absent]
+    text = f"{len(absent)} networks are not at hand ({', '.join(absent)}): {first}"
+    return [(text, type(first)(text)), *rest]
 
 
 def add_to(app: typer.Typer) -> None:
-    """Add the commands."""
-    app.command(epilog=ANALYZE_EXAMPLES)(analyze)
-    app.command(epilog=CORRELATE_EXAMPLES)(correlate)
-    app.command()(overlap)
+    """Add the command."""
+    app.command(epilog=EXAMPLES)(analyze)

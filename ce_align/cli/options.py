@@ -7,7 +7,7 @@ import typer
 
 from ce_align.data.recordings import RECORDINGS
 
-__all__ = ["Json", "Models", "Recordings", "Results"]
+__all__ = ["Figure", "Json", "Models", "Recordings", "Results"]
 
 
 def _complete_model(incomplete: str) -> list[str]:
@@ -47,4 +47,7 @@ Recordings = Annotated[
 Results = Annotated[Path, typer.Option("--results", help="Folder that keeps the rows.")]
 Json = Annotated[
     bool, typer.Option("--json", help="Print rows as JSON, and nothing else.")
+]
+Figure = Annotated[
+    Path | None, typer.Option("--figure", help="Draw it here, as PDF and PNG.")
 ]

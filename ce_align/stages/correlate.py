@@ -1,6 +1,7 @@
 """Correlation of every representational measure with predictivity."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,6 +12,7 @@ from ce_align.config import StageConfig
 from ce_align.digests import digest_json
 from ce_align.errors import DataError
 from ce_align.metrics.correlation import Association, correlate
+from ce_align.metrics.significance import benjamini_hochberg
 from ce_align.models.catalogue import find_published
 from ce_align.results import ResultStore, Row
 
@@ -20,13 +22,16 @@ if TYPE_CHECKING:
 __all__ = ["CorrelateConfig", "CorrelationRow", "correlate_measures"]
 
 STAGE = "correlate"
-ALGORITHM = "correlation 1"
+ALGORITHM = "correlation 2"
 
 #: Fewer networks have no correlation worth a number.
 MIN_NETWORKS = 5
 
 #: Rows of one measure are comparable only if these agree.
-SETTINGS = ["images_digest", "n_points", "n_comparisons", "seed"]
+MEASURE_SETTINGS = ["views_digest", "n_points", "n_comparisons"]
+
+#: Scores against one recording are comparable only if these agree.
+SCORE_SETTINGS = ["recording_digest", "region", "regression", "n_splits", "seed"]
 
 
 class CorrelateConfig(StageConfig):
@@ -71,7 +76,7 @@ def correlate_measures(
     Parameters
     ----------
     measures, scores : rows of representational measures and of predictivity
-    config : recordings to correlate with
+    config : recordings to correlate with, resampling
     store : where the rows go
 
     Returns
@@ -84,13 +89,16 @@ def correlate_measures(
         If no measure has five networks or more with a score.
     """
     notes: list[str] = []
-    rows: list[CorrelationRow] = []
+    targets = {}
+    for recording in config.recordings:
+        targets[recording], found = _scores(scores, recording)
+        notes += [f"{recording}: {note}" for note in found]
     tables: dict[tuple[str, ...], dict[str, pd.Series[float]]] = {}
     for metric, group in measures.groupby("metric", sort=False):
-        values, left_out = _comparable(group)
-        notes += [f"{metric}: {note}" for note in left_out]
-        for recording in config.recordings:
-            target = _scores(scores, recording)
+        chosen, found = _comparable(group, MEASURE_SETTINGS)
+        notes += [f"{metric}: {note}" for note in found]
+        values = chosen["value"].astype("float64")
+        for recording, target in targets.items():
             both = [n for n in values.index if n in target.index]
             reason = _unusable(values[both], target[both])
             if reason:
@@ -104,9 +112,10 @@ def correlate_measures(
             f"{named_some(notes) or 'there are no rows'}; run `ce-align score` and "
             "`ce-align analyze` for the same networks"
         )
-    associations = _associate(tables, config)
-    for networks, association in associations:
-        rows.append(_row(association, networks, config))
+    rows = [
+        _row(association, networks)
+        for networks, association in _associate(tables, config)
+    ]
     content = digest_json([row.model_dump(exclude={"created"}) for row in rows])
     config_id = config.fingerprint(rows=content, algorithm=ALGORITHM)
     rows = [row.model_copy(update={"config_id": config_id}) for row in rows]
@@ -114,31 +123,42 @@ def correlate_measures(
     return rows, notes
 
 
-def _comparable(rows: "pd.DataFrame") -> "tuple[pd.Series[float], list[str]]":
-    """One value a network, from the settings that most networks share."""
-    rows = rows.dropna(subset=["value"]).sort_values("created")
-    rows = rows.drop_duplicates(["model", *SETTINGS], keep="last")
-    if rows.empty:
-        return rows.set_index("model")["value"], ["no value is defined"]
-    sizes = rows.groupby(SETTINGS, sort=False)["model"].nunique()
-    best = sizes.idxmax()
-    chosen = rows.set_index(SETTINGS).sort_index().loc[[best]]
+def _comparable(
+    rows: "pd.DataFrame", settings: list[str]
+) -> "tuple[pd.DataFrame, list[str]]":
+    """One row a network, its latest, of the settings that most networks share."""
     notes = []
+    rows = rows.dropna(subset=["value", *settings]).sort_values("created")
+    sizes = rows.groupby(settings, sort=False)["model"].nunique()
     if len(sizes) > 1:
+        agrees = (rows[settings] == sizes.idxmax()).all(axis=1)
         notes.append(
-            f"{len(rows) - len(chosen)} rows of other images, numbers of views or "
-            "seeds are left out; they cannot be compared"
+            f"{(~agrees).sum()} rows with another {_differing(rows, settings)} than "
+            "most are left out, for they cannot be compared"
         )
-    return chosen.set_index("model")["value"], notes
+        rows = rows[agrees]
+    layers = rows.groupby("model")["layer"].nunique()
+    if (layers > 1).any():
+        several = named_some(list(layers.index[layers > 1]))
+        notes.append(f"several layers of {several}; the latest row of each counts")
+    return rows.drop_duplicates("model", keep="last").set_index("model"), notes
 
 
-def _scores(scores: "pd.DataFrame", recording: str) -> "pd.Series[float]":
-    """Score of each network: of its latest row, raw where there is no ceiling."""
-    rows = scores[scores["recording"] == recording].sort_values("created")
-    rows = rows.drop_duplicates("model", keep="last").set_index("model")
-    if rows["value"].isna().any():
-        return rows["raw"].astype("float64")
-    return rows["value"].astype("float64")
+def _differing(rows: "pd.DataFrame", settings: list[str]) -> str:
+    return " or ".join(name for name in settings if rows[name].nunique() > 1)
+
+
+def _scores(
+    scores: "pd.DataFrame", recording: str
+) -> "tuple[pd.Series[float], list[str]]":
+    """Score of each network, or its raw correlation where there is no ceiling."""
+    rows = scores[scores["recording"] == recording]
+    without = rows["value"].isna().any()
+    rows = rows.assign(value=rows["raw"] if without else rows["value"])
+    chosen, notes = _comparable(rows, SCORE_SETTINGS)
+    if without:
+        notes.insert(0, "no ceiling, so measures meet the raw correlation")
+    return chosen["value"].astype("float64"), notes
 
 
 def _unusable(values: "pd.Series[float]", target: "pd.Series[float]") -> str:
@@ -160,10 +180,6 @@ def _associate(
     config: CorrelateConfig,
 ) -> list[tuple[tuple[str, ...], Association]]:
     """Associations of all tables, with one false discovery rate over all of them."""
-    from dataclasses import replace
-
-    from ce_align.metrics.significance import benjamini_hochberg
-
     rng = np.random.default_rng(config.seed)
     found: list[tuple[tuple[str, ...], Association]] = []
     for (recording, *networks), columns in tables.items():
@@ -184,9 +200,7 @@ def _associate(
     ]
 
 
-def _row(
-    found: Association, networks: tuple[str, ...], config: CorrelateConfig
-) -> CorrelationRow:
+def _row(found: Association, networks: tuple[str, ...]) -> CorrelationRow:
     def finite(value: float) -> float | None:
         return value if np.isfinite(value) else None
 

@@ -9,7 +9,7 @@ from pydantic import Field, NonNegativeInt
 from ce_align.config import StageConfig
 from ce_align.data.recordings import Recording
 from ce_align.metrics.overlap import variance_overlap
-from ce_align.metrics.resampling import Interval, bootstrap_interval
+from ce_align.metrics.resampling import MIN_UNITS, bootstrap_interval
 from ce_align.results import ResultStore, Row
 from ce_align.stages.score import VISUAL_DEGREES
 
@@ -42,7 +42,8 @@ class OverlapRow(Row):
 
     `metric` names the part: ``r2_a``, ``r2_b`` and ``r2_joint`` of held-out stimuli;
     ``unique_a`` and ``unique_b``, what the joint regression adds to the other network;
-    ``shared``, what either explains. `low` and `high`: 95 %, bootstrap over neuroids.
+    ``shared``, what either explains. `low` and `high`: 95 %, bootstrap over neuroids;
+    None for fewer than five.
     """
 
     other: str
@@ -50,8 +51,8 @@ class OverlapRow(Row):
     region: str
     layer: str
     other_layer: str
-    low: float
-    high: float
+    low: float | None
+    high: float | None
     n_stimuli: int
     n_neuroids: int
     seed: int
@@ -116,30 +117,16 @@ def overlap(
     folds = rng.permutation(np.arange(len(images)) % config.folds)
     found = variance_overlap(a, b, recording.averaged(), folds)
     parts = {name: np.asarray(getattr(found, name)) for name in PARTS}
-    rows = []
-    for name, values in parts.items():
-        interval = _over_neuroids(values, rng)
-        rows.append(
-            OverlapRow(
-                model=config.model_a,
-                metric=f"overlap_{name}",
-                value=interval.estimate,
-                config_id=config_id,
-                other=config.model_b,
-                recording=config.recording,
-                region=recording.region,
-                layer=config.layer_a,
-                other_layer=config.layer_b,
-                low=interval.low,
-                high=interval.high,
-                n_stimuli=len(images),
-                n_neuroids=len(values),
-                seed=config.seed,
-                model_digest=digests[0],
-                other_digest=digests[1],
-                recording_digest=recording.digest,
-            )
-        )
+    identity = {
+        "config_id": config_id,
+        "model_digest": digests[0],
+        "other_digest": digests[1],
+        "recording_digest": recording.digest,
+    }
+    rows = [
+        _row(name, values, recording, config, rng, identity)
+        for name, values in parts.items()
+    ]
     names = np.array(recording.neuroid_ids, dtype=object)
     arrays = xr.Dataset(
         {name: ("neuroid", values) for name, values in parts.items()},
@@ -149,7 +136,33 @@ def overlap(
     return rows, False
 
 
-def _over_neuroids(values: NDArray[np.float64], rng: np.random.Generator) -> Interval:
-    return bootstrap_interval(
-        lambda drawn: values[drawn].mean(axis=1), len(values), rng
+def _row(
+    name: str,
+    values: NDArray[np.float64],
+    recording: Recording,
+    config: OverlapConfig,
+    rng: np.random.Generator,
+    identity: dict[str, str],
+) -> OverlapRow:
+    low = high = None
+    if len(values) >= MIN_UNITS:
+        interval = bootstrap_interval(
+            lambda drawn: values[drawn].mean(axis=1), len(values), rng
+        )
+        low, high = interval.low, interval.high
+    return OverlapRow(
+        model=config.model_a,
+        metric=f"overlap_{name}",
+        value=float(values.mean()),
+        other=config.model_b,
+        recording=config.recording,
+        region=recording.region,
+        layer=config.layer_a,
+        other_layer=config.layer_b,
+        low=low,
+        high=high,
+        n_stimuli=len(recording.images),
+        n_neuroids=len(values),
+        seed=config.seed,
+        **identity,
     )

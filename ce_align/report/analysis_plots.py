@@ -1,0 +1,272 @@
+"""Figures of analyses: functions take rows and axes, return axes; saving is apart."""
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from ce_align.augment import PARAMETER_NAMES
+from ce_align.files import atomic_path
+from ce_align.stages.plan import GEOMETRY_FAMILIES
+from ce_align.stages.variability import COMPARISONS
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+    from ce_align.stages.correlate import CorrelationRow
+    from ce_align.stages.measures import MeasureRow
+
+__all__ = ["correlation_forest", "measure_forest", "save_correlations", "save_measures"]
+
+#: One column of a journal page, in inches.
+WIDTH = 3.5
+#: Height of one mark, and of title and axis, in inches.
+MARK, FRAME = 0.11, 0.75
+
+#: Title, axis, common prefix of the measures, and what follows it; panels without rows
+#: are left out.
+PANELS: tuple[tuple[str, str, str, tuple[str, ...]], ...] = (
+    ("Shapes of variability", "$D_B$", "", tuple(COMPARISONS)),
+    (
+        "Above the floor of equal sources",
+        "excess of $D_B$",
+        "",
+        tuple(f"{name}_excess" for name in COMPARISONS),
+    ),
+    (
+        "Against the baseline",
+        "$\\Delta D_B$ = baseline − network",
+        "",
+        tuple(f"{n}{s}_delta" for n in COMPARISONS for s in ("", "_excess")),
+    ),
+    (
+        "Decoding of augmentations, ridge",
+        "$R^2$ on held-out images",
+        "decoding_ridge",
+        ("", "_weak", "_strong_only", *(f"_{name}" for name in PARAMETER_NAMES)),
+    ),
+    (
+        "Factorization and invariance",
+        "share of variance",
+        "",
+        tuple(
+            f"{m}_{f}"
+            for m in ("factorization", "invariance")
+            for f in GEOMETRY_FAMILIES
+        ),
+    ),
+    (
+        "Dimensionality",
+        "participation ratio",
+        "dimensionality_",
+        tuple(f"{kind}{f}" for kind in ("", "content_") for f in GEOMETRY_FAMILIES),
+    ),
+    (
+        "Steerability",
+        "share of the displacement explained",
+        "steerability_",
+        ("by_parameters", "by_transformation"),
+    ),
+)
+
+
+class Estimate(Protocol):
+    """A number with an interval, as rows of every stage have it."""
+
+    value: float | None
+    low: float | None
+    high: float | None
+
+
+def measure_forest(
+    rows: "Sequence[MeasureRow]", ax: "Axes", labels: dict[str, str], least: float
+) -> "Axes":
+    """Measures from top to bottom with their intervals, networks by colour.
+
+    Parameters
+    ----------
+    rows : of any networks
+    ax : axes to draw into
+    labels : measures to show, from top to bottom, and what they are called
+    least : values below it are drawn at the left edge as triangles
+    """
+    models = list(dict.fromkeys(row.model for row in rows))
+    colours = _colours(len(models))
+    shown = list(labels)
+    by_place = {(row.metric, row.model): row for row in rows}
+    for i, metric in enumerate(shown):
+        for k, model in enumerate(models):
+            row = by_place.get((metric, model))
+            if row is not None:
+                place = i + (k + 1) / (len(models) + 1) - 0.5
+                _mark(ax, row, place, colours[k], least)
+    for edge in range(1, len(shown)):
+        ax.axhline(edge - 0.5, color="0.9", linewidth=0.6, zorder=0)
+    ax.axvline(0, color="0.6", linewidth=0.8, zorder=0)
+    ax.set_yticks(range(len(shown)), [labels[metric] for metric in shown])
+    ax.set_ylim(len(shown) - 0.5, -0.5)
+    ax.tick_params(axis="y", length=0)
+    ax.spines[["top", "right", "left"]].set_visible(False)
+    return ax
+
+
+def correlation_forest(rows: "Sequence[CorrelationRow]", ax: "Axes") -> "Axes":
+    """Pearson r of each measure with one recording, and r within objectives.
+
+    Parameters
+    ----------
+    rows : of one recording
+    ax : axes to draw into
+    """
+    for place, row in enumerate(rows):
+        significant = row.q < 0.05
+        colour = "#4477aa" if significant else "0.55"
+        _mark(ax, row, place, colour, -1.0)
+        if row.within is not None:
+            ax.plot(row.within, place, "|", color="#cc6677", markersize=6, zorder=4)
+        ax.axhline(place + 0.5, color="0.93", linewidth=0.6, zorder=0)
+    ax.axvline(0, color="0.6", linewidth=0.8, zorder=0)
+    ax.set_yticks(range(len(rows)), [_words(row.measure) for row in rows])
+    ax.set_ylim(len(rows) - 0.5, -0.5)
+    ax.set_xlim(-1.03, 1.03)
+    ax.set_xlabel("Pearson r across networks")
+    ax.tick_params(axis="y", length=0)
+    ax.spines[["top", "right", "left"]].set_visible(False)
+    return ax
+
+
+def save_measures(rows: "Sequence[MeasureRow]", path: Path) -> Path:
+    """Draw a panel for each kind of measure as PDF and PNG; the PNG's path returns."""
+    models = list(dict.fromkeys(row.model for row in rows))
+    panels = _panels({row.metric for row in rows})
+    heights = [
+        FRAME + MARK * max(len(labels) * (len(models) + 1), 4)
+        for _, _, labels in panels
+    ]
+    # The second column begins where it makes both equally long.
+    first = min(
+        range(1, len(panels) + 1),
+        key=lambda n: max(sum(heights[:n]), sum(heights[n:])),
+    )
+    columns = [part for part in (slice(first), slice(first, None)) if panels[part]]
+    tallest = max(sum(heights[part]) for part in columns)
+    with _style():
+        from matplotlib.figure import Figure
+
+        size = (1.3 * WIDTH * len(columns), tallest)
+        figure = Figure(figsize=size, dpi=200, layout="constrained")
+        subfigures = figure.subfigures(1, len(columns), squeeze=False)[0]
+        for part, subfigure in zip(columns, subfigures, strict=True):
+            # What is missing below a shorter column stays empty.
+            rest = tallest - sum(heights[part])
+            ratios = [*heights[part], *([rest] if rest > 0 else [])]
+            grid = subfigure.add_gridspec(len(ratios), 1, height_ratios=ratios)
+            for k, (title, axis, labels) in enumerate(panels[part]):
+                ax = subfigure.add_subplot(grid[k])
+                # Least squares far beyond its data would hide all else.
+                least = -0.5 if "R^2" in axis or "share" in axis else float("-inf")
+                measure_forest(rows, ax, labels, least)
+                ax.set_title(title, loc="left", fontweight="bold")
+                ax.set_xlabel(axis)
+        _legend(figure, models)
+        return _save(figure, path)
+
+
+def _panels(found: set[str]) -> list[tuple[str, str, dict[str, str]]]:
+    """Title, axis and labels of the panels that have measures to show."""
+    panels = []
+    for title, axis, prefix, names in PANELS:
+        labels = {
+            prefix + name: _words(name) or "mean over parameters"
+            for name in names
+            if prefix + name in found
+        }
+        if labels:
+            panels.append((title, axis, labels))
+    return panels
+
+
+def save_correlations(rows: "Sequence[CorrelationRow]", path: Path) -> Path:
+    """Draw a panel for each recording as PDF and PNG; the PNG's path returns."""
+    recordings = list(dict.fromkeys(row.recording for row in rows))
+    by_recording = [[row for row in rows if row.recording == r] for r in recordings]
+    longest = max(map(len, by_recording))
+    with _style():
+        from matplotlib.figure import Figure
+
+        size = (
+            WIDTH * (0.6 + 0.8 * len(recordings)),
+            FRAME + 0.3 + 1.6 * MARK * longest,
+        )
+        figure = Figure(figsize=size, dpi=200, layout="constrained")
+        grid = figure.subplots(1, len(recordings), squeeze=False)
+        for recording, group, ax in zip(recordings, by_recording, grid[0], strict=True):
+            correlation_forest(group, ax)
+            counts = sorted({row.n_networks for row in group})
+            ax.set_title(
+                f"{recording}\n{'/'.join(map(str, counts))} networks",
+                loc="left",
+            )
+        figure.text(
+            0.01,
+            -0.01,
+            "dot: r with its 95 % interval, blue if q < 0.05; "
+            "red bar: r within objectives",
+            va="top",
+        )
+        return _save(figure, path)
+
+
+def _mark(
+    ax: "Axes", row: Estimate, place: float, colour: object, least: float
+) -> None:
+    """One estimate: a dot on its interval, or a triangle at the left edge."""
+    if row.value is None:
+        return
+    if row.value < least:
+        ax.plot(least, place, "<", color=colour, markersize=3.5, zorder=3)
+        return
+    if row.low is not None and row.high is not None:
+        low = max(row.low, least)
+        ax.plot([low, row.high], [place, place], color=colour, linewidth=1, zorder=2)
+    ax.plot(row.value, place, "o", color=colour, markersize=3, zorder=3)
+
+
+def _words(name: str) -> str:
+    """What a measure is called beside its mark."""
+    text = name.strip("_").replace("_", " ")
+    for comparison in COMPARISONS:
+        text = text.replace(comparison.replace("_", " "), comparison.replace("_", "–"))
+    return text.replace(" delta", ", Δ").replace(" excess", ", excess")
+
+
+def _colours(n: int) -> list[tuple[float, float, float, float]]:
+    import matplotlib
+
+    cmap = matplotlib.colormaps["viridis"]
+    # The yellow end is too pale for a line.
+    return [cmap(0.9 * k / max(n - 1, 1)) for k in range(n)]
+
+
+def _legend(figure: "Figure", models: list[str]) -> None:
+    from matplotlib.lines import Line2D
+
+    handles = [
+        Line2D([], [], color=colour, marker="o", markersize=3, linewidth=1, label=model)
+        for colour, model in zip(_colours(len(models)), models, strict=True)
+    ]
+    figure.legend(handles=handles, loc="outside upper left", frameon=False, ncols=3)
+
+
+def _style() -> AbstractContextManager[None]:
+    import matplotlib
+
+    return matplotlib.rc_context({"pdf.fonttype": 42, "font.size": 7})
+
+
+def _save(figure: "Figure", path: Path) -> Path:
+    for suffix in (".pdf", ".png"):
+        with atomic_path(path.with_suffix(suffix)) as temporary:
+            figure.savefig(temporary, bbox_inches="tight")
+    return path.with_suffix(".png")
