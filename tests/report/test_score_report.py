@@ -1,0 +1,77 @@
+import io
+
+import pytest
+from matplotlib.figure import Figure
+from PIL import Image
+from rich.console import Console
+
+from ce_align.report.plots import predictivity_bars, save_predictivity
+from ce_align.report.tables import score_tables
+from ce_align.stages.score import ScoreRow
+
+
+def make_row(**changes):
+    fields = {
+        "model": "pixels",
+        "metric": "predictivity",
+        "value": 0.25,
+        "config_id": "c",
+        "recording": "simulated",
+        "region": "IT",
+        "layer": "pixels",
+        "raw": 0.4,
+        "error": 0.01,
+        "ceiling": 0.64,
+        "n_stimuli": 640,
+        "n_neuroids": 96,
+        "n_splits": 10,
+        "regression": "pls",
+        "seed": 1,
+        "model_digest": "m",
+        "recording_digest": "r",
+    }
+    return ScoreRow(**(fields | changes))
+
+
+def shown(rows):
+    stream = io.StringIO()
+    console = Console(file=stream, width=200)
+    for table in score_tables(rows):
+        console.print(table)
+    return stream.getvalue()
+
+
+def test_each_recording_has_a_table_with_its_ceiling():
+    rows = [make_row(), make_row(recording="v4", ceiling=0.7), make_row(model="gabor")]
+    text = shown(rows)
+    assert text.count("┏") == 2
+    assert "ceiling 0.6400" in text
+    assert "ceiling 0.7000" in text
+    assert text.index("gabor") < text.index("v4")
+
+
+def test_a_table_without_ceiling_says_why_and_shows_the_raw_correlation():
+    text = shown([make_row(ceiling=None, value=None)])
+    assert "no repetitions" in text
+    assert "0.4000" in text
+    assert "None" not in text
+
+
+@pytest.mark.parametrize("ceiling", [0.64, None])
+def test_bars_are_the_raw_correlations_up_to_the_root_of_the_ceiling(ceiling):
+    value = None if ceiling is None else 0.25
+    rows = [make_row(ceiling=ceiling, value=value), make_row(raw=0.2, model="gabor")]
+    rows = (
+        rows if ceiling else [row.model_copy(update={"ceiling": None}) for row in rows]
+    )
+    ax = predictivity_bars(rows, Figure().subplots())
+    assert [bar.get_width() for bar in ax.patches] == [0.4, 0.2]
+    lines = [line.get_xdata()[0] for line in ax.lines if line.get_linestyle() == "--"]
+    assert lines == ([] if ceiling is None else [pytest.approx(0.8)])
+
+
+def test_the_figure_is_written_as_pdf_and_png(tmp_path):
+    path = save_predictivity([make_row()], tmp_path / "deep" / "figure")
+    assert Image.open(path).width > 500
+    assert path.with_suffix(".pdf").read_bytes().startswith(b"%PDF")
+    assert {p.name for p in path.parent.iterdir()} == {"figure.pdf", "figure.png"}
