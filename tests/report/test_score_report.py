@@ -59,11 +59,8 @@ def test_a_table_without_ceiling_says_why_and_shows_the_raw_correlation():
 
 @pytest.mark.parametrize("ceiling", [0.64, None])
 def test_bars_are_the_raw_correlations_up_to_the_root_of_the_ceiling(ceiling):
-    value = None if ceiling is None else 0.25
-    rows = [make_row(ceiling=ceiling, value=value), make_row(raw=0.2, model="gabor")]
-    rows = (
-        rows if ceiling else [row.model_copy(update={"ceiling": None}) for row in rows]
-    )
+    changes = {"ceiling": ceiling, "value": None if ceiling is None else 0.25}
+    rows = [make_row(**changes), make_row(raw=0.2, model="gabor", **changes)]
     ax = predictivity_bars(rows, Figure().subplots())
     assert [bar.get_width() for bar in ax.patches] == [0.4, 0.2]
     lines = [line.get_xdata()[0] for line in ax.lines if line.get_linestyle() == "--"]
