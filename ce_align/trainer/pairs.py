@@ -139,8 +139,8 @@ class PairPlan:
         own = slice(self.process * share, (self.process + 1) * share)
         pairs = half_split(self.n_images, self.seed, epoch)
         start = step * self.pairs_per_step
-        # The whole step is sampled everywhere: rejection in a family's sampling must
-        # not make rows depend on the number of processes.
+        # Every process samples the whole step, a few milliseconds for a thousand rows,
+        # so that no row depends on how many processes there are.
         view_a, view_b = (
             sample(
                 family,
