@@ -1,0 +1,206 @@
+"""Views that are planned once, rendered once and answered by all networks."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ce_align.augment import AugmentationLedger, sample
+from ce_align.errors import ConfigError, DataError
+from ce_align.models.networks import Network, Preprocessing
+from ce_align.stages.plan import ViewPlan
+from ce_align.stages.responses import Hardware, Responses, Subject, respond
+from ce_align.stages.views import ViewSet, block_means
+from toys import toy_config, toy_images, toy_network
+
+
+@given(
+    st.integers(2, 7), st.integers(2, 7), st.integers(1, 4), st.integers(0, 2**32 - 1)
+)
+def test_block_means_give_the_means_over_crops_and_over_photometrics(
+    n_crops, n_photometrics, n_features, seed
+):
+    rng = np.random.default_rng(seed)
+    views = rng.normal(size=(n_crops, n_photometrics, n_features)).astype(np.float32)
+    kept = block_means(views)
+    c, p = n_crops // 2, n_photometrics // 2
+    edges = np.cumsum([n_photometrics, n_photometrics, n_crops])
+    over_c1, over_c2, over_p1, over_p2 = np.split(kept, edges)
+    np.testing.assert_allclose(over_c1, views[:c].mean(axis=0), atol=1e-6)
+    np.testing.assert_allclose(over_c2, views[c:].mean(axis=0), atol=1e-6)
+    np.testing.assert_allclose(over_p1, views[:, :p].mean(axis=1), atol=1e-6)
+    np.testing.assert_allclose(over_p2, views[:, p:].mean(axis=1), atol=1e-6)
+    whole = (c * over_c1 + (n_crops - c) * over_c2) / n_crops
+    np.testing.assert_allclose(whole, views.mean(axis=0), atol=1e-6)
+
+
+def test_a_ledger_that_cannot_be_shared_equally_is_refused():
+    with pytest.raises(DataError, match="7 views cannot be shared equally by 12"):
+        ViewSet("strong", toy_images(12), sample("strong", 7, 0), 16)
+
+
+def test_every_crop_meets_the_same_photometric_draws_unless_they_are_independent():
+    def photometrics(**settings):
+        views = ViewPlan(toy_images(), toy_config(**settings)).views("crossed")
+        assert views.crossed == (4, 5)
+        return views.rows(2).brightness.reshape(4, 5), views.rows(2)
+
+    brightness, rows = photometrics(photometrics=5)
+    assert (brightness == brightness[0]).all()
+    assert len(np.unique(rows.crop_top.reshape(4, 5), axis=1).T) == 1
+    brightness, _ = photometrics(photometrics=5, independent_photometrics=True)
+    assert not (brightness == brightness[0]).all()
+
+
+def test_shared_views_transform_every_image_alike_and_strong_views_do_not():
+    plan = ViewPlan(toy_images(), toy_config())
+    assert plan.views("shared").rows(0) == plan.views("shared").rows(7)
+    assert plan.views("strong").rows(0) != plan.views("strong").rows(7)
+
+
+def test_views_follow_from_the_seed_and_nothing_else_of_the_network():
+    def digest(**settings):
+        return ViewPlan(toy_images(), toy_config(**settings)).views("strong").digest
+
+    assert digest() == digest(model="another", layer="0", metric="decoding")
+    others = [digest(seed=1), digest(views=8), digest(size=24)]
+    assert len({digest(), *others}) == 4
+
+
+def test_clean_views_show_the_whole_image():
+    images = toy_images()
+    views = ViewPlan(images, toy_config(size=24)).views("clean")
+    np.testing.assert_array_equal(views.render(3)[0], np.asarray(images.load(3)))
+
+
+def test_classes_are_equally_large_and_absent_without_labels():
+    images = toy_images(47, n_classes=6)
+    plan = ViewPlan(images, toy_config())
+    labels = images.columns["object_name"]
+    assert {len(rows) for rows in plan.classes.values()} == {7}
+    for name, rows in plan.classes.items():
+        assert len(set(rows)) == 7
+        assert {str(label) for label in labels[rows]} == {name}
+    assert ViewPlan(toy_images(47), toy_config()).views("classes") is None
+    assert ViewPlan(toy_images(47, n_classes=4), toy_config()).classes is None
+    with pytest.raises(DataError, match="9 classes are asked for, toys has 6"):
+        _ = ViewPlan(images, toy_config(classes=9)).classes
+
+
+def test_many_classes_are_cut_to_those_that_meet_several_others():
+    images = toy_images(400, n_classes=100)
+    assert len(ViewPlan(images, toy_config(comparisons=12)).classes) == 6
+    assert len(ViewPlan(images, toy_config(classes=40)).classes) == 40
+
+
+def test_too_few_images_are_refused_in_words():
+    with pytest.raises(DataError, match="toys has 4 images; analyses need 5"):
+        _ = ViewPlan(toy_images(4), toy_config()).chosen
+
+
+@pytest.fixture
+def counted(monkeypatch):
+    """Images that were rendered, in order."""
+    seen = []
+    render = ViewSet.render
+
+    def count(self, image):
+        seen.append((self.name, image))
+        return render(self, image)
+
+    monkeypatch.setattr(ViewSet, "render", count)
+    return seen
+
+
+def subjects_of(*networks):
+    return [Subject.of(network, None) for network in networks]
+
+
+def test_a_view_is_rendered_once_for_all_networks(counted, tmp_path):
+    plan = ViewPlan(toy_images(), toy_config())
+    sets = [plan.views("strong"), plan.views("crossed")]
+    both = subjects_of(toy_network(0), toy_network(1))
+    assert respond(both, sets, Responses(tmp_path), hardware=Hardware()) == {}
+    assert sorted(counted) == [(n, i) for n in ("crossed", "strong") for i in range(12)]
+
+
+def test_only_what_is_not_stored_is_rendered_again(counted, tmp_path):
+    views = ViewPlan(toy_images(), toy_config()).views("strong")
+    first, second = subjects_of(toy_network(0), toy_network(1))
+    responses = Responses(tmp_path)
+    respond([first], [views], responses, hardware=Hardware())
+    before = responses.load(first, views)
+    responses.path(first, views, 1).unlink()
+    counted.clear()
+    respond([first], [views], responses, hardware=Hardware())
+    assert [image for _, image in counted] == [4, 5, 6, 7]
+    np.testing.assert_array_equal(responses.load(first, views), before)
+    counted.clear()
+    respond([first, second], [views], responses, hardware=Hardware())
+    assert len(counted) == 12
+    np.testing.assert_array_equal(responses.load(first, views), before)
+
+
+def test_responses_are_those_of_the_network_to_the_views(tmp_path):
+    import torch
+
+    images, network = toy_images(), toy_network()
+    views = ViewPlan(images, toy_config()).views("strong")
+    (subject,) = subjects_of(network)
+    responses = Responses(tmp_path)
+    respond([subject], [views], responses, hardware=Hardware(workers=2))
+    found = responses.load(subject, views)
+    assert found.shape == (12, 6, 6)
+    with torch.no_grad():
+        inputs = network.preprocessing.normalise(torch.tensor(views.render(5)))
+        expected = network.module[:2](inputs).mean(dim=(2, 3))
+    np.testing.assert_allclose(found[5], expected, atol=1e-6)
+
+
+def test_what_is_kept_of_crossed_views_does_not_grow_with_their_product(tmp_path):
+    plan = ViewPlan(toy_images(), toy_config(crops=8, photometrics=10))
+    views = plan.views("crossed")
+    (subject,) = subjects_of(toy_network())
+    responses = Responses(tmp_path)
+    respond([subject], [views], responses, hardware=Hardware())
+    assert views.n_views == 80
+    assert responses.load(subject, views).shape == (12, 2 * 8 + 2 * 10, 6)
+    sizes = [np.load(file).shape[0] for file in tmp_path.rglob("*.npy")]
+    assert sizes == [4, 4, 4]
+
+
+def test_one_network_that_cannot_answer_does_not_stop_the_others(tmp_path):
+    import torch
+
+    pair = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.LSTM(768, 4))
+    broken = Network("broken", pair, Preprocessing(input_size=16), {"IT": "1"})
+    views = ViewPlan(toy_images(), toy_config()).views("strong")
+    bad, good = subjects_of(broken, toy_network())
+    responses = Responses(tmp_path)
+    failed = respond([bad, good], [views], responses, hardware=Hardware())
+    assert list(failed) == [bad.digest]
+    assert "tuple" in str(failed[bad.digest])
+    assert len(responses.load(good, views)) == 12
+    assert not responses.path(bad, views, 0).exists()
+
+
+def test_an_unknown_device_is_refused_before_anything_is_rendered(counted, tmp_path):
+    views = ViewPlan(toy_images(), toy_config()).views("strong")
+    with pytest.raises(ConfigError, match="no device 'quantum'"):
+        respond(
+            subjects_of(toy_network()),
+            [views],
+            Responses(tmp_path),
+            hardware=Hardware(device="quantum"),
+        )
+    assert counted == []
+
+
+def test_saved_ledgers_replay_the_same_pixels(tmp_path):
+    views = ViewPlan(toy_images(), toy_config()).views("crossed")
+    path = views.ledger.save(tmp_path / "ledger.npz")
+    again = ViewSet(
+        "crossed", toy_images(), AugmentationLedger.load(path), 16, views.crossed
+    )
+    assert again.digest == views.digest
+    np.testing.assert_array_equal(again.render(4), views.render(4))
