@@ -46,14 +46,20 @@ class _NormaliseOver(Function):
         inverse = torch.rsqrt(variance + eps)
         scale = inverse if weight is None else inverse * weight
         shift = -mean * scale if bias is None else bias - mean * scale
-        out = torch.addcmul(
-            _broadcast(shift, values), values, _broadcast(scale, values)
+        # Written into a tensor of its own: a view could not be changed in place later,
+        # as ReLU does.
+        out = torch.empty_like(batch)
+        torch.addcmul(
+            _broadcast(shift, values),
+            values,
+            _broadcast(scale, values),
+            out=torch.unflatten(out, 0, (n_views, -1)),
         )
         ctx.save_for_backward(batch, mean, inverse, scale)
         ctx.n_views, ctx.group, ctx.has_bias = n_views, group, bias is not None
         ctx.has_weight = weight is not None
         ctx.mark_non_differentiable(mean, variance)
-        return out.flatten(0, 1).to(batch.dtype), mean, variance
+        return out, mean, variance
 
     @staticmethod
     @once_differentiable
