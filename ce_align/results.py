@@ -15,6 +15,7 @@ from ce_align import __version__
 from ce_align.config import StageConfig
 from ce_align.errors import DataError
 from ce_align.files import atomic_path
+from ce_align.labelled import import_xarray
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -124,6 +125,7 @@ class ResultStore:
         }
         # Arrays first: whoever sees the rows can rely on the arrays.
         if arrays is not None:
+            import_xarray()
             with atomic_path(path.with_suffix(".nc")) as temporary:
                 arrays.to_netcdf(temporary, engine="netcdf4")
         with atomic_path(path) as temporary:
@@ -132,12 +134,10 @@ class ResultStore:
 
     def arrays(self, stage: str, config_id: str) -> "xr.Dataset":
         """Per-neuroid or per-comparison arrays of a stored configuration."""
-        import xarray as xr
-
         path = self._path(stage, config_id).with_suffix(".nc")
         if not path.exists():
             raise DataError(f"no arrays at {path}; run that configuration again")
-        dataset: xr.Dataset = xr.load_dataset(path, engine="netcdf4")
+        dataset: xr.Dataset = import_xarray().load_dataset(path, engine="netcdf4")
         return dataset
 
     def documents(self, stage: str | None = None) -> Iterator[dict[str, Any]]:

@@ -19,7 +19,16 @@ FLOORS = (
     {"brainscore"},
     {"trainer", "models", "metrics"},
     {"augment", "data"},
-    {"config", "results", "checks", "digests", "errors", "files", "progress"},
+    {
+        "config",
+        "results",
+        "checks",
+        "digests",
+        "errors",
+        "files",
+        "labelled",
+        "progress",
+    },
 )
 FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 FOUNDATION = len(FLOORS) - 1

@@ -6,6 +6,7 @@ import warnings
 from types import ModuleType
 
 from ce_align.errors import CeAlignError
+from ce_align.labelled import import_xarray
 
 __all__ = ["import_brainscore"]
 
@@ -22,6 +23,7 @@ def import_brainscore(module: str = "") -> ModuleType:
         If the package is not installed.
     """
     os.environ.setdefault("BS_INSTALL_DEPENDENCIES", "no")
+    import_xarray()  # which Brain-Score reads and writes files with
     name = f"brainscore_vision.{module}" if module else "brainscore_vision"
     try:
         with warnings.catch_warnings():

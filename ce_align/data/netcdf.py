@@ -13,6 +13,7 @@ from ce_align.data.imagesets import ImageSet
 from ce_align.data.recordings import Entry, Recording
 from ce_align.errors import DataError
 from ce_align.files import atomic_path
+from ce_align.labelled import import_xarray
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -34,8 +35,7 @@ def write_recording(
     images : ``inside`` the netCDF file, or ``beside`` it in ``NAME.images.zip``, which
         must then move with it
     """
-    import xarray as xr
-
+    xr = import_xarray()
     files = {
         f"{i:06d}": recording.images.encoded(i) for i in range(len(recording.images))
     }
@@ -90,8 +90,7 @@ def read_recording(path: Path) -> Recording:
         If the file is not a recording, its images are not there, or its content is
         not what was written.
     """
-    import xarray as xr
-
+    xr = import_xarray()
     if not path.exists():
         raise DataError(f"no recording at {path}; write one with `ce-align import`")
     try:
@@ -125,8 +124,7 @@ def read_recording(path: Path) -> Recording:
 
 def describe_files(folder: Path) -> list[Entry]:
     """Recordings among the netCDF files of a folder, without reading their data."""
-    import xarray as xr
-
+    xr = import_xarray()
     entries = []
     for path in sorted(folder.glob("*.nc")):
         try:

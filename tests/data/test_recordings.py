@@ -13,6 +13,7 @@ from ce_align.data.recordings import (
     load_recording,
 )
 from ce_align.errors import ConfigError, DataError
+from ce_align.labelled import import_xarray
 
 
 def make_images(n, **columns):
@@ -141,9 +142,7 @@ def test_files_that_are_not_recordings_are_refused(tmp_path):
         read_recording(tmp_path / "text.nc")
     with pytest.raises(DataError, match="no recording at"):
         read_recording(tmp_path / "absent.nc")
-    make_recording()
-    import xarray as xr
-
+    xr = import_xarray()
     xr.Dataset({"x": ("a", [1, 2])}).to_netcdf(tmp_path / "other.nc")
     with pytest.raises(DataError, match="not a recording of ce_align"):
         read_recording(tmp_path / "other.nc")
