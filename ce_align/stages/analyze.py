@@ -8,12 +8,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ce_align.data.imagesets import ImageSet
-from ce_align.digests import combine_digests
+from ce_align.digests import combine_digests, digest_json
 from ce_align.errors import CeAlignError, DataError
 from ce_align.progress import Progress, silent
 from ce_align.results import ResultStore
 from ce_align.stages.measures import AnalysisConfig, Measured, MeasureRow
-from ce_align.stages.plan import GEOMETRY_FAMILIES, METRICS, ViewPlan
+from ce_align.stages.plan import GEOMETRY_FAMILIES, METRICS, ViewPlan, class_labels
 from ce_align.stages.readout import decode, factorize, measure_dimensionality, steer
 from ce_align.stages.responses import Hardware, Responses, Subject, respond
 from ce_align.stages.variability import Answers, Comparison, compare, measure_shapes
@@ -27,7 +27,7 @@ __all__ = ["AnalysisReport", "Job", "analyze"]
 STAGE = "analyze"
 
 #: Changes whenever the same settings and data would give another number.
-ALGORITHM = "analyses 2"
+ALGORITHM = "analyses 3"
 
 
 @dataclass(frozen=True)
@@ -119,11 +119,13 @@ def analyze(
 
 
 def _config_id(job: Job, images: ImageSet) -> str:
-    baseline = job.baseline.digest if job.baseline else ""
+    labels = class_labels(images)
     return job.config.fingerprint(
         weights=job.subject.digest,
-        baseline=baseline,
+        baseline=job.baseline.digest if job.baseline else "",
         images=images.digest,
+        # The digest of images leaves their labels out.
+        labels="" if labels is None else digest_json(labels.astype(str).tolist()),
         algorithm=ALGORITHM,
     )
 

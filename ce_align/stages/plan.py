@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +14,7 @@ from ce_align.stages.measures import AnalysisConfig, Metric
 from ce_align.stages.variability import units_in_pairs
 from ce_align.stages.views import ViewSet
 
-__all__ = ["GEOMETRY_FAMILIES", "METRICS", "ViewPlan"]
+__all__ = ["GEOMETRY_FAMILIES", "METRICS", "ViewPlan", "class_labels"]
 
 #: Images of a class that are compared with those of another: at most, and at least.
 CLASS_SIZES = (4, 50)
@@ -32,6 +33,11 @@ METRICS: dict[Metric, tuple[str, ...]] = {
     "dimensionality": GEOMETRY_FAMILIES,
     "steerability": ("clean", "shared"),
 }
+
+
+def class_labels(images: ImageSet) -> NDArray[Any] | None:
+    """Class of each image: its ``object_name``, else its folder, else None."""
+    return images.columns.get("object_name", images.columns.get("label"))
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,8 +84,7 @@ class ViewPlan:
         DataError
             If classes are asked for by number and there are not so many.
         """
-        config, columns = self.config, self.images.columns
-        labels = columns.get("object_name", columns.get("label"))
+        config, labels = self.config, class_labels(self.images)
         least, most = CLASS_SIZES
         names, counts = np.unique(() if labels is None else labels, return_counts=True)
         names = names[counts >= least]

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from toys import toy_config, toy_images, toy_network
 
 from ce_align.augment import AugmentationLedger, sample
 from ce_align.errors import ConfigError, DataError
@@ -11,7 +12,6 @@ from ce_align.models.networks import Network, Preprocessing
 from ce_align.stages.plan import ViewPlan
 from ce_align.stages.responses import Hardware, Responses, Subject, respond
 from ce_align.stages.views import ViewSet, block_means
-from toys import toy_config, toy_images, toy_network
 
 
 @given(

@@ -1,0 +1,139 @@
+"""Decoding, factorization, dimensionality and steerability of planted responses."""
+
+import numpy as np
+import pytest
+from sklearn.linear_model import LinearRegression
+from sklearn.metrics import r2_score
+from toys import toy_config
+
+from ce_align.augment import PARAMETER_NAMES, sample
+from ce_align.stages.measures import interval_over_runs
+from ce_align.stages.readout import (
+    _splits,
+    _subsets,
+    decode,
+    factorize,
+    measure_dimensionality,
+    steer,
+)
+
+N_IMAGES, N_VIEWS, D = 30, 10, 16
+
+
+@pytest.fixture
+def config():
+    return toy_config("decoding", views=N_VIEWS, runs=3)
+
+
+def estimates(measured):
+    return {one.metric: one.interval.estimate for one in measured.measurements}
+
+
+def test_decoding_is_the_regression_of_z_scored_parameters(rng, config):
+    clean = rng.normal(size=(N_IMAGES, D))
+    ledger = sample("strong", N_IMAGES * N_VIEWS, 0)
+    parameters = ledger.parameters()
+    views = clean.repeat(N_VIEWS, axis=0) + parameters @ rng.normal(size=(12, D))
+    views += 0.3 * rng.normal(size=views.shape)
+    measured = decode(clean, views.reshape(N_IMAGES, N_VIEWS, D), ledger, config)
+    image = np.repeat(np.arange(N_IMAGES), N_VIEWS)
+    expected = []
+    for train, test in _splits(N_IMAGES, config):
+        seen, held_out = np.isin(image, train), np.isin(image, test)
+        mean, scale = parameters[seen].mean(axis=0), parameters[seen].std(axis=0)
+        targets = (parameters - mean) / scale
+        design = np.hstack([clean[image], views])
+        fit = LinearRegression().fit(design[seen], targets[seen])
+        predicted = fit.predict(design[held_out])
+        expected.append(
+            r2_score(targets[held_out], predicted, multioutput="raw_values")
+        )
+        assert not set(train) & set(test)
+    r2 = measured.arrays["decoding_ols_r2"]
+    np.testing.assert_allclose(r2.values, expected, atol=1e-8)
+    found = estimates(measured)
+    assert found["decoding_ols"] == pytest.approx(np.mean(expected))
+    hue = PARAMETER_NAMES.index("hue")
+    assert found["decoding_ols_hue"] == pytest.approx(np.mean(expected, axis=0)[hue])
+
+
+def test_weak_and_strong_only_views_are_all_views():
+    ledger = sample("strong", 400, 0)
+    weak, beyond = _subsets(ledger).values()
+    assert (weak ^ beyond).all()
+    assert 0.05 < weak.mean() < 0.3
+    weak_family = _subsets(sample("weak", 400, 0))
+    assert weak_family["weak"].all()
+    assert not _subsets(sample("strong-only", 400, 0))["weak"].any()
+
+
+def test_a_subset_without_held_out_views_has_no_value(rng, config):
+    ledger = sample("strong-only", N_IMAGES * N_VIEWS, 0)
+    clean = rng.normal(size=(N_IMAGES, D))
+    views = rng.normal(size=(N_IMAGES, N_VIEWS, D))
+    found = estimates(decode(clean, views, ledger, config))
+    assert np.isnan(found["decoding_ridge_weak"])
+    assert found["decoding_ridge_strong_only"] == found["decoding_ridge"]
+
+
+def test_parameters_that_do_not_vary_have_no_value(rng, config):
+    ledger = sample("spatial", N_IMAGES * N_VIEWS, 0)
+    clean = rng.normal(size=(N_IMAGES, D))
+    views = rng.normal(size=(N_IMAGES, N_VIEWS, D))
+    found = estimates(decode(clean, views, ledger, config))
+    assert np.isnan(found["decoding_ridge_hue"])
+    assert np.isfinite(found["decoding_ridge_crop_top"])
+    assert np.isfinite(found["decoding_ridge"])
+
+
+def test_displacements_equal_for_all_images_are_steerable(rng, config):
+    draws = sample("strong", N_VIEWS, 0)
+    ledger = type(draws).concat([draws] * N_IMAGES)
+    clean = rng.normal(size=(N_IMAGES, D))
+    moved = draws.parameters() @ rng.normal(size=(12, D))
+    equal = estimates(steer(clean, clean[:, None] + moved, ledger, config))
+    assert equal["steerability_by_transformation"] == pytest.approx(1, abs=1e-9)
+    of_image = rng.normal(size=(N_IMAGES, N_VIEWS, D))
+    own = estimates(steer(clean, clean[:, None] + of_image, ledger, config))
+    assert own["steerability_by_transformation"] < 0.05
+    assert own["steerability_by_parameters"] < 0.05
+    still = np.repeat(clean[:, None], N_VIEWS, axis=1)
+    nothing = estimates(steer(clean, still, ledger, config))
+    assert nothing["steerability_displacement_share"] == 0
+    assert np.isnan(nothing["steerability_by_parameters"])
+
+
+def test_factorization_tells_orthogonal_from_shared_subspaces(rng, config):
+    content = 5 * rng.normal(size=(N_IMAGES, 1, 4))
+    change = rng.normal(size=(N_IMAGES, N_VIEWS, 4))
+    zeros = np.zeros_like(change)
+    apart = np.concatenate([content + zeros, change], axis=2)
+    shared = np.concatenate([content + change, zeros], axis=2)
+    families = [("strong", apart), ("weak", shared)]
+    found = estimates(factorize(iter(families), config))
+    assert found["factorization_strong"] > 0.99
+    assert found["factorization_weak"] < 0.5
+    assert found["invariance_strong"] == pytest.approx(1 - 1 / 25, abs=0.03)
+
+
+def test_dimensionality_counts_the_axes_of_the_clouds(rng, config):
+    clouds = np.zeros((N_IMAGES, 400, 10))
+    clouds[:, :, :3] = rng.normal(size=(N_IMAGES, 400, 3))
+    clouds[:, :, 5:] += 9 * rng.normal(size=(N_IMAGES, 1, 5))
+    measured = measure_dimensionality([("strong", clouds)], config)
+    by_name = {one.metric: one.interval for one in measured.measurements}
+    cloud = by_name["dimensionality_strong"]
+    assert cloud.estimate == pytest.approx(3, abs=0.05)
+    assert cloud.low < 3 < cloud.high + 0.05
+    assert 3.5 < by_name["dimensionality_content_strong"].estimate < 5
+    assert len(measured.arrays["dimensionality_strong"]) == N_IMAGES
+
+
+def test_an_interval_over_runs_is_students():
+    from scipy import stats
+
+    values = [0.1, 0.4, 0.2, 0.3, 0.9]
+    interval = interval_over_runs(values)
+    test = stats.ttest_1samp(values, 0.0).confidence_interval(0.95)
+    assert (interval.low, interval.high) == pytest.approx((test.low, test.high))
+    assert np.isnan(interval_over_runs([0.3]).low)
