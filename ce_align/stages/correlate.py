@@ -128,7 +128,8 @@ def _comparable(
 ) -> "tuple[pd.DataFrame, list[str]]":
     """One row a network, its latest, of the settings that most networks share."""
     notes = []
-    rows = rows.dropna(subset=["value", *settings]).sort_values("created")
+    rows = rows.dropna(subset=["value", *settings])
+    rows = rows.sort_values("created", kind="stable")
     sizes = rows.groupby(settings, sort=False)["model"].nunique()
     if len(sizes) > 1:
         agrees = (rows[settings] == sizes.idxmax()).all(axis=1)
@@ -141,7 +142,9 @@ def _comparable(
     if (layers > 1).any():
         several = named_some(list(layers.index[layers > 1]))
         notes.append(f"several layers of {several}; the latest row of each counts")
-    return rows.drop_duplicates("model", keep="last").set_index("model"), notes
+    latest = rows.drop_duplicates("model", keep="last").set_index("model")
+    # By name: resampling must not depend on the order in which rows were written.
+    return latest.sort_index(), notes
 
 
 def _differing(rows: "pd.DataFrame", settings: list[str]) -> str:

@@ -1,0 +1,219 @@
+"""Correlation of measures with predictivity: planted effects, and what is refused."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from ce_align.errors import DataError
+from ce_align.models.catalogue import GROUPS
+from ce_align.results import ResultStore
+from ce_align.stages.correlate import (
+    CorrelateConfig,
+    CorrelationRow,
+    correlate_measures,
+)
+
+PAPER = GROUPS["paper"]
+
+
+def measure_rows(values, metric="bures", **columns):
+    """One row for each network of `values`."""
+    fixed = {"views_digest": "v", "n_points": 50, "n_comparisons": 800, "layer": "l4"}
+    return pd.DataFrame(
+        [
+            {
+                **fixed,
+                "metric": metric,
+                "model": model,
+                "value": value,
+                "created": "2024-01-01",
+                **columns,
+            }
+            for model, value in values.items()
+        ]
+    )
+
+
+def score_rows(values, recording="it", **columns):
+    fixed = {"recording_digest": "d", "region": "IT", "regression": "pls"}
+    fixed |= {"n_splits": 10, "seed": 1, "layer": "l4", "created": "2024-01-01"}
+    return pd.DataFrame(
+        [
+            {
+                **fixed,
+                "recording": recording,
+                "model": model,
+                "value": value,
+                "raw": value / 2,
+                **columns,
+            }
+            for model, value in values.items()
+        ]
+    )
+
+
+def planted(rng, models=PAPER, slope=1.0, noise=0.3):
+    """A measure, and scores that follow from it."""
+    x = rng.normal(size=len(models))
+    y = slope * x + noise * rng.normal(size=len(models))
+    return dict(zip(models, x, strict=True)), dict(zip(models, y, strict=True))
+
+
+@pytest.fixture
+def store(tmp_path):
+    return ResultStore(tmp_path)
+
+
+def run(measures, scores, store, *recordings, **settings):
+    config = CorrelateConfig(
+        recordings=recordings or ("it",), permutations=999, **settings
+    )
+    return correlate_measures(measures, scores, config, store)
+
+
+def test_a_planted_effect_is_found(rng, store):
+    x, y = planted(rng)
+    (row,), notes = run(measure_rows(x), score_rows(y), store)
+    expected = np.corrcoef(list(x.values()), list(y.values()))[0, 1]
+    assert row.value == pytest.approx(expected)
+    assert row.low < row.value < row.high
+    assert (row.abs_r, row.r_squared) == pytest.approx((expected, expected**2))
+    assert row.p == row.q == pytest.approx(1 / 1000)
+    assert row.within > 0.8
+    assert row.n_networks == 21
+    assert notes == []
+
+
+def test_a_difference_between_objectives_alone_is_not_significant(rng, store):
+    of_objective = {"mmcr": 0.0, "barlow": 5.0, "simclr": 10.0}
+    offset = {name: of_objective[name.split("_")[1]] for name in PAPER}
+    x = {name: offset[name] + rng.normal() for name in PAPER}
+    y = {name: offset[name] + rng.normal() for name in PAPER}
+    (row,), _ = run(measure_rows(x), score_rows(y), store)
+    assert row.value > 0.9
+    assert row.p > 0.05
+    assert abs(row.within) < 0.5
+
+
+def test_false_discoveries_are_counted_over_the_whole_table(rng, store):
+    from scipy.stats import false_discovery_control
+
+    x, y = planted(rng, noise=1.5)
+    other = {name: rng.normal() for name in PAPER}
+    measures = pd.concat([measure_rows(x), measure_rows(other, "other")])
+    scores = pd.concat([score_rows(y), score_rows(other, "second")])
+    rows, _ = run(measures, scores, store, "it", "second")
+    assert {(row.measure, row.recording) for row in rows} == {
+        (m, r) for m in ("bures", "other") for r in ("it", "second")
+    }
+    expected = false_discovery_control([row.p for row in rows])
+    assert [row.q for row in rows] == pytest.approx(list(expected))
+
+
+def test_fewer_than_five_networks_are_refused_in_words(rng, store):
+    x, y = planted(rng, PAPER[:4])
+    with pytest.raises(DataError, match="bures × it: 4 networks have both, 5 are"):
+        run(measure_rows(x), score_rows(y), store)
+    with pytest.raises(DataError, match="there are no rows"):
+        run(measure_rows(x)[:0], score_rows(y), store)
+
+
+def test_only_networks_with_both_count_and_each_row_says_how_many(rng, store):
+    x, y = planted(rng)
+    few = {name: y[name] for name in PAPER[:9]}
+    scores = pd.concat([score_rows(y), score_rows(few, "small")])
+    rows, _ = run(measure_rows(x), scores, store, "it", "small")
+    assert {row.recording: row.n_networks for row in rows} == {"it": 21, "small": 9}
+    assert rows[1].networks == tuple(sorted(PAPER[:9]))
+
+
+def test_networks_that_are_not_published_form_one_group(rng, store):
+    models = tuple(f"torchvision/{k}" for k in range(8))
+    x, y = planted(rng, models)
+    (row,), _ = run(measure_rows(x), score_rows(y), store)
+    assert row.n_networks == 8
+    assert row.within == pytest.approx(row.value)
+
+
+@pytest.mark.parametrize(
+    "other", [{"n_points": 20}, {"views_digest": "w"}, {"n_comparisons": 60}]
+)
+def test_rows_that_cannot_be_compared_are_left_out_and_it_is_said(rng, store, other):
+    x, y = planted(rng)
+    strange = dict.fromkeys(PAPER[:3], 99.0)
+    measures = pd.concat([measure_rows(x), measure_rows(strange, **other)])
+    (row,), notes = run(measures, score_rows(y), store)
+    clean, _ = run(measure_rows(x), score_rows(y), store)
+    assert row.value == clean[0].value
+    (note,) = notes
+    assert note.startswith(f"bures: 3 rows with another {next(iter(other))}")
+
+
+def test_scores_of_another_method_are_left_out_and_it_is_said(rng, store):
+    x, y = planted(rng)
+    strange = score_rows(dict.fromkeys(PAPER[:3], 99.0), regression="ridge")
+    (row,), notes = run(measure_rows(x), pd.concat([score_rows(y), strange]), store)
+    assert row.n_networks == 21
+    assert row.low > 0
+    assert "it: 3 rows with another regression" in notes[0]
+
+
+def test_the_latest_row_of_a_network_counts(rng, store):
+    x, y = planted(rng)
+    old = measure_rows(dict.fromkeys(PAPER[:3], 99.0), created="2023-01-01")
+    (row,), _ = run(pd.concat([measure_rows(x), old]), score_rows(y), store)
+    assert row.value == run(measure_rows(x), score_rows(y), store)[0][0].value
+
+
+def test_several_layers_of_a_network_are_said(rng, store):
+    x, y = planted(rng)
+    lower = score_rows({PAPER[0]: 0.1}, layer="l3", created="2023-01-01")
+    _, notes = run(measure_rows(x), pd.concat([score_rows(y), lower]), store)
+    assert notes == [f"it: several layers of {PAPER[0]}; the latest row of each counts"]
+
+
+def test_without_a_ceiling_raw_correlations_are_used_and_it_is_said(rng, store):
+    x, y = planted(rng)
+    scores = score_rows(y)
+    scores.loc[0, "value"] = None
+    (row,), notes = run(measure_rows(x), scores, store)
+    assert row.n_networks == 21
+    assert row.value == pytest.approx(
+        np.corrcoef(list(x.values()), list(y.values()))[0, 1]
+    )
+    assert notes == ["it: no ceiling, so measures meet the raw correlation"]
+
+
+def test_undefined_and_equal_values_are_left_out_and_it_is_said(rng, store):
+    x, y = planted(rng)
+    measures = pd.concat(
+        [
+            measure_rows(x),
+            measure_rows(dict.fromkeys(PAPER, 2.0), "same"),
+            measure_rows(dict.fromkeys(PAPER, np.nan), "none"),
+        ]
+    )
+    (row,), notes = run(measures, score_rows(y), store)
+    assert row.measure == "bures"
+    assert notes == [
+        "same × it: all networks have the same value",
+        "none × it: 0 networks have both, 5 are needed",
+    ]
+
+
+def test_the_order_of_rows_does_not_change_a_number(rng, store):
+    x, y = planted(rng, noise=1)
+    (row,), _ = run(measure_rows(x), score_rows(y), store)
+    (other,), _ = run(measure_rows(x)[::-1], score_rows(y).sample(frac=1), store)
+    assert other.model_dump(exclude={"created"}) == row.model_dump(exclude={"created"})
+
+
+def test_rows_are_stored_and_the_same_data_give_the_same_rows(rng, store):
+    x, y = planted(rng)
+    rows, _ = run(measure_rows(x), score_rows(y), store)
+    again, _ = run(measure_rows(x), score_rows(y), store)
+    assert [r.config_id for r in rows] == [r.config_id for r in again]
+    stored = store.get("correlate", rows[0].config_id, CorrelationRow)
+    assert [r.value for r in stored] == [r.value for r in rows]
+    other, _ = run(measure_rows(x), score_rows(y), store, seed=1)
+    assert other[0].config_id != rows[0].config_id

@@ -1,0 +1,100 @@
+"""From two networks and a recording to unique and shared explained variance."""
+
+import numpy as np
+import pytest
+import torch
+
+from ce_align.data.imagesets import ImageSet
+from ce_align.data.recordings import Recording
+from ce_align.models.networks import Network, Preprocessing
+from ce_align.results import ResultStore
+from ce_align.stages.overlap import OverlapConfig, overlap
+
+N = 120
+
+
+class Channels(torch.nn.Module):
+    """Coarse pixels of some colour channels."""
+
+    def __init__(self, channels):
+        super().__init__()
+        self.channels = channels
+        self.pool = torch.nn.AvgPool2d(8)
+
+    def forward(self, images):
+        return self.pool(images[:, self.channels])
+
+
+def eye(name, *channels):
+    return Network(
+        name, Channels(list(channels)), Preprocessing(input_size=16), {"IT": "pool"}
+    )
+
+
+def recording(rng, n_neuroids=6, channel_weights=(1.0, 0.0, 0.0)):
+    coarse = rng.integers(0, 256, (N, 2, 2, 3), np.uint8)
+    images = ImageSet.from_array("x", coarse.repeat(8, axis=1).repeat(8, axis=2))
+    signal = (coarse / 255.0).reshape(N, 4, 3) @ np.array(channel_weights)
+    rates = signal @ rng.normal(size=(4, n_neuroids))
+    rates += 0.1 * rng.normal(size=rates.shape)
+    names = tuple(f"n{k}" for k in range(n_neuroids))
+    return Recording("x", images, rates[:, None], names, "IT")
+
+
+CONFIG = OverlapConfig(
+    model_a="a", model_b="b", recording="x", layer_a="pool", layer_b="pool"
+)
+
+
+def parts(networks, planted, folder, config=CONFIG):
+    rows, stored = overlap(networks, planted, config, ResultStore(folder))
+    return {row.metric.removeprefix("overlap_"): row for row in rows}, stored
+
+
+def test_what_one_network_alone_sees_is_its_unique_part(rng, tmp_path):
+    planted = recording(rng)
+    found, stored = parts((eye("red", 0), eye("green", 1)), planted, tmp_path)
+    assert not stored
+    assert found["unique_a"].value > 0.8
+    assert abs(found["unique_b"].value) < 0.05
+    assert abs(found["shared"].value) < 0.1
+    joint = found["unique_a"].value + found["unique_b"].value + found["shared"].value
+    assert joint == pytest.approx(found["r2_joint"].value)
+    assert found["unique_a"].low < found["unique_a"].value < found["unique_a"].high
+
+
+def test_what_both_see_is_shared(rng, tmp_path):
+    planted = recording(rng)
+    found, _ = parts((eye("red", 0), eye("yellow", 0, 1)), planted, tmp_path)
+    assert found["shared"].value > 0.8
+    assert abs(found["unique_b"].value) < 0.05
+
+
+def test_parts_of_every_neuroid_are_stored_beside_the_rows(rng, tmp_path):
+    found, _ = parts((eye("red", 0), eye("green", 1)), recording(rng), tmp_path)
+    row = found["unique_a"]
+    arrays = ResultStore(tmp_path).arrays("overlap", row.config_id)
+    assert arrays["unique_a"].values.mean() == pytest.approx(row.value)
+    assert list(arrays["neuroid_id"].values) == [f"n{k}" for k in range(6)]
+
+
+def test_a_second_run_answers_from_the_store_until_something_changes(rng, tmp_path):
+    planted, red, green = recording(rng), eye("red", 0), eye("green", 1)
+    first, _ = parts((red, green), planted, tmp_path)
+    again, stored = parts((red, green), planted, tmp_path)
+    assert stored
+    assert again == first
+    _, stored = parts((red, eye("blue", 2)), planted, tmp_path)
+    assert not stored
+    _, stored = parts((red, green), recording(rng), tmp_path)
+    assert not stored
+    other = CONFIG.model_copy(update={"seed": 1})
+    _, stored = parts((red, green), planted, tmp_path, other)
+    assert not stored
+
+
+def test_few_neuroids_have_no_interval(rng, tmp_path):
+    planted = recording(rng, n_neuroids=3)
+    found, _ = parts((eye("red", 0), eye("green", 1)), planted, tmp_path)
+    assert found["r2_a"].low is None
+    assert found["r2_a"].value > 0.8
