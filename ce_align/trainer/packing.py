@@ -1,0 +1,174 @@
+"""Images decoded once: a memory map of their pixels, and what it was made from."""
+
+import json
+import shutil
+import tempfile
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from ce_align import __version__
+from ce_align.data.imagefiles import encode_ppm
+from ce_align.data.imagesets import ImageSet
+from ce_align.digests import digest_bytes
+from ce_align.errors import CeAlignError, ConfigError, DataError
+from ce_align.progress import Progress, silent
+
+__all__ = ["PackedPixels", "is_packed", "open_packed", "pack"]
+
+#: Files of a packed folder: pixels one after the other, where each image begins with
+#: its height and width, and the rest.
+PIXELS, PLACES, METADATA = "pixels.u8", "places.npy", "metadata.json"
+
+
+@dataclass(frozen=True)
+class PackedPixels:
+    """Pixels of a packed folder; a process maps the file when it first looks.
+
+    Attributes
+    ----------
+    folder : that `pack` wrote
+    places : (n, 3) offset in bytes, height and width of every image
+    """
+
+    folder: Path
+    places: NDArray[np.int64]
+
+    @cached_property
+    def _bytes(self) -> NDArray[np.uint8]:
+        mapped: NDArray[np.uint8] = np.memmap(self.folder / PIXELS, np.uint8, "r")
+        return mapped
+
+    def __getstate__(self) -> dict[str, Any]:
+        # A map is opened anew in every process, not copied into it.
+        return {"folder": self.folder, "places": self.places}
+
+    def array(self, index: int) -> NDArray[np.uint8]:
+        """Pixels (height, width, 3), read-only."""
+        offset, height, width = self.places[index].tolist()
+        flat = self._bytes[offset : offset + height * width * 3]
+        return np.asarray(flat).reshape(height, width, 3)
+
+    def load(self, index: int) -> Image.Image:
+        """Decoded RGB image."""
+        return Image.fromarray(self.array(index))
+
+    def encoded(self, index: int) -> bytes:
+        """The image as a PPM file."""
+        return encode_ppm(self.array(index))
+
+    def digest(self, index: int) -> str:
+        """Digest of the encoded bytes."""
+        return digest_bytes(self.encoded(index))
+
+
+def is_packed(path: Path) -> bool:
+    """Whether `pack` wrote this folder."""
+    return (path / METADATA).is_file() and (path / PIXELS).is_file()
+
+
+def open_packed(path: Path) -> ImageSet:
+    """The images of a packed folder, with their labels.
+
+    Raises
+    ------
+    DataError
+        If its files do not fit one another.
+    """
+    try:
+        document = json.loads((path / METADATA).read_text())
+        places = np.load(path / PLACES, allow_pickle=False)
+        ids = tuple(document["ids"])
+        columns = {name: np.array(v) for name, v in document["columns"].items()}
+        n_bytes = (path / PIXELS).stat().st_size
+        ends = places[:, 0] + places[:, 1] * places[:, 2] * 3
+        whole = places.shape == (len(ids), 3) and ends.max() == n_bytes
+    except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
+        raise DataError(
+            f"{path} is not a packed folder: {error}; pack again"
+        ) from error
+    if not whole:
+        raise DataError(f"{path} is incomplete: its pixels do not fit; pack again")
+    return ImageSet(path.stem, ids, PackedPixels(path, places), columns)
+
+
+def pack(
+    images: ImageSet,
+    folder: Path,
+    *,
+    short_edge: int | None = None,
+    progress: Progress = silent,
+) -> Path:
+    """Write all pixels of `images` into one file that training maps into memory.
+
+    Parameters
+    ----------
+    images : to be decoded, once each
+    folder : that must not exist; it appears when it is whole
+    short_edge : resize larger images to this many pixels, bicubic. It changes what
+        random crops show, and so is written into the metadata.
+
+    Raises
+    ------
+    ConfigError
+        If the folder exists or `short_edge` is too small.
+    DataError
+        If an image cannot be read.
+    CeAlignError
+        If the system refuses to write there.
+    """
+    if folder.exists():
+        raise ConfigError(f"{folder} exists; name another folder or delete it")
+    if short_edge is not None and short_edge < 8:
+        raise ConfigError(f"a short edge of {short_edge} pixels is too small; give 8")
+    temporary = None
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+        places = _write_pixels(images, temporary / PIXELS, short_edge, progress)
+        np.save(temporary / PLACES, places)
+        document = {
+            "version": __version__,
+            "source": images.identifier,
+            "short_edge": short_edge,
+            "n_images": len(images),
+            "ids": images.ids,
+            "columns": {k: np.asarray(v).tolist() for k, v in images.columns.items()},
+        }
+        (temporary / METADATA).write_text(json.dumps(document) + "\n")
+        temporary.chmod(0o755)
+        temporary.rename(folder)
+    except OSError as error:
+        raise CeAlignError(
+            f"cannot write {folder}: {error.strerror or error}; free some space or "
+            "choose another folder"
+        ) from error
+    finally:
+        if temporary is not None and temporary.exists():
+            shutil.rmtree(temporary, ignore_errors=True)
+    return folder
+
+
+def _write_pixels(
+    images: ImageSet, path: Path, short_edge: int | None, progress: Progress
+) -> NDArray[np.int64]:
+    places = np.empty((len(images), 3), np.int64)
+    offset = 0
+    with path.open("wb") as file:
+        for index in range(len(images)):
+            image = images.load(index)
+            if short_edge is not None and min(image.size) > short_edge:
+                share = short_edge / min(image.size)
+                size = round(image.width * share), round(image.height * share)
+                image = image.resize(size, Image.Resampling.BICUBIC)
+            pixels = np.ascontiguousarray(image, np.uint8)
+            places[index] = offset, *pixels.shape[:2]
+            offset += pixels.nbytes
+            file.write(pixels.data)
+            progress("packing", index + 1, len(images))
+    return places

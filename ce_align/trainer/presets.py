@@ -1,0 +1,132 @@
+"""What a training is: its settings, and the named sets of them."""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+
+from ce_align.config import StageConfig
+from ce_align.errors import ConfigError
+from ce_align.trainer.families import TINY_FAMILIES
+
+__all__ = ["PRESETS", "TrainConfig", "preset_config"]
+
+Weight = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+
+
+class TrainConfig(StageConfig):
+    """Settings of one training; whatever else decides the weights is their data.
+
+    Attributes
+    ----------
+    objective : name in `ce_align.trainer.objectives.OBJECTIVES`
+    equivariance_weight : λ in [0, 1]
+    images : folder, archive, packed folder, or ``simulated``
+    backbone : name in `ce_align.trainer.networks.BACKBONES`
+    view_size : height and width of the views in pixels
+    families : augmentations of views A and B
+    epochs, pairs_per_step : a step sees two images a pair and two views an image
+    optimizer : ``lars``, or ``adamw`` for small networks
+    learning_rate : peak; None for the rule of LARS, 1.2 for every 256 pairs a step
+    weight_decay, momentum : of the optimiser; momentum is that of LARS
+    warmup_epochs : of linear rise before the cosine
+    final_share : of the peak learning rate at the end
+    options : changes of the objective: head_widths, ema, temperature, …
+    precision : bf16 and fp16 are mixed precision
+    probe : train a linear classifier on detached features if images have labels
+    seed : of weights, halves and augmentations
+    """
+
+    objective: str
+    equivariance_weight: Weight
+    images: str
+    backbone: str = "resnet50"
+    view_size: Annotated[int, Field(ge=8, le=4096)] = 224
+    families: tuple[str, str] = ("strong_a", "strong_b")
+    epochs: PositiveInt = 100
+    pairs_per_step: PositiveInt = 1024
+    optimizer: Literal["lars", "adamw"] = "lars"
+    learning_rate: PositiveFloat | None = None
+    weight_decay: Annotated[float, Field(ge=0)] = 1e-6
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    warmup_epochs: NonNegativeInt = 10
+    final_share: Weight = 1e-3
+    options: dict[str, Any] = Field(default_factory=dict)
+    precision: Literal["bf16", "fp16", "32"] = "32"
+    probe: bool = True
+    seed: NonNegativeInt = 0
+
+    @model_validator(mode="after")
+    def _rate_is_known(self) -> "TrainConfig":
+        if self.optimizer == "adamw" and self.learning_rate is None:
+            raise ValueError("adamw has no rule for its learning rate; give one")
+        if self.warmup_epochs >= self.epochs:
+            raise ValueError(
+                f"a warm-up of {self.warmup_epochs} epochs does not fit into "
+                f"{self.epochs}"
+            )
+        return self
+
+
+_PAPER: dict[str, Any] = {"epochs": 100, "warmup_epochs": 10}
+_TINY: dict[str, Any] = {
+    "backbone": "tiny",
+    "view_size": 32,
+    "families": TINY_FAMILIES,
+    "epochs": 8,
+    "pairs_per_step": 64,
+    "optimizer": "adamw",
+    "learning_rate": 2e-3,
+    "weight_decay": 1e-4,
+    "warmup_epochs": 0,
+}
+#: Settings of each preset that differ from the defaults, which are the paper's.
+PRESETS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
+    {
+        "paper-in1k": _PAPER,
+        "paper-in100": {**_PAPER, "epochs": 200},
+        "weak": {**_PAPER, "families": ("weak_a", "weak_b")},
+        "tiny": _TINY,
+    }
+)
+#: Changes of the objectives at small scale. The embeddings of MMCR must have far fewer
+#: dimensions than a step has pairs.
+_TINY_OPTIONS: Mapping[str, dict[str, Any]] = {
+    "simclr": {"head_widths": (512, 512, 128), "temperature": 0.2},
+    "barlow": {"head_widths": (512, 512, 512)},
+    "mmcr": {"head_widths": (512, 512, 32), "ema": None},
+}
+
+
+def preset_config(preset: str, objective: str, **changes: Any) -> TrainConfig:
+    """Settings of a preset, changed where asked.
+
+    Parameters
+    ----------
+    preset : a name of `PRESETS`
+    objective : decides the heads of the tiny preset
+    **changes
+        Fields of `TrainConfig`; None keeps the preset's. Other `epochs` shorten the
+        warm-up to at most a tenth of them.
+
+    Raises
+    ------
+    ConfigError
+        If there is no such preset; with those that there are.
+    pydantic.ValidationError
+        If a setting is out of its range.
+    """
+    if preset not in PRESETS:
+        raise ConfigError(
+            f"unknown preset {preset!r}; choose from {', '.join(PRESETS)}"
+        )
+    settings = dict(PRESETS[preset])
+    given = {name: value for name, value in changes.items() if value is not None}
+    if "epochs" in given and "warmup_epochs" not in given:
+        settings["warmup_epochs"] = min(
+            settings["warmup_epochs"], given["epochs"] // 10
+        )
+    if preset == "tiny":
+        settings["options"] = _TINY_OPTIONS.get(objective, {})
+    return TrainConfig(objective=objective, **{**settings, **given})

@@ -1,0 +1,230 @@
+"""The four views of every pair, rendered by worker processes from the plan."""
+
+import signal
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple, TypeAlias
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from ce_align.augment import apply
+from ce_align.data.finding import SIMULATED_IMAGES, find_images
+from ce_align.data.imagesets import ImageSet
+from ce_align.data.scenes import procedural_scenes
+from ce_align.digests import combine_digests, digest_json
+from ce_align.errors import CeAlignError, DataError
+
+# Workers that were not forked learn of the families here.
+from ce_align.trainer import families as _families  # noqa: F401
+from ce_align.trainer.packing import PackedPixels, is_packed, open_packed
+from ce_align.trainer.pairs import PairPlan
+
+__all__ = [
+    "Batch",
+    "PairedViews",
+    "Position",
+    "check_images",
+    "data_digest",
+    "image_labels",
+    "open_images",
+    "view_loader",
+]
+
+#: Epoch and step, both counted from 0.
+Position: TypeAlias = tuple[int, int]
+
+#: Procedural scenes that `simulated` stands for, and their size in views.
+N_SCENES, SCENE_SCALE = 2048, 2
+#: Images that are looked at before training starts, evenly spaced.
+N_PROBED = 64
+#: Columns that may hold the class of an image, the first that is there.
+LABEL_COLUMNS = ("label", "object_name")
+
+
+class Batch(NamedTuple):
+    """One step of one process.
+
+    Attributes
+    ----------
+    views : (4, n_pairs, size, size, 3) uint8, in the order of
+        `ce_align.trainer.equivariance.VIEWS`
+    labels : (n_pairs, 2) class of either image, −1 where there are none
+    """
+
+    views: Tensor
+    labels: Tensor
+
+
+def open_images(name: str, view_size: int, seed: int = 0) -> ImageSet:
+    """Images for training, by name.
+
+    Parameters
+    ----------
+    name : folder, zip, tar, a folder that `pack` wrote, or ``simulated``
+    view_size : in pixels; scenes are drawn twice as large
+    seed : of the scenes
+
+    Raises
+    ------
+    ConfigError, DataError
+        If there are no images of that name.
+    """
+    if name == SIMULATED_IMAGES:
+        size = min(max(SCENE_SCALE * view_size, 32), 512)
+        scenes = procedural_scenes(N_SCENES, seed=seed, size=size)
+        # Drawn once: a scene costs more than its views.
+        pixels = np.stack([np.asarray(scenes.load(i)) for i in range(len(scenes))])
+        labels = {"label": scenes.columns["object_name"]}
+        return ImageSet.from_array(name, pixels, scenes.ids, labels)
+    if is_packed(Path(name)):
+        return open_packed(Path(name))
+    return find_images(name)
+
+
+def image_labels(images: ImageSet) -> tuple[NDArray[np.int64], int]:
+    """Class of every image and the number of classes; −1 and 0 without labels."""
+    for column in LABEL_COLUMNS:
+        if column in images.columns:
+            names, labels = np.unique(images.columns[column], return_inverse=True)
+            if 1 < len(names) < len(images):
+                return labels.astype(np.int64), len(names)
+    return np.full(len(images), -1), 0
+
+
+def data_digest(images: ImageSet) -> str:
+    """Digest of all identifiers and of the content of 64 evenly spaced images.
+
+    The content of millions of images takes longer to read than is worth waiting for.
+    """
+    probed = images.select(_probed(len(images)))
+    return combine_digests(digest_json(images.ids), probed.digest)
+
+
+def check_images(images: ImageSet, view_size: int) -> None:
+    """Look at 64 evenly spaced images before training starts.
+
+    Raises
+    ------
+    DataError
+        If there are fewer than two images, one of them cannot be read, or most of them
+        are smaller than a view.
+    """
+    if len(images) < 2:
+        raise DataError(
+            f"{images.identifier} has {len(images)} image; pairs need at least two"
+        )
+    sizes = [min(images.load(i).size) for i in _probed(len(images))]
+    small = sum(size < view_size for size in sizes)
+    if 2 * small > len(sizes):
+        raise DataError(
+            f"{small} of {len(sizes)} images looked at in {images.identifier} are "
+            f"smaller than a view of {view_size} pixels (the smallest has {min(sizes)})"
+            "; take larger images or a preset of smaller views"
+        )
+
+
+def _probed(n_images: int) -> list[int]:
+    spaced = np.linspace(0, n_images - 1, min(n_images, N_PROBED))
+    return [int(i) for i in spaced]
+
+
+@dataclass(frozen=True, eq=False)
+class PairedViews(Dataset[Batch | CeAlignError]):
+    """The steps of a training: a pure function of plan, images, epoch and step.
+
+    An image that cannot be read gives its error in place of the batch, because an
+    exception raised in a worker arrives as a page of text.
+
+    Attributes
+    ----------
+    images : to be paired
+    plan : which images meet in a step of this process, and their augmentations
+    labels : (n_images,) class of each image
+    view_size : in pixels
+    """
+
+    images: ImageSet
+    plan: PairPlan
+    labels: NDArray[np.int64]
+    view_size: int
+
+    def __getitem__(self, position: Position) -> Batch | CeAlignError:
+        """The batch of (epoch, step)."""
+        batch = self.plan.batch(*position)
+        try:
+            first, second = (self._pixels(column) for column in batch.images.T)
+        except CeAlignError as error:
+            return error
+        except OSError as error:
+            return DataError(f"an image of {self.images.identifier} is gone: {error}")
+        views = [
+            apply(pixels, ledger, self.view_size)
+            for pixels in (first, second)
+            for ledger in (batch.view_a, batch.view_b)
+        ]
+        labels = torch.from_numpy(self.labels[batch.images])
+        return Batch(torch.from_numpy(np.stack(views)), labels)
+
+    def _pixels(self, indices: NDArray[np.int64]) -> Sequence[NDArray[np.uint8]]:
+        source = self.images.pixels
+        if isinstance(source, PackedPixels) and self.images.screen is None:
+            return [source.array(self.images.index[i]) for i in indices]
+        return [np.asarray(self.images.load(i)) for i in indices]
+
+
+class _Remaining(Sampler[Position]):
+    """Positions from where training stands to the end of the epoch."""
+
+    def __init__(self, n_steps: int, position: Callable[[], Position]) -> None:
+        self._n_steps, self._position = n_steps, position
+
+    def __len__(self) -> int:
+        # Of the whole epoch: a resumed one ends at the same step.
+        return self._n_steps
+
+    def __iter__(self) -> Iterator[Position]:
+        epoch, first = self._position()
+        for step in range(first, self._n_steps):
+            yield epoch, step
+
+
+def view_loader(
+    views: PairedViews,
+    position: Callable[[], Position],
+    *,
+    workers: int = 0,
+    pin_memory: bool = False,
+) -> DataLoader[Batch | CeAlignError]:
+    """Loader of the steps that remain of the epoch in which training stands.
+
+    Parameters
+    ----------
+    views : the steps
+    position : epoch and step that come next, asked at the start of every epoch
+    workers : processes that render; they change no bit of the result
+    pin_memory : for faster copies to a GPU
+    """
+    options: dict[str, Any] = {}
+    if workers:
+        options = {"persistent_workers": True, "worker_init_fn": _quiet_worker}
+    return DataLoader(
+        views,
+        sampler=_Remaining(views.plan.steps_per_epoch, position),
+        batch_size=None,
+        num_workers=workers,
+        pin_memory=pin_memory,
+        # Its own generator: the loader draws a seed that nothing here uses.
+        generator=torch.Generator(),
+        **options,
+    )
+
+
+def _quiet_worker(worker: int) -> None:
+    """Leave Ctrl-C to the main process, which ends its workers itself."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)

@@ -1,0 +1,82 @@
+"""Packed images hold the pixels and labels of what they were made from."""
+
+import json
+import pickle
+import zipfile
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ce_align.data.imagesets import ImageSet
+from ce_align.errors import ConfigError, DataError
+from ce_align.trainer.packing import is_packed, open_packed, pack
+
+
+@pytest.fixture
+def archive(tmp_path, rng):
+    path = tmp_path / "images.zip"
+    with zipfile.ZipFile(path, "w") as file:
+        for i, (height, width) in enumerate([(20, 30), (9, 12), (16, 16), (40, 24)]):
+            pixels = rng.integers(0, 256, (height, width, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "one.png")
+            file.write(tmp_path / "one.png", f"class_{i % 2}/{i}.png")
+    return ImageSet.from_path(path)
+
+
+def test_packed_images_have_the_pixels_ids_and_labels_of_their_source(
+    archive, tmp_path
+):
+    packed = open_packed(pack(archive, tmp_path / "packed"))
+    assert packed.ids == archive.ids
+    assert packed.columns["label"].tolist() == archive.columns["label"].tolist()
+    for i in range(len(archive)):
+        assert np.array_equal(packed.load(i), archive.load(i))
+        assert np.array_equal(packed.pixels.array(i), archive.load(i))
+
+
+def test_packed_images_travel_to_workers_without_their_pixels(tmp_path, rng):
+    pixels = rng.integers(0, 256, (50, 32, 32, 3), dtype=np.uint8)
+    folder = pack(ImageSet.from_array("a", pixels), tmp_path / "packed")
+    packed = open_packed(folder)
+    packed.load(3)
+    sent = pickle.dumps(packed)
+    assert len(sent) < pixels.nbytes / 10
+    assert np.array_equal(pickle.loads(sent).load(3), pixels[3])
+
+
+def test_a_resized_pack_says_so_and_keeps_smaller_images(archive, tmp_path):
+    folder = pack(archive, tmp_path / "packed", short_edge=12)
+    packed = open_packed(folder)
+    assert json.loads((folder / "metadata.json").read_text())["short_edge"] == 12
+    assert [packed.load(i).size for i in range(4)] == [
+        (18, 12),
+        (12, 12),
+        (12, 9),
+        (12, 20),
+    ]
+
+
+def test_packing_leaves_nothing_behind_if_an_image_cannot_be_read(tmp_path):
+    source = tmp_path / "source"
+    source.mkdir()
+    Image.new("RGB", (9, 9)).save(source / "a.png")
+    (source / "b.png").write_bytes(b"no image")
+    with pytest.raises(DataError, match=r"b\.png"):
+        pack(ImageSet.from_path(source), tmp_path / "packed")
+    assert [path.name for path in tmp_path.iterdir()] == ["source"]
+
+
+def test_packing_does_not_overwrite(archive, tmp_path):
+    (tmp_path / "packed").mkdir()
+    with pytest.raises(ConfigError, match="exists"):
+        pack(archive, tmp_path / "packed")
+
+
+def test_a_truncated_pack_is_refused(archive, tmp_path):
+    folder = pack(archive, tmp_path / "packed")
+    pixels = folder / "pixels.u8"
+    pixels.write_bytes(pixels.read_bytes()[:-1])
+    assert is_packed(folder)
+    with pytest.raises(DataError, match="incomplete"):
+        open_packed(folder)

@@ -1,0 +1,135 @@
+"""The four views of a step follow from the plan, whoever renders them."""
+
+from collections import Counter
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from ce_align.augment import apply
+from ce_align.data.imagesets import ImageSet
+from ce_align.errors import DataError
+from ce_align.trainer.packing import pack
+from ce_align.trainer.pairs import PairPlan
+from ce_align.trainer.views import (
+    PairedViews,
+    check_images,
+    data_digest,
+    image_labels,
+    open_images,
+    view_loader,
+)
+
+SIZE, N_IMAGES, PAIRS = 16, 24, 4
+
+
+@pytest.fixture
+def images(rng):
+    pixels = rng.integers(0, 256, (N_IMAGES, 24, 24, 3), dtype=np.uint8)
+    labels = np.array([f"class {i % 3}" for i in range(N_IMAGES)])
+    return ImageSet.from_array("noise", pixels, columns={"label": labels})
+
+
+def paired(images, **changes):
+    plan = PairPlan(
+        len(images), PAIRS, seed=7, families=("tiny_a", "tiny_b"), **changes
+    )
+    return PairedViews(images, plan, image_labels(images)[0], SIZE)
+
+
+def batches(views, start=(0, 0), workers=0):
+    return list(view_loader(views, lambda: start, workers=workers))
+
+
+def same(one, other):
+    return len(one) == len(other) and all(
+        torch.equal(a.views, b.views) and torch.equal(a.labels, b.labels)
+        for a, b in zip(one, other, strict=True)
+    )
+
+
+def test_a_step_holds_both_images_under_both_augmentations(images):
+    views = paired(images)
+    batch = views[1, 2]
+    plan = views.plan.batch(1, 2)
+    for pair, (first, second) in enumerate(plan.images):
+        for view, (image, ledger) in enumerate(
+            (image, ledger)
+            for image in (first, second)
+            for ledger in (plan.view_a, plan.view_b)
+        ):
+            expected = apply(
+                np.asarray(images.load(image)), ledger[pair : pair + 1], SIZE
+            )
+            assert np.array_equal(batch.views[view, pair], expected[0])
+        assert batch.labels[pair].tolist() == [first % 3, second % 3]
+
+
+def test_the_number_of_workers_changes_no_bit(images):
+    views = paired(images)
+    alone = batches(views, (3, 0))
+    assert len(alone) == 3
+    assert same(alone, batches(views, (3, 0), workers=1))
+    assert same(alone, batches(views, (3, 0), workers=2))
+
+
+def test_a_resumed_epoch_has_the_remaining_steps(images):
+    views = paired(images)
+    assert same(batches(views, (2, 1)), batches(views, (2, 0))[1:])
+
+
+def test_epochs_pair_other_images(images):
+    plan = paired(images).plan
+    first, second = (
+        np.concatenate([b.images for b in plan.batches(epoch)]) for epoch in (0, 1)
+    )
+    assert Counter(first.ravel()) == Counter(range(N_IMAGES))
+    assert {tuple(sorted(p)) for p in first} != {tuple(sorted(p)) for p in second}
+
+
+def test_two_processes_share_out_the_step_of_one(images):
+    whole = paired(images)[1, 1]
+    parts = [paired(images, n_processes=2, process=p)[1, 1] for p in (0, 1)]
+    assert torch.equal(whole.views, torch.cat([p.views for p in parts], dim=1))
+    assert torch.equal(whole.labels, torch.cat([p.labels for p in parts]))
+
+
+def test_packed_images_give_the_same_views(images, tmp_path):
+    packed = open_images(str(pack(images, tmp_path / "packed")), SIZE)
+    assert same(batches(paired(images)), batches(paired(packed), workers=1))
+
+
+def test_an_unreadable_image_arrives_as_its_error(tmp_path):
+    for i in range(8):
+        Image.new("RGB", (20, 20)).save(tmp_path / f"{i}.png")
+    (tmp_path / "5.png").write_bytes(b"no image")
+    views = paired(ImageSet.from_path(tmp_path))
+    (found,) = batches(views, workers=1)
+    assert isinstance(found, DataError)
+    assert "5.png" in str(found)
+    assert "\n" not in str(found)
+
+
+def test_images_are_looked_at_beforehand(images):
+    check_images(images, 24)
+    with pytest.raises(DataError, match="smaller than a view of 32"):
+        check_images(images, 32)
+    with pytest.raises(DataError, match="at least two"):
+        check_images(images.select([0]), SIZE)
+
+
+def test_the_digest_of_the_data_follows_ids_and_content(images, rng):
+    digest = data_digest(images)
+    assert digest == data_digest(images.select(range(N_IMAGES)))
+    assert digest != data_digest(images.select(range(N_IMAGES - 1)))
+    pixels = rng.integers(0, 256, (N_IMAGES, 24, 24, 3), dtype=np.uint8)
+    assert digest != data_digest(ImageSet.from_array("noise", pixels))
+
+
+def test_images_without_classes_have_no_labels(images):
+    plain = ImageSet.from_array("plain", np.zeros((4, 9, 9, 3), np.uint8))
+    labels, n_classes = image_labels(plain)
+    assert n_classes == 0
+    assert labels.tolist() == [-1] * 4
+    assert image_labels(images)[1] == 3
