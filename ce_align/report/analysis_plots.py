@@ -5,6 +5,8 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+import numpy as np
+
 from ce_align.augment import PARAMETER_NAMES
 from ce_align.files import atomic_path
 from ce_align.stages.plan import GEOMETRY_FAMILIES
@@ -23,6 +25,8 @@ __all__ = ["correlation_forest", "measure_forest", "save_correlations", "save_me
 WIDTH = 3.5
 #: Height of one mark, and of title and axis, in inches.
 MARK, FRAME = 0.11, 0.75
+#: Smaller shares of variance are drawn at this edge.
+LEAST = -0.5
 
 #: Title, axis, common prefix of the measures, and what follows it; panels without rows
 #: are left out.
@@ -164,11 +168,13 @@ def save_measures(rows: "Sequence[MeasureRow]", path: Path) -> Path:
             grid = subfigure.add_gridspec(len(ratios), 1, height_ratios=ratios)
             for k, (title, axis, labels) in enumerate(panels[part]):
                 ax = subfigure.add_subplot(grid[k])
-                # Least squares far beyond its data would hide all else.
-                least = -0.5 if "R^2" in axis or "share" in axis else float("-inf")
-                measure_forest(rows, ax, labels, least)
+                # One share far below zero would hide all others.
+                bounded = "R^2" in axis or "share" in axis
+                measure_forest(rows, ax, labels, LEAST if bounded else -np.inf)
                 ax.set_title(title, loc="left", fontweight="bold")
-                ax.set_xlabel(axis)
+                values = [row.value for row in rows if row.metric in labels]
+                clipped = any(v is not None and v < LEAST for v in values)
+                ax.set_xlabel(f"{axis} (◂ below {LEAST})" if clipped else axis)
         _legend(figure, models)
         return _save(figure, path)
 
