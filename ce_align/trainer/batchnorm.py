@@ -144,6 +144,12 @@ class ViewBatchNorm(nn.modules.batchnorm._BatchNorm):
         if not self.training:
             return super().forward(input)
         _check_views(input, self.n_views)
+        count = input[:, 0].numel() // self.n_views * n_processes(self.group)
+        if count < 2:
+            raise DataError(
+                f"a batch of shape {tuple(input.shape)} has one value a channel and "
+                "view; batch statistics need at least two"
+            )
         if self.group is None:
             views = input.chunk(self.n_views)
             outputs = [super(ViewBatchNorm, self).forward(view) for view in views]
@@ -156,7 +162,6 @@ class ViewBatchNorm(nn.modules.batchnorm._BatchNorm):
             n_views=self.n_views,
             group=self.group,
         )
-        count = input[:, 0].numel() // self.n_views * n_processes(self.group)
         self._track(mean, variance * (count / (count - 1)))
         return out
 

@@ -27,11 +27,11 @@ from ce_align.trainer.gather import (
     gather_rows,
     mean_over,
     n_processes,
-    rank_in,
     sum_over,
 )
 from ce_align.trainer.reductions import (
     gram_inner_product,
+    log_sum_exp_others,
     matrix_product,
     nuclear_norm,
     unit_rows,
@@ -83,15 +83,10 @@ def simclr(
     check_positive("temperature", temperature)
     view_a, view_b = checked_batches("simclr", group, view_a=view_a, view_b=view_b)
     with full_precision(view_a):
-        n_rows, n_all = len(view_a), len(view_a) * n_processes(group)
         near_a, near_b = unit_rows(view_a), unit_rows(view_b)
-        rows = torch.cat([near_a, near_b])
-        every = torch.cat([gather_rows(near_a, group), gather_rows(near_b, group)])
-        similarity = matrix_product(rows, every.mT) / temperature
-        own = torch.arange(n_rows, device=rows.device) + rank_in(group) * n_rows
-        similarity[torch.arange(2 * n_rows), torch.cat([own, own + n_all])] = -math.inf
+        rows = torch.cat([near_a, near_b]) / math.sqrt(temperature)
         partner = (near_a * near_b).sum(1).mean() / temperature
-        return mean_over(similarity.logsumexp(1).mean() - partner, group)
+        return mean_over(log_sum_exp_others(rows, group).mean() - partner, group)
 
 
 def barlow_twins(
@@ -196,7 +191,8 @@ def mmcr(
         given |= {"momentum_a": momentum_a.detach(), "momentum_b": momentum_b.detach()}
     views = checked_batches("mmcr", group, **given)
     with full_precision(view_a):
-        centroids = torch.stack([unit_rows(view) for view in views]).mean(0)
+        units = [unit_rows(view) for view in views]
+        centroids = sum(units[1:], units[0]) / len(units)
         return -nuclear_norm(gather_rows(centroids, group))
 
 

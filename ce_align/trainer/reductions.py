@@ -1,5 +1,6 @@
 """The reductions of the objectives, the costly ones with gradients of their own."""
 
+import math
 from typing import Any
 
 import torch
@@ -7,9 +8,21 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
-from ce_align.trainer.gather import Group, all_reduced, all_rows, full_precision
+from ce_align.trainer.gather import (
+    Group,
+    all_reduced,
+    all_rows,
+    full_precision,
+    rank_in,
+)
 
-__all__ = ["gram_inner_product", "matrix_product", "nuclear_norm", "unit_rows"]
+__all__ = [
+    "gram_inner_product",
+    "log_sum_exp_others",
+    "matrix_product",
+    "nuclear_norm",
+    "unit_rows",
+]
 
 #: Rows shorter than this have no direction.
 SHORTEST = 1e-12
@@ -25,13 +38,17 @@ class _NuclearNorm(Function):
         rows, columns = matrix.shape
         ctx.wide = columns > rows
         gram = matrix @ matrix.mT if ctx.wide else matrix.mT @ matrix
+        # The decomposition refuses NaN; the loss must show it instead.
+        finite = gram.isfinite().all()
+        gram = torch.where(finite, gram, 0)
         # The product keeps the precision of the input; float64 costs little for the
         # small decomposition and spends none of the digits that the product has.
         values, vectors = torch.linalg.eigh(gram.double())
         largest = values[-1]
         cut = NULL_ROUNDINGS * torch.finfo(matrix.dtype).eps * largest
         singular = torch.where(values > cut, values, 0).sqrt()
-        inverse = torch.where(singular > 0, 1 / singular, 0)
+        singular = torch.where(finite, singular, math.nan)
+        inverse = torch.where(singular == 0, 0, 1 / singular)
         ctx.save_for_backward(matrix, vectors, inverse)
         norm: Tensor = singular.sum().to(matrix.dtype)
         return norm
@@ -50,7 +67,7 @@ def nuclear_norm(matrix: Tensor) -> Tensor:
     """Sum of singular values, by the smaller Gram matrix.
 
     The gradient is U Vᵀ over the directions of singular values that are not zero: the
-    subgradient of least norm, finite for every matrix and zero for a zero one.
+    subgradient of least norm, finite for every finite matrix and zero for a zero one.
     Singular values below 1.4e-3 (float32) or 6e-8 (float64) of the largest cannot be
     told from zero in a Gram matrix and count as zero.
 
@@ -130,11 +147,68 @@ def matrix_product(left: Tensor, right: Tensor) -> Tensor:
     return product
 
 
+class _LogSumExpOthers(Function):
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor, group: Group) -> Tensor:
+        every = all_rows(rows, group)
+        similarity = rows @ every.mT
+        similarity.diagonal(rank_in(group) * len(rows)).fill_(-math.inf)
+        sums = similarity.logsumexp(1)
+        ctx.group = group
+        ctx.save_for_backward(every, similarity, sums)
+        return sums
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        every, similarity, sums = ctx.saved_tensors
+        shared = all_rows(torch.stack([sums, gradient], 1), ctx.group)
+        # A row acts in its own sum and in those of all others: similarity is symmetric,
+        # so both shares come from the rows of the matrix that are here.
+        weights = (similarity - sums[:, None]).exp_().mul_(gradient[:, None])
+        weights += (similarity - shared[:, 0]).exp_().mul_(shared[:, 1])
+        with full_precision(every):
+            return weights @ every, None
+
+
+def log_sum_exp_others(rows: Tensor, group: Group = None) -> Tensor:
+    """Logarithm of the summed exponentials of a row's products with all other rows.
+
+    Parameters
+    ----------
+    rows : (n, d), float32 or float64, of this process
+    group : processes whose rows are joined
+
+    Returns
+    -------
+    (n,) of the same dtype; one entry for each row of this process
+    """
+    with full_precision(rows):
+        sums: Tensor = _LogSumExpOthers.apply(rows, group)
+    return sums
+
+
+class _UnitRows(Function):
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor) -> Tensor:
+        length = torch.linalg.vector_norm(rows, dim=1, keepdim=True)
+        inverse = torch.where(length > SHORTEST, 1 / length, 0)
+        units = rows * inverse
+        ctx.save_for_backward(units, inverse)
+        return units
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        units, inverse = ctx.saved_tensors
+        along = (gradient * units).sum(1, keepdim=True)
+        return torch.addcmul(gradient, units, along, value=-1).mul_(inverse)
+
+
 def unit_rows(rows: Tensor) -> Tensor:
     """Rows of (n, d) divided by their lengths.
 
     Rows without direction become zero and receive no gradient.
     """
-    length = torch.linalg.vector_norm(rows, dim=1, keepdim=True)
-    directed = length > SHORTEST
-    return torch.where(directed, rows / torch.where(directed, length, 1), 0)
+    units: Tensor = _UnitRows.apply(rows)
+    return units

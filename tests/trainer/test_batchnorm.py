@@ -5,6 +5,7 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
+from ce_align.errors import DataError
 from ce_align.trainer.batchnorm import (
     ViewBatchNorm,
     convert_to_views,
@@ -92,3 +93,11 @@ def test_layers_without_running_statistics_stay_without(group):
     views = batch((12, 5)).chunk(4)
     alone = [nn.functional.batch_norm(v, None, None, training=True) for v in views]
     torch.testing.assert_close(found.detach(), torch.cat(alone))
+
+
+def test_a_single_value_a_channel_is_refused(group):
+    layer = convert_to_views(nn.BatchNorm1d(5).double(), 4)
+    for joined in (None, group):
+        set_group(layer, joined)
+        with pytest.raises(DataError, match=r"\(4, 5\) has one value a channel"):
+            layer(batch((4, 5)))

@@ -197,6 +197,17 @@ def test_simclr_stays_finite_at_a_tiny_temperature(rng):
     assert a.grad.isfinite().all()
 
 
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_embeddings_that_are_not_finite_show_in_loss_and_gradient(name, rng):
+    a, b = tensors(batches(rng, (6, 4)))
+    a[2, 1] = math.nan
+    a.requires_grad_()
+    loss = OBJECTIVES[name].loss(a, b)
+    loss.backward()
+    assert loss.isnan()
+    assert a.grad.isnan().any()
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("shape", [(8, 40), (40, 8)])
 @pytest.mark.parametrize("name", OBJECTIVES)

@@ -113,7 +113,7 @@ def alone():
     return {name: train(run, None, 0, 1) for name, run in RUNS.items()}
 
 
-@pytest.fixture(scope="module", params=[2, 4])
+@pytest.fixture(scope="module", params=[2, pytest.param(4, marks=pytest.mark.slow)])
 def together(request, tmp_path_factory):
     """Results of every process, in the order of ranks."""
     folder, world = tmp_path_factory.mktemp("processes"), request.param

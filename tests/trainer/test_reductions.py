@@ -6,7 +6,12 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ce_align.trainer.reductions import gram_inner_product, nuclear_norm, unit_rows
+from ce_align.trainer.reductions import (
+    gram_inner_product,
+    log_sum_exp_others,
+    nuclear_norm,
+    unit_rows,
+)
 
 
 def with_gradient(function, *arrays, dtype=torch.float64):
@@ -80,6 +85,15 @@ def test_gram_inner_product_is_the_squared_norm_of_the_product(rng):
     assert value == pytest.approx(np.sum(product**2), rel=1e-13)
     np.testing.assert_allclose(of_a, 2 * b @ product.T, rtol=1e-12)
     np.testing.assert_allclose(of_b, 2 * a @ product, rtol=1e-12)
+
+
+def test_log_sum_exp_leaves_each_row_itself_out(rng):
+    rows = torch.tensor(rng.standard_normal((6, 3)), requires_grad=True)
+    found = log_sum_exp_others(rows)
+    for i, row in enumerate(rows.detach().numpy()):
+        products = np.delete(rows.detach().numpy() @ row, i)
+        assert found[i].item() == pytest.approx(np.log(np.exp(products).sum()))
+    assert torch.autograd.gradcheck(log_sum_exp_others, rows)
 
 
 def test_unit_rows_have_length_one_and_rows_without_direction_are_left_zero(rng):
