@@ -18,7 +18,7 @@ FLOORS = (
     {"stages"},
     {"brainscore"},
     {"trainer", "models", "metrics"},
-    {"augment", "data"},
+    {"augment", "data", "backbones"},
     {
         "config",
         "results",

@@ -7,6 +7,7 @@ from typing import Any, cast
 
 import torch
 
+from ce_align.backbones import TinyResNet
 from ce_align.checks import named_some, nearest_names
 from ce_align.errors import AccessError, ConfigError, DataError
 
@@ -104,7 +105,7 @@ def torchvision_network(
 def build_architecture(
     architecture: str, state: Mapping[str, torch.Tensor], what: str
 ) -> torch.nn.Module:
-    """Network of torchvision with the given weights, in evaluation mode.
+    """Network of torchvision, or ``tiny``, with the given weights, for evaluation.
 
     A prefix of the keys that a trainer added (``module.``, ``backbone.``) is found by
     comparison with the architecture, and what lies beside it is left out. The
@@ -113,7 +114,7 @@ def build_architecture(
 
     Parameters
     ----------
-    architecture : torchvision's name
+    architecture : torchvision's name, or ``tiny`` for `ce_align.backbones.TinyResNet`
     state : tensors by name
     what : where they are from, for messages
 
@@ -124,7 +125,7 @@ def build_architecture(
     DataError
         If any other weight is missing, left over or of another shape.
     """
-    network = torchvision_network(architecture)
+    network = _random_network(architecture)
     *_, (head, _) = network.named_children()
     own = network.state_dict()
     fitting = _without_prefix(state, own, what)
@@ -134,7 +135,7 @@ def build_architecture(
     elif head_weights[-1] in fitting:
         n_classes = len(fitting[head_weights[-1]])
         if n_classes != len(own[head_weights[-1]]):
-            network = torchvision_network(architecture, n_classes)
+            network = _random_network(architecture, n_classes)
     expected = network.state_dict()
     counters = [key for key in expected if key.endswith("num_batches_tracked")]
     # Files from before torch 0.4.1 have no such counters, which inference ignores.
@@ -142,6 +143,13 @@ def build_architecture(
     _check_fit(expected, fitting, f"{architecture} ({what})")
     network.load_state_dict(fitting)
     return network.eval()
+
+
+def _random_network(name: str, n_classes: int | None = None) -> torch.nn.Module:
+    if name != "tiny":
+        return torchvision_network(name, n_classes)
+    with torch.random.fork_rng(devices=[]):
+        return TinyResNet(n_classes=n_classes or 1000).eval()
 
 
 def _without_prefix(

@@ -32,6 +32,9 @@ __all__ = ["SOURCES", "Loader", "load_network", "register_source"]
 #: Takes what follows ``prefix/`` and the seed of random weights.
 Loader = Callable[[str, int], Network]
 
+#: Weights in the folder of a training, which is a network's name, too.
+EXPORTED = "model.safetensors"
+
 #: Metadata of a safetensors file that describes a network's input and layers.
 DESCRIBED = ("input_size", "mean", "std", "interpolation", "layers")
 
@@ -107,8 +110,8 @@ def load_network(name: str, *, seed: int = 0) -> Network:
     name
         a published network or its Brain-Score identifier; ``torchvision/NAME`` with
         ``:WEIGHTS`` or ``:none`` (random); ``timm/NAME``; a registered source;
-        ``checkpoint.safetensors`` or ``checkpoint.pt:architecture``;
-        ``file.py:callable``; ``pixels``; ``gabor``
+        ``checkpoint.safetensors`` or ``checkpoint.pt:architecture``; the folder of a
+        training; ``file.py:callable``; ``pixels``; ``gabor``
     seed : of random weights
 
     Raises
@@ -133,6 +136,8 @@ def load_network(name: str, *, seed: int = 0) -> Network:
         return load_user_file(Path(file), option, seed=seed)
     if file.endswith(FILE_SUFFIXES):
         return _load_file(name, Path(file), option)
+    if (Path(name) / EXPORTED).is_file():
+        return _load_file(name, Path(name) / EXPORTED, "")
     prefix, slash, rest = name.partition("/")
     if slash and prefix in SOURCES:
         return SOURCES[prefix](rest, seed)
