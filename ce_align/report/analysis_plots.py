@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 
 from ce_align.augment import PARAMETER_NAMES
+from ce_align.checks import named_some
+from ce_align.errors import DataError
 from ce_align.files import atomic_path
 from ce_align.stages.plan import GEOMETRY_FAMILIES
 from ce_align.stages.variability import COMPARISONS
@@ -141,9 +143,21 @@ def correlation_forest(rows: "Sequence[CorrelationRow]", ax: "Axes") -> "Axes":
 
 
 def save_measures(rows: "Sequence[MeasureRow]", path: Path) -> Path:
-    """Draw a panel for each kind of measure as PDF and PNG; the PNG's path returns."""
+    """Draw a panel for each kind of measure as PDF and PNG; the PNG's path returns.
+
+    Raises
+    ------
+    DataError
+        If no row is of a measure that has a panel.
+    """
     models = list(dict.fromkeys(row.model for row in rows))
-    panels = _panels({row.metric for row in rows})
+    found = {row.metric for row in rows}
+    panels = _panels(found)
+    if not panels:
+        raise DataError(
+            f"no panel shows {named_some(sorted(found)) or 'rows that are not there'}; "
+            "draw the rows of `ce-align analyze`"
+        )
     heights = [
         FRAME + MARK * max(len(labels) * (len(models) + 1), 4)
         for _, _, labels in panels

@@ -1,0 +1,134 @@
+"""Figures of analyses show the rows they are given."""
+
+import warnings
+
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+from PIL import Image
+
+from ce_align.errors import DataError
+from ce_align.report.analysis_plots import (
+    correlation_forest,
+    measure_forest,
+    save_correlations,
+    save_measures,
+)
+from ce_align.stages.correlate import CorrelationRow
+from ce_align.stages.measures import MeasureRow
+
+
+def measure(metric, model, value, low=None, high=None):
+    fixed = {"layer": "1", "n_points": 50, "n_comparisons": 800, "n_units": 100}
+    digests = dict.fromkeys(("model_digest", "images_digest", "views_digest"), "d")
+    return MeasureRow(
+        model=model,
+        metric=metric,
+        value=value,
+        low=low,
+        high=high,
+        config_id="c",
+        baseline=None,
+        images="x",
+        interval=None,
+        seed=0,
+        **fixed,
+        **digests,
+    )
+
+
+def correlation(name, r, q, recording="it", within=None):
+    return CorrelationRow(
+        model="21 networks",
+        metric="correlation",
+        value=r,
+        config_id="c",
+        measure=name,
+        recording=recording,
+        low=r - 0.1,
+        high=r + 0.1,
+        abs_r=abs(r),
+        r_squared=r**2,
+        spearman=r,
+        within=within,
+        p=q,
+        q=q,
+        n_networks=21,
+        networks=("a", "b"),
+    )
+
+
+@pytest.fixture
+def ax():
+    return Figure().subplots()
+
+
+def marks(ax, marker="o"):
+    """Places (x, y) of the marks of one kind."""
+    lines = [line for line in ax.lines if line.get_marker() == marker]
+    return [(line.get_xdata()[0], line.get_ydata()[0]) for line in lines]
+
+
+def test_each_network_has_its_mark_and_interval_beside_its_measure(ax):
+    rows = [
+        measure("class_class", "a", 0.5, 0.4, 0.6),
+        measure("class_class", "b", 0.7),
+        measure("decoding_ridge", "b", 0.2, 0.1, 0.3),
+        measure("decoding_ridge", "a", None),
+    ]
+    labels = {"class_class": "C", "decoding_ridge": "D"}
+    assert measure_forest(rows, ax, labels, -np.inf) is ax
+    assert [x for x, _ in marks(ax)] == [0.5, 0.7, 0.2]
+    for x, y in marks(ax):
+        assert round(y) == (1 if x == 0.2 else 0)
+    spans = [list(line.get_xdata()) for line in ax.lines if len(line.get_xdata()) == 2]
+    assert [0.4, 0.6] in spans
+    assert [0.1, 0.3] in spans
+    assert [text.get_text() for text in ax.get_yticklabels()] == ["C", "D"]
+
+
+def test_values_beyond_the_edge_are_drawn_at_the_edge(ax):
+    rows = [measure("m", "a", -40.0, -60.0, -20.0), measure("m", "b", 0.1, -9.0, 0.2)]
+    measure_forest(rows, ax, {"m": "m"}, -0.5)
+    assert [x for x, _ in marks(ax, "<")] == [-0.5]
+    assert min(min(line.get_xdata()) for line in ax.lines[:4]) >= -0.5
+
+
+def test_correlations_are_coloured_by_their_false_discovery_rate(ax):
+    rows = [correlation("x", 0.8, 0.01, within=0.7), correlation("y", 0.2, 0.6)]
+    assert correlation_forest(rows, ax) is ax
+    found = {line.get_xdata()[0]: line.get_color() for line in ax.lines}
+    assert found[0.8] != found[0.2]
+    assert marks(ax, "|") == [(0.7, 0)]
+
+
+@pytest.mark.parametrize("n_networks", [1, 21])
+@pytest.mark.parametrize(
+    "metrics",
+    [["class_class"], ["class_class_delta", "decoding_ridge"]],
+)
+def test_any_rows_can_be_saved(tmp_path, n_networks, metrics):
+    rows = [
+        measure(metric, f"network {k}", 0.1 * k, 0.1 * k - 0.1, 0.1 * k + 0.1)
+        for metric in metrics
+        for k in range(n_networks)
+    ]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        saved = save_measures(rows, tmp_path / "figure.pdf")
+    assert saved == tmp_path / "figure.png"
+    assert Image.open(saved).width > 300
+    assert {p.name for p in tmp_path.iterdir()} == {"figure.pdf", "figure.png"}
+
+
+def test_rows_without_a_panel_are_refused_in_words(tmp_path):
+    with pytest.raises(DataError, match="no panel shows decoding_ols"):
+        save_measures([measure("decoding_ols", "a", 0.1)], tmp_path / "figure")
+
+
+def test_each_recording_has_its_panel(tmp_path):
+    one = [correlation("x", 0.8, 0.01, "first")]
+    two = [*one, correlation("x", 0.1, 0.9, "second")]
+    narrow = Image.open(save_correlations(one, tmp_path / "one"))
+    wide = Image.open(save_correlations(two, tmp_path / "two"))
+    assert wide.width > 1.3 * narrow.width
