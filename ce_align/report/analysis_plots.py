@@ -50,7 +50,13 @@ PANELS: tuple[tuple[str, str, str, tuple[str, ...]], ...] = (
         "Decoding of augmentations, ridge",
         "$R^2$ on held-out images",
         "decoding_ridge",
-        ("", "_weak", "_strong_only", *(f"_{name}" for name in PARAMETER_NAMES)),
+        (
+            "",
+            "_strong_only",
+            "_weak",
+            "_within_weak",
+            *(f"_{name}" for name in PARAMETER_NAMES),
+        ),
     ),
     (
         "Factorization and invariance",

@@ -27,7 +27,7 @@ __all__ = ["AnalysisReport", "Job", "analyze"]
 STAGE = "analyze"
 
 #: Changes whenever the same settings and data would give another number.
-ALGORITHM = "analyses 3"
+ALGORITHM = "analyses 4"
 
 
 @dataclass(frozen=True)

@@ -29,6 +29,8 @@ __all__ = ["decode", "factorize", "measure_dimensionality", "steer"]
 FloatArray = NDArray[np.float32]
 
 Families = Iterable[tuple[str, FloatArray]]
+#: Training and test images.
+Split = tuple[NDArray[np.intp], NDArray[np.intp]]
 
 #: Share of the images that is held out of a regression.
 TEST_FRACTION = 0.2
@@ -58,35 +60,53 @@ def decode(
     Returns
     -------
     Measured
-        For least squares and ridge: the mean over parameters, each parameter, and the
-        mean within weak and within strong-only views, after training on all. A mean
-        over too few held-out views for any R² is NaN.
+        For least squares and ridge: the mean over parameters, and each parameter; the
+        mean among held-out views of the weak range and beyond it, after training on all
+        (``weak``, ``strong_only``); and the mean after training, too, on views of the
+        weak range only (``within_weak``). Means of too few views for any R² are NaN.
     """
     import xarray as xr
 
     n_images, n_views, _ = views.shape
     image = np.repeat(np.arange(n_images), n_views)
-    subsets = _subsets(ledger)
+    flat, parameters = views.reshape(n_images * n_views, -1), ledger.parameters()
+    every, subsets = np.ones(len(flat), bool), _subsets(ledger)
+
+    def read(
+        rows: NDArray[np.bool_],
+        split: Split,
+        method: Method,
+        subsets: dict[str, NDArray[np.bool_]],
+    ) -> Decoding:
+        return decode_parameters(
+            clean,
+            flat[rows],
+            image[rows],
+            parameters[rows],
+            train_images=split[0],
+            test_images=split[1],
+            method=method,
+            subsets=subsets,
+            names=PARAMETER_NAMES,
+        )
+
     runs: dict[Method, list[Decoding]] = {way: [] for way in METHODS}
-    for train, test in _splits(n_images, config):
-        held_out = np.isin(image, test)
+    within: dict[Method, list[float]] = {way: [] for way in METHODS}
+    weak = subsets["weak"]
+    for split in _splits(n_images, config):
+        held_out = np.isin(image, split[1])
         some = {name: mask for name, mask in subsets.items() if mask[held_out].any()}
+        enough = min(weak[held_out].sum(), weak[~held_out].sum()) >= 2
         for way in METHODS:
-            decoding = decode_parameters(
-                clean,
-                views.reshape(n_images * n_views, -1),
-                image,
-                ledger.parameters(),
-                train_images=train,
-                test_images=test,
-                method=way,
-                subsets=some,
-                names=PARAMETER_NAMES,
+            runs[way].append(read(every, split, way, some))
+            within[way].append(
+                read(weak, split, way, {}).mean_r2() if enough else np.nan
             )
-            runs[way].append(decoding)
     measured = Measured()
     for method, found in runs.items():
-        for name, values in _series(method, found).items():
+        series = _series(method, found)
+        series[f"decoding_{method}_within_weak"] = within[method]
+        for name, values in series.items():
             measured.add(
                 name,
                 interval_over_runs(values),
@@ -124,9 +144,7 @@ def _subsets(ledger: AugmentationLedger) -> dict[str, NDArray[np.bool_]]:
     return dict(zip(SUBSETS, (~outside, outside), strict=True))
 
 
-def _splits(
-    n_images: int, config: AnalysisConfig
-) -> list[tuple[NDArray[np.intp], NDArray[np.intp]]]:
+def _splits(n_images: int, config: AnalysisConfig) -> list[Split]:
     rng = np.random.default_rng([config.seed, 4])
     return image_splits(n_images, config.runs, TEST_FRACTION, rng)
 

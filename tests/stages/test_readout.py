@@ -67,12 +67,28 @@ def test_weak_and_strong_only_views_are_all_views():
     assert not _subsets(sample("strong-only", 400, 0))["weak"].any()
 
 
+def test_a_readout_of_weak_views_is_trained_on_weak_views_too(rng, config):
+    ledger = sample("strong", N_IMAGES * 40, 0)
+    weak = _subsets(ledger)["weak"]
+    # Fewer axes than training images, so that clean responses can be subtracted.
+    clean = rng.normal(size=(N_IMAGES, 8)) @ rng.normal(size=(8, 30))
+    moved = ledger.parameters() @ rng.normal(size=(12, 30))
+    # Beyond the weak range, responses go the other way.
+    views = clean.repeat(40, axis=0) + np.where(weak, 1, -1)[:, None] * moved
+    views += 0.01 * rng.normal(size=views.shape)
+    measured = decode(clean, views.reshape(N_IMAGES, 40, 30), ledger, config)
+    found = estimates(measured)
+    assert found["decoding_ols_within_weak"] > 0.9
+    assert found["decoding_ols_weak"] < 0
+
+
 def test_a_subset_without_held_out_views_has_no_value(rng, config):
     ledger = sample("strong-only", N_IMAGES * N_VIEWS, 0)
     clean = rng.normal(size=(N_IMAGES, D))
     views = rng.normal(size=(N_IMAGES, N_VIEWS, D))
     found = estimates(decode(clean, views, ledger, config))
     assert np.isnan(found["decoding_ridge_weak"])
+    assert np.isnan(found["decoding_ridge_within_weak"])
     assert found["decoding_ridge_strong_only"] == found["decoding_ridge"]
 
 
