@@ -11,7 +11,16 @@ import typer
 from pydantic import ValidationError
 
 from ce_align import __version__
-from ce_align.cli import analyze, catalogue, correlate, demo, importing, results, score
+from ce_align.cli import (
+    analyze,
+    catalogue,
+    correlate,
+    demo,
+    importing,
+    results,
+    score,
+    train,
+)
 from ce_align.cli.screen import fault
 from ce_align.errors import CeAlignError
 
@@ -26,7 +35,7 @@ app = typer.Typer(
     epilog="Start with [bold]ce-align demo[/bold], or [bold]ce-align score --model "
     "pixels --recording simulated[/bold].",
 )
-for room in (score, analyze, correlate, importing, catalogue, results, demo):
+for room in (score, analyze, correlate, train, importing, catalogue, results, demo):
     room.add_to(app)
 
 

@@ -1,0 +1,229 @@
+"""`ce-align train` and `ce-align pack`."""
+
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ce_align.cli.options import Json
+from ce_align.cli.screen import message, print_json, print_table, progress_bars
+from ce_align.errors import ConfigError
+
+if TYPE_CHECKING:
+    from ce_align.data.imagesets import ImageSet
+    from ce_align.trainer.engine import Hardware
+    from ce_align.trainer.presets import TrainConfig
+
+__all__ = ["add_to"]
+
+TRAIN_EXAMPLES = """\b
+[bold]Examples[/bold]
+
+  ce-align train --objective barlow --weight 0.2 --images imagenet/train
+
+  ce-align train --objective simclr --weight 0.3 --images simulated --preset tiny
+
+  ce-align train --objective mmcr --weight 0.1 --images train.zip --dry-run
+"""
+PACK_EXAMPLES = """\b
+[bold]Examples[/bold]
+
+  ce-align pack train.zip packed/train --short-edge 256
+"""
+
+
+class Objective(StrEnum):
+    """Objectives."""
+
+    mmcr = "mmcr"
+    barlow = "barlow"
+    simclr = "simclr"
+
+
+class Preset(StrEnum):
+    """Named settings."""
+
+    paper_in1k = "paper-in1k"
+    paper_in100 = "paper-in100"
+    weak = "weak"
+    tiny = "tiny"
+
+
+class Precision(StrEnum):
+    """Arithmetic of the network; losses always have single precision."""
+
+    bf16 = "bf16"
+    fp16 = "fp16"
+    single = "32"
+
+
+class LoggerName(StrEnum):
+    """Where numbers are logged."""
+
+    csv = "csv"
+    tensorboard = "tensorboard"
+    wandb = "wandb"
+
+
+def train(
+    objective: Annotated[Objective, typer.Option(help="Loss of both terms.")],
+    weight: Annotated[
+        float,
+        typer.Option(help="Equivariance weight λ, from 0 (invariant) to 1."),
+    ],
+    images: Annotated[
+        str,
+        typer.Option(help="Folder, zip, folder of ce-align pack, or 'simulated'."),
+    ],
+    preset: Annotated[Preset, typer.Option(help="Settings.")] = Preset.paper_in1k,
+    backbone: Annotated[
+        str | None,
+        typer.Option(help="Residual network of torchvision, or 'tiny'."),
+    ] = None,
+    epochs: Annotated[int | None, typer.Option(min=1, help="Epochs.")] = None,
+    pairs_per_step: Annotated[
+        int | None, typer.Option(min=1, help="Pairs a step, over all processes.")
+    ] = None,
+    devices: Annotated[
+        str, typer.Option(help="GPUs a node, or processes on a CPU; auto for all GPUs.")
+    ] = "auto",
+    nodes: Annotated[int, typer.Option(min=1, help="Machines.")] = 1,
+    precision: Annotated[
+        Precision | None,
+        typer.Option(help="Arithmetic. \\[default: bf16 on a GPU, else 32]"),
+    ] = None,
+    resume: Annotated[str, typer.Option(help="auto, never, or a checkpoint.")] = "auto",
+    logger: Annotated[LoggerName, typer.Option(help="Logger.")] = LoggerName.csv,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Folder of the run. \\[default: runs/OBJECTIVE_lWEIGHT]"),
+    ] = None,
+    validation: Annotated[
+        str | None,
+        typer.Option(help="Labelled images for the accuracy of probe and neighbours."),
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of weights, halves, views.")] = 0,
+    workers: Annotated[
+        int | None,
+        typer.Option(min=0, help="Processes that render views. \\[default: by cores]"),
+    ] = None,
+    hf: Annotated[
+        bool, typer.Option("--hf", help="Write a folder for sharing, too.")
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print the plan and train nothing.")
+    ] = False,
+    json: Json = False,
+) -> None:
+    """Train a contrastive-equivariant network; goes on where it was stopped."""
+    from ce_align.trainer.engine import Hardware, resolve_devices
+    from ce_align.trainer.presets import preset_config
+    from ce_align.trainer.views import open_images
+
+    hardware = Hardware(_count(devices), nodes, workers, logger.value, resume=resume)
+    kind, _ = resolve_devices(hardware)
+    default = Precision.bf16 if kind == "cuda" else Precision.single
+    config = preset_config(
+        preset.value,
+        objective.value,
+        equivariance_weight=weight,
+        images=images,
+        backbone=backbone,
+        epochs=epochs,
+        pairs_per_step=pairs_per_step,
+        precision=(precision or default).value,
+        seed=seed,
+    )
+    found = open_images(images, config.view_size, seed)
+    if dry_run:
+        _print_plan(config, found, hardware)
+        return
+    from ce_align.stages.train import train as train_stage
+
+    held_out = None if validation is None else open_images(validation, config.view_size)
+    folder = out or Path("runs") / f"{objective.value}_l{weight:g}"
+    rows = train_stage(
+        config, found, folder, hardware, validation=held_out, hf=hf, notify=message
+    )
+    if json:
+        print_json(rows)
+    elif rows:
+        message(f"{folder} is a network now: ce-align score --model {folder}")
+
+
+def _count(devices: str) -> int | None:
+    if devices == "auto":
+        return None
+    if not devices.isdecimal() or not int(devices):
+        raise ConfigError(f"devices is {devices!r}; give auto or a number from 1")
+    return int(devices)
+
+
+def _print_plan(
+    config: "TrainConfig", images: "ImageSet", hardware: "Hardware"
+) -> None:
+    from rich.table import Table
+
+    from ce_align.trainer.engine import n_workers, resolve_devices
+    from ce_align.trainer.estimate import estimate
+
+    plan = estimate(config, images, hardware)
+    kind, devices = resolve_devices(hardware)
+    workers = n_workers(hardware, devices)
+    rule = (
+        "1.2 × pairs / 256"
+        if config.learning_rate is None
+        else f"set by the preset for {config.optimizer}"
+    )
+    lines: dict[str, Any] = {
+        "images": f"{len(images)}, views of {config.view_size} pixels",
+        "network": f"{config.backbone}, {config.objective}, "
+        f"λ {config.equivariance_weight:g}, {config.precision}",
+        "processes": f"{devices * hardware.nodes} × {kind}, {workers} workers each",
+        "steps": f"{config.epochs} epochs × {plan.steps_per_epoch} = {plan.steps}, "
+        f"{config.pairs_per_step} pairs each",
+        "learning rate": f"{plan.peak_rate:g} ({rule}), warm-up {plan.warmup_steps} "
+        f"steps, cosine to {config.final_share:g} of it",
+        "memory a process": f"{plan.memory_bytes / 2**30:.2f} GiB (estimate)",
+        "time": f"{_duration(plan.seconds(workers))} (estimate: a step "
+        f"{plan.step_seconds:.3g} s, its views {plan.render_seconds:.3g} s of one "
+        f"worker, from steps of {plan.measured_pairs} pairs)",
+    }
+    table = Table("plan", "", show_header=False)
+    for name, text in lines.items():
+        table.add_row(name, text)
+    print_table(table)
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
+
+
+def pack(
+    images: Annotated[str, typer.Argument(help="Folder, zip or tar.")],
+    out: Annotated[Path, typer.Argument(help="Folder to be made.")],
+    short_edge: Annotated[
+        int | None,
+        typer.Option(
+            min=8,
+            help="Resize larger images to this short edge. It changes what random "
+            "crops show, and is recorded. \\[default: keep them]",
+        ),
+    ] = None,
+) -> None:
+    """Decode images once, into a file that training maps into memory."""
+    from ce_align.data.finding import find_images
+    from ce_align.trainer.packing import pack as pack_images
+
+    with progress_bars() as progress:
+        pack_images(find_images(images), out, short_edge=short_edge, progress=progress)
+    message(f"packed into {out}: ce-align train --images {out}")
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the commands."""
+    app.command(epilog=TRAIN_EXAMPLES)(train)
+    app.command(epilog=PACK_EXAMPLES)(pack)

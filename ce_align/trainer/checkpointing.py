@@ -1,0 +1,257 @@
+"""Files to resume a training from: written whole, read without running code."""
+
+import os
+import pickle
+import signal
+import zipfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import Checkpoint
+
+from ce_align.errors import CeAlignError, ConfigError, DataError
+from ce_align.trainer.module import PairedTraining
+from ce_align.trainer.presets import TrainConfig
+
+__all__ = [
+    "CheckpointWriter",
+    "Interrupted",
+    "StopSignals",
+    "checkpoint_paths",
+    "newest_readable",
+    "read_resumable",
+]
+
+#: Checkpoints that are kept: the newest, and some to fall back to.
+KEPT = 3
+#: Where a checkpoint says which training it belongs to.
+IDENTITY = "ce_align"
+#: Steps after which several processes agree on whether to stop.
+AGREE_EVERY = 10
+
+
+class Interrupted(CeAlignError):
+    """Training was asked to stop, and can be resumed."""
+
+    def __init__(self, text: str, signum: int) -> None:
+        super().__init__(text)
+        self.exit_status = 128 + signum
+
+
+def checkpoint_paths(folder: Path) -> list[Path]:
+    """Checkpoints in a folder, the newest first."""
+    return sorted(folder.glob("step-*.ckpt"), reverse=True)
+
+
+def read_resumable(path: Path, config: TrainConfig, data: str) -> dict[str, Any]:
+    """Content of a checkpoint of this very training, read without running code.
+
+    Parameters
+    ----------
+    path : file that `CheckpointWriter` wrote
+    config, data : settings and data digest that it must have been trained with
+
+    Raises
+    ------
+    DataError
+        If the file is damaged or is no such checkpoint.
+    ConfigError
+        If it belongs to another training.
+    """
+    try:
+        # torch does not look at the checksums that it writes.
+        with zipfile.ZipFile(path) as archive:
+            if damaged := archive.testzip():
+                raise DataError(f"{path} cannot be resumed from: {damaged} is damaged")
+        content = torch.load(path, map_location="cpu", weights_only=True)
+        identity = content[IDENTITY]
+        settings = TrainConfig.model_validate_json(identity["config"])
+    except DataError:
+        raise
+    except (
+        *(OSError, RuntimeError, EOFError, zipfile.BadZipFile),
+        *(pickle.UnpicklingError, KeyError, TypeError, ValueError),
+    ) as error:
+        reason = str(error).partition("\n")[0] or type(error).__name__
+        raise DataError(f"{path} cannot be resumed from: {reason}") from error
+    found, wanted = settings.model_dump(mode="json"), config.model_dump(mode="json")
+    differing = [
+        f"{name} {found[name]!r} instead of {wanted[name]!r}"
+        for name in wanted
+        # The same images may have moved; their digest is what counts.
+        if name != "images" and found[name] != wanted[name]
+    ]
+    if identity["data"] != data:
+        differing.append("other images")
+    if differing:
+        raise ConfigError(
+            f"{path} was trained with {', '.join(differing)}; use the same settings or "
+            "another --out"
+        )
+    return dict(content)
+
+
+def newest_readable(
+    folder: Path, config: TrainConfig, data: str, notify: Callable[[str], None]
+) -> Path | None:
+    """The newest checkpoint of a folder that can be read, or None.
+
+    Parameters
+    ----------
+    folder : of the checkpoints
+    config, data : see `read_resumable`
+    notify : told of every file that cannot be read
+
+    Raises
+    ------
+    ConfigError
+        If it belongs to another training.
+    """
+    for path in checkpoint_paths(folder):
+        try:
+            read_resumable(path, config, data)
+        except DataError as error:
+            notify(f"{error}; falling back to the one before")
+        else:
+            return path
+    return None
+
+
+class StopSignals:
+    """SIGTERM and Ctrl-C as a wish to stop after the step; a second one is obeyed."""
+
+    CAUGHT = (signal.SIGTERM, signal.SIGINT)
+
+    def __init__(self) -> None:
+        self.received = 0
+
+    def _note(self, signum: int, frame: FrameType | None) -> None:
+        if self.received:
+            raise KeyboardInterrupt
+        self.received = signum
+
+    def listen(self) -> None:
+        """Handle the signals, also after someone else has claimed them."""
+        for signum in self.CAUGHT:
+            signal.signal(signum, self._note)
+
+    @contextmanager
+    def listening(self) -> Iterator[None]:
+        """Handle the signals, and leave them as they were."""
+        before = {signum: signal.getsignal(signum) for signum in self.CAUGHT}
+        try:
+            self.listen()
+            yield
+        finally:
+            for signum, handler in before.items():
+                signal.signal(signum, handler)
+
+
+class CheckpointWriter(Checkpoint):
+    """Writes a checkpoint after every epoch, and when asked to stop.
+
+    Parameters
+    ----------
+    folder : of the checkpoints
+    data : digest of the images
+    stop : signals that ask to stop
+    """
+
+    def __init__(self, folder: Path, data: str, stop: StopSignals) -> None:
+        super().__init__()
+        self.folder, self.data, self.stop = folder, data, stop
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Take the signals back from Lightning, which would end inside a step."""
+        self.stop.listen()
+
+    def on_save_checkpoint(
+        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Add which training this is, and the state of torch's random numbers."""
+        if isinstance(pl_module, PairedTraining):
+            checkpoint[IDENTITY] = {
+                "config": pl_module.config.model_dump_json(),
+                "data": self.data,
+                "random_state": torch.get_rng_state(),
+                "latest": pl_module.latest,
+            }
+
+    def on_load_checkpoint(
+        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Restore the state of torch's random numbers."""
+        torch.set_rng_state(checkpoint[IDENTITY]["random_state"])
+        if isinstance(pl_module, PairedTraining):
+            pl_module.latest = dict(checkpoint[IDENTITY]["latest"])
+
+    def on_train_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+    ) -> None:
+        """Write and stop if any process was asked to."""
+        signum = self._agreed(trainer, pl_module)
+        if signum:
+            path = self.write(trainer, pl_module)
+            raise Interrupted(
+                f"stopped after step {trainer.global_step}, which {path} holds; run "
+                "the same command again to go on",
+                signum,
+            )
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write after every epoch."""
+        self.write(trainer, pl_module)
+
+    def write(self, trainer: Trainer, pl_module: LightningModule) -> Path:
+        """Write a checkpoint, whole or not at all, and delete old ones.
+
+        Raises
+        ------
+        CeAlignError
+            If the system refuses to write there.
+        """
+        path = self.folder / f"step-{trainer.global_step:09d}.ckpt"
+        temporary = path.with_suffix(".tmp")
+        try:
+            trainer.save_checkpoint(temporary)
+            if trainer.is_global_zero:
+                # Renaming is safe only once the content has reached the disk.
+                with temporary.open("rb") as file:
+                    os.fsync(file.fileno())
+                temporary.replace(path)
+                for old in checkpoint_paths(self.folder)[KEPT:]:
+                    old.unlink(missing_ok=True)
+        except (OSError, RuntimeError) as error:
+            reason = getattr(error, "strerror", None) or str(error).partition("\n")[0]
+            raise CeAlignError(
+                f"cannot write {path}: {reason}; free some space or choose another "
+                "folder, then run the same command again"
+            ) from error
+        finally:
+            if trainer.is_global_zero:
+                with suppress(OSError):
+                    temporary.unlink()
+        if isinstance(pl_module, PairedTraining):
+            pl_module.last_checkpoint = str(path)
+        return path
+
+    def _agreed(self, trainer: Trainer, pl_module: LightningModule) -> int:
+        """The signal that any process received; all get the same answer."""
+        if trainer.world_size == 1:
+            return self.stop.received
+        if trainer.global_step % AGREE_EVERY:
+            return 0
+        wish = torch.tensor(self.stop.received, device=pl_module.device)
+        dist.all_reduce(wish, op=dist.ReduceOp.MAX)
+        return int(wish)

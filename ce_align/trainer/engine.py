@@ -1,0 +1,338 @@
+"""Running a training: devices, precision, loggers, resuming."""
+
+import logging
+import os
+import sys
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import Callback, TQDMProgressBar
+from lightning.pytorch.loggers import CSVLogger, Logger
+from lightning.pytorch.strategies import DDPStrategy, Strategy
+
+from ce_align.data.imagesets import ImageSet
+from ce_align.errors import ConfigError
+from ce_align.trainer.checkpointing import (
+    CheckpointWriter,
+    Interrupted,
+    StopSignals,
+    checkpoint_paths,
+    newest_readable,
+    read_resumable,
+)
+from ce_align.trainer.module import LOG_EVERY, PairedTraining
+from ce_align.trainer.online import Labelled
+from ce_align.trainer.pairs import PairPlan
+from ce_align.trainer.presets import TrainConfig
+from ce_align.trainer.views import (
+    PairedViews,
+    check_images,
+    data_digest,
+    image_labels,
+    view_loader,
+)
+
+__all__ = ["LOGGERS", "Hardware", "fit", "n_workers", "plan_of", "resolve_devices"]
+
+LOGGERS = ("csv", "tensorboard", "wandb")
+#: Names of precisions in Lightning.
+PRECISIONS: dict[str, Literal["bf16-mixed", "16-mixed", "32-true"]] = {
+    "bf16": "bf16-mixed",
+    "fp16": "16-mixed",
+    "32": "32-true",
+}
+#: Workers that render for one process unless another number is asked for, at most.
+MOST_WORKERS = 12
+
+
+@dataclass(frozen=True)
+class Hardware:
+    """Where and how a training runs; the weights depend on it by rounding at most.
+
+    Attributes
+    ----------
+    devices : GPUs a node, or processes on a CPU; None for all GPUs, or one process
+    nodes : machines
+    workers : processes that render views, for each training process; None to choose
+    logger : one of `LOGGERS`
+    resume : ``auto``, ``never``, or a checkpoint
+    log_every : steps between two records
+    """
+
+    devices: int | None = None
+    nodes: int = 1
+    workers: int | None = None
+    logger: str = "csv"
+    resume: str = "auto"
+    log_every: int = LOG_EVERY
+
+
+def resolve_devices(hardware: Hardware) -> tuple[str, int]:
+    """Kind of device, and how many a node.
+
+    Raises
+    ------
+    ConfigError
+        If there are not as many.
+    """
+    n_gpus = torch.cuda.device_count()
+    kind, present = ("cuda", n_gpus) if n_gpus else ("cpu", os.cpu_count() or 1)
+    wanted = hardware.devices or (n_gpus or 1)
+    if wanted > present:
+        what = "GPUs" if kind == "cuda" else "processor cores and no GPU"
+        raise ConfigError(
+            f"{wanted} devices asked for, but there are {present} {what}; use "
+            f"--devices {present} or fewer"
+        )
+    return kind, wanted
+
+
+def plan_of(
+    config: TrainConfig, n_images: int, n_processes: int = 1, process: int = 0
+) -> PairPlan:
+    """The plan of pairs of a training on one of its processes.
+
+    Raises
+    ------
+    ConfigError
+        If the images do not fill one step, or a step cannot be shared out.
+    """
+    return PairPlan(
+        n_images,
+        config.pairs_per_step,
+        config.seed,
+        families=config.families,
+        n_processes=n_processes,
+        process=process,
+    )
+
+
+def fit(
+    config: TrainConfig,
+    images: ImageSet,
+    folder: Path,
+    hardware: Hardware | None = None,
+    *,
+    validation: ImageSet | None = None,
+    notify: Callable[[str], None] = print,
+) -> PairedTraining:
+    """Train from where the folder's checkpoints end.
+
+    Parameters
+    ----------
+    config : settings
+    images : to train on
+    folder : of checkpoints and logs
+    hardware : where and how
+    validation : labelled images for probe and nearest neighbours
+    notify : told what a person should know
+
+    Returns
+    -------
+    The training at its end.
+
+    Raises
+    ------
+    ConfigError, DataError
+        If settings, images or checkpoints do not fit.
+    CeAlignError
+        If the loss is not finite, the disk is full, or a signal asked to stop.
+    """
+    hardware = hardware or Hardware()
+    kind, devices = resolve_devices(hardware)
+    if config.precision == "fp16" and kind == "cpu":
+        raise ConfigError("fp16 needs a GPU; use --precision bf16 or 32")
+    n_processes = devices * hardware.nodes
+    plan = plan_of(config, len(images), n_processes)
+    check_images(images, config.view_size)
+    labels, n_classes = image_labels(images)
+    module = PairedTraining(
+        config, plan.steps_per_epoch, n_classes, log_every=hardware.log_every
+    )
+    if n_classes:
+        module.bank = Labelled(images, labels)
+        module.validation = _labelled_alike(validation, images)
+    digest = data_digest(images)
+    start = _start(folder, config, digest, hardware.resume, notify)
+    if start is not None:
+        module.last_checkpoint = str(start)
+        notify(f"resuming from {start}")
+    _quieten()
+    stop = StopSignals()
+    writer = CheckpointWriter(folder / "checkpoints", digest, stop)
+    trainer = _trainer(config, folder, hardware, (kind, devices), writer)
+    if trainer.is_global_zero:
+        module.notify = notify
+    views = PairedViews(
+        images,
+        plan_of(config, len(images), n_processes, trainer.global_rank),
+        labels,
+        config.view_size,
+    )
+    loader = view_loader(
+        views,
+        module.position,
+        workers=n_workers(hardware, devices),
+        pin_memory=kind == "cuda",
+    )
+    _make(folder)
+    with stop.listening():
+        try:
+            trainer.fit(module, loader, ckpt_path=start, weights_only=True)
+        except Interrupted:
+            if not trainer.is_global_zero:
+                raise SystemExit(0) from None
+            raise
+    return module
+
+
+def _make(folder: Path) -> None:
+    """Find out before an epoch has passed that nothing can be written."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(
+            f"cannot use {folder} for a training: {error.strerror or error}; choose "
+            "another --out"
+        ) from error
+
+
+def _start(
+    folder: Path,
+    config: TrainConfig,
+    data: str,
+    resume: str,
+    notify: Callable[[str], None],
+) -> Path | None:
+    """The checkpoint to resume from."""
+    own = folder / "checkpoints"
+    if resume == "auto":
+        return newest_readable(own, config, data, notify)
+    if resume == "never":
+        if checkpoint_paths(own):
+            raise ConfigError(
+                f"{folder} holds a training already; choose another --out, delete it, "
+                "or use --resume auto"
+            )
+        return None
+    path = Path(resume)
+    if not path.is_file():
+        raise ConfigError(
+            f"there is no checkpoint {path}; use --resume auto, never or a file"
+        )
+    read_resumable(path, config, data)
+    return path
+
+
+def _trainer(
+    config: TrainConfig,
+    folder: Path,
+    hardware: Hardware,
+    found: tuple[str, int],
+    writer: CheckpointWriter,
+) -> Trainer:
+    kind, devices = found
+    strategy: Strategy | str = "auto"
+    if devices * hardware.nodes > 1:
+        # Statistics are joined in the layers: their buffers agree by themselves.
+        strategy = DDPStrategy(broadcast_buffers=False, gradient_as_bucket_view=True)
+    callbacks: list[Callback] = [writer]
+    shown = sys.stderr.isatty()
+    if shown:
+        callbacks.append(_Bar())
+    return Trainer(
+        accelerator=kind,
+        devices=devices,
+        num_nodes=hardware.nodes,
+        strategy=strategy,
+        precision=PRECISIONS[config.precision],
+        max_epochs=config.epochs,
+        logger=_logger(hardware.logger, folder),
+        callbacks=callbacks,
+        default_root_dir=folder,
+        enable_progress_bar=shown,
+        enable_model_summary=False,
+        use_distributed_sampler=False,
+        num_sanity_val_steps=0,
+        limit_val_batches=0,
+        benchmark=kind == "cuda",
+    )
+
+
+def _logger(name: str, folder: Path) -> Logger:
+    """The logger of that name, whose package may be missing."""
+    if name not in LOGGERS:
+        raise ConfigError(f"unknown logger {name!r}; choose from {', '.join(LOGGERS)}")
+    try:
+        if name == "tensorboard":
+            from lightning.pytorch.loggers import TensorBoardLogger
+
+            return TensorBoardLogger(folder, name="log")
+        if name == "wandb":
+            from lightning.pytorch.loggers import WandbLogger
+
+            return WandbLogger(name=folder.name, save_dir=folder, project="ce-align")
+    except ImportError as error:
+        raise ConfigError(
+            f"--logger {name} needs its package: pip install {name}"
+        ) from error
+    return CSVLogger(folder, name="log", flush_logs_every_n_steps=1)
+
+
+def _labelled_alike(validation: ImageSet | None, images: ImageSet) -> Labelled | None:
+    """Validation images with the class numbers of the training images."""
+    if validation is None:
+        return None
+    names, own = _class_names(images), _class_names(validation)
+    numbers = {name: number for number, name in enumerate(sorted(set(names)))}
+    unknown = sorted(set(own) - numbers.keys())
+    if unknown or not own:
+        raise ConfigError(
+            f"validation images {validation.identifier} have "
+            f"{'the unknown class ' + unknown[0] if unknown else 'no classes'}; give "
+            "folders of the same names as those of the training images"
+        )
+    labels = torch.tensor([numbers[name] for name in own]).numpy()
+    return Labelled(validation, labels)
+
+
+def _class_names(images: ImageSet) -> list[str]:
+    for column in ("label", "object_name"):
+        if column in images.columns:
+            return [str(name) for name in images.columns[column]]
+    return []
+
+
+def n_workers(hardware: Hardware, devices: int) -> int:
+    """Processes that render views for each of `devices` training processes."""
+    if hardware.workers is not None:
+        return hardware.workers
+    return max(0, min((os.cpu_count() or 1) // devices - 1, MOST_WORKERS))
+
+
+def _quieten() -> None:
+    """Silence what Lightning says about choices that were made on purpose."""
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", module=r"lightning\..*")
+    warnings.filterwarnings(
+        "ignore", category=UserWarning, module=r"torch\.utils\.data"
+    )
+
+
+class _Bar(TQDMProgressBar):
+    """Progress with images a second and the loss."""
+
+    def get_metrics(
+        self, trainer: Trainer, pl_module: LightningModule
+    ) -> dict[str, Any]:
+        if not isinstance(pl_module, PairedTraining):
+            return {}
+        shown = {"loss": "loss", "images_per_second": "images/s"}
+        found = pl_module.latest
+        return {title: found[name] for name, title in shown.items() if name in found}

@@ -1,0 +1,335 @@
+"""One training as Lightning sees it: step, optimiser, momentum copy, what is logged."""
+
+import math
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from lightning.pytorch import LightningModule
+from torch import Tensor, nn
+
+from ce_align.errors import CeAlignError
+from ce_align.trainer.batchnorm import set_group
+from ce_align.trainer.equivariance import LossTerms, combined_loss, gradient_norms
+from ce_align.trainer.gather import Group
+from ce_align.trainer.networks import MomentumCopy, PairedNetwork
+from ce_align.trainer.objectives import Objective, find_objective
+from ce_align.trainer.online import (
+    Labelled,
+    effective_rank,
+    evaluate,
+    mean_norm,
+    normalise_pixels,
+    top_accuracies,
+)
+from ce_align.trainer.optim import LARS, base_learning_rate, learning_rate_share
+from ce_align.trainer.presets import TrainConfig
+from ce_align.trainer.views import Batch
+
+__all__ = ["LOG_EVERY", "PairedTraining", "configured_objective"]
+
+#: Steps between two records, which cost two further backward passes.
+LOG_EVERY = 50
+#: Images that the nearest neighbours are sought among, and that are classified.
+N_BANK, N_VALIDATED = 2048, 2048
+
+
+def configured_objective(config: TrainConfig) -> Objective:
+    """The objective of a training with its options.
+
+    Raises
+    ------
+    ConfigError
+        If there is no such objective or option.
+    """
+    return find_objective(config.objective).configured(**config.options)
+
+
+class PairedTraining(LightningModule):
+    """A network with its heads, momentum copy and online probe, being trained.
+
+    Parameters
+    ----------
+    config : settings; its seed decides the random weights
+    steps_per_epoch : whole steps in an epoch
+    n_classes : of the labels; 0 for none, and then no probe
+    log_every : steps between two records
+
+    Attributes
+    ----------
+    network, momentum, probe : the latter two may be None
+    latest : the numbers recorded last, by name
+    last_checkpoint : the last file that can be resumed from, for messages
+    bank, validation : labelled images for nearest neighbours and probe, or None
+    notify : called with one line an epoch
+    """
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        steps_per_epoch: int,
+        n_classes: int = 0,
+        *,
+        log_every: int = LOG_EVERY,
+    ) -> None:
+        super().__init__()
+        self.config = config
+        self.steps_per_epoch = steps_per_epoch
+        self.log_every = log_every
+        self.objective = configured_objective(config)
+        n_steps = config.epochs * steps_per_epoch
+        learning_rate_share(0, n_steps, self._n_warmup, config.final_share)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(config.seed)
+            network = PairedNetwork.build(config.backbone, self.objective)
+            n_features = next(network.head_invariant.parameters()).shape[1]
+            self.probe = (
+                nn.Linear(n_features, n_classes) if n_classes and config.probe else None
+            )
+        ema = self.objective.ema
+        self.momentum = None if ema is None else MomentumCopy(network, ema)
+        self.network = network.to(memory_format=torch.channels_last)
+        # A term of weight 0 is not computed: its head would wait for gradients.
+        network.head_invariant.requires_grad_(config.equivariance_weight < 1)
+        network.head_equivariant.requires_grad_(config.equivariance_weight > 0)
+        self.group: Group = None
+        self.latest: dict[str, float] = {}
+        self.last_checkpoint: str | None = None
+        self.notify: Callable[[str], None] = lambda text: None
+        self.bank: Labelled | None = None
+        self.validation: Labelled | None = None
+        self._unchecked: tuple[int, LossTerms] | None = None
+        self._features: Tensor | None = None
+        self._embeddings: Tensor | None = None
+        self._clock: tuple[int, float] | None = None
+
+    @property
+    def peak_rate(self) -> float:
+        """Learning rate at the end of the warm-up."""
+        return self.config.learning_rate or base_learning_rate(
+            self.config.pairs_per_step
+        )
+
+    @property
+    def _n_warmup(self) -> int:
+        return self.config.warmup_epochs * self.steps_per_epoch
+
+    def learning_rate(self, step: int) -> float:
+        """Learning rate of a step, counted from 0 over all epochs."""
+        return self.peak_rate * learning_rate_share(
+            step,
+            self.config.epochs * self.steps_per_epoch,
+            self._n_warmup,
+            self.config.final_share,
+        )
+
+    def position(self) -> tuple[int, int]:
+        """Epoch and step that come next."""
+        epoch, step = divmod(int(self.global_step), self.steps_per_epoch)
+        return epoch, step
+
+    def setup(self, stage: str) -> None:
+        """Join the batch statistics and losses of all processes."""
+        if self.trainer.world_size > 1:
+            self.group = dist.group.WORLD
+            set_group(self, self.group)
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        """LARS or AdamW on everything that receives gradients."""
+        config = self.config
+        trained = [p for p in self.parameters() if p.requires_grad]
+        if config.optimizer == "adamw":
+            return torch.optim.AdamW(
+                trained, lr=self.peak_rate, weight_decay=config.weight_decay
+            )
+        return LARS(
+            trained,
+            lr=self.peak_rate,
+            momentum=config.momentum,
+            weight_decay=config.weight_decay,
+        )
+
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        """Set the learning rate, which follows from the step alone."""
+        for optimizer in self.trainer.optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = self.learning_rate(self.global_step)
+
+    def loss_terms(self, views: Tensor) -> tuple[LossTerms, Tensor, Tensor]:
+        """Loss of a step, its features and its invariant embeddings.
+
+        Parameters
+        ----------
+        views : (4, n_pairs, size, size, 3) uint8
+
+        Returns
+        -------
+        terms, (4, n_pairs, n_features), (4, n_pairs, d)
+        """
+        images = normalise_pixels(views.flatten(0, 1))
+        embeddings = self.network(images)
+        followed = None if self.momentum is None else self.momentum(images)
+        terms = combined_loss(
+            self.objective,
+            embeddings.invariant,
+            embeddings.equivariant,
+            self.config.equivariance_weight,
+            momentum_invariant=None if followed is None else followed.invariant,
+            momentum_equivariant=None if followed is None else followed.equivariant,
+            group=self.group,
+        )
+        return terms, embeddings.features, embeddings.invariant
+
+    def training_step(self, batch: Batch | CeAlignError, batch_idx: int) -> Tensor:
+        """Loss of one step, with that of the probe on detached features.
+
+        Raises
+        ------
+        CeAlignError
+            If the images could not be read, or the loss is not finite.
+        """
+        if isinstance(batch, CeAlignError):
+            raise batch
+        terms, features, embeddings = self.loss_terms(batch.views)
+        self._check_finite(terms)
+        self._features, self._embeddings = features.detach(), embeddings.detach()
+        recorded: dict[str, float] = {}
+        step = int(self.global_step)
+        last = (step + 1) % self.steps_per_epoch == 0
+        if step % self.log_every == 0 or last:
+            recorded = self._record(terms)
+        total = terms.total
+        if self.probe is not None:
+            total = total + self._probe_loss(batch.labels, recorded)
+        if recorded:
+            self.record(recorded)
+        return total
+
+    def _probe_loss(self, labels: Tensor, recorded: dict[str, float]) -> Tensor:
+        """Cross entropy of the probe over all four views."""
+        if self.probe is None or self._features is None:
+            return torch.zeros(())
+        outputs = self.probe(self._features.flatten(0, 1))
+        # Views 1A, 1B, 2A, 2B: two of either image.
+        wanted = labels.mT.repeat_interleave(2, dim=0).flatten()
+        if recorded:
+            top1, top5 = top_accuracies(outputs.detach(), wanted)
+            recorded |= {"probe_train_top1": top1, "probe_train_top5": top5}
+        return nn.functional.cross_entropy(outputs.float(), wanted)
+
+    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+        """Move the network, and its momentum copy after it."""
+        super().optimizer_step(*args, **kwargs)
+        if self.momentum is not None:
+            self.momentum.update(self.network)
+
+    def _check_finite(self, terms: LossTerms) -> None:
+        """Stop at a loss that is not finite; on a GPU one step later.
+
+        Reading this step's loss would make the GPU wait for the next batch.
+        """
+        found = self.global_step, terms
+        late = terms.total.is_cuda
+        checked = self._unchecked if late else found
+        self._unchecked = (found[0], _detached(terms)) if late else None
+        if checked is not None:
+            self._stop_unless_finite(*checked)
+
+    def _stop_unless_finite(self, step: int, terms: LossTerms) -> None:
+        if math.isfinite(_value(terms.total)):
+            return
+        invariant, equivariant = _value(terms.invariant), _value(terms.equivariant)
+        good = self.last_checkpoint or "none yet"
+        raise CeAlignError(
+            f"the loss is not finite at step {step} (epoch "
+            f"{step // self.steps_per_epoch}): invariant {invariant}, equivariant "
+            f"{equivariant}; last good checkpoint: {good}; use --precision 32 or a "
+            "lower learning rate"
+        )
+
+    def _record(self, terms: LossTerms) -> dict[str, float]:
+        """Terms, lengths of both gradients, learning rate and speed."""
+        of_views, of_changes = gradient_norms(
+            terms, self.network.backbone.parameters(), group=self.group
+        )
+        now, step = time.perf_counter(), int(self.global_step)
+        speed = math.nan
+        if self._clock is not None and step > self._clock[0]:
+            steps = step - self._clock[0]
+            speed = 2 * self.config.pairs_per_step * steps / (now - self._clock[1])
+        self._clock = step, now
+        return {
+            "loss": _value(terms.total),
+            "loss_invariant": _value(terms.invariant),
+            "loss_equivariant": _value(terms.equivariant),
+            "gradient_invariant": of_views,
+            "gradient_equivariant": of_changes,
+            "learning_rate": self.learning_rate(step),
+            "images_per_second": speed,
+        }
+
+    def record(self, numbers: dict[str, float]) -> None:
+        """Keep numbers and hand those that are defined to the logger."""
+        self.latest |= numbers
+        if self.logger is not None:
+            defined = {k: v for k, v in numbers.items() if not math.isnan(v)}
+            self.logger.log_metrics(defined, step=int(self.global_step))
+
+    def on_train_epoch_end(self) -> None:
+        """Check the last loss; health of the representation, and what it can do."""
+        if self._unchecked is not None:
+            self._stop_unless_finite(*self._unchecked)
+            self._unchecked = None
+        if not self.trainer.is_global_zero:
+            return
+        found: dict[str, float] = {"epoch": float(self.current_epoch + 1)}
+        if self._features is not None and self._embeddings is not None:
+            found["effective_rank"] = effective_rank(self._features.flatten(0, 1))
+            found["embedding_norm"] = mean_norm(self._embeddings.flatten(0, 1))
+        found |= self.accuracies(N_VALIDATED)
+        self.record(found)
+        numbers = (
+            f"{name.replace('_', ' ')} {value:.4g}"
+            for name, value in self.latest.items()
+            if name != "epoch" and not math.isnan(value)
+        )
+        self.notify(
+            f"epoch {self.current_epoch + 1} of {self.config.epochs}: "
+            f"{', '.join(numbers)}"
+        )
+        self._clock = None
+
+    def accuracies(self, most: int | None = None) -> dict[str, float]:
+        """Of nearest neighbours and probe, if there are labels.
+
+        Parameters
+        ----------
+        most : validation images to look at; None for all
+        """
+        if self.bank is None:
+            return {}
+        validation = self.validation
+        if validation is not None and most is not None:
+            validation = validation.evenly(most)
+        return evaluate(
+            self.network.backbone,
+            self.probe,
+            self.bank.evenly(N_BANK),
+            validation,
+            size=self.config.view_size,
+            device=self.device,
+        )
+
+
+def _detached(terms: LossTerms) -> LossTerms:
+    invariant, equivariant = (
+        None if term is None else term.detach()
+        for term in (terms.invariant, terms.equivariant)
+    )
+    return LossTerms(terms.total.detach(), invariant, equivariant)
+
+
+def _value(term: Tensor | None) -> float:
+    return math.nan if term is None else float(term.detach())

@@ -1,0 +1,270 @@
+"""A training that is stopped in any way goes on as if it had not been."""
+
+import hashlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from ce_align.data.imagesets import ImageSet
+from ce_align.errors import CeAlignError, ConfigError, DataError
+from ce_align.trainer.checkpointing import checkpoint_paths
+from ce_align.trainer.engine import Hardware, fit, resolve_devices
+from ce_align.trainer.module import PairedTraining
+from ce_align.trainer.presets import TrainConfig, preset_config
+
+EPOCHS, STEPS = 3, 4
+
+
+def noise_images(n=64):
+    rng = np.random.default_rng(5)
+    pixels = rng.integers(0, 256, (n, 20, 20, 3), dtype=np.uint8)
+    labels = np.array([f"class {i % 4}" for i in range(n)])
+    return ImageSet.from_array("noise", pixels, columns={"label": labels})
+
+
+def small_config(**changes):
+    settings = {
+        "equivariance_weight": 0.3,
+        "images": "noise",
+        "view_size": 16,
+        "epochs": EPOCHS,
+        "pairs_per_step": 8,
+        "options": {"head_widths": (16, 8), "ema": 0.9},
+    }
+    return preset_config("tiny", "mmcr", **{**settings, **changes})
+
+
+def train(folder, *, config=None, **hardware):
+    told: list[str] = []
+    options = {"workers": 0, **hardware}
+    images = noise_images()
+    module = fit(
+        config or small_config(),
+        images,
+        folder,
+        Hardware(**options),
+        notify=told.append,
+    )
+    return digest(module), told
+
+
+def digest(module):
+    state = module.state_dict().values()
+    return hashlib.sha256(b"".join(t.numpy().tobytes() for t in state)).hexdigest()
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory):
+    torch.set_num_threads(1)
+    return train(tmp_path_factory.mktemp("whole"))[0]
+
+
+SCRIPT = """
+import sys, torch
+torch.set_num_threads(1)
+sys.path.insert(0, sys.argv[1])
+from pathlib import Path
+from test_engine import train
+print(train(Path(sys.argv[2]), workers=int(sys.argv[3]))[0])
+"""
+
+
+def start(folder: Path, workers: int = 0) -> "subprocess.Popen[str]":
+    here = str(Path(__file__).parent)
+    return subprocess.Popen(
+        [sys.executable, "-c", SCRIPT, here, str(folder), str(workers)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+
+
+@pytest.mark.slow
+def test_killed_at_a_random_step_it_ends_with_the_same_weights(tmp_path, uninterrupted):
+    pause = np.random.default_rng().uniform(0, 0.4)
+    running = start(tmp_path)
+    deadline = time.monotonic() + 60
+    while not checkpoint_paths(tmp_path / "checkpoints"):
+        assert time.monotonic() < deadline and running.poll() is None
+        time.sleep(0.01)
+    time.sleep(pause)
+    running.kill()
+    running.wait()
+    again = start(tmp_path, workers=1)
+    out, errors = again.communicate(timeout=60)
+    assert out.strip() == uninterrupted, errors
+
+
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("step", [2, STEPS])
+def test_asked_to_stop_it_saves_the_step_and_goes_on_from_there(
+    tmp_path, uninterrupted, monkeypatch, step, signum
+):
+    moved = PairedTraining.optimizer_step
+
+    def interrupted(self, *args, **kwargs):
+        moved(self, *args, **kwargs)
+        if self.global_step + 1 == step:
+            os.kill(os.getpid(), signum)
+
+    handlers = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
+    with monkeypatch.context() as patch:
+        patch.setattr(PairedTraining, "optimizer_step", interrupted)
+        with pytest.raises(CeAlignError, match=f"stopped after step {step}") as found:
+            train(tmp_path)
+    assert found.value.exit_status == 128 + signum
+    assert (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)) == (
+        handlers
+    )
+    (path,) = checkpoint_paths(tmp_path / "checkpoints")
+    assert path.name == f"step-{step:09d}.ckpt"
+    weights, told = train(tmp_path)
+    assert told[0] == f"resuming from {path}"
+    assert weights == uninterrupted
+
+
+def test_another_number_of_workers_gives_the_same_weights(tmp_path, uninterrupted):
+    assert train(tmp_path, workers=2)[0] == uninterrupted
+
+
+def test_another_seed_gives_other_weights(tmp_path, uninterrupted):
+    assert train(tmp_path, config=small_config(seed=1))[0] != uninterrupted
+
+
+@pytest.mark.parametrize("fault", ["truncated", "flipped", "empty"])
+def test_a_damaged_checkpoint_falls_back_to_the_one_before(
+    tmp_path, uninterrupted, fault
+):
+    train(tmp_path)
+    last, before, _ = checkpoint_paths(tmp_path / "checkpoints")
+    content = bytearray(last.read_bytes())
+    content[len(content) // 2] ^= 255
+    damaged = {"truncated": content[:-100], "flipped": content, "empty": b""}
+    last.write_bytes(damaged[fault])
+    weights, told = train(tmp_path)
+    assert last.name in told[0]
+    assert "falling back" in told[0]
+    assert "\n" not in told[0]
+    assert told[1] == f"resuming from {before}"
+    assert weights == uninterrupted
+
+
+def test_a_finished_training_stays_as_it_is(tmp_path, uninterrupted):
+    train(tmp_path)
+    weights, told = train(tmp_path)
+    assert weights == uninterrupted
+    assert len(told) == 1
+
+
+def test_a_checkpoint_runs_no_code(tmp_path):
+    class Malice:
+        def __reduce__(self):
+            return (os.mkdir, (str(tmp_path / "harm"),))
+
+    folder = tmp_path / "checkpoints"
+    folder.mkdir()
+    torch.save({"ce_align": Malice()}, folder / "step-000000001.ckpt")
+    _, told = train(tmp_path, config=small_config(epochs=1))
+    assert "cannot be resumed from" in told[0]
+    assert not (tmp_path / "harm").exists()
+
+
+def test_other_settings_do_not_mix_with_a_training(tmp_path):
+    config = small_config(epochs=1)
+    train(tmp_path, config=config)
+    with pytest.raises(ConfigError, match=r"equivariance_weight 0\.3 instead of 0\.5"):
+        train(tmp_path, config=small_config(epochs=1, equivariance_weight=0.5))
+    with pytest.raises(ConfigError, match="other images"):
+        fit(config, noise_images(62), tmp_path, Hardware(workers=0))
+    with pytest.raises(ConfigError, match="holds a training already"):
+        train(tmp_path, config=config, resume="never")
+    with pytest.raises(ConfigError, match="no checkpoint"):
+        train(tmp_path, config=config, resume="absent.ckpt")
+
+
+def test_a_named_checkpoint_is_resumed_from(tmp_path, uninterrupted):
+    train(tmp_path)
+    _, _, first = checkpoint_paths(tmp_path / "checkpoints")
+    weights, told = train(tmp_path / "elsewhere", resume=str(first))
+    assert told[0] == f"resuming from {first}"
+    assert weights == uninterrupted
+
+
+def test_a_loss_that_is_not_finite_stops_with_step_terms_and_checkpoint(
+    tmp_path, monkeypatch
+):
+    terms_of = PairedTraining.loss_terms
+
+    def broken(self, views):
+        if self.global_step == STEPS + 2:
+            views = views[:, :0]
+            terms, features, embeddings = terms_of(self, self._features_of)
+            nan = terms.total * float("nan")
+            return type(terms)(nan, nan, terms.equivariant), features, embeddings
+        self._features_of = views
+        return terms_of(self, views)
+
+    monkeypatch.setattr(PairedTraining, "loss_terms", broken)
+    with pytest.raises(CeAlignError) as found:
+        train(tmp_path)
+    text = str(found.value)
+    assert f"step {STEPS + 2} (epoch 1)" in text
+    assert "invariant nan, equivariant -" in text
+    assert f"step-{STEPS:09d}.ckpt" in text
+    assert "\n" not in text
+
+
+def test_a_missing_logger_names_its_package(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    with pytest.raises(ConfigError, match="pip install wandb"):
+        train(tmp_path, logger="wandb")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_image_that_becomes_unreadable_stops_in_one_line(tmp_path):
+    from PIL import Image
+
+    folder = tmp_path / "images"
+    folder.mkdir()
+    for i in range(200):
+        Image.fromarray(np.full((20, 20, 3), i, np.uint8)).save(folder / f"{i:03d}.png")
+    # Not among the evenly spaced images that are looked at beforehand.
+    (folder / "001.png").write_bytes(b"no image")
+    images = ImageSet.from_path(folder)
+    config = small_config(epochs=1, pairs_per_step=50)
+    with pytest.raises(DataError, match=r"^image 001\.png cannot be read[^\n]*$"):
+        fit(config, images, tmp_path / "run", Hardware(workers=1))
+
+
+def test_devices_are_counted(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    assert resolve_devices(Hardware()) == ("cpu", 1)
+    with pytest.raises(ConfigError, match="devices asked for, but there are"):
+        resolve_devices(Hardware(devices=10_000))
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
+    assert resolve_devices(Hardware()) == ("cuda", 3)
+    with pytest.raises(ConfigError, match="4 devices asked for, but there are 3 GPUs"):
+        resolve_devices(Hardware(devices=4))
+
+
+def test_a_training_is_settings_that_cannot_change():
+    config = small_config()
+    assert TrainConfig.model_validate_json(config.model_dump_json()).model_dump(
+        mode="json"
+    ) == config.model_dump(mode="json")
