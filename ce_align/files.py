@@ -2,13 +2,14 @@
 
 import os
 import secrets
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from ce_align.errors import CeAlignError
 
-__all__ = ["atomic_path", "cache_folder"]
+__all__ = ["atomic_path", "cache_folder", "check_space"]
 
 
 def cache_folder(room: str) -> Path:
@@ -21,6 +22,17 @@ def cache_folder(room: str) -> Path:
         caches = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
         home = str(Path(caches) / "ce_align")
     return Path(home).expanduser() / room
+
+
+def check_space(folder: Path, n_bytes: int, what: str, remedy: str) -> None:
+    """Raise CeAlignError unless `n_bytes` of `what` fit on the disk of `folder`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    free = shutil.disk_usage(folder).free
+    if n_bytes > free:
+        raise CeAlignError(
+            f"{what} need {n_bytes / 1e9:.2f} GB but {folder} has {free / 1e9:.2f} GB "
+            f"free; free some, set CE_ALIGN_HOME to another disk, {remedy}"
+        )
 
 
 @contextmanager

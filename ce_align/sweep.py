@@ -11,10 +11,10 @@ from ce_align.models.catalogue import find_published
 from ce_align.progress import Progress, silent
 from ce_align.results import ResultStore
 from ce_align.stages.analyze import AnalysisReport, Job, analyze
+from ce_align.stages.hardware import Hardware
 from ce_align.stages.measures import AnalysisConfig, Metric
-from ce_align.stages.responses import Hardware as AnalysisHardware
 from ce_align.stages.responses import Responses, Subject
-from ce_align.stages.score import Hardware, ScoreConfig, ScoreRow, score
+from ce_align.stages.score import ScoreConfig, ScoreRow, score
 
 if TYPE_CHECKING:
     from ce_align.models.networks import Network
@@ -69,6 +69,7 @@ def score_all(
     report = ScoreReport()
     loaded = _load_each(recordings, load_recording, report)
     for model in models:
+        # One network in memory at a time; none if it could not be loaded.
         networks = _load_each([model], _network_loader(settings), report)
         for network in networks.values():
             for name, recording in loaded.items():
@@ -106,7 +107,7 @@ def analyze_all(
     layer: str | None = None,
     baseline: str | None = None,
     settings: dict[str, Any],
-    hardware: AnalysisHardware,
+    hardware: Hardware,
     force: bool = False,
     progress: Progress = silent,
 ) -> AnalysisReport:

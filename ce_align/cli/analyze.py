@@ -1,6 +1,5 @@
 """`ce-align analyze`."""
 
-from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -15,7 +14,6 @@ from ce_align.cli.screen import (
     progress_bars,
     report_failures,
 )
-from ce_align.errors import AccessError, CeAlignError
 from ce_align.files import cache_folder
 from ce_align.results import ResultStore
 
@@ -114,8 +112,9 @@ def analyze(
     from ce_align.data.finding import default_images, find_images
     from ce_align.models.catalogue import expand
     from ce_align.report.tables import measure_table
+    from ce_align.stages.hardware import Hardware
     from ce_align.stages.plan import METRICS
-    from ce_align.stages.responses import Hardware, Responses
+    from ce_align.stages.responses import Responses
     from ce_align.sweep import analyze_all
 
     register_networks()
@@ -123,7 +122,7 @@ def analyze(
     metrics: list[Metric] = [m for m in METRICS if every or Measure(m) in metric]
     names = expand(tuple(model))
     name = images or default_images()
-    image_set = find_images(name, comparisons, seed)
+    image_set = find_images(name, comparisons)
     message(f"images: {name} ({len(image_set)})")
     settings: dict[str, Any] = {
         "images": name,
@@ -165,20 +164,7 @@ def analyze(
             f"{report.n_stored} of {len(metrics) * len(names)} measurements were in "
             f"{results} already (--force computes them again)"
         )
-    report_failures(_grouped(report.failures))
-
-
-def _grouped(
-    failures: Sequence[tuple[str, CeAlignError]],
-) -> list[tuple[str, CeAlignError]]:
-    """One failure in place of many networks that are not at hand."""
-    absent = {what: e for what, e in failures if isinstance(e, AccessError)}
-    if len(absent) < 2:
-        return list(failures)
-    first = next(iter(absent.values()))
-    rest = [(what, e) for what, e in failures if what not in absent]
-    text = f"{len(absent)} networks are not at hand ({', '.join(absent)}): {first}"
-    return [(text, type(first)(text)), *rest]
+    report_failures(report.failures)
 
 
 def add_to(app: typer.Typer) -> None:

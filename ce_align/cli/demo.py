@@ -30,7 +30,7 @@ def demo(
     from ce_align.report.plots import save_predictivity
     from ce_align.report.tables import score_tables
     from ce_align.results import ResultStore
-    from ce_align.stages.score import Hardware
+    from ce_align.stages.hardware import Hardware
     from ce_align.sweep import score_all
 
     message(f"Recording: {RECORDING} (no animal data: a simulated IT population)")

@@ -108,7 +108,7 @@ def score(
     from ce_align.data.recordings import expand_recordings
     from ce_align.models.catalogue import expand
     from ce_align.report.tables import score_tables
-    from ce_align.stages.score import Hardware
+    from ce_align.stages.hardware import Hardware
     from ce_align.sweep import score_all
 
     register()
@@ -132,7 +132,7 @@ def score(
             ResultStore(results),
             layers=tuple(layer or ()),
             settings=settings,
-            hardware=Hardware(device, batch_size, compiled),
+            hardware=Hardware(device, batch_size, compiled=compiled),
             force=force,
             progress=progress,
         )

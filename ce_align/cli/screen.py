@@ -24,7 +24,7 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
-from ce_align.errors import CeAlignError
+from ce_align.errors import AccessError, CeAlignError
 from ce_align.progress import Progress
 from ce_align.results import Row
 
@@ -36,6 +36,9 @@ __all__ = [
     "progress_bars",
     "report_failures",
 ]
+
+#: As many things of one kind that are not at hand are named in one line.
+MANY = 5
 
 _messages = Console(stderr=True, highlight=False, soft_wrap=True)
 
@@ -54,11 +57,24 @@ def fault(text: str, error: BaseException) -> None:
 
 def report_failures(found: Sequence[tuple[str, CeAlignError]]) -> None:
     """Tell what could not be done, and end with the gravest status if anything."""
-    for what, error in found:
+    for what, error in _summarised(found):
         text = str(error)
         fault(text if what in text else f"{what}: {text}", error)
     if found:
         raise typer.Exit(max(error.exit_status for _, error in found))
+
+
+def _summarised(
+    found: Sequence[tuple[str, CeAlignError]],
+) -> list[tuple[str, CeAlignError]]:
+    """One failure in place of many things that are not at hand."""
+    absent = {what: error for what, error in found if isinstance(error, AccessError)}
+    if len(absent) < MANY:
+        return list(found)
+    first = next(iter(absent.values()))
+    text = f"{len(absent)} are not at hand ({', '.join(absent)}): {first}"
+    rest = [(what, error) for what, error in found if what not in absent]
+    return [(text, AccessError(text)), *rest]
 
 
 def print_json(rows: Sequence[Row]) -> None:

@@ -24,13 +24,13 @@ def default_images() -> str:
     return os.environ.get(IMAGENET_VARIABLE) or SIMULATED_IMAGES
 
 
-def find_images(name: str, n_scenes: int = MIN_SCENES, seed: int = 0) -> ImageSet:
+def find_images(name: str, n_scenes: int = MIN_SCENES) -> ImageSet:
     """Image set of a name.
 
     Parameters
     ----------
     name : folder, zip or tar, or ``simulated``
-    n_scenes, seed : of the procedural scenes, at least 400
+    n_scenes : procedural scenes, at least 400; always the same ones
 
     Raises
     ------
@@ -40,7 +40,7 @@ def find_images(name: str, n_scenes: int = MIN_SCENES, seed: int = 0) -> ImageSe
         If it holds no images.
     """
     if name == SIMULATED_IMAGES:
-        return procedural_scenes(max(n_scenes, MIN_SCENES), seed=seed)
+        return procedural_scenes(max(n_scenes, MIN_SCENES))
     path = Path(name)
     if not path.exists():
         raise ConfigError(

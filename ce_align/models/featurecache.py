@@ -7,7 +7,6 @@ share is computed once: other sets copy its row.
 """
 
 import json
-import shutil
 from collections.abc import Container, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,27 +16,14 @@ from typing import IO, Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from ce_align.errors import CeAlignError
 from ce_align.files import atomic_path
 
-__all__ = ["FeatureCache", "RowSink", "check_space"]
+__all__ = ["FeatureCache", "RowSink"]
 
 FloatArray = NDArray[np.float32]
 
 #: Rows that are copied at a time from another set's file.
 COPIED_ROWS = 64
-
-
-def check_space(folder: Path, n_bytes: int) -> None:
-    """Raise CeAlignError unless `n_bytes` fit on the disk of `folder`."""
-    folder.mkdir(parents=True, exist_ok=True)
-    free = shutil.disk_usage(folder).free
-    if n_bytes > free:
-        raise CeAlignError(
-            f"the features need {n_bytes / 1e9:.2f} GB but {folder} has "
-            f"{free / 1e9:.2f} GB free; free some, set CE_ALIGN_HOME to another disk, "
-            "or pool the layer"
-        )
 
 
 class RowSink:

@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 from ce_align.data.imagesets import ImageSet
 from ce_align.digests import combine_digests, digest_json
 from ce_align.errors import CeAlignError, ConfigError, DataError
-from ce_align.files import cache_folder
+from ce_align.files import cache_folder, check_space
 from ce_align.models.activations import ActivationReader, BatchRunner, Pool, Precision
 from ce_align.models.batches import load_pixels, pixel_batches
 from ce_align.models.devices import full_precision, prepared, resolve_device
-from ce_align.models.featurecache import FeatureCache, RowSink, check_space
+from ce_align.models.featurecache import FeatureCache, RowSink
 from ce_align.models.networks import Network
 
 __all__ = ["ALGORITHM_VERSION", "Features", "extract"]
@@ -215,7 +215,10 @@ class _Job:
             for batch, outputs in self._outputs(list(keys), rows):
                 if store is not None and batch[0] == rows[0]:
                     width = sum(values.shape[1] for values in outputs.values())
-                    check_space(store.folder, 4 * width * n_images)
+                    n_bytes = 4 * width * n_images
+                    check_space(
+                        store.folder, n_bytes, "the features", "or pool the layer"
+                    )
                 for layer, values in outputs.items():
                     self._check_finite(values, layer, batch)
                     sinks[layer].write(batch, values)

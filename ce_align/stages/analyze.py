@@ -12,10 +12,11 @@ from ce_align.digests import combine_digests, digest_json
 from ce_align.errors import CeAlignError, DataError
 from ce_align.progress import Progress, silent
 from ce_align.results import ResultStore
+from ce_align.stages.hardware import Hardware
 from ce_align.stages.measures import AnalysisConfig, Measured, MeasureRow
 from ce_align.stages.plan import GEOMETRY_FAMILIES, METRICS, ViewPlan, class_labels
 from ce_align.stages.readout import decode, factorize, measure_dimensionality, steer
-from ce_align.stages.responses import Hardware, Responses, Subject, respond
+from ce_align.stages.responses import Responses, Subject, respond
 from ce_align.stages.variability import Answers, Comparison, compare, measure_shapes
 from ce_align.stages.views import ViewSet
 

@@ -18,35 +18,21 @@ from numpy.typing import NDArray
 
 from ce_align.digests import combine_digests
 from ce_align.errors import CeAlignError
-from ce_align.files import atomic_path
+from ce_align.files import atomic_path, check_space
 from ce_align.progress import Progress, silent
+from ce_align.stages.hardware import Hardware
 from ce_align.stages.views import ViewSet
 
 if TYPE_CHECKING:
     from ce_align.models.networks import Network
     from ce_align.models.pooled import PooledReader
 
-__all__ = ["Hardware", "Responses", "Subject", "respond"]
+__all__ = ["Responses", "Subject", "respond"]
 
 #: Images whose views are rendered, shown and stored together.
 BLOCK = 4
 
 FloatArray = NDArray[np.float32]
-
-
-@dataclass(frozen=True)
-class Hardware:
-    """Where and how fast views are made and read; does not change the numbers.
-
-    Attributes
-    ----------
-    device, batch_size : of the networks; None chooses the batch by the device
-    workers : threads that render views
-    """
-
-    device: str = "auto"
-    batch_size: int | None = None
-    workers: int = 1
 
 
 @dataclass(frozen=True)
@@ -80,6 +66,12 @@ class Responses:
     def path(self, subject: Subject, views: ViewSet, block: int) -> Path:
         """File of one block of images."""
         return self.folder / subject.digest / views.digest / f"{block:05d}.npy"
+
+    def check_space(self, n_bytes: int) -> None:
+        """Raise CeAlignError unless so many bytes of responses fit on the disk."""
+        check_space(
+            self.folder, n_bytes, "the responses", "or ask for fewer images or views"
+        )
 
     def load(self, subject: Subject, views: ViewSet) -> FloatArray:
         """Responses (n_images, n_kept, n_features)."""
@@ -117,6 +109,8 @@ def respond(
         If there is no such device.
     DataError
         If an image cannot be read.
+    CeAlignError
+        If the responses do not fit on the disk.
     """
     from ce_align.models.devices import resolve_device
 
@@ -139,10 +133,17 @@ def respond(
                             kept[subject.digest].append(views.reduce(answer))
                     done += 1
                     progress(f"{views.name} views", done, len(views.images))
-                for subject in lacking:
-                    if subject.digest not in readers.failed:
-                        with atomic_path(responses.path(subject, views, block)) as path:
-                            np.save(path, np.stack(kept[subject.digest]))
+                answers = {
+                    subject: np.stack(kept[subject.digest])
+                    for subject in lacking
+                    if subject.digest not in readers.failed
+                }
+                if block == todo[0][0]:
+                    block_bytes = sum(values.nbytes for values in answers.values())
+                    responses.check_space(block_bytes * len(todo))
+                for subject, values in answers.items():
+                    with atomic_path(responses.path(subject, views, block)) as path:
+                        np.save(path, values)
         return readers.failed
 
 

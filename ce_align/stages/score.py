@@ -18,6 +18,7 @@ from ce_align.metrics.predictivity import (
 from ce_align.metrics.splits import brainscore_splits
 from ce_align.progress import Progress, silent
 from ce_align.results import ResultStore, Row
+from ce_align.stages.hardware import Hardware
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from ce_align.models.features import Features
     from ce_align.models.networks import Network
 
-__all__ = ["Hardware", "Outcome", "ScoreConfig", "ScoreRow", "score"]
+__all__ = ["Outcome", "ScoreConfig", "ScoreRow", "score"]
 
 STAGE = "score"
 
@@ -81,15 +82,6 @@ class ScoreRow(Row):
     seed: int
     model_digest: str
     recording_digest: str
-
-
-@dataclass(frozen=True)
-class Hardware:
-    """Where and how fast features are computed; does not change the numbers."""
-
-    device: str = "auto"
-    batch_size: int | None = None
-    compiled: bool = False
 
 
 @dataclass(frozen=True)

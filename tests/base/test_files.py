@@ -4,7 +4,7 @@ import sys
 import pytest
 
 from ce_align.errors import CeAlignError
-from ce_align.files import atomic_path, cache_folder
+from ce_align.files import atomic_path, cache_folder, check_space
 
 
 def names_in(folder):
@@ -70,3 +70,9 @@ def test_caches_lie_below_the_stated_home(monkeypatch, tmp_path):
     monkeypatch.delenv("CE_ALIGN_HOME")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
     assert cache_folder("features") == tmp_path / "xdg" / "ce_align" / "features"
+
+
+def test_what_does_not_fit_on_the_disk_is_refused_with_a_remedy(tmp_path):
+    check_space(tmp_path / "new", 1, "the features", "or pool the layer")
+    with pytest.raises(CeAlignError, match=r"the features need 1000000000\.00 GB"):
+        check_space(tmp_path / "new", 10**18, "the features", "or pool the layer")

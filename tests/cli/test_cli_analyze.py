@@ -187,7 +187,7 @@ def test_the_papers_networks_that_are_absent_are_named_in_one_line(ce_align, toy
     assert status == 1
     assert out == ""
     (line,) = errors(err)
-    assert "21 networks are not at hand (ce_mmcr_l0, " in line
+    assert "21 are not at hand (ce_mmcr_l0, " in line
     assert "ce_simclr_l0.5" in line
     status, out, err = ce_align("analyze", *options, *MODEL, "--model", "paper")
     assert status == 1

@@ -14,8 +14,9 @@ from ce_align.augment import AugmentationLedger
 from ce_align.errors import DataError
 from ce_align.results import ResultStore
 from ce_align.stages.analyze import analyze
+from ce_align.stages.hardware import Hardware
 from ce_align.stages.plan import METRICS, ViewPlan
-from ce_align.stages.responses import Hardware, Responses
+from ce_align.stages.responses import Responses
 from ce_align.stages.views import ViewSet
 
 #: Axes for content, and for each of the twelve parameters.

@@ -1,5 +1,7 @@
 """Views that are planned once, rendered once and answered by all networks."""
 
+import shutil
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -7,10 +9,11 @@ from hypothesis import strategies as st
 from toys import toy_config, toy_images, toy_network
 
 from ce_align.augment import AugmentationLedger, sample
-from ce_align.errors import ConfigError, DataError
+from ce_align.errors import CeAlignError, ConfigError, DataError
 from ce_align.models.networks import Network, Preprocessing
+from ce_align.stages.hardware import Hardware
 from ce_align.stages.plan import ViewPlan
-from ce_align.stages.responses import Hardware, Responses, Subject, respond
+from ce_align.stages.responses import Responses, Subject, respond
 from ce_align.stages.views import ViewSet, block_means
 
 
@@ -204,3 +207,19 @@ def test_saved_ledgers_replay_the_same_pixels(tmp_path):
     )
     assert again.digest == views.digest
     np.testing.assert_array_equal(again.render(4), views.render(4))
+
+
+def test_responses_that_do_not_fit_are_refused_before_they_are_written(
+    monkeypatch, tmp_path
+):
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=1000))
+    views = ViewPlan(toy_images(), toy_config()).views("strong")
+    with pytest.raises(CeAlignError, match=r"the responses need .* ask for fewer"):
+        respond(
+            subjects_of(toy_network(0)),
+            [views],
+            Responses(tmp_path),
+            hardware=Hardware(),
+        )
+    assert not list(tmp_path.rglob("*.npy"))
