@@ -1,0 +1,189 @@
+"""One step of training: terms, momentum copy, frozen heads, probe, records."""
+
+import numpy as np
+import pytest
+import torch
+
+from ce_align.data.imagesets import ImageSet
+from ce_align.errors import ConfigError
+from ce_align.trainer.engine import Hardware, fit
+from ce_align.trainer.equivariance import combined_loss
+from ce_align.trainer.module import PairedTraining
+from ce_align.trainer.online import normalise_pixels
+from ce_align.trainer.presets import preset_config
+
+SIZE, PAIRS, STEPS = 16, 8, 2
+
+
+def config(objective="mmcr", weight=0.3, **changes):
+    options = {"head_widths": (16, 8)}
+    if objective == "mmcr":
+        options["ema"] = 0.9
+    settings = {
+        "images": "noise",
+        "view_size": SIZE,
+        "epochs": 2,
+        "pairs_per_step": PAIRS,
+        "options": options,
+    }
+    return preset_config(
+        "tiny", objective, equivariance_weight=weight, **{**settings, **changes}
+    )
+
+
+@pytest.fixture
+def images(rng):
+    pixels = rng.integers(0, 256, (2 * PAIRS * STEPS, 20, 20, 3), dtype=np.uint8)
+    labels = np.array([f"class {i % 4}" for i in range(len(pixels))])
+    return ImageSet.from_array("noise", pixels, columns={"label": labels})
+
+
+@pytest.fixture
+def views(rng):
+    pixels = rng.integers(0, 256, (4, PAIRS, SIZE, SIZE, 3), dtype=np.uint8)
+    return torch.from_numpy(pixels)
+
+
+def train(images, folder, settings, **hardware):
+    told = []
+    module = fit(
+        settings,
+        images,
+        folder,
+        Hardware(workers=0, **hardware),
+        notify=told.append,
+    )
+    return module, told
+
+
+def test_the_seed_alone_decides_the_first_weights():
+    def weights(seed):
+        torch.manual_seed(int(torch.randint(1000, ())))
+        module = PairedTraining(config(seed=seed), STEPS, n_classes=4)
+        return torch.cat([p.detach().flatten() for p in module.parameters()])
+
+    assert torch.equal(weights(1), weights(1))
+    assert not torch.equal(weights(1), weights(2))
+
+
+def test_the_loss_is_that_of_the_composed_objective(views):
+    module = PairedTraining(config(), STEPS)
+    twin = PairedTraining(config(), STEPS)
+    terms, features, embeddings = module.loss_terms(views)
+    flat = normalise_pixels(views.flatten(0, 1))
+    own, followed = twin.network(flat), twin.momentum(flat)
+    expected = combined_loss(
+        twin.objective,
+        own.invariant,
+        own.equivariant,
+        0.3,
+        momentum_invariant=followed.invariant,
+        momentum_equivariant=followed.equivariant,
+    )
+    assert torch.equal(terms.total, expected.total)
+    assert torch.equal(features, own.features)
+    assert torch.equal(embeddings, own.invariant)
+
+
+@pytest.mark.parametrize(
+    ("weight", "frozen", "moved"),
+    [
+        (0, ["head_equivariant"], ["backbone", "head_invariant"]),
+        (1, ["head_invariant"], ["backbone", "head_equivariant"]),
+        (0.5, [], ["backbone", "head_invariant", "head_equivariant"]),
+    ],
+)
+def test_a_head_of_weight_zero_rests_and_all_else_learns(
+    tmp_path, images, weight, frozen, moved
+):
+    settings = config("barlow", weight)
+    before = PairedTraining(settings, STEPS, 4).network.state_dict()
+    module, _ = train(images, tmp_path, settings)
+    for name, value in module.network.named_parameters():
+        part = name.partition(".")[0]
+        assert torch.equal(value, before[name]) == (part in frozen)
+        assert (part in frozen) != (part in moved)
+
+
+def test_the_momentum_copy_follows_every_step(tmp_path, images, monkeypatch):
+    settings = config()
+    seen = [PairedTraining(settings, STEPS, 4).network]
+    expected = [p.detach().clone() for p in seen[0].parameters()]
+    moved = PairedTraining.optimizer_step
+
+    def watched(self, *args, **kwargs):
+        moved(self, *args, **kwargs)
+        for own, target in zip(expected, self.network.parameters(), strict=True):
+            own.copy_(0.9 * own + 0.1 * target.detach())
+
+    monkeypatch.setattr(PairedTraining, "optimizer_step", watched)
+    module, _ = train(images, tmp_path, settings)
+    for own, found in zip(expected, module.momentum.network.parameters(), strict=True):
+        assert torch.allclose(own, found, atol=1e-6)
+    assert not torch.equal(expected[0], next(module.network.parameters()))
+
+
+def test_the_probe_changes_nothing_in_the_network(tmp_path, images):
+    with_probe, _ = train(images, tmp_path / "a", config())
+    without, _ = train(images, tmp_path / "b", config(probe=False))
+    assert with_probe.probe is not None
+    assert without.probe is None
+    for name, value in without.network.state_dict().items():
+        assert torch.equal(value, with_probe.network.state_dict()[name])
+
+
+def test_the_probe_learns_planted_classes(tmp_path, rng):
+    colours = np.array([[250, 20, 20], [20, 250, 20]], np.uint8)
+    labels = np.arange(64) % 2
+    noise = rng.integers(0, 250, (64, 20, 20, 3), dtype=np.uint8)
+    pixels = noise // 3 + colours[labels][:, None, None] // 2
+    names = np.array(["red", "green"])[labels]
+    images = ImageSet.from_array("colours", pixels, columns={"label": names})
+    settings = config("simclr", 0.0, epochs=10, families=("spatial", "spatial"))
+    told = []
+    module = fit(
+        settings,
+        images,
+        tmp_path,
+        Hardware(workers=0),
+        validation=images,
+        notify=told.append,
+    )
+    found = module.accuracies()
+    assert found["probe_top1"] > 0.9
+    assert found["knn_top1"] > 0.9
+
+
+def test_records_have_terms_gradients_rate_speed_and_health(tmp_path, images):
+    module, told = train(images, tmp_path, config(), log_every=1)
+    (path,) = tmp_path.glob("log/*/metrics.csv")
+    header, *lines = path.read_text().splitlines()
+    assert {
+        *("loss", "loss_invariant", "loss_equivariant", "learning_rate"),
+        *("gradient_invariant", "gradient_equivariant", "images_per_second"),
+        *("effective_rank", "embedding_norm", "knn_top1", "probe_train_top1"),
+    } <= set(header.split(","))
+    assert len(lines) == 2 * (STEPS + 1)
+    assert len(told) == 2
+    latest = module.latest
+    mixed = 0.7 * latest["loss_invariant"] + 0.3 * latest["loss_equivariant"]
+    assert latest["loss"] == pytest.approx(mixed, rel=1e-6)
+    assert latest["gradient_equivariant"] > 0
+    assert 1 < latest["effective_rank"] < 4 * PAIRS
+
+
+@pytest.mark.parametrize("objective", ["mmcr", "barlow", "simclr"])
+@pytest.mark.parametrize("optimizer", ["lars", "adamw"])
+def test_every_objective_trains_with_either_optimiser_in_half_precision(
+    tmp_path, images, objective, optimizer
+):
+    settings = config(objective, optimizer=optimizer, precision="bf16")
+    module, _ = train(images, tmp_path, settings)
+    assert module.global_step == 2 * STEPS
+    assert all(torch.isfinite(p).all() for p in module.parameters())
+
+
+def test_a_warm_up_that_does_not_fit_is_refused():
+    settings = config().model_copy(update={"warmup_epochs": 2})
+    with pytest.raises(ConfigError, match="warm-up"):
+        PairedTraining(settings, STEPS)
