@@ -146,9 +146,11 @@ def train(
     rows = train_stage(
         config, found, folder, hardware, validation=held_out, hf=hf, notify=message
     )
+    if not rows:  # another process speaks for this one
+        return
     if json:
         print_json(rows)
-    elif rows:
+    else:
         message(f"{folder} is a network now: ce-align score --model {folder}")
 
 

@@ -14,6 +14,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback, TQDMProgressBar
 from lightning.pytorch.loggers import CSVLogger, Logger
 from lightning.pytorch.strategies import DDPStrategy, Strategy
+from lightning.pytorch.utilities import rank_zero_only
 
 from ce_align.data.imagesets import ImageSet
 from ce_align.errors import ConfigError
@@ -144,12 +145,13 @@ def fit(
         If the loss is not finite, the disk is full, or a signal asked to stop.
     """
     hardware = hardware or Hardware()
+    notify = rank_zero_only(notify)
     kind, devices = resolve_devices(hardware)
     if config.precision == "fp16" and kind == "cpu":
         raise ConfigError("fp16 needs a GPU; use --precision bf16 or 32")
     n_processes = devices * hardware.nodes
-    plan = plan_of(config, len(images), n_processes)
     check_images(images, config.view_size)
+    plan = plan_of(config, len(images), n_processes)
     labels, n_classes = image_labels(images)
     module = PairedTraining(
         config, plan.steps_per_epoch, n_classes, log_every=hardware.log_every
@@ -166,8 +168,7 @@ def fit(
     stop = StopSignals()
     writer = CheckpointWriter(folder / "checkpoints", digest, stop)
     trainer = _trainer(config, folder, hardware, (kind, devices), writer)
-    if trainer.is_global_zero:
-        module.notify = notify
+    module.notify = notify
     views = PairedViews(
         images,
         plan_of(config, len(images), n_processes, trainer.global_rank),

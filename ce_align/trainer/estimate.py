@@ -66,8 +66,8 @@ def estimate(config: TrainConfig, images: ImageSet, hardware: Hardware) -> Estim
     """
     kind, devices = resolve_devices(hardware)
     n_processes = devices * hardware.nodes
-    plan = plan_of(config, len(images), n_processes)
     check_images(images, config.view_size)
+    plan = plan_of(config, len(images), n_processes)
     share = config.pairs_per_step // n_processes
     pairs = min(share, MEASURED_PAIRS)
     small = config.model_copy(update={"pairs_per_step": pairs})

@@ -151,6 +151,10 @@ class PairedTraining(LightningModule):
             weight_decay=config.weight_decay,
         )
 
+    def on_train_epoch_start(self) -> None:
+        """Measure speed from here: what an epoch ends with takes time of its own."""
+        self._clock = int(self.global_step), time.perf_counter()
+
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Set the learning rate, which follows from the step alone."""
         for optimizer in self.trainer.optimizers:
@@ -299,7 +303,6 @@ class PairedTraining(LightningModule):
             f"epoch {self.current_epoch + 1} of {self.config.epochs}: "
             f"{', '.join(numbers)}"
         )
-        self._clock = None
 
     def accuracies(self, most: int | None = None) -> dict[str, float]:
         """Of nearest neighbours and probe, if there are labels.

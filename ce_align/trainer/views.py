@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from ce_align.augment import apply
+from ce_align.checks import named_some
 from ce_align.data.finding import SIMULATED_IMAGES, find_images
 from ce_align.data.imagesets import ImageSet
 from ce_align.data.scenes import procedural_scenes
@@ -65,7 +66,8 @@ def open_images(name: str, view_size: int, seed: int = 0) -> ImageSet:
 
     Parameters
     ----------
-    name : folder, zip, tar, a folder that `pack` wrote, or ``simulated``
+    name : folder, zip, tar, a folder that `pack` wrote, or ``simulated``; with
+        ``:FOLDER`` for those below one folder, as ``images.zip:train``
     view_size : in pixels; scenes are drawn twice as large
     seed : of the scenes
 
@@ -81,9 +83,23 @@ def open_images(name: str, view_size: int, seed: int = 0) -> ImageSet:
         pixels = np.stack([np.asarray(scenes.load(i)) for i in range(len(scenes))])
         labels = {"label": scenes.columns["object_name"]}
         return ImageSet.from_array(name, pixels, scenes.ids, labels)
+    place, colon, below = name.rpartition(":")
+    if colon and not Path(name).exists():
+        return _below(open_images(place, view_size, seed), below.strip("/"), name)
     if is_packed(Path(name)):
         return open_packed(Path(name))
     return find_images(name)
+
+
+def _below(images: ImageSet, folder: str, name: str) -> ImageSet:
+    rows = [i for i, key in enumerate(images.ids) if key.startswith(f"{folder}/")]
+    if not rows:
+        folders = sorted({key.partition("/")[0] for key in images.ids})
+        raise DataError(
+            f"no images at {name}; the folders of {images.identifier} are "
+            f"{named_some(folders)}"
+        )
+    return images.select(rows)
 
 
 def image_labels(images: ImageSet) -> tuple[NDArray[np.int64], int]:

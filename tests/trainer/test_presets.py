@@ -24,7 +24,9 @@ def test_the_paper_took_62500_steps_of_1024_pairs_at_rate_4_8():
         224,
         "lars",
     )
-    small = paper.model_copy(update={"backbone": "tiny"})
+    small = paper.model_copy(
+        update={"backbone": "tiny", "options": {"head_widths": (8, 8)}}
+    )
     module = PairedTraining(small, steps_per_epoch)
     assert module.peak_rate == pytest.approx(4.8)
     assert module.learning_rate(0) == 0

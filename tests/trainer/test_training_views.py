@@ -1,5 +1,6 @@
 """The four views of a step follow from the plan, whoever renders them."""
 
+import zipfile
 from collections import Counter
 
 import numpy as np
@@ -9,7 +10,7 @@ from PIL import Image
 
 from ce_align.augment import apply
 from ce_align.data.imagesets import ImageSet
-from ce_align.errors import DataError
+from ce_align.errors import ConfigError, DataError
 from ce_align.trainer.packing import pack
 from ce_align.trainer.pairs import PairPlan
 from ce_align.trainer.views import (
@@ -133,3 +134,18 @@ def test_images_without_classes_have_no_labels(images):
     assert n_classes == 0
     assert labels.tolist() == [-1] * 4
     assert image_labels(images)[1] == 3
+
+
+def test_a_folder_inside_an_archive_can_be_named(tmp_path):
+    path = tmp_path / "images.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        for name in ("train/a/1", "train/b/2", "train/b/3", "training/4", "val/5"):
+            Image.new("RGB", (9, 9)).save(tmp_path / "one.png")
+            archive.write(tmp_path / "one.png", f"set/{name}.png")
+    images = open_images(f"{path}:train", 8)
+    assert images.ids == ("train/a/1", "train/b/2", "train/b/3")
+    assert image_labels(images)[0].tolist() == [0, 1, 1]
+    with pytest.raises(DataError, match="train, training, val"):
+        open_images(f"{path}:tests", 8)
+    with pytest.raises(ConfigError, match="no images at"):
+        open_images(f"{tmp_path}/absent.zip:train", 8)

@@ -1,0 +1,161 @@
+"""`ce-align train` and `ce-align pack` from the outside."""
+
+import csv
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+from safetensors.numpy import load_file
+
+ARGUMENTS = ("--weight", "0.3", "--preset", "tiny", "--workers", "0")
+
+
+def ce_align(*arguments, cwd):
+    return subprocess.run(
+        [sys.executable, "-m", "ce_align", *map(str, arguments)],
+        cwd=cwd,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("cli") / "images"
+    rng = np.random.default_rng(3)
+    for i in range(32):
+        place = folder / f"class {i % 2}"
+        place.mkdir(parents=True, exist_ok=True)
+        pixels = rng.integers(0, 256, (36, 40, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(place / f"{i}.png")
+    return folder
+
+
+def in_process(monkeypatch, capsys, *arguments):
+    """Exit status and standard error of the command, without a new interpreter."""
+    from ce_align.cli.app import main
+
+    monkeypatch.setattr(sys, "argv", ["ce-align", *map(str, arguments)])
+    try:
+        main()
+    except SystemExit as end:
+        return int(end.code or 0), capsys.readouterr().err
+    return 0, capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_two_processes_train_what_one_trains(images, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
+    arguments = ("train", "--objective", "simclr", *ARGUMENTS, "--images", images)
+    arguments += ("--pairs-per-step", 8, "--epochs", 1)
+    assert in_process(monkeypatch, capsys, *arguments, "--out", "one")[0] == 0
+    two = ce_align(*arguments, "--out", "two", "--devices", 2, "--json", cwd=tmp_path)
+    assert two.returncode == 0, two.stderr
+    assert {row["metric"] for row in json.loads(two.stdout)} >= {"loss", "knn_top1"}
+    first, second = (
+        next(csv.DictReader(path.open()))
+        for path in (
+            tmp_path / name / "log" / "version_0" / "metrics.csv"
+            for name in ("one", "two")
+        )
+    )
+    for name in ("loss", "gradient_invariant", "gradient_equivariant"):
+        assert float(first[name]) == pytest.approx(float(second[name]), rel=1e-5)
+    alone, shared = (
+        load_file(tmp_path / name / "model.safetensors") for name in ("one", "two")
+    )
+    for name, values in alone.items():
+        if name.endswith("weight") and values.ndim > 1 and not name.startswith("fc"):
+            assert np.corrcoef(values.ravel(), shared[name].ravel())[0, 1] > 0.999
+
+
+def test_a_dry_run_prints_the_plan_and_leaves_nothing(images, tmp_path, monkeypatch):
+    from typer.testing import CliRunner
+
+    from ce_align.cli.app import app
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
+    arguments = ["train", "--objective", "mmcr", *ARGUMENTS, "--images", str(images)]
+    arguments += ["--pairs-per-step", "4", "--epochs", "3", "--dry-run"]
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 0
+    for text in ("3 epochs × 4 = 12", "0.002", "GiB", "min", "0 workers"):
+        assert text in result.stdout
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "fault"),
+    [
+        (("--weight", "1.5"), "equivariance_weight"),
+        (("--images", "empty"), "holds no image"),
+        (("--images", "absent"), "no images at absent"),
+        (("--images", "one"), "one has 1 image; pairs need at least two"),
+        (("--images", "small"), "smaller than a view of 32 pixels"),
+        (("--images", "broken"), "cannot be read"),
+        (("--devices", "1000"), "1000 devices asked for"),
+        (("--devices", "many"), "give auto or a number"),
+        (("--backbone", "resnet51"), "unknown backbone 'resnet51'"),
+        (("--pairs-per-step", "1000"), "do not fill a step of 1000 pairs"),
+        (("--precision", "fp16"), "fp16 needs a GPU"),
+        (("--resume", "absent.ckpt"), "no checkpoint absent.ckpt"),
+        (("--out", "one/0.png/run"), "cannot use one/0.png/run"),
+    ],
+)
+def test_bad_input_is_one_line_and_leaves_nothing(
+    images, tmp_path, monkeypatch, capsys, arguments, fault
+):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
+    for name, n, size in (("empty", 0, 0), ("one", 1, 40), ("small", 4, 20)):
+        (tmp_path / name).mkdir()
+        for i in range(n):
+            Image.new("RGB", (size, size)).save(tmp_path / name / f"{i}.png")
+    (tmp_path / "broken").mkdir()
+    for i in range(4):
+        (tmp_path / "broken" / f"{i}.png").write_bytes(b"no image")
+    before = sorted(tmp_path.rglob("*"))
+    options = {
+        "--objective": "simclr",
+        "--weight": "0.3",
+        "--images": str(images),
+        "--preset": "tiny",
+        "--pairs-per-step": "2",
+        "--workers": "0",
+        **dict([arguments]),
+    }
+    flat = [text for option in options.items() for text in option]
+    status, text = in_process(monkeypatch, capsys, "train", *flat)
+    assert status == 2
+    assert text.startswith("error: ")
+    assert fault in text
+    assert text.count("\n") == 1
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_packed_images_are_images_to_train_on(images, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
+    status, _ = in_process(
+        monkeypatch, capsys, "pack", images, "packed", "--short-edge", 34
+    )
+    assert status == 0
+    described = json.loads((tmp_path / "packed" / "metadata.json").read_text())
+    assert (described["short_edge"], described["n_images"]) == (34, 32)
+    arguments = ("train", "--objective", "barlow", *ARGUMENTS, "--images", "packed")
+    arguments += ("--pairs-per-step", 8, "--epochs", 1)
+    status, text = in_process(monkeypatch, capsys, *arguments)
+    assert status == 0
+    assert "runs/barlow_l0.3 is a network now" in text
+    status, text = in_process(monkeypatch, capsys, "pack", images, "packed")
+    assert status == 2
+    assert "packed exists" in text
