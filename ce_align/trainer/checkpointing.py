@@ -1,5 +1,6 @@
 """Files to resume a training from: written whole, read without running code."""
 
+import io
 import os
 import pickle
 import signal
@@ -14,6 +15,7 @@ import torch
 import torch.distributed as dist
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
+from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from ce_align.errors import CeAlignError, ConfigError, DataError
 from ce_align.trainer.module import PairedTraining
@@ -21,6 +23,7 @@ from ce_align.trainer.presets import TrainConfig
 
 __all__ = [
     "CheckpointWriter",
+    "DirectIO",
     "Interrupted",
     "StopSignals",
     "checkpoint_paths",
@@ -153,6 +156,24 @@ class StopSignals:
                 signal.signal(signum, handler)
 
 
+class DirectIO(TorchCheckpointIO):
+    """Writes where it is told, not by way of the system's temporary folder."""
+
+    def save_checkpoint(
+        self,
+        checkpoint: dict[str, Any],
+        path: str | Path,
+        storage_options: Any | None = None,
+    ) -> None:
+        """Write a file, and wait until the disk has it: it is renamed next."""
+        content = io.BytesIO()
+        torch.save(checkpoint, content)
+        with Path(path).open("wb") as file:
+            file.write(content.getbuffer())
+            file.flush()
+            os.fsync(file.fileno())
+
+
 class CheckpointWriter(Checkpoint):
     """Writes a checkpoint after every epoch, and when asked to stop.
 
@@ -226,17 +247,13 @@ class CheckpointWriter(Checkpoint):
         try:
             trainer.save_checkpoint(temporary)
             if trainer.is_global_zero:
-                # Renaming is safe only once the content has reached the disk.
-                with temporary.open("rb") as file:
-                    os.fsync(file.fileno())
                 temporary.replace(path)
                 for old in checkpoint_paths(self.folder)[KEPT:]:
                     old.unlink(missing_ok=True)
-        except (OSError, RuntimeError) as error:
-            reason = getattr(error, "strerror", None) or str(error).partition("\n")[0]
+        except OSError as error:
             raise CeAlignError(
-                f"cannot write {path}: {reason}; free some space or choose another "
-                "folder, then run the same command again"
+                f"cannot write {path}: {error.strerror or error}; free some space or "
+                "choose another folder, then run the same command again"
             ) from error
         finally:
             if trainer.is_global_zero:

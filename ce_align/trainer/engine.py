@@ -20,6 +20,7 @@ from ce_align.data.imagesets import ImageSet
 from ce_align.errors import ConfigError
 from ce_align.trainer.checkpointing import (
     CheckpointWriter,
+    DirectIO,
     Interrupted,
     StopSignals,
     checkpoint_paths,
@@ -195,7 +196,7 @@ def fit(
 def _make(folder: Path) -> None:
     """Find out before an epoch has passed that nothing can be written."""
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ConfigError(
             f"cannot use {folder} for a training: {error.strerror or error}; choose "
@@ -255,6 +256,7 @@ def _trainer(
         max_epochs=config.epochs,
         logger=_logger(hardware.logger, folder),
         callbacks=callbacks,
+        plugins=[DirectIO()],
         default_root_dir=folder,
         enable_progress_bar=shown,
         enable_model_summary=False,

@@ -230,6 +230,29 @@ def test_a_loss_that_is_not_finite_stops_with_step_terms_and_checkpoint(
     assert "\n" not in text
 
 
+def test_a_full_disk_leaves_the_checkpoint_before(tmp_path, uninterrupted, monkeypatch):
+    import resource
+
+    _, most = resource.getrlimit(resource.RLIMIT_FSIZE)
+    begun = PairedTraining.on_train_epoch_start
+
+    def filling(self):
+        begun(self)
+        if self.current_epoch == 1:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, most))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(PairedTraining, "on_train_epoch_start", filling)
+        try:
+            with pytest.raises(CeAlignError, match=r"cannot write .*; free some space"):
+                train(tmp_path)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
+    kept = [path.name for path in (tmp_path / "checkpoints").iterdir()]
+    assert kept == [f"step-{STEPS:09d}.ckpt"]
+    assert train(tmp_path)[0] == uninterrupted
+
+
 def test_a_missing_logger_names_its_package(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "wandb", None)
     with pytest.raises(ConfigError, match="pip install wandb"):
