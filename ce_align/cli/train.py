@@ -12,7 +12,7 @@ from ce_align.errors import ConfigError
 
 if TYPE_CHECKING:
     from ce_align.data.imagesets import ImageSet
-    from ce_align.trainer.engine import Hardware
+    from ce_align.trainer.hardware import Hardware
     from ce_align.trainer.presets import TrainConfig
 
 __all__ = ["add_to"]
@@ -117,7 +117,7 @@ def train(
     json: Json = False,
 ) -> None:
     """Train a contrastive-equivariant network; goes on where it was stopped."""
-    from ce_align.trainer.engine import Hardware, resolve_devices
+    from ce_align.trainer.hardware import Hardware, resolve_devices
     from ce_align.trainer.presets import preset_config
     from ce_align.trainer.views import open_images
 
@@ -167,8 +167,8 @@ def _print_plan(
 ) -> None:
     from rich.table import Table
 
-    from ce_align.trainer.engine import n_workers, resolve_devices
     from ce_align.trainer.estimate import estimate
+    from ce_align.trainer.hardware import n_workers, resolve_devices
 
     plan = estimate(config, images, hardware)
     kind, devices = resolve_devices(hardware)

@@ -9,13 +9,14 @@ from ce_align.data.imagesets import ImageSet
 from ce_align.files import atomic_path
 from ce_align.models.checkpoints import save_safetensors
 from ce_align.results import ResultStore, Row
-from ce_align.trainer.engine import Hardware, fit
+from ce_align.trainer.engine import fit
 from ce_align.trainer.export import (
     EXPORTED,
     exported_metadata,
     exported_state,
     model_card,
 )
+from ce_align.trainer.hardware import Hardware
 from ce_align.trainer.presets import TrainConfig
 from ce_align.trainer.views import data_digest
 

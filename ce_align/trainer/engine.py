@@ -1,18 +1,15 @@
 """Running a training: devices, precision, loggers, resuming."""
 
 import logging
-import os
 import sys
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback, TQDMProgressBar
-from lightning.pytorch.loggers import CSVLogger, Logger
 from lightning.pytorch.strategies import DDPStrategy, Strategy
 from lightning.pytorch.utilities import rank_zero_only
 
@@ -27,11 +24,18 @@ from ce_align.trainer.checkpointing import (
     newest_readable,
     read_resumable,
 )
-from ce_align.trainer.module import LOG_EVERY, PairedTraining
+from ce_align.trainer.hardware import (
+    Hardware,
+    logger_of,
+    n_workers,
+    resolve_devices,
+)
+from ce_align.trainer.module import PairedTraining
 from ce_align.trainer.online import Labelled
 from ce_align.trainer.pairs import PairPlan
 from ce_align.trainer.presets import TrainConfig
 from ce_align.trainer.views import (
+    LABEL_COLUMNS,
     PairedViews,
     check_images,
     data_digest,
@@ -39,59 +43,14 @@ from ce_align.trainer.views import (
     view_loader,
 )
 
-__all__ = ["LOGGERS", "Hardware", "fit", "n_workers", "plan_of", "resolve_devices"]
+__all__ = ["fit", "plan_of"]
 
-LOGGERS = ("csv", "tensorboard", "wandb")
 #: Names of precisions in Lightning.
 PRECISIONS: dict[str, Literal["bf16-mixed", "16-mixed", "32-true"]] = {
     "bf16": "bf16-mixed",
     "fp16": "16-mixed",
     "32": "32-true",
 }
-#: Workers that render for one process unless another number is asked for, at most.
-MOST_WORKERS = 12
-
-
-@dataclass(frozen=True)
-class Hardware:
-    """Where and how a training runs; the weights depend on it by rounding at most.
-
-    Attributes
-    ----------
-    devices : GPUs a node, or processes on a CPU; None for all GPUs, or one process
-    nodes : machines
-    workers : processes that render views, for each training process; None to choose
-    logger : one of `LOGGERS`
-    resume : ``auto``, ``never``, or a checkpoint
-    log_every : steps between two records
-    """
-
-    devices: int | None = None
-    nodes: int = 1
-    workers: int | None = None
-    logger: str = "csv"
-    resume: str = "auto"
-    log_every: int = LOG_EVERY
-
-
-def resolve_devices(hardware: Hardware) -> tuple[str, int]:
-    """Kind of device, and how many a node.
-
-    Raises
-    ------
-    ConfigError
-        If there are not as many.
-    """
-    n_gpus = torch.cuda.device_count()
-    kind, present = ("cuda", n_gpus) if n_gpus else ("cpu", os.cpu_count() or 1)
-    wanted = hardware.devices or (n_gpus or 1)
-    if wanted > present:
-        what = "GPUs" if kind == "cuda" else "processor cores and no GPU"
-        raise ConfigError(
-            f"{wanted} devices asked for, but there are {present} {what}; use "
-            f"--devices {present} or fewer"
-        )
-    return kind, wanted
 
 
 def plan_of(
@@ -254,7 +213,7 @@ def _trainer(
         strategy=strategy,
         precision=PRECISIONS[config.precision],
         max_epochs=config.epochs,
-        logger=_logger(hardware.logger, folder),
+        logger=logger_of(hardware, folder),
         callbacks=callbacks,
         plugins=[DirectIO()],
         default_root_dir=folder,
@@ -265,26 +224,6 @@ def _trainer(
         limit_val_batches=0,
         benchmark=kind == "cuda",
     )
-
-
-def _logger(name: str, folder: Path) -> Logger:
-    """The logger of that name, whose package may be missing."""
-    if name not in LOGGERS:
-        raise ConfigError(f"unknown logger {name!r}; choose from {', '.join(LOGGERS)}")
-    try:
-        if name == "tensorboard":
-            from lightning.pytorch.loggers import TensorBoardLogger
-
-            return TensorBoardLogger(folder, name="log")
-        if name == "wandb":
-            from lightning.pytorch.loggers import WandbLogger
-
-            return WandbLogger(name=folder.name, save_dir=folder, project="ce-align")
-    except ImportError as error:
-        raise ConfigError(
-            f"--logger {name} needs its package: pip install {name}"
-        ) from error
-    return CSVLogger(folder, name="log", flush_logs_every_n_steps=1)
 
 
 def _labelled_alike(validation: ImageSet | None, images: ImageSet) -> Labelled | None:
@@ -305,17 +244,10 @@ def _labelled_alike(validation: ImageSet | None, images: ImageSet) -> Labelled |
 
 
 def _class_names(images: ImageSet) -> list[str]:
-    for column in ("label", "object_name"):
+    for column in LABEL_COLUMNS:
         if column in images.columns:
             return [str(name) for name in images.columns[column]]
     return []
-
-
-def n_workers(hardware: Hardware, devices: int) -> int:
-    """Processes that render views for each of `devices` training processes."""
-    if hardware.workers is not None:
-        return hardware.workers
-    return max(0, min((os.cpu_count() or 1) // devices - 1, MOST_WORKERS))
 
 
 def _quieten() -> None:

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from ce_align.data.imagesets import ImageSet
-from ce_align.trainer.engine import Hardware, plan_of, resolve_devices
+from ce_align.trainer.engine import plan_of
+from ce_align.trainer.hardware import Hardware, resolve_devices
 from ce_align.trainer.module import PairedTraining
 from ce_align.trainer.presets import TrainConfig
 from ce_align.trainer.views import PairedViews, check_images, image_labels

@@ -26,6 +26,7 @@ from ce_align.trainer.packing import PackedPixels, is_packed, open_packed
 from ce_align.trainer.pairs import PairPlan
 
 __all__ = [
+    "LABEL_COLUMNS",
     "Batch",
     "PairedViews",
     "Position",

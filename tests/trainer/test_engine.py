@@ -15,7 +15,8 @@ import torch
 from ce_align.data.imagesets import ImageSet
 from ce_align.errors import CeAlignError, ConfigError, DataError
 from ce_align.trainer.checkpointing import checkpoint_paths
-from ce_align.trainer.engine import Hardware, fit, resolve_devices
+from ce_align.trainer.engine import fit
+from ce_align.trainer.hardware import Hardware, resolve_devices
 from ce_align.trainer.module import PairedTraining
 from ce_align.trainer.presets import TrainConfig, preset_config
 

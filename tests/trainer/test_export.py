@@ -10,7 +10,8 @@ from safetensors import safe_open
 from ce_align.data.imagesets import ImageSet
 from ce_align.models.sources import load_network
 from ce_align.stages.train import train
-from ce_align.trainer.engine import Hardware, fit
+from ce_align.trainer.engine import fit
+from ce_align.trainer.hardware import Hardware
 from ce_align.trainer.networks import build_backbone
 from ce_align.trainer.online import normalise_pixels
 from ce_align.trainer.presets import preset_config

@@ -6,8 +6,9 @@ import torch
 
 from ce_align.data.imagesets import ImageSet
 from ce_align.errors import ConfigError
-from ce_align.trainer.engine import Hardware, fit
+from ce_align.trainer.engine import fit
 from ce_align.trainer.equivariance import combined_loss
+from ce_align.trainer.hardware import Hardware
 from ce_align.trainer.module import PairedTraining
 from ce_align.trainer.online import normalise_pixels
 from ce_align.trainer.presets import preset_config

@@ -1,0 +1,93 @@
+"""Where and how a training runs: devices, workers, logger."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from lightning.pytorch.loggers import CSVLogger, Logger
+
+from ce_align.errors import ConfigError
+from ce_align.trainer.module import LOG_EVERY
+
+__all__ = ["LOGGERS", "Hardware", "logger_of", "n_workers", "resolve_devices"]
+
+LOGGERS = ("csv", "tensorboard", "wandb")
+#: Workers that render for one process unless another number is asked for, at most.
+MOST_WORKERS = 12
+
+
+@dataclass(frozen=True)
+class Hardware:
+    """Where and how a training runs; the weights depend on it by rounding at most.
+
+    Attributes
+    ----------
+    devices : GPUs a node, or processes on a CPU; None for all GPUs, or one process
+    nodes : machines
+    workers : processes that render views, for each training process; None to choose
+    logger : one of `LOGGERS`
+    resume : ``auto``, ``never``, or a checkpoint
+    log_every : steps between two records
+    """
+
+    devices: int | None = None
+    nodes: int = 1
+    workers: int | None = None
+    logger: str = "csv"
+    resume: str = "auto"
+    log_every: int = LOG_EVERY
+
+
+def resolve_devices(hardware: Hardware) -> tuple[str, int]:
+    """Kind of device, and how many a node.
+
+    Raises
+    ------
+    ConfigError
+        If there are not as many.
+    """
+    n_gpus = torch.cuda.device_count()
+    kind, present = ("cuda", n_gpus) if n_gpus else ("cpu", os.cpu_count() or 1)
+    wanted = hardware.devices or (n_gpus or 1)
+    if wanted > present:
+        what = "GPUs" if kind == "cuda" else "processor cores and no GPU"
+        raise ConfigError(
+            f"{wanted} devices asked for, but there are {present} {what}; use "
+            f"--devices {present} or fewer"
+        )
+    return kind, wanted
+
+
+def n_workers(hardware: Hardware, devices: int) -> int:
+    """Processes that render views for each of `devices` training processes."""
+    if hardware.workers is not None:
+        return hardware.workers
+    return max(0, min((os.cpu_count() or 1) // devices - 1, MOST_WORKERS))
+
+
+def logger_of(hardware: Hardware, folder: Path) -> Logger:
+    """The logger that was asked for, writing into `folder`.
+
+    Raises
+    ------
+    ConfigError
+        If there is no such logger, or its package is missing.
+    """
+    name = hardware.logger
+    if name not in LOGGERS:
+        raise ConfigError(f"unknown logger {name!r}; choose from {', '.join(LOGGERS)}")
+    try:
+        if name == "tensorboard":
+            from lightning.pytorch.loggers import TensorBoardLogger
+
+            return TensorBoardLogger(folder, name="log")
+        if name == "wandb":
+            from lightning.pytorch.loggers import WandbLogger
+
+            return WandbLogger(name=folder.name, save_dir=folder, project="ce-align")
+    except ImportError as error:
+        raise ConfigError(
+            f"--logger {name} needs its package: pip install {name}"
+        ) from error
+    return CSVLogger(folder, name="log", flush_logs_every_n_steps=1)
