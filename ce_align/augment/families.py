@@ -98,6 +98,12 @@ _WEAK_A, _WEAK_B = (
     )
     for strong in (_STRONG_A, _STRONG_B)
 )
+# For images of about 32 pixels, where a smaller crop or a wider blur would leave
+# nothing to see.
+_TINY_A, _TINY_B = (
+    replace(strong, crop_area=(0.15, 1.0), blur_sigma=(0.1, 1.0))
+    for strong in (_STRONG_A, _STRONG_B)
+)
 _SPATIAL = ViewRanges(crop_area=(0.08, 1.0), flip=0.5)
 _PHOTOMETRIC = replace(
     _STRONG_A, view="", crop_area=None, flip=0.0, blur=0.1, solarize=0.2
@@ -113,6 +119,9 @@ FAMILIES = {
         Family("weak_a", (_WEAK_A,)),
         Family("weak_b", (_WEAK_B,)),
         Family("weak", (_WEAK_A, _WEAK_B)),
+        Family("tiny_a", (_TINY_A,)),
+        Family("tiny_b", (_TINY_B,)),
+        Family("tiny", (_TINY_A, _TINY_B)),
         Family("strong-only", (_STRONG_A, _STRONG_B), outside=(_WEAK_A, _WEAK_B)),
         Family("spatial", (_SPATIAL,)),
         Family("photometric", (_PHOTOMETRIC,)),

@@ -43,6 +43,14 @@ class Measure(StrEnum):
     all = "all"
 
 
+class ViewFamily(StrEnum):
+    """Families of two views, A and B."""
+
+    strong = "strong"
+    weak = "weak"
+    tiny = "tiny"
+
+
 class IntervalKind(StrEnum):
     """What an interval treats as independent."""
 
@@ -92,6 +100,10 @@ def analyze(
     ] = None,
     runs: Annotated[int, typer.Option(min=1, help="Splits of decoding.")] = 5,
     size: Annotated[int, typer.Option(min=8, help="Pixels of a view.")] = 224,
+    family: Annotated[
+        ViewFamily,
+        typer.Option(help="Augmentations that are compared and decoded; tiny: 32 px."),
+    ] = ViewFamily.strong,
     interval: Annotated[
         IntervalKind,
         typer.Option(help="Bootstrap over images, or the paper's over comparisons."),
@@ -134,6 +146,7 @@ def analyze(
         "classes": classes,
         "runs": runs,
         "size": size,
+        "family": family.value,
         "interval": interval.value,
         "seed": seed,
     }

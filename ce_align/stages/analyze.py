@@ -14,7 +14,7 @@ from ce_align.progress import Progress, silent
 from ce_align.results import ResultStore
 from ce_align.stages.hardware import Hardware
 from ce_align.stages.measures import AnalysisConfig, Measured, MeasureRow
-from ce_align.stages.plan import GEOMETRY_FAMILIES, METRICS, ViewPlan, class_labels
+from ce_align.stages.plan import GEOMETRY_FAMILIES, ViewPlan, class_labels, view_names
 from ce_align.stages.readout import decode, factorize, measure_dimensionality, steer
 from ce_align.stages.responses import Responses, Subject, respond
 from ce_align.stages.variability import Answers, Comparison, compare, measure_shapes
@@ -143,7 +143,7 @@ def _read(
 ) -> "_Reading":
     """Plan the views that jobs look at, and keep beside the results what they are."""
     plan = ViewPlan(images, jobs[0].config)
-    names = dict.fromkeys(name for job in jobs for name in METRICS[job.config.metric])
+    names = dict.fromkeys(name for job in jobs for name in view_names(job.config))
     sets = {name: views for name in names if (views := plan.views(name)) is not None}
     for views in sets.values():
         path = store.folder / STAGE / "ledgers" / f"{views.digest}.npz"
@@ -167,7 +167,7 @@ class _Reading:
         measured = self._measure(job)
         used = {
             name: self.sets[name].digest
-            for name in METRICS[job.config.metric]
+            for name in view_names(job.config)
             if name in self.sets
         }
         rows = measured.rows(
@@ -198,7 +198,7 @@ class _Reading:
             baseline = self._compared(job.baseline) if job.baseline else None
             return measure_shapes(self._compared(job.subject), baseline, config)
         if config.metric in ("decoding", "steerability"):
-            clean, views = METRICS[config.metric]
+            clean, views = view_names(config)
             read = decode if config.metric == "decoding" else steer
             return read(
                 self._load(job.subject, clean)[:, 0],
@@ -234,5 +234,7 @@ class _Reading:
             flat = self._load(subject, "classes")
             by_class = flat.reshape(len(self.plan.classes), -1, flat.shape[-1])
         return Answers(
-            self._load(subject, "strong"), self._load(subject, "crossed"), by_class
+            self._load(subject, self.plan.config.family),
+            self._load(subject, "crossed"),
+            by_class,
         )

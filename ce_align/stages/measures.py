@@ -49,6 +49,7 @@ class AnalysisConfig(StageConfig):
     classes: PositiveInt | None = None
     runs: PositiveInt = 5
     size: PositiveInt = 224
+    family: Literal["strong", "weak", "tiny"] = "strong"
     interval: Literal["bootstrap", "comparisons"] = "bootstrap"
     seed: NonNegativeInt = 0
 

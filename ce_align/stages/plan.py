@@ -14,9 +14,9 @@ from ce_align.stages.measures import AnalysisConfig, Metric
 from ce_align.stages.variability import units_in_pairs
 from ce_align.stages.views import ViewSet
 
-__all__ = ["GEOMETRY_FAMILIES", "METRICS", "ViewPlan", "class_labels"]
+__all__ = ["GEOMETRY_FAMILIES", "METRICS", "ViewPlan", "class_labels", "view_names"]
 
-#: Images of a class that are compared with those of another: at most, and at least.
+#: Images of a class that are compared with those of another: at least, and at most.
 CLASS_SIZES = (4, 50)
 
 #: Fewer images or classes have no interval.
@@ -25,14 +25,23 @@ MIN_UNITS = 5
 #: Families whose factorization and dimensionality are measured.
 GEOMETRY_FAMILIES = ("strong", "weak", "spatial", "photometric")
 
+#: Stands for views of the family that the settings name.
+FAMILY = "family"
+
 #: Views that each kind of measure looks at.
 METRICS: dict[Metric, tuple[str, ...]] = {
-    "bures": ("strong", "crossed", "classes"),
-    "decoding": ("clean", "strong"),
+    "bures": (FAMILY, "crossed", "classes"),
+    "decoding": ("clean", FAMILY),
     "factorization": GEOMETRY_FAMILIES,
     "dimensionality": GEOMETRY_FAMILIES,
     "steerability": ("clean", "shared"),
 }
+
+
+def view_names(config: AnalysisConfig) -> tuple[str, ...]:
+    """Names of the view sets that settings ask for."""
+    names = METRICS[config.metric]
+    return tuple(config.family if name == FAMILY else name for name in names)
 
 
 def class_labels(images: ImageSet) -> NDArray[Any] | None:
@@ -123,7 +132,7 @@ class ViewPlan:
             views = ViewSet(name, self.chosen, ledger, config.size)
             return replace(views, crossed=(config.crops, config.photometrics))
         if name == "shared":
-            draws = sample("strong", config.views, rng)
+            draws = sample(config.family, config.views, rng)
             ledger = AugmentationLedger.concat([draws] * n)
         else:
             ledger = sample(name, n * config.views, rng)

@@ -15,7 +15,7 @@ from ce_align.errors import DataError
 from ce_align.results import ResultStore
 from ce_align.stages.analyze import analyze
 from ce_align.stages.hardware import Hardware
-from ce_align.stages.plan import METRICS, ViewPlan
+from ce_align.stages.plan import METRICS, ViewPlan, view_names
 from ce_align.stages.responses import Responses
 from ce_align.stages.views import ViewSet
 
@@ -234,7 +234,7 @@ def test_ledgers_are_saved_and_replay(tmp_path):
     store = ResultStore(tmp_path / "results")
     arrays = store.arrays("analyze", report.rows[0].config_id)
     plan = ViewPlan(images, job.config)
-    for name in METRICS["bures"]:
+    for name in view_names(job.config):
         digest = arrays.attrs[f"ledger_{name}"]
         path = tmp_path / "results" / "analyze" / "ledgers" / f"{digest}.npz"
         views = plan.views(name)

@@ -12,7 +12,7 @@ from ce_align.augment import AugmentationLedger, sample
 from ce_align.errors import CeAlignError, ConfigError, DataError
 from ce_align.models.networks import Network, Preprocessing
 from ce_align.stages.hardware import Hardware
-from ce_align.stages.plan import ViewPlan
+from ce_align.stages.plan import ViewPlan, view_names
 from ce_align.stages.responses import Responses, Subject, respond
 from ce_align.stages.views import ViewSet, block_means
 
@@ -223,3 +223,13 @@ def test_responses_that_do_not_fit_are_refused_before_they_are_written(
             hardware=Hardware(),
         )
     assert not list(tmp_path.rglob("*.npy"))
+
+
+def test_another_family_has_views_of_its_own():
+    images = toy_images()
+    for family in ("strong", "weak", "tiny"):
+        plan = ViewPlan(images, toy_config(family=family))
+        clouds, _, _ = view_names(plan.config)
+        assert clouds == family
+        assert set(plan.views(clouds).ledger.family) == {family}
+        assert set(plan.views("shared").ledger.family) == {family}

@@ -8,7 +8,7 @@ from ce_align.models.networks import Network, Preprocessing
 from ce_align.results import ResultStore
 from ce_align.stages.analyze import Job, analyze
 from ce_align.stages.measures import AnalysisConfig
-from ce_align.stages.plan import METRICS, ViewPlan
+from ce_align.stages.plan import METRICS, ViewPlan, view_names
 from ce_align.stages.responses import BLOCK, Responses, Subject
 
 
@@ -54,7 +54,9 @@ def toy_job(network=None, baseline=None, **settings):
 
 def plant(responses, subject, plan, respond_to):
     """Store what `respond_to(image, ledger)` gives as the answers of a network."""
-    for name in {name for names in METRICS.values() for name in names}:
+    config = plan.config
+    asked = (config.model_copy(update={"metric": metric}) for metric in METRICS)
+    for name in {name for one in asked for name in view_names(one)}:
         views = plan.views(name)
         for start in range(0, len(views.images) if views else 0, BLOCK):
             members = range(start, min(start + BLOCK, len(views.images)))
