@@ -223,6 +223,8 @@ class CheckpointWriter(Checkpoint):
         """Write and stop if any process was asked to."""
         signum = self._agreed(trainer, pl_module)
         if signum:
+            if isinstance(pl_module, PairedTraining):
+                pl_module.guard.flush(pl_module.last_checkpoint)
             path = self.write(trainer, pl_module)
             raise Interrupted(
                 f"stopped after step {trainer.global_step}, which {path} holds; run "

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from ce_align.errors import CeAlignError
 from ce_align.trainer.batchnorm import set_group
 from ce_align.trainer.equivariance import LossTerms, combined_loss, gradient_norms
+from ce_align.trainer.finite import FiniteGuard, value_of
 from ce_align.trainer.gather import Group
 from ce_align.trainer.networks import MomentumCopy, PairedNetwork
 from ce_align.trainer.objectives import Objective, find_objective
@@ -62,6 +63,7 @@ class PairedTraining(LightningModule):
     network, momentum, probe : the latter two may be None
     latest : the numbers recorded last, by name
     last_checkpoint : the last file that can be resumed from, for messages
+    guard : stops at a loss that is not finite
     bank, validation : labelled images for nearest neighbours and probe, or None
     notify : called with one line an epoch
     """
@@ -100,7 +102,7 @@ class PairedTraining(LightningModule):
         self.notify: Callable[[str], None] = lambda text: None
         self.bank: Labelled | None = None
         self.validation: Labelled | None = None
-        self._unchecked: tuple[int, LossTerms] | None = None
+        self.guard = FiniteGuard(steps_per_epoch)
         self._features: Tensor | None = None
         self._embeddings: Tensor | None = None
         self._clock: tuple[int, float] | None = None
@@ -197,7 +199,7 @@ class PairedTraining(LightningModule):
         if isinstance(batch, CeAlignError):
             raise batch
         terms, features, embeddings = self.loss_terms(batch.views)
-        self._check_finite(terms)
+        self.guard.check(int(self.global_step), terms, self.last_checkpoint)
         self._features, self._embeddings = features.detach(), embeddings.detach()
         recorded: dict[str, float] = {}
         step = int(self.global_step)
@@ -229,30 +231,6 @@ class PairedTraining(LightningModule):
         if self.momentum is not None:
             self.momentum.update(self.network)
 
-    def _check_finite(self, terms: LossTerms) -> None:
-        """Stop at a loss that is not finite; on a GPU one step later.
-
-        Reading this step's loss would make the GPU wait for the next batch.
-        """
-        found = self.global_step, terms
-        late = terms.total.is_cuda
-        checked = self._unchecked if late else found
-        self._unchecked = (found[0], _detached(terms)) if late else None
-        if checked is not None:
-            self._stop_unless_finite(*checked)
-
-    def _stop_unless_finite(self, step: int, terms: LossTerms) -> None:
-        if math.isfinite(_value(terms.total)):
-            return
-        invariant, equivariant = _value(terms.invariant), _value(terms.equivariant)
-        good = self.last_checkpoint or "none yet"
-        raise CeAlignError(
-            f"the loss is not finite at step {step} (epoch "
-            f"{step // self.steps_per_epoch}): invariant {invariant}, equivariant "
-            f"{equivariant}; last good checkpoint: {good}; use --precision 32 or a "
-            "lower learning rate"
-        )
-
     def _record(self, terms: LossTerms) -> dict[str, float]:
         """Terms, lengths of both gradients, learning rate and speed."""
         of_views, of_changes = gradient_norms(
@@ -265,9 +243,9 @@ class PairedTraining(LightningModule):
             speed = 2 * self.config.pairs_per_step * steps / (now - self._clock[1])
         self._clock = step, now
         return {
-            "loss": _value(terms.total),
-            "loss_invariant": _value(terms.invariant),
-            "loss_equivariant": _value(terms.equivariant),
+            "loss": value_of(terms.total),
+            "loss_invariant": value_of(terms.invariant),
+            "loss_equivariant": value_of(terms.equivariant),
             "gradient_invariant": of_views,
             "gradient_equivariant": of_changes,
             "learning_rate": self.learning_rate(step),
@@ -283,9 +261,7 @@ class PairedTraining(LightningModule):
 
     def on_train_epoch_end(self) -> None:
         """Check the last loss; health of the representation, and what it can do."""
-        if self._unchecked is not None:
-            self._stop_unless_finite(*self._unchecked)
-            self._unchecked = None
+        self.guard.flush(self.last_checkpoint)
         if not self.trainer.is_global_zero:
             return
         found: dict[str, float] = {"epoch": float(self.current_epoch + 1)}
@@ -324,15 +300,3 @@ class PairedTraining(LightningModule):
             size=self.config.view_size,
             device=self.device,
         )
-
-
-def _detached(terms: LossTerms) -> LossTerms:
-    invariant, equivariant = (
-        None if term is None else term.detach()
-        for term in (terms.invariant, terms.equivariant)
-    )
-    return LossTerms(terms.total.detach(), invariant, equivariant)
-
-
-def _value(term: Tensor | None) -> float:
-    return math.nan if term is None else float(term.detach())

@@ -5,9 +5,10 @@ import pytest
 import torch
 
 from ce_align.data.imagesets import ImageSet
-from ce_align.errors import ConfigError
+from ce_align.errors import CeAlignError, ConfigError
 from ce_align.trainer.engine import fit
-from ce_align.trainer.equivariance import combined_loss
+from ce_align.trainer.equivariance import LossTerms, combined_loss
+from ce_align.trainer.finite import FiniteGuard
 from ce_align.trainer.hardware import Hardware
 from ce_align.trainer.module import PairedTraining
 from ce_align.trainer.online import normalise_pixels
@@ -188,3 +189,23 @@ def test_a_warm_up_that_does_not_fit_is_refused():
     settings = config().model_copy(update={"warmup_epochs": 2})
     with pytest.raises(ConfigError, match="warm-up"):
         PairedTraining(settings, STEPS)
+
+
+class OnGpu(torch.Tensor):
+    is_cuda = True
+
+
+def test_on_a_gpu_a_bad_loss_is_noticed_one_step_late_and_before_a_checkpoint():
+    def terms(value):
+        total = torch.tensor(value).as_subclass(OnGpu)
+        return LossTerms(total, total, None)
+
+    guard = FiniteGuard(steps_per_epoch=10)
+    guard.check(11, terms(1.0), "before.ckpt")
+    guard.check(12, terms(float("inf")), "before.ckpt")
+    with pytest.raises(CeAlignError, match=r"step 12 \(epoch 1\).*before\.ckpt"):
+        guard.check(13, terms(1.0), "before.ckpt")
+    guard.check(14, terms(float("nan")), None)
+    with pytest.raises(CeAlignError, match="none yet"):
+        guard.flush(None)
+    guard.flush(None)
