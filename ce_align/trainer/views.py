@@ -19,8 +19,6 @@ from ce_align.data.imagesets import ImageSet
 from ce_align.data.scenes import procedural_scenes
 from ce_align.digests import combine_digests, digest_json
 from ce_align.errors import CeAlignError, DataError
-
-# Workers that were not forked learn of the families here.
 from ce_align.trainer.packing import PackedPixels, is_packed, open_packed
 from ce_align.trainer.pairs import PairPlan
 
