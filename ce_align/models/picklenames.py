@@ -112,6 +112,13 @@ PYTHON_2 = {"__builtin__": "builtins", "copy_reg": "copyreg"}
 
 
 def check_global(module: Any, name: Any) -> Global:
+    """Name of a class or function, if a checkpoint may name it.
+
+    Raises
+    ------
+    DataError
+        If it may not.
+    """
     if type(module) is not str or type(name) is not str:
         raise DataError("a name in the pickle is no text")
     module = PYTHON_2.get(module, module)

@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ce_align.cli import main
 from ce_align.data.imagesets import ImageSet
 from ce_align.data.netcdf import write_recording
 from ce_align.data.recordings import Recording
@@ -31,24 +30,6 @@ ROW_KEYS = (
     *("ceiling", "n_stimuli", "n_neuroids", "n_splits", "regression", "seed"),
     *("model_digest", "recording_digest", "config_id", "version", "created"),
 )
-
-
-@pytest.fixture
-def ce_align(monkeypatch, capsys, tmp_path):
-    """Run the command in an empty folder: (exit status, stdout, stderr)."""
-    monkeypatch.chdir(tmp_path)
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["ce-align", *map(str, arguments)])
-        status = 0
-        try:
-            main()
-        except SystemExit as end:
-            status = end.code or 0
-        captured = capsys.readouterr()
-        return status, captured.out, captured.err
-
-    return run
 
 
 def make_recording(path, n_stimuli=60, n_repetitions=4, seed=0, columns=None):

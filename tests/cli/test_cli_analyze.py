@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ce_align.cli import main
 from ce_align.data.imagesets import ImageSet
 from ce_align.data.netcdf import write_recording
 from ce_align.data.recordings import Recording
@@ -52,25 +51,6 @@ SMALL = (
 MODEL = ("--model", "net.py:build")
 TWO_LAYERS = ("--layer", "1", "--layer", "9")
 FIVE = [f"net.py:{name}" for name in ("build", "other", "sixth", "fifth", "fourth")]
-
-
-@pytest.fixture
-def ce_align(monkeypatch, capsys, tmp_path):
-    """Run the command in an empty folder: (exit status, stdout, stderr)."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("CE_ALIGN_IMAGENET", raising=False)
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["ce-align", *map(str, arguments)])
-        status = 0
-        try:
-            main()
-        except SystemExit as end:
-            status = end.code or 0
-        captured = capsys.readouterr()
-        return status, captured.out, captured.err
-
-    return run
 
 
 def write_images(folder, n=15, n_classes=0):
