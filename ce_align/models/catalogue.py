@@ -1,6 +1,7 @@
 """The published networks and the names by which commands find networks."""
 
 import fnmatch
+import json
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -12,7 +13,8 @@ from ce_align.files import cache_folder
 
 __all__ = [
     *("BASELINES", "FILE_SUFFIXES", "GROUPS", "PUBLISHED"),
-    *("Published", "expand", "find_published", "is_cached", "local_file"),
+    *("EXPORTED", "Published", "expand", "find_published", "is_cached"),
+    *("local_file", "objective_of"),
 ]
 
 #: Where the authors keep their checkpoints; ``$CE_ALIGN_CHECKPOINTS_URL`` replaces it.
@@ -40,6 +42,9 @@ LAYERS = dict.fromkeys(("V1", "V2", "V4", "IT"), "layer4")
 
 #: Embedded networks to compare with, which need no weights.
 BASELINES = ("pixels", "gabor")
+
+#: Weights in the folder of a training, whose path names the network.
+EXPORTED = "model.safetensors"
 
 #: Files that can hold a network, or the Python that builds one.
 FILE_SUFFIXES = (
@@ -117,6 +122,28 @@ GROUPS: dict[str, tuple[str, ...]] = {
 def find_published(name: str) -> Published | None:
     """The published network called `name` here or in Brain-Score, if there is one."""
     return PUBLISHED.get(name) or _BY_BRAINSCORE_ID.get(name)
+
+
+def objective_of(name: str) -> str | None:
+    """Objective that a network was trained with, if it is published or our own.
+
+    A training of one's own is named by its folder, whose weights say it.
+    """
+    entry = find_published(name)
+    if entry is not None:
+        return entry.objective
+    weights = Path(name) / EXPORTED
+    if not weights.is_file():
+        return None
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(weights, framework="numpy") as file:
+            config = json.loads((file.metadata() or {}).get("config", "{}"))
+    except (OSError, ValueError, SafetensorError):
+        return None
+    objective = config.get("objective") if isinstance(config, dict) else None
+    return objective if isinstance(objective, str) else None
 
 
 def local_file(entry: Published) -> Path | None:

@@ -16,6 +16,7 @@ from ce_align.models.architectures import (
 )
 from ce_align.models.catalogue import (
     BASELINES,
+    EXPORTED,
     FILE_SUFFIXES,
     GROUPS,
     PUBLISHED,
@@ -31,9 +32,6 @@ __all__ = ["SOURCES", "Loader", "load_network", "register_source"]
 
 #: Takes what follows ``prefix/`` and the seed of random weights.
 Loader = Callable[[str, int], Network]
-
-#: Weights in the folder of a training, which is a network's name, too.
-EXPORTED = "model.safetensors"
 
 #: Metadata of a safetensors file that describes a network's input and layers.
 DESCRIBED = ("input_size", "mean", "std", "interpolation", "layers")

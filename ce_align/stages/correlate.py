@@ -13,7 +13,7 @@ from ce_align.digests import digest_json
 from ce_align.errors import DataError
 from ce_align.metrics.correlation import Association, correlate
 from ce_align.metrics.significance import benjamini_hochberg
-from ce_align.models.catalogue import find_published
+from ce_align.models.catalogue import objective_of
 from ce_align.results import ResultStore, Row
 
 if TYPE_CHECKING:
@@ -173,9 +173,8 @@ def _unusable(values: "pd.Series[float]", target: "pd.Series[float]") -> str:
 
 
 def _objectives(networks: Sequence[str]) -> list[str]:
-    """Objective of each network; those that are not published form one group."""
-    entries = map(find_published, networks)
-    return [entry.objective if entry else "other" for entry in entries]
+    """Objective of each network; those of which none is known form one group."""
+    return [objective_of(network) or "other" for network in networks]
 
 
 def _associate(

@@ -1,11 +1,21 @@
+import json
 import subprocess
 import sys
 
 import pytest
+import torch
 
 from ce_align.errors import ConfigError
 from ce_align.files import cache_folder
-from ce_align.models.catalogue import GROUPS, PUBLISHED, expand, is_cached
+from ce_align.models.catalogue import (
+    EXPORTED,
+    GROUPS,
+    PUBLISHED,
+    expand,
+    is_cached,
+    objective_of,
+)
+from ce_align.models.checkpoints import save_safetensors
 
 
 def test_paper_group_is_three_objectives_at_seven_weights():
@@ -80,3 +90,15 @@ def test_network_is_cached_once_its_file_is_in_place():
 def test_catalogue_imports_without_torch():
     code = "import sys, ce_align.models.catalogue; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_objective_is_known_of_published_networks_and_of_own_trainings(tmp_path):
+    assert objective_of("ce_mmcr_l0.1") == "mmcr"
+    assert objective_of("CE-Barlow_lmda_02") == "barlow"
+    assert objective_of("torchvision/resnet50") is None
+    weights = tmp_path / "run" / EXPORTED
+    metadata = {"config": json.dumps({"objective": "simclr"})}
+    save_safetensors(weights, {"w": torch.zeros(2)}, metadata)
+    assert objective_of(str(tmp_path / "run")) == "simclr"
+    weights.write_bytes(b"damaged")
+    assert objective_of(str(tmp_path / "run")) is None
