@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from ce_align.cli.screen import message
+from ce_align.cli.screen import message, progress_bars
 
 __all__ = ["add_to"]
 
@@ -82,8 +82,11 @@ def import_(
         stimuli=stimuli,
         stratify=stratify,
     )
-    for image in (0, len(recording.images) - 1):
-        recording.images.load(image)
+    # A broken image is found now, not in the middle of a score.
+    with progress_bars() as progress:
+        for done in range(len(recording.images)):
+            recording.images.load(done)
+            progress("images", done + 1, len(recording.images))
     write_recording(recording, out, images=keep_images.value)
     n_stimuli, n_repetitions, n_neuroids = recording.responses.shape
     message(

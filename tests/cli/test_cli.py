@@ -225,6 +225,22 @@ def test_import_writes_a_recording_that_score_takes(ce_align, toy, tmp_path, rng
     assert "must end in .nc" in err
 
 
+def test_import_names_a_broken_image_and_writes_nothing(ce_align, tmp_path, rng):
+    images = ImageSet.from_array("x", rng.integers(0, 255, (9, 9, 9, 3), np.uint8))
+    (tmp_path / "stimuli").mkdir()
+    for i in range(9):
+        images.load(i).save(tmp_path / "stimuli" / f"{i}.png")
+    (tmp_path / "stimuli" / "4.png").write_bytes(b"torn")
+    np.save("responses.npy", rng.normal(size=(9, 3)))
+    status, _, err = ce_align(
+        *("import", "--responses", "responses.npy", "--axes", "stimulus,neuroid"),
+        *("--images", "stimuli", "--region", "V4", "--out", "mine.nc"),
+    )
+    assert status == 2
+    assert err.startswith("error: image 4.png cannot be read")
+    assert not Path("mine.nc").exists()
+
+
 def test_models_lists_the_catalogue(ce_align):
     status, out, _ = ce_align("models", "paper")
     assert status == 0
