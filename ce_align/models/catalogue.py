@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from ce_align.checks import nearest_names
 from ce_align.errors import ConfigError
@@ -14,7 +15,7 @@ from ce_align.files import cache_folder
 __all__ = [
     *("BASELINES", "FILE_SUFFIXES", "GROUPS", "PUBLISHED"),
     *("EXPORTED", "Published", "expand", "find_published", "is_cached"),
-    *("local_file", "objective_of"),
+    *("equivariance_weight_of", "local_file", "objective_of", "training_settings"),
 ]
 
 #: Where the authors keep their checkpoints; ``$CE_ALIGN_CHECKPOINTS_URL`` replaces it.
@@ -132,18 +133,33 @@ def objective_of(name: str) -> str | None:
     entry = find_published(name)
     if entry is not None:
         return entry.objective
-    weights = Path(name) / EXPORTED
+    objective = training_settings(name).get("objective")
+    return objective if isinstance(objective, str) else None
+
+
+def equivariance_weight_of(name: str) -> float | None:
+    """λ that a network was trained with, if it is published or our own."""
+    entry = find_published(name)
+    if entry is not None:
+        return entry.equivariance_weight
+    weight = training_settings(name).get("equivariance_weight")
+    return float(weight) if isinstance(weight, int | float) else None
+
+
+def training_settings(name: str) -> dict[str, Any]:
+    """Settings of a training of one's own, by its folder or weights; else nothing."""
+    path = Path(name)
+    weights = path if path.suffix == ".safetensors" else path / EXPORTED
     if not weights.is_file():
-        return None
+        return {}
     from safetensors import SafetensorError, safe_open
 
     try:
         with safe_open(weights, framework="numpy") as file:
             config = json.loads((file.metadata() or {}).get("config", "{}"))
     except (OSError, ValueError, SafetensorError):
-        return None
-    objective = config.get("objective") if isinstance(config, dict) else None
-    return objective if isinstance(objective, str) else None
+        return {}
+    return config if isinstance(config, dict) else {}
 
 
 def local_file(entry: Published) -> Path | None:

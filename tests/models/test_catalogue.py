@@ -11,6 +11,7 @@ from ce_align.models.catalogue import (
     EXPORTED,
     GROUPS,
     PUBLISHED,
+    equivariance_weight_of,
     expand,
     is_cached,
     objective_of,
@@ -97,8 +98,12 @@ def test_objective_is_known_of_published_networks_and_of_own_trainings(tmp_path)
     assert objective_of("CE-Barlow_lmda_02") == "barlow"
     assert objective_of("torchvision/resnet50") is None
     weights = tmp_path / "run" / EXPORTED
-    metadata = {"config": json.dumps({"objective": "simclr"})}
-    save_safetensors(weights, {"w": torch.zeros(2)}, metadata)
-    assert objective_of(str(tmp_path / "run")) == "simclr"
+    config = {"objective": "simclr", "equivariance_weight": 0.25}
+    save_safetensors(weights, {"w": torch.zeros(2)}, {"config": json.dumps(config)})
+    for name in (str(tmp_path / "run"), str(weights)):
+        assert objective_of(name) == "simclr"
+        assert equivariance_weight_of(name) == 0.25
+    assert equivariance_weight_of("CE-Barlow_lmda_02") == 0.2
+    assert equivariance_weight_of("pixels") is None
     weights.write_bytes(b"damaged")
     assert objective_of(str(tmp_path / "run")) is None
