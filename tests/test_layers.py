@@ -13,6 +13,7 @@ PACKAGE = Path(__file__).resolve().parent.parent / "ce_align"
 FLOORS = (
     {"__main__"},
     {"cli"},
+    {"recipes"},
     {"report"},
     {"sweep"},
     {"stages"},

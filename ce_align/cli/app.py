@@ -18,6 +18,7 @@ from ce_align.cli import (
     demo,
     importing,
     results,
+    run,
     score,
     train,
 )
@@ -35,7 +36,10 @@ app = typer.Typer(
     epilog="Start with [bold]ce-align demo[/bold], or [bold]ce-align score --model "
     "pixels --recording simulated[/bold].",
 )
-for room in (score, analyze, correlate, train, importing, catalogue, results, demo):
+for room in (
+    *(score, analyze, correlate, train, run),
+    *(importing, catalogue, results, demo),
+):
     room.add_to(app)
 
 

@@ -41,10 +41,10 @@ class AnalysisConfig(StageConfig):
     layer: str
     baseline: str | None = None
     images: str
-    comparisons: int = Field(800, ge=10)
-    views: int = Field(50, ge=4)
-    crops: int = Field(20, ge=4)
-    photometrics: int = Field(20, ge=4)
+    comparisons: int = Field(default=800, ge=10)
+    views: int = Field(default=50, ge=4)
+    crops: int = Field(default=20, ge=4)
+    photometrics: int = Field(default=20, ge=4)
     independent_photometrics: bool = False
     classes: PositiveInt | None = None
     runs: PositiveInt = 5

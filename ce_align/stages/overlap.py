@@ -33,7 +33,7 @@ class OverlapConfig(StageConfig):
     recording: str
     layer_a: str
     layer_b: str
-    folds: int = Field(5, ge=2)
+    folds: int = Field(default=5, ge=2)
     seed: NonNegativeInt = 0
 
 

@@ -1,0 +1,1 @@
+"""Recipes: Python files that list configurations, and what executes them."""
