@@ -1,0 +1,203 @@
+"""What tables and figures are made from, and what they are."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ce_align.errors import DataError
+from ce_align.results import ResultStore
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import xarray as xr
+    from matplotlib.figure import Figure
+
+__all__ = ["BuiltTable", "Drawn", "Material", "NothingToDraw", "read_others"]
+
+
+class NothingToDraw(DataError):
+    """There are no rows of what a table or figure shows."""
+
+
+@dataclass(frozen=True, eq=False)
+class Drawn:
+    """A figure.
+
+    Attributes
+    ----------
+    figure : not yet saved; save it with `ce_align.report.style.save_figure`
+    data : exactly what is drawn, a row for each mark
+    title, caption : without the number of the figure
+    alt : what a person who cannot see the figure needs to know
+    notes : what is missing, simulated or imported, and what was left out
+    """
+
+    figure: "Figure"
+    data: "pd.DataFrame"
+    title: str
+    caption: str
+    alt: str
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class BuiltTable:
+    """A table.
+
+    Attributes
+    ----------
+    frame : numbers with their origin, a row for each
+    shown : the table as it is printed, all text
+    title, caption, notes : as of `Drawn`
+    """
+
+    frame: "pd.DataFrame"
+    shown: "pd.DataFrame"
+    title: str
+    caption: str
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class Material:
+    """What tables and figures are made from.
+
+    Attributes
+    ----------
+    rows : of all stages, as `ResultStore.load` gives them
+    store : where the arrays behind the rows are; None if there are none
+    others : scores of other networks, columns ``model``, ``score`` and perhaps
+        ``recording``
+    histories : what was recorded during trainings: network to a table with a column
+        ``step``
+    remark : shown with everything that is made from this material
+    """
+
+    rows: "pd.DataFrame"
+    store: ResultStore | None = None
+    others: "pd.DataFrame | None" = None
+    histories: "Mapping[str, pd.DataFrame]" = field(default_factory=dict)
+    remark: str = ""
+
+    @classmethod
+    def load(
+        cls,
+        results: Path,
+        others: Path | None = None,
+        runs: Sequence[Path] = (),
+        remark: str = "",
+    ) -> "Material":
+        """Everything below a folder of results.
+
+        Folders of trainings, those of `runs` and those that rows name, add the numbers
+        at their end and their histories.
+
+        Parameters
+        ----------
+        results : folder of a `ResultStore`
+        others : CSV of other networks' scores, see `read_others`
+        runs : folders of trainings
+        remark : as of the class
+
+        Raises
+        ------
+        DataError
+            If a file is not what it should be.
+        """
+        import pandas as pd
+
+        store = ResultStore(results)
+        rows = store.load()
+        named = rows["model"].unique() if len(rows) else ()
+        folders = {str(run): Path(run) for run in (*runs, *named)}
+        trained = [
+            ResultStore(folder).load("train")
+            for folder in folders.values()
+            if (folder / "train").is_dir()
+        ]
+        # One that is in the results as well counts once.
+        rows = pd.concat([rows, *trained], ignore_index=True)
+        if trained and len(rows):
+            rows = rows.drop_duplicates(["stage", "model", "metric", "config_id"])
+        found = {name: _history(folder) for name, folder in folders.items()}
+        return cls(
+            rows.reset_index(drop=True),
+            store,
+            None if others is None else read_others(others),
+            {name: table for name, table in found.items() if table is not None},
+            remark,
+        )
+
+    def stage(self, name: str) -> "pd.DataFrame":
+        """Rows of one stage."""
+        return self.rows[self.rows["stage"] == name] if len(self.rows) else self.rows
+
+    def arrays(self, stage: str, config_id: str) -> "xr.Dataset | None":
+        """Arrays behind a row, or None if they are not there."""
+        if self.store is None:
+            return None
+        try:
+            return self.store.arrays(stage, config_id)
+        except DataError:
+            return None
+
+
+def read_others(path: Path) -> "pd.DataFrame":
+    """Scores of other networks.
+
+    Parameters
+    ----------
+    path : CSV with columns ``model`` and ``score``; a column ``recording``, the same in
+        every row, says which of our own scores are compared with them
+
+    Raises
+    ------
+    DataError
+        If columns are missing, or a score is not a number.
+    """
+    import pandas as pd
+
+    try:
+        table = pd.read_csv(path)
+    except (OSError, ValueError) as error:
+        raise DataError(f"cannot read {path} as CSV: {error}") from error
+    missing = {"model", "score"} - set(table.columns)
+    if missing:
+        raise DataError(
+            f"{path} needs columns model and score, found {', '.join(table.columns)}"
+        )
+    scores = pd.to_numeric(table["score"], errors="coerce")
+    bad = scores.isna() & table["score"].notna()
+    if bad.any():
+        raise DataError(
+            f"{path} has a score that is no number, {table['score'][bad].iloc[0]!r} of "
+            f"{table['model'][bad].iloc[0]}; correct it or leave the cell empty"
+        )
+    if "recording" in table and table["recording"].nunique() > 1:
+        raise DataError(f"{path} has scores of several recordings; keep those of one")
+    return table.assign(score=scores)
+
+
+def _history(folder: Path) -> "pd.DataFrame | None":
+    """What a training recorded, its resumed parts joined; None if there is nothing."""
+    import pandas as pd
+
+    # A training that was resumed begins a new file: the later part wins.
+    files = sorted(
+        folder.glob("log/version_*/metrics.csv"),
+        key=lambda path: (len(path.parent.name), path.parent.name),
+    )
+    parts = []
+    for path in files:
+        try:
+            parts.append(pd.read_csv(path))
+        except ValueError as error:
+            raise DataError(f"cannot read {path} as CSV: {error}") from error
+    parts = [part for part in parts if "step" in part.columns and len(part)]
+    if not parts:
+        return None
+    table = parts[0]
+    for part in parts[1:]:
+        table = pd.concat([table[table["step"] < part["step"].min()], part])
+    return table.reset_index(drop=True)

@@ -1,0 +1,66 @@
+"""Every table and figure by its name."""
+
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+
+from ce_align.errors import ConfigError
+from ce_align.report.curves import figure_2
+from ce_align.report.material import BuiltTable, Drawn, Material, NothingToDraw
+from ce_align.report.paper_tables import table_1
+
+__all__ = [
+    "FIGURES",
+    "TABLES",
+    "BuiltTable",
+    "Drawn",
+    "Material",
+    "NothingToDraw",
+    "build_table",
+    "draw",
+]
+
+#: The paper's figures by number, and further ones by name: (material, columns) → Drawn.
+FIGURES: Mapping[str, Callable[[Material, int], Drawn]] = MappingProxyType(
+    {"2": figure_2}
+)
+
+#: The paper's tables by number.
+TABLES: Mapping[str, Callable[[Material], BuiltTable]] = MappingProxyType(
+    {"1": table_1}
+)
+
+
+def draw(name: str, material: Material, columns: int = 2) -> Drawn:
+    """Draw one figure.
+
+    Parameters
+    ----------
+    name : a key of `FIGURES`
+    material : what it is drawn from
+    columns : width in columns of a page, 1 or 2
+
+    Raises
+    ------
+    ConfigError
+        If there is no such figure or width.
+    NothingToDraw
+        If there are no rows of what it shows; it says which rows, and how to get them.
+    """
+    if name not in FIGURES:
+        raise ConfigError(f"no figure {name!r}; choose from {', '.join(FIGURES)}")
+    return FIGURES[name](material, columns)
+
+
+def build_table(name: str, material: Material) -> BuiltTable:
+    """Build one table.
+
+    Raises
+    ------
+    ConfigError
+        If there is no such table.
+    NothingToDraw
+        If there are no rows of what it shows; it says which rows, and how to get them.
+    """
+    if name not in TABLES:
+        raise ConfigError(f"no table {name!r}; choose from {', '.join(TABLES)}")
+    return TABLES[name](material)

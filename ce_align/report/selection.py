@@ -1,0 +1,296 @@
+"""Which rows belong into one figure, and in words which do not."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ce_align.checks import named_some
+from ce_align.models.catalogue import (
+    EQUIVARIANCE_WEIGHTS,
+    OBJECTIVE_NAMES,
+    equivariance_weight_of,
+    find_published,
+    objective_of,
+    training_settings,
+)
+from ce_align.report.style import objective_label, objective_order, weight_label
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = [
+    *("MEASURE_SETTINGS", "SCORE_SETTINGS", "TRANSFER_SETTINGS", "Selection"),
+    *("average", "comparable", "describe", "main_recipe", "mark_of", "missing_weights"),
+    *("origin_notes", "origins_of", "with_networks"),
+]
+
+#: Rows of one measure are comparable only if these agree.
+MEASURE_SETTINGS = ("views_digest", "images_digest", "n_points", "n_comparisons")
+#: Scores against one recording are comparable only if these agree.
+SCORE_SETTINGS = ("recording_digest", "region", "regression", "n_splits")
+TRANSFER_SETTINGS = ("dataset",)
+
+#: What the authors trained their networks on.
+PAPER_IMAGES = "ImageNet-1k"
+
+
+@dataclass(frozen=True, eq=False)
+class Selection:
+    """Rows to show.
+
+    Attributes
+    ----------
+    rows : the rows that were kept
+    notes : what was left out, and why
+    """
+
+    rows: "pd.DataFrame"
+    notes: tuple[str, ...] = ()
+
+
+def describe(model: str) -> dict[str, object]:
+    """What is known of the training of a network, by its name.
+
+    Returns
+    -------
+    ``objective``, ``weight``, ``backbone``, ``epochs`` and ``pretraining`` (the
+    images), None where unknown; and ``recipe``, which networks share that differ only
+    in objective, weight and seed
+    """
+    entry = find_published(model)
+    if entry is not None:
+        known: dict[str, object] = {
+            "backbone": entry.architecture,
+            "epochs": entry.epochs,
+            "pretraining": PAPER_IMAGES,
+        }
+        views = ""
+    else:
+        settings = training_settings(model)
+        known = {
+            "backbone": settings.get("backbone"),
+            "epochs": settings.get("epochs"),
+            "pretraining": settings.get("images"),
+        }
+        families = settings.get("families") or ()
+        views = "" if "strong_a" in families else f", {families[0]}" if families else ""
+    recipe = f"{known['backbone']}, {known['epochs']} epochs, {known['pretraining']}"
+    return {
+        "objective": objective_of(model),
+        "weight": equivariance_weight_of(model),
+        **known,
+        "recipe": recipe + views if known["backbone"] else None,
+    }
+
+
+def with_networks(rows: "pd.DataFrame") -> Selection:
+    """Rows of networks of known objective and weight, with what `describe` says.
+
+    Rows that say themselves how their network was trained are believed.
+    """
+    import pandas as pd
+
+    if rows.empty:
+        return Selection(rows)
+    names = list(dict.fromkeys(rows["model"]))
+    about = pd.DataFrame([describe(name) for name in names], index=names)
+    told = {"objective": "objective", "equivariance_weight": "weight"}
+    told |= {"backbone": "backbone", "epochs": "epochs"}
+    for column, name in told.items():
+        if column in rows:
+            said = rows.dropna(subset=[column]).drop_duplicates("model", keep="last")
+            about[name] = about[name].fillna(said.set_index("model")[column])
+    about["weight"] = pd.to_numeric(about["weight"])
+    parts = zip(about["backbone"], about["epochs"], strict=True)
+    told_recipes = pd.Series([f"{a}, {b} epochs" for a, b in parts], names)
+    about["recipe"] = about["recipe"].fillna(told_recipes)
+    columns = [c for c in (*told, *about) if c in rows]
+    joined = rows.drop(columns=columns).join(about, on="model")
+    joined = joined.assign(origin=origins_of(joined))
+    known = joined["objective"].notna() & joined["weight"].notna()
+    others = list(dict.fromkeys(joined["model"][~known]))
+    notes = []
+    if others:
+        notes.append(f"Left out, of no known objective or λ: {named_some(others)}.")
+    return Selection(joined[known], tuple(notes))
+
+
+def origins_of(rows: "pd.DataFrame") -> "pd.Series[str]":
+    """``simulated``, ``imported`` or ``measured``, by what a row was computed from."""
+    import pandas as pd
+
+    found = pd.Series("measured", index=rows.index)
+    for column in ("recording", "images", "dataset"):
+        if column in rows:
+            names = rows[column].map(str)
+            found[[name.endswith(".nc") for name in names]] = "imported"
+            found[[name.startswith("simulated") for name in names]] = "simulated"
+    if "pretraining" in rows:
+        simulated = [str(name).startswith("simulated") for name in rows["pretraining"]]
+        found[rows["stage"].eq("train") & np.array(simulated)] = "simulated"
+    return found
+
+
+def origin_notes(origins: Iterable[str], remark: str = "") -> list[str]:
+    """Sentences on numbers that no animal and no photograph stands behind."""
+    found = set(origins)
+    notes = [remark] if remark else []
+    if "simulated" in found:
+        notes.append("Simulated: computed from procedural images or a simulated area.")
+    if "imported" in found:
+        notes.append("Imported: from a file of the user.")
+    return notes
+
+
+def mark_of(origins: Iterable[str], remark: str = "") -> str:
+    """The tag above a figure; empty if all was measured."""
+    found = set(origins)
+    kinds = [kind for kind in ("simulated", "imported") if kind in found]
+    if remark:
+        return "SYNTHETIC ROWS" if "synthetic" in remark.lower() else remark
+    if not kinds:
+        return ""
+    some = "SOME " if "measured" in found else ""
+    return some + f"{' AND '.join(kinds)} data".upper()
+
+
+def main_recipe(rows: "pd.DataFrame") -> Selection:
+    """Rows of the recipe that most networks share; others are not averaged with it."""
+    if rows.empty:
+        return Selection(rows)
+    recipes = rows["recipe"].fillna("unknown")
+    counts = rows.groupby(recipes, sort=True)["model"].nunique()
+    if len(counts) == 1:
+        return Selection(rows)
+    chosen = counts.idxmax()
+    others = list(dict.fromkeys(rows["model"][recipes != chosen]))
+    note = f"Left out, trained otherwise than {chosen}: {named_some(others)}."
+    return Selection(rows[recipes == chosen], (note,))
+
+
+def comparable(
+    rows: "pd.DataFrame", settings: Sequence[str], what: str, keys: Sequence[str] = ()
+) -> Selection:
+    """One row a network, its latest, of the settings that most networks share.
+
+    Parameters
+    ----------
+    rows : of one measure
+    settings : columns in which rows must agree; those that are absent are ignored
+    what : the measure, for the notes
+    keys : columns of which each value has a row of its own, beside the network
+    """
+    import pandas as pd
+
+    if rows.empty:
+        return Selection(rows)
+    notes = []
+    rows = rows.assign(value=pd.to_numeric(rows["value"], errors="coerce"))
+    empty = ~np.isfinite(rows["value"].to_numpy(np.float64))
+    if empty.any():
+        names = list(dict.fromkeys(rows["model"][empty]))
+        notes.append(f"{what}: no value for {named_some(names)}.")
+    rows = rows[~empty].sort_values("created", kind="stable")
+    shared = [name for name in settings if name in rows]
+    if shared and len(rows):
+        settled = rows[shared].astype(str)
+        sizes = rows.groupby([settled[c] for c in shared], sort=True)["model"].nunique()
+        if len(sizes) > 1:
+            chosen = sizes.idxmax()
+            wanted = chosen if isinstance(chosen, tuple) else (chosen,)
+            agrees = (settled == list(wanted)).all(axis=1)
+            differing = [c for c in shared if settled[c].nunique() > 1]
+            notes.append(
+                f"{what}: {_rows(int((~agrees).sum()))} of another "
+                f"{' or '.join(_plain(c) for c in differing)} left out."
+            )
+            rows = rows[agrees]
+    latest = rows.drop_duplicates(["model", *keys], keep="last")
+    dropped = len(rows) - len(latest)
+    if dropped:
+        notes.append(
+            f"{what}: {_rows(dropped)} replaced by later ones of the same network."
+        )
+    # By name: what is drawn must not depend on the order in which rows were written.
+    return Selection(latest.sort_values("model", kind="stable"), tuple(notes))
+
+
+def _rows(n: int) -> str:
+    return f"{n} row" if n == 1 else f"{n} rows"
+
+
+def _plain(column: str) -> str:
+    words = {"n_points": "number of points", "n_comparisons": "number of comparisons"}
+    return words.get(column, column.removesuffix("_digest").replace("_", " "))
+
+
+def average(rows: "pd.DataFrame", keys: Sequence[str] = ()) -> "pd.DataFrame":
+    """Mean over the networks of each objective and weight, with its spread.
+
+    Parameters
+    ----------
+    rows : a row a network, with ``value`` and perhaps ``low`` and ``high``
+    keys : columns to tell apart beside objective and weight
+
+    Returns
+    -------
+    ``objective``, ``weight``, the keys, ``value``, ``low``, ``high``, ``spread`` (what
+    low and high are: of one network its own interval, of several mean ± sd),
+    ``n_networks``, ``networks``, ``origin``
+    """
+    import pandas as pd
+
+    found = []
+    groups = ["objective", "weight", *keys]
+    for names, group in rows.groupby(groups, sort=True):
+        values = group["value"].to_numpy(np.float64)
+        mean, low, high, spread = float(values.mean()), np.nan, np.nan, "none"
+        if len(values) > 1:
+            sd = float(values.std(ddof=1))
+            low, high, spread = mean - sd, mean + sd, "sd over networks"
+        elif "low" in group and pd.notna(group["low"]).all():
+            low, high = float(group["low"].iloc[0]), float(group["high"].iloc[0])
+            spread = "95 % interval" if low < high else "none"
+        found.append(
+            {
+                **dict(zip(groups, names, strict=True)),
+                "value": mean,
+                "low": low,
+                "high": high,
+                "spread": spread,
+                "n_networks": len(values),
+                "networks": " ".join(group["model"]),
+                "origin": "+".join(sorted(set(group["origin"]))),
+            }
+        )
+    columns = [*groups, "value", "low", "high", "spread", "n_networks", "networks"]
+    return pd.DataFrame(found, columns=[*columns, "origin"])
+
+
+def missing_weights(points: "pd.DataFrame", what: str) -> list[str]:
+    """Which networks of the grid objective × λ have no point, in words.
+
+    The grid is the paper's if a published network is there; else it is spanned by the
+    points themselves.
+    """
+    if points.empty:
+        return []
+    named = " ".join(points["networks"]).split()
+    published = any(find_published(name) for name in named)
+    weights = set(points["weight"])
+    objectives = set(points["objective"])
+    if published:
+        weights |= {float(weight) for weight in EQUIVARIANCE_WEIGHTS}
+        objectives |= set(OBJECTIVE_NAMES)
+    parts = []
+    for objective in objective_order(objectives):
+        there = set(points["weight"][points["objective"] == objective])
+        absent = sorted(weights - there)
+        if not there:
+            parts.append(f"{objective_label(objective)} (all λ)")
+        elif absent:
+            shown = ", ".join(map(weight_label, absent))
+            parts.append(f"{objective_label(objective)} λ = {shown}")
+    return [f"{what}: no rows for {'; '.join(parts)}."] if parts else []

@@ -1,0 +1,260 @@
+"""One look for every figure: colours, sizes, marks, and how a figure is saved."""
+
+import io
+import textwrap
+from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ce_align.errors import ConfigError
+from ce_align.files import atomic_path
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+__all__ = [
+    *("INK", "MARKERS", "NEUTRAL", "WIDTHS"),
+    *("finish", "letter", "new_figure", "objective_colour", "objective_label"),
+    *("objective_marker", "objective_order", "save_figure", "shade", "style"),
+    *("svg_text", "weight_label"),
+]
+
+#: Width of a figure by the columns that it takes, in inches (89 and 183 mm).
+WIDTHS = {1: 3.5, 2: 7.2}
+
+#: Text and axes; lines that only guide; what stands for no objective.
+INK, GUIDE, NEUTRAL = "#222222", "#bbbbbb", "#767676"
+#: The tag of numbers that were not measured.
+WARNING = "#9a4a00"
+
+#: Name and colour of each objective (Okabe and Ito's palette), in the order of legends.
+OBJECTIVES = {
+    "mmcr": ("MMCR", "#0072b2"),
+    "barlow": ("Barlow Twins", "#d55e00"),
+    "simclr": ("SimCLR", "#009e73"),
+}
+#: For objectives that are added.
+FURTHER = ("#cc79a7", "#56b4e9", "#e69f00", "#000000")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+
+#: Characters of the notes' font that fit into an inch.
+CHARACTERS = 23.5
+#: Height of a line of notes, in inches.
+NOTE_LINE = 0.092
+
+_SETTINGS = {
+    "font.family": "DejaVu Sans",
+    "font.size": 7,
+    "axes.titlesize": 6.8,
+    "axes.labelsize": 7,
+    "xtick.labelsize": 6.2,
+    "ytick.labelsize": 6.2,
+    "legend.fontsize": 6.5,
+    "legend.title_fontsize": 6.5,
+    "legend.frameon": False,
+    "legend.handlelength": 1.6,
+    "lines.linewidth": 1.2,
+    "lines.markersize": 3.2,
+    "axes.linewidth": 0.6,
+    "axes.edgecolor": INK,
+    "axes.labelcolor": INK,
+    "axes.titlelocation": "left",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.unicode_minus": True,
+    "text.color": INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "xtick.major.width": 0.6,
+    "ytick.major.width": 0.6,
+    "xtick.major.size": 2.5,
+    "ytick.major.size": 2.5,
+    "grid.color": "#e6e6e6",
+    "grid.linewidth": 0.5,
+    "mathtext.fontset": "dejavusans",
+    "figure.dpi": 150,
+    "savefig.dpi": 300,
+    # Letters stay letters in a PDF; in a page they are shapes, whatever its fonts.
+    "pdf.fonttype": 42,
+    "svg.fonttype": "path",
+    "svg.hashsalt": "ce_align",
+}
+
+
+def style() -> AbstractContextManager[None]:
+    """Settings of matplotlib in which every figure is made and saved."""
+    from matplotlib import style as sheets
+
+    # Not what a matplotlibrc of this machine says.
+    settings: Any = ["default", _SETTINGS]
+    context: AbstractContextManager[None] = sheets.context(settings)
+    return context
+
+
+def new_figure(columns: int, height: float) -> "Figure":
+    """An empty figure of one or two columns; call it within `style`.
+
+    Parameters
+    ----------
+    columns : 1 or 2
+    height : in inches
+
+    Raises
+    ------
+    ConfigError
+        For another number of columns.
+    """
+    from matplotlib.figure import Figure
+
+    if columns not in WIDTHS:
+        raise ConfigError(f"a figure has 1 or 2 columns, found {columns}")
+    return Figure(figsize=(WIDTHS[columns], height), layout="constrained")
+
+
+def objective_order(objectives: Iterable[str]) -> list[str]:
+    """Objectives in the order of legends: the paper's, then the others by name."""
+    found = set(objectives)
+    known = [name for name in OBJECTIVES if name in found]
+    return [*known, *sorted(found - set(known))]
+
+
+def objective_label(objective: str) -> str:
+    """What an objective is called in a figure."""
+    return OBJECTIVES[objective][0] if objective in OBJECTIVES else objective
+
+
+def objective_colour(objective: str, among: Sequence[str] = ()) -> str:
+    """Colour of an objective, the same in every figure.
+
+    Parameters
+    ----------
+    objective : name; unknown ones take further colours in the order of `among`
+    among : all objectives of a figure, in order
+    """
+    if objective in OBJECTIVES:
+        return OBJECTIVES[objective][1]
+    others = [name for name in among if name not in OBJECTIVES]
+    place = others.index(objective) if objective in others else 0
+    return FURTHER[place % len(FURTHER)]
+
+
+def objective_marker(objective: str) -> str:
+    """Mark of an objective, for who does not see its colour."""
+    names = list(OBJECTIVES)
+    place = names.index(objective) if objective in names else len(names)
+    return MARKERS[place]
+
+
+def shade(colour: str, place: int, n: int) -> tuple[float, float, float]:
+    """Shade `place` of `n` of a colour, from light to dark."""
+    from matplotlib.colors import to_rgb
+
+    share = place / max(n - 1, 1)
+    rgb = to_rgb(colour)
+    if share < 0.6:  # towards white
+        mix = 0.72 * (1 - share / 0.6)
+        red, green, blue = (c + (1 - c) * mix for c in rgb)
+    else:  # towards black
+        mix = 0.5 * (share - 0.6) / 0.4
+        red, green, blue = (c * (1 - mix) for c in rgb)
+    return red, green, blue
+
+
+def weight_label(weight: float) -> str:
+    """An equivariance weight as ticks and legends show it: 0, .001, .1."""
+    text = f"{weight:g}"
+    return text.removeprefix("0") if text.startswith("0.") else text
+
+
+def letter(ax: "Axes", text: str, title: str = "") -> None:
+    """Name a panel by a bold letter beside its title."""
+    ax.annotate(
+        text,
+        (0, 1),
+        (-24, 4),
+        xycoords="axes fraction",
+        textcoords="offset points",
+        fontsize=8,
+        fontweight="bold",
+    )
+    ax.set_title(title)
+
+
+def finish(figure: "Figure", notes: Sequence[str], mark: str = "") -> "Figure":
+    """Write notes below a figure, and above it what was not measured.
+
+    Parameters
+    ----------
+    figure : grows by the height of the notes
+    notes : sentences
+    mark : such as ``simulated data``; empty for none
+    """
+    width, height = figure.get_size_inches()
+    lines = [
+        line
+        for note in notes
+        for line in textwrap.wrap(note, int((width - 0.1) * CHARACTERS))
+    ]
+    if lines:
+        figure.set_size_inches(width, height + NOTE_LINE * len(lines) + 0.04)
+        figure.supxlabel(
+            "\n".join(lines),
+            x=0.05 / width,
+            ha="left",
+            fontsize=5.2,
+            color="#444444",
+            linespacing=1.2,
+        )
+    if mark:
+        width, height = figure.get_size_inches()
+        figure.set_size_inches(width, height + 0.13)
+        figure.suptitle(
+            mark,
+            x=1 - 0.05 / width,
+            ha="right",
+            fontsize=6,
+            color=WARNING,
+            weight="bold",
+        )
+    return figure
+
+
+def save_figure(
+    figure: "Figure", path: Path, suffixes: Sequence[str] = (".pdf", ".png")
+) -> list[Path]:
+    """Save a figure in several formats, each whole or not at all.
+
+    Parameters
+    ----------
+    figure : the figure
+    path : the suffix is replaced
+    suffixes : of ``.pdf``, ``.png`` and ``.svg``
+
+    Returns
+    -------
+    paths : in the order of the suffixes
+    """
+    written = []
+    with style():
+        for suffix in suffixes:
+            # Not `with_suffix`: a name such as r0.2 has none.
+            target = path.with_name(f"{path.name}{suffix}")
+            with atomic_path(target) as temporary:
+                figure.savefig(temporary, metadata=_metadata(suffix))
+            written.append(target)
+    return written
+
+
+def svg_text(figure: "Figure") -> str:
+    """A figure as SVG, for a page."""
+    stream = io.StringIO()
+    with style():
+        figure.savefig(stream, format="svg", metadata=_metadata(".svg"))
+    return stream.getvalue()
+
+
+def _metadata(suffix: str) -> dict[str, None]:
+    """Without the time, so that the same figure is the same file."""
+    return {".pdf": {"CreationDate": None}, ".svg": {"Date": None}}.get(suffix, {})
