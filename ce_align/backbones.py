@@ -10,7 +10,9 @@ class TinyResNet(nn.Module):
     """Residual network of one basic block a stage, for small images and few cores.
 
     The layers are named as in torchvision's networks. The stem is a 3×3 convolution of
-    stride 2 without pooling.
+    stride 2 without pooling. Branches do not begin at zero, as those of the larger
+    networks do: in a few hundred steps they would hardly grow, and what would be
+    trained are the shortcuts, which see one pixel in four.
 
     Parameters
     ----------
@@ -34,8 +36,6 @@ class TinyResNet(nn.Module):
                 nn.init.kaiming_normal_(
                     module.weight, mode="fan_out", nonlinearity="relu"
                 )
-            elif isinstance(module, resnet.BasicBlock):
-                nn.init.zeros_(module.bn2.weight)
 
     def forward(self, images: Tensor) -> Tensor:
         """Output of `fc` for (n, 3, height, width) images."""

@@ -29,7 +29,10 @@ BACKBONES = ("tiny", *(name for name in resnet.__all__ if name.islower()))
 
 
 def build_backbone(name: str, *, small_images: bool = False) -> tuple[nn.Module, int]:
-    """Residual network without classifier, its last block's scale zero in each branch.
+    """Residual network without classifier.
+
+    The last scale of each branch is zero, except in the tiny network, whose short
+    training leaves zeroed branches no time to grow.
 
     Random weights come from torch's global generator, which the caller seeds.
 
