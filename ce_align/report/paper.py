@@ -4,7 +4,8 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
 from ce_align.errors import ConfigError
-from ce_align.report.curves import figure_2
+from ce_align.report.bars import figure_3, figure_8
+from ce_align.report.by_weight import figure_2, figure_5, figure_7
 from ce_align.report.material import BuiltTable, Drawn, Material, NothingToDraw
 from ce_align.report.paper_tables import table_1
 
@@ -21,7 +22,7 @@ __all__ = [
 
 #: The paper's figures by number, and further ones by name: (material, columns) → Drawn.
 FIGURES: Mapping[str, Callable[[Material, int], Drawn]] = MappingProxyType(
-    {"2": figure_2}
+    {"2": figure_2, "3": figure_3, "5": figure_5, "7": figure_7, "8": figure_8}
 )
 
 #: The paper's tables by number.

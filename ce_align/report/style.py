@@ -173,7 +173,7 @@ def letter(ax: "Axes", text: str, title: str = "") -> None:
     ax.annotate(
         text,
         (0, 1),
-        (-24, 4),
+        (-24, 6),
         xycoords="axes fraction",
         textcoords="offset points",
         fontsize=8,

@@ -1,0 +1,70 @@
+"""What every figure does at its end: notes, marks, and the table of what is drawn."""
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+from ce_align.report.material import Drawn, Material
+from ce_align.report.selection import mark_of, origin_notes
+from ce_align.report.style import finish, style
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+__all__ = ["completed", "legend_entries", "merged"]
+
+
+def completed(
+    figure: "Figure",
+    data: "pd.DataFrame",
+    material: Material,
+    notes: Iterable[str],
+    *,
+    title: str,
+    caption: str,
+    alt: str,
+) -> Drawn:
+    """A figure with its notes below it and its mark above it.
+
+    Parameters
+    ----------
+    figure : with its axes
+    data : exactly what is drawn; a column ``origin`` says what was not measured
+    material : whose remark goes with everything
+    notes : what was left out
+    title, caption, alt : as of `Drawn`
+    """
+    origins = {o for cell in data.get("origin", ()) for o in str(cell).split("+")}
+    every = (*origin_notes(origins, material.remark), *merged(notes))
+    with style():
+        finish(figure, every, mark_of(origins, material.remark))
+    remark = f" {material.remark}" if material.remark else ""
+    return Drawn(figure, data, title, caption + remark, alt, every)
+
+
+def merged(notes: Iterable[str]) -> list[str]:
+    """Notes in their order, each once; those of one sentence share their subjects.
+
+    >>> merged(["A: no rows.", "B: no rows.", "One network is left out."])
+    ['A, B: no rows.', 'One network is left out.']
+    """
+    subjects: dict[str, list[str]] = {}
+    for note in dict.fromkeys(notes):
+        subject, colon, sentence = note.partition(": ")
+        known = subjects.setdefault(sentence if colon else note, [])
+        if colon:
+            known.append(subject)
+    return [
+        f"{', '.join(named)}: {sentence}" if named else sentence
+        for sentence, named in subjects.items()
+    ]
+
+
+def legend_entries(axes: "Sequence[Axes]") -> tuple[list[object], list[str]]:
+    """Handles and labels of all axes, each label once."""
+    found: dict[str, object] = {}
+    for ax in axes:
+        for handle, label in zip(*ax.get_legend_handles_labels(), strict=True):
+            found.setdefault(label, handle)
+    return list(found.values()), list(found)

@@ -1,0 +1,60 @@
+"""Which scores a figure of predictivity shows."""
+
+from typing import TYPE_CHECKING
+
+from ce_align.checks import named_some
+from ce_align.report.material import Material
+from ce_align.report.selection import (
+    SCORE_SETTINGS,
+    Selection,
+    comparable,
+    with_networks,
+)
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["predictivity_points"]
+
+
+def predictivity_points(material: Material) -> Selection:
+    """Raw predictivity of every network and recording, one layer each.
+
+    Returns
+    -------
+    Selection
+        Rows with ``value`` the raw correlation, ``score`` raw² / ceiling, ``low`` and
+        ``high`` one standard error over splits.
+    """
+    import pandas as pd
+
+    rows = material.stage("score")
+    known = with_networks(rows)
+    if known.rows.empty:
+        return known
+    parts, notes = [], list(known.notes)
+    for recording in dict.fromkeys(known.rows["recording"]):
+        own = known.rows[known.rows["recording"] == recording]
+        own = own.assign(score=own["value"], value=own["raw"])
+        chosen = _one_layer(own)
+        found = comparable(chosen.rows, SCORE_SETTINGS, str(recording))
+        notes += [*chosen.notes, *found.notes]
+        parts.append(found.rows)
+    joined = pd.concat(parts, ignore_index=True)
+    error = joined["error"]
+    joined = joined.assign(low=joined["value"] - error, high=joined["value"] + error)
+    return Selection(joined, tuple(notes))
+
+
+def _one_layer(rows: "pd.DataFrame") -> Selection:
+    """Of networks with several layers, the layer that most networks have."""
+    counts = rows.groupby("model")["layer"].nunique()
+    several = list(counts.index[counts > 1])
+    if not several:
+        return Selection(rows)
+    shared = rows.groupby("layer")["model"].nunique()
+    # Of equally common ones the last, which is nearest to IT.
+    common = sorted(shared.index[shared == shared.max()])[-1]
+    keep = ~rows["model"].isin(several) | (rows["layer"] == common)
+    note = f"Of several layers, {common} is shown: {named_some(several)}."
+    return Selection(rows[keep], (note,))
