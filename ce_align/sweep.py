@@ -13,6 +13,7 @@ from ce_align.results import ResultStore
 from ce_align.stages.analyze import AnalysisReport, Job, analyze
 from ce_align.stages.hardware import Hardware
 from ce_align.stages.measures import AnalysisConfig, Metric
+from ce_align.stages.official import OfficialConfig, OfficialRow, score_officially
 from ce_align.stages.responses import Responses, Subject
 from ce_align.stages.score import ScoreConfig, ScoreRow, score
 
@@ -31,11 +32,13 @@ class ScoreReport:
     Attributes
     ----------
     rows : in the order of networks, recordings and layers
+    official : those of Brain-Score's own benchmark objects, in the same order
     n_stored : how many rows were in the store already
     failures : what was asked for, and why there is no row of it
     """
 
     rows: list[ScoreRow] = field(default_factory=list)
+    official: list[OfficialRow] = field(default_factory=list)
     n_stored: int = 0
     failures: list[tuple[str, CeAlignError]] = field(default_factory=list)
 
@@ -48,6 +51,8 @@ def score_all(
     layers: Sequence[str] = (),
     settings: dict[str, Any],
     hardware: Hardware,
+    ours: bool = True,
+    official: bool = False,
     force: bool = False,
     progress: Progress = silent,
 ) -> ScoreReport:
@@ -63,6 +68,7 @@ def score_all(
         ``("all",)`` for every block of the network
     settings : the remaining fields of `ScoreConfig`
     hardware : device and batch size
+    ours, official : by this package, by Brain-Score's own benchmark object, or both
     force : compute stored rows again
     progress : told of images and layers done
     """
@@ -74,26 +80,36 @@ def score_all(
         for network in networks.values():
             for name, recording in loaded.items():
                 try:
-                    configs = [
-                        ScoreConfig(
-                            model=model, recording=name, layer=layer, **settings
-                        )
+                    named: list[dict[str, Any]] = [
+                        {"model": model, "recording": name, "layer": layer}
                         for layer in _layers(network, recording, layers)
                     ]
-                    outcome = score(
-                        network,
-                        recording,
-                        configs,
-                        store,
-                        hardware=hardware,
-                        force=force,
-                        progress=progress,
-                    )
+                    if ours:
+                        outcome = score(
+                            network,
+                            recording,
+                            [ScoreConfig(**names, **settings) for names in named],
+                            store,
+                            hardware=hardware,
+                            force=force,
+                            progress=progress,
+                        )
+                        report.rows += outcome.rows
+                        report.n_stored += outcome.n_stored
+                    if official:
+                        rows, n_stored = score_officially(
+                            network,
+                            recording,
+                            [OfficialConfig(**names) for names in named],
+                            store,
+                            hardware=hardware,
+                            force=force,
+                            progress=progress,
+                        )
+                        report.official += rows
+                        report.n_stored += n_stored
                 except CeAlignError as error:
                     report.failures.append((f"{model} × {name}", error))
-                    continue
-                report.rows += outcome.rows
-                report.n_stored += outcome.n_stored
     return report
 
 

@@ -4,17 +4,21 @@ Importing it, and `register`, import neither brainscore_vision nor torch.
 """
 
 from ce_align.brainscore.datasets import entries
-from ce_align.data.recordings import register_recordings
+from ce_align.data.recordings import register_recording_source, register_recordings
 
 __all__ = ["register", "register_networks"]
 
 
 def register() -> None:
-    """Make Brain-Score's recordings of IT available by name.
+    """Make Brain-Score's recordings available by name.
 
-    Which of them lie on this machine already is looked up at every call.
+    The five of IT are listed, and which of them lie on this machine already is looked
+    up at every call; ``brainscore/ID`` names the recording of any neural benchmark.
     """
+    from ce_align.brainscore.benchmarks import load_benchmark_recording
+
     register_recordings(entries())
+    register_recording_source("brainscore", load_benchmark_recording)
 
 
 def register_networks() -> None:
@@ -22,7 +26,7 @@ def register_networks() -> None:
 
     Apart from `register`, because the room of networks imports torch.
     """
-    from ce_align.brainscore.registry import load_brainscore_network
+    from ce_align.brainscore.networks import load_brainscore_network
     from ce_align.models.sources import register_source
 
     register_source("brainscore", load_brainscore_network)

@@ -29,6 +29,7 @@ def recording_from_assembly(
     region: str,
     degrees: float,
     stratify: str | None,
+    averaged: bool = False,
 ) -> Recording:
     """Recording from an assembly that keeps its repetitions.
 
@@ -47,6 +48,7 @@ def recording_from_assembly(
     region : area to select
     degrees : visual angle of the images
     stratify : coordinate over which splits are balanced, or None
+    averaged : whether each stimulus has one presentation; their order is kept then
 
     Raises
     ------
@@ -56,8 +58,10 @@ def recording_from_assembly(
         differ in more than their repetition.
     """
     assembly = _select(assembly, identifier, region)
-    _check_presentations(assembly, identifier)
-    order = _averaged(assembly.isel(neuroid=slice(0, 1)))
+    if not averaged:
+        _check_presentations(assembly, identifier)
+    first = assembly.isel(neuroid=slice(0, 1))
+    order = first if averaged else _averaged(first)
     ids = [str(key) for key in order["stimulus_id"].values]
     if len(set(ids)) < len(ids):
         raise DataError(

@@ -1,20 +1,22 @@
 """The recordings of IT that Brain-Score holds: what is known of them, and loading."""
 
-import os
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ce_align.brainscore.upstream import import_brainscore
+from ce_align.brainscore.access import Held, explained
+from ce_align.brainscore.upstream import brainscore_home, import_brainscore
 from ce_align.data.recordings import Entry, Recording
-from ce_align.errors import AccessError, CeAlignError, DataError
+from ce_align.errors import DataError
 
 __all__ = ["DATASETS", "Dataset", "brainio_folder", "entries", "is_cached", "load"]
+
+#: Bucket of Brain-Score's storage that holds the recordings, and the folder there.
+BUCKET = "brainscore-storage"
+BUCKET_FOLDER = "brainio-brainscore"
 
 
 @dataclass(frozen=True)
@@ -24,6 +26,7 @@ class Dataset:
     Attributes
     ----------
     registry_id : key in Brain-Score's data registry
+    benchmark_id : key of its benchmark of IT in the registry of benchmarks
     plugins : folders of Brain-Score that register the recording and its stimuli
     assembly_id, stimulus_set_id : names that the files carry
     degrees : visual angle of the images
@@ -34,6 +37,7 @@ class Dataset:
     """
 
     registry_id: str
+    benchmark_id: str
     plugins: tuple[str, ...]
     assembly_id: str
     stimulus_set_id: str
@@ -44,12 +48,18 @@ class Dataset:
     neuroids: int | None = None
     repetitions: int | None = None
 
+    @property
+    def storage_key(self) -> str:
+        """Where the responses lie in Brain-Score's storage."""
+        return f"{BUCKET_FOLDER}/assy_{self.assembly_id.replace('.', '_')}.nc"
+
 
 #: By the names that users type. The counts of repetitions are those that
 #: Brain-Score's own loaders insist on; they insist on none for MajajHong2015.
 DATASETS = {
     "majajhong2015": Dataset(
         registry_id="MajajHong2015.private",
+        benchmark_id="MajajHong2015.IT-pls",
         plugins=("majajhong2015",),
         assembly_id="dicarlo.MajajHong2015.private",
         stimulus_set_id="hvm-private",
@@ -61,6 +71,7 @@ DATASETS = {
     ),
     "sanghavi2020": Dataset(
         registry_id="Sanghavi2020",
+        benchmark_id="Sanghavi2020.IT-pls",
         plugins=("sanghavi2020", "majajhong2015"),
         assembly_id="dicarlo.Sanghavi2020",
         stimulus_set_id="hvm",
@@ -72,6 +83,7 @@ DATASETS = {
     ),
     "sanghavijozwik2020": Dataset(
         registry_id="SanghaviJozwik2020",
+        benchmark_id="SanghaviJozwik2020.IT-pls",
         plugins=("sanghavi2020",),
         assembly_id="dicarlo.SanghaviJozwik2020",
         stimulus_set_id="BOLD5000",
@@ -83,6 +95,7 @@ DATASETS = {
     ),
     "sanghavimurty2020": Dataset(
         registry_id="SanghaviMurty2020",
+        benchmark_id="SanghaviMurty2020.IT-pls",
         plugins=("sanghavi2020", "rust2012"),
         assembly_id="dicarlo.SanghaviMurty2020",
         stimulus_set_id="Rust2012",
@@ -94,6 +107,7 @@ DATASETS = {
     ),
     "majajhong2015-public": Dataset(
         registry_id="MajajHong2015.public",
+        benchmark_id="MajajHong2015public.IT-pls",
         plugins=("majajhong2015",),
         assembly_id="dicarlo.MajajHong2015.public",
         stimulus_set_id="hvm-public",
@@ -107,7 +121,7 @@ DATASETS = {
 
 def brainio_folder() -> Path:
     """Where Brain-Score keeps downloaded recordings and stimuli."""
-    return Path(os.environ.get("BRAINIO_HOME", "~/.brainio")).expanduser()
+    return brainscore_home("BRAINIO_HOME")
 
 
 def is_cached(dataset: Dataset) -> bool:
@@ -149,7 +163,7 @@ def _entry(name: str, dataset: Dataset) -> Entry:
 def load(name: str) -> Recording:
     """IT recording `name` of `DATASETS`, through Brain-Score's own data registry.
 
-    Files are downloaded into ``$BRAINIO_HOME`` unless they are there.
+    Files are downloaded into `brainio_folder` unless they are there.
 
     Raises
     ------
@@ -166,11 +180,17 @@ def load(name: str) -> Recording:
         import_brainscore(f"data.{plugin}")
     try:
         assembly = brainscore.data_registry[dataset.registry_id]()
-    except Exception as error:  # Brain-Score raises bare exceptions around botocore's
-        explained = _explain(name, dataset, error)
-        if explained is None:
+    except Exception as error:  # Brain-Score raises bare ones
+        held = Held(
+            name,
+            dataset.registry_id,
+            dataset.private,
+            (dataset.assembly_id, dataset.stimulus_set_id),
+        )
+        meaning = explained(held, error)
+        if meaning is None:
             raise
-        raise explained from error
+        raise meaning from error
     if "time_bin_id" in coordinate_names(assembly):
         # The Sanghavi recordings have several bins; number 0 is 70–170 ms.
         assembly = assembly.isel(time_bin=assembly["time_bin_id"].values == 0)
@@ -199,52 +219,3 @@ def _check_loaded(dataset: Dataset, recording: Recording, stated: Any) -> None:
             f"its file says {stated}°; delete its folder in {brainio_folder()} to "
             "download it again"
         )
-
-
-def _causes(error: BaseException) -> Iterator[BaseException]:
-    """The error and those inside it: Brain-Score raises ``Exception([e1, e2])``."""
-    yield error
-    for argument in error.args:
-        for inner in argument if isinstance(argument, list) else [argument]:
-            if isinstance(inner, BaseException):
-                yield from _causes(inner)
-
-
-def _explain(name: str, dataset: Dataset, error: Exception) -> CeAlignError | None:
-    """What a failed load means to the user, or None for an unknown failure."""
-    boto: Any = import_module("botocore.exceptions")  # Brain-Score's way to storage
-    causes = list(_causes(error))
-    refused = [
-        str(cause.response.get("Error", {}).get("Code", "?"))
-        for cause in causes
-        if isinstance(cause, boto.ClientError)
-    ]
-    unreachable = (boto.ConnectionError, boto.HTTPClientError)
-    if refused:
-        return _refusal(name, dataset, "refused the download: " + ", ".join(refused))
-    if any(isinstance(cause, unreachable) for cause in causes):
-        return _refusal(name, dataset, "cannot be reached from here")
-    if any(isinstance(cause, boto.BotoCoreError) for cause in causes):
-        return _refusal(name, dataset, f"cannot be asked: {causes[-1]}")
-    if isinstance(error, ValueError | AssertionError | OSError):
-        return DataError(
-            f"the files of {name} in {brainio_folder()} are damaged or incomplete "
-            f"({' '.join(str(error).split()) or type(error).__name__}); delete the "
-            f"folders that hold {dataset.assembly_id} and {dataset.stimulus_set_id} "
-            "to download them again"
-        )
-    return None
-
-
-def _refusal(name: str, dataset: Dataset, fault: str) -> AccessError:
-    if not dataset.private:
-        return AccessError(
-            f"{name} is open, but Brain-Score's storage {fault}; run once with a "
-            f"network, or copy the recording's folders into {brainio_folder()}"
-        )
-    return AccessError(
-        f"{name} is private ({dataset.registry_id} in Brain-Score), and the storage "
-        f"{fault}; ask the Brain-Score team for credentials and set them as AWS "
-        "credentials, or score on majajhong2015-public, which is open, or submit the "
-        "network to Brain-Score, which scores it on this set"
-    )

@@ -1,78 +1,75 @@
-"""Networks in Brain-Score: ours as its brain models, its as our networks."""
+"""The published networks and local runs in Brain-Score's registry of models.
 
-import re
-import warnings
-from collections.abc import Mapping, Sequence
+Importing this module registers all of them. Nothing is loaded before it is asked for:
+
+>>> import ce_align.brainscore.registry  # doctest: +SKIP
+>>> from brainscore_vision import model_registry  # doctest: +SKIP
+>>> model = model_registry["ce_barlow_l0.2"]()  # doctest: +SKIP
+"""
+
+import json
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from numpy.typing import NDArray
-
+from ce_align.brainscore.brainmodels import brain_model
 from ce_align.brainscore.upstream import import_brainscore
-from ce_align.checks import named_some, nearest_names
-from ce_align.errors import AccessError, CeAlignError, ConfigError
+from ce_align.digests import digest_bytes
+from ce_align.errors import DataError
+from ce_align.files import atomic_path, cache_folder
+from ce_align.models.catalogue import EXPORTED, PUBLISHED, find_published, local_file
 
 if TYPE_CHECKING:
-    from ce_align.models.networks import Network, Preprocessing
+    from ce_align.models.networks import Network
 
-__all__ = ["brain_model", "load_brainscore_network", "register_network"]
+__all__ = [
+    *("at_hand", "brain_model", "register_all"),
+    *("register_name", "register_network"),
+]
 
-REGIONS = ("V1", "V2", "V4", "IT")
+#: Folder that trainings go to unless another is named.
+RUNS = Path("runs")
 
 
-def brain_model(
-    network: "Network",
-    *,
-    layers: Mapping[str, str] | None = None,
-    degrees: float = 8,
-    batch_size: int = 16,
-) -> Any:
-    """Brain-Score ``ModelCommitment`` of a network.
+def at_hand() -> dict[str, Path]:
+    """Published networks and runs whose weights are on this machine, by name."""
+    published = {name: local_file(entry) for name, entry in PUBLISHED.items()}
+    exported = (p for p in sorted(RUNS.rglob(EXPORTED)) if p.parent.name != "hf")
+    runs = {path.parent.as_posix(): path for path in exported}
+    return {name: path for name, path in published.items() if path} | runs
 
-    Its identifier ends in the digest of weights and preprocessing, because Brain-Score
-    caches activations and scores by that name alone.
 
-    Parameters
-    ----------
-    network : the network; Brain-Score moves its module to the GPU if there is one
-    layers : region (V1, V2, V4, IT) to layer, instead of the network's own
-    degrees : visual angle that the network's input stands for
-    batch_size : images at once, also those of Brain-Score's trial run for memory
+def register_all() -> list[str]:
+    """Register every published network and every run below ``runs``, without loading.
+
+    Each is there by its name; one that was loaded before and whose file has not changed
+    is there by its identifier too, which ends in the digest of the weights.
+
+    Returns
+    -------
+    names : keys of Brain-Score's registry
+    """
+    registry = import_brainscore().model_registry
+    files = at_hand()
+    names = list(dict.fromkeys([*PUBLISHED, *files]))
+    for name in list(names):
+        registry[name] = partial(_load, name)
+        known = _known_identifier(files[name]) if name in files else None
+        if known:
+            registry[known] = partial(_load, name, expected=known)
+            names.append(known)
+    return names
+
+
+def register_name(name: str) -> str:
+    """Load a network by any name, register it, and return its identifier there.
 
     Raises
     ------
-    ConfigError
-        If no layer is committed to any region, or a layer does not exist.
+    ConfigError, DataError, AccessError
+        If it cannot be loaded, or commits no layer to a region.
     """
-    committed = dict(network.layers if layers is None else layers)
-    if not committed:
-        raise ConfigError(
-            f"{network.name} commits no layer to a region; name one, such as "
-            f"{named_some(network.block_names()[::-1])}"
-        )
-    unknown = sorted(set(committed) - set(REGIONS))
-    if unknown:
-        raise ConfigError(f"no region is called {unknown}; regions are {REGIONS}")
-    network.check_layers(list(committed.values()))
-    pytorch = import_brainscore("model_helpers.activations.pytorch")
-    transformation = import_brainscore("model_helpers.brain_transformation")
-    identifier = _identifier(network)
-    wrapper = pytorch.PytorchWrapper(
-        identifier=identifier,
-        model=network.module,
-        preprocessing=partial(_prepare, preprocessing=network.preprocessing),
-        batch_size=batch_size,
-    )
-    wrapper.image_size = network.preprocessing.input_size
-    return transformation.ModelCommitment(
-        identifier=identifier,
-        activations_model=wrapper,
-        layers=list(dict.fromkeys(committed.values())),
-        region_layer_map=committed,
-        visual_degrees=degrees,
-    )
+    return str(_load(name).identifier)
 
 
 def register_network(network: "Network", **settings: Any) -> str:
@@ -94,147 +91,45 @@ def register_network(network: "Network", **settings: Any) -> str:
     return identifier
 
 
-def _identifier(network: "Network") -> str:
-    # It becomes part of file names.
-    readable = re.sub(r"[^A-Za-z0-9._-]+", "-", network.name).strip("-")
-    return f"{readable}-{network.digest}"
-
-
-def _prepare(
-    paths: Sequence[str], preprocessing: "Preprocessing"
-) -> NDArray[np.float32]:
-    """Input (n, 3, size, size) of a network from image files."""
-    import torch
-
-    from ce_align.data.imagesets import decode_image
-
-    images = [decode_image(Path(path).read_bytes(), str(path)) for path in paths]
-    pixels = np.stack([preprocessing.resize(image) for image in images])
-    prepared: NDArray[np.float32] = preprocessing.normalise(
-        torch.from_numpy(pixels)
-    ).numpy()
-    return prepared
-
-
-def load_brainscore_network(name: str, seed: int = 0) -> "Network":
-    """Network ``brainscore/NAME`` with the layers that Brain-Score commits.
-
-    The published contrastive-equivariant networks come from our own catalogue: their
-    plugins in Brain-Score would execute code in the authors' pickles.
-
-    Parameters
-    ----------
-    name : identifier in Brain-Score's registry
-    seed : of random weights
-
-    Raises
-    ------
-    ConfigError
-        If there is no such network, or it is no torch network on images that are
-        resized and normalised.
-    AccessError
-        If its weights are not here and cannot be downloaded.
-    CeAlignError
-        If it needs a package that is not installed.
-    """
-    from ce_align.models.catalogue import find_published
-    from ce_align.models.networks import Network
+def _load(name: str, expected: str | None = None) -> Any:
+    """Brain model of a name, which then is in the registry by its identifier."""
     from ce_align.models.sources import load_network
 
-    published = find_published(name)
-    if published is not None:
-        return load_network(published.name, seed=seed)
-    commitment = _load_plugin(name, seed)
-    wrapper = getattr(commitment, "activations_model", None)
-    pytorch = import_brainscore("model_helpers.activations.pytorch")
-    if not isinstance(wrapper, pytorch.PytorchWrapper):
-        raise ConfigError(
-            f"brainscore/{name} is not a torch network on images ("
-            f"{type(wrapper or commitment).__name__}); score it with Brain-Score itself"
+    model = brain_model(load_network(name))
+    identifier = str(model.identifier)
+    if expected not in (None, identifier):
+        raise DataError(
+            f"the weights of {name} have changed: {expected} is now {identifier}"
         )
-    preprocessing = _preprocessing(name, wrapper._extractor.preprocess)
-    existing = {layer for layer, _ in wrapper._model.named_modules()}
-    layers = {
-        region: layer
-        for region, layer in _region_layers(commitment).items()
-        if region in REGIONS and layer in existing
-    }
-    return Network(f"brainscore/{name}", wrapper._model, preprocessing, layers)
-
-
-def _load_plugin(name: str, seed: int) -> Any:
-    import torch
-
-    brainscore = import_brainscore()
-    try:
-        with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # plugins use much that is deprecated
-            torch.manual_seed(seed)
-            brainscore.import_plugin("brainscore_vision", "models", name)
-            return brainscore.model_registry[name]()
-    except AssertionError as error:
-        known = _registered_networks()
-        if name in known:
-            raise
-        near = ", ".join(nearest_names(name, known))
-        raise ConfigError(
-            f"Brain-Score has no network {name!r}; nearest: {near}"
-        ) from error
-    except ImportError as error:
-        raise CeAlignError(
-            f"brainscore/{name} needs a package that is not installed: {error}"
-        ) from error
-    except Exception as error:
-        # Brain-Score wraps failed downloads in bare exceptions; others keep their type.
-        if not isinstance(error, OSError) and type(error) is not Exception:
-            raise
-        first = str(error).partition("\n")[0]
-        raise AccessError(
-            f"the weights of brainscore/{name} are not on this machine and cannot be "
-            f"downloaded: {first}"
-        ) from error
-
-
-def _registered_networks() -> list[str]:
-    """Identifiers that Brain-Score's model plugins register, without running them."""
-    folder = Path(str(import_brainscore().__file__)).parent / "models"
-    pattern = re.compile(r"""^model_registry\[['"]([^'"]+)['"]\]""", re.MULTILINE)
-    return [
-        name
-        for path in sorted(folder.glob("*/__init__.py"))
-        for name in pattern.findall(path.read_text(encoding="utf-8"))
-    ]
-
-
-def _preprocessing(name: str, prepare: Any) -> "Preprocessing":
-    """Settings of Brain-Score's usual preparation of images."""
-    from ce_align.models.networks import Preprocessing
-
-    pytorch = import_brainscore("model_helpers.activations.pytorch")
-    settings = dict(getattr(prepare, "keywords", {}))
-    usual = (
-        getattr(prepare, "func", None) is pytorch.load_preprocess_images
-        and not prepare.args
-        and settings.pop("preprocess_type", "imagenet") == "imagenet"
-        and set(settings) <= {"image_size", "normalize_mean", "normalize_std"}
-        and isinstance(settings.get("image_size"), int)
+    import_brainscore().model_registry[identifier] = partial(
+        _load, name, expected=identifier
     )
-    if not usual:
-        raise ConfigError(
-            f"brainscore/{name} prepares images in a way of its own, which is not "
-            "reproduced here; score it with Brain-Score itself"
-        )
-    normalisation: dict[str, Any] = {
-        ours: tuple(settings[theirs])
-        for ours, theirs in (("mean", "normalize_mean"), ("std", "normalize_std"))
-        if theirs in settings
-    }
-    return Preprocessing(input_size=settings["image_size"], **normalisation)
+    entry = find_published(name)
+    path = local_file(entry) if entry else Path(name) / EXPORTED
+    if path is not None and path.is_file():
+        with atomic_path(_note_of(path)) as temporary:
+            temporary.write_text(json.dumps([*_state_of(path), identifier]))
+    return model
 
 
-def _region_layers(commitment: Any) -> dict[str, str]:
-    """Layers already committed; Brain-Score would otherwise search for them."""
-    model = commitment.layer_model
-    model = getattr(model, "_layer_model", model)
-    found = dict(getattr(model, "region_layer_map", {}))
-    return {region: layer for region, layer in found.items() if isinstance(layer, str)}
+def _known_identifier(path: Path) -> str | None:
+    """Identifier of a network whose file has not changed since it was loaded."""
+    try:
+        *state, identifier = json.loads(_note_of(path).read_text())
+    except (OSError, ValueError):
+        return None
+    return str(identifier) if state == _state_of(path) else None
+
+
+def _note_of(path: Path) -> Path:
+    key = digest_bytes(str(path.resolve()).encode())
+    return cache_folder("brainscore") / "identifiers" / f"{key}.json"
+
+
+def _state_of(path: Path) -> list[int]:
+    """What changes when a file is written again, without reading it."""
+    stat = path.stat()
+    return [stat.st_size, stat.st_mtime_ns]
+
+
+register_all()

@@ -16,7 +16,9 @@ from ce_align.cli import (
     catalogue,
     correlate,
     demo,
+    doctor,
     importing,
+    register,
     results,
     run,
     score,
@@ -38,7 +40,7 @@ app = typer.Typer(
 )
 for room in (
     *(score, analyze, correlate, train, run),
-    *(importing, catalogue, results, demo),
+    *(importing, catalogue, results, demo, doctor, register),
 ):
     room.add_to(app)
 

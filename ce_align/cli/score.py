@@ -26,6 +26,10 @@ EXAMPLES = """\b
   ce-align score --model torchvision/resnet50 --recording my_v4.nc --layer all
 
   ce-align score --model 'ce_mmcr_*' --recording majajhong2015-public --json
+
+  ce-align score --model gabor --recording brainscore/MajajHong2015public.V4-pls
+
+  ce-align score --model gabor --recording simulated --compare-official
 """
 
 #: Without --recording, a score means the paper's four sets.
@@ -99,6 +103,19 @@ def score(
     compiled: Annotated[
         bool, typer.Option("--compile", help="Compile the network with torch.compile.")
     ] = False,
+    official: Annotated[
+        bool,
+        typer.Option(
+            "--official", help="Run Brain-Score's own benchmark object instead."
+        ),
+    ] = False,
+    compare_official: Annotated[
+        bool,
+        typer.Option(
+            "--compare-official",
+            help="Run both, and print Brain-Score's number beside ours.",
+        ),
+    ] = False,
     force: Annotated[bool, typer.Option("--force", help="Compute again.")] = False,
     results: Results = Path("results"),
     json: Json = False,
@@ -107,6 +124,7 @@ def score(
     from ce_align.brainscore import register, register_networks
     from ce_align.data.recordings import expand_recordings
     from ce_align.models.catalogue import expand
+    from ce_align.report.official import comparison_tables, official_tables
     from ce_align.report.tables import score_tables
     from ce_align.stages.hardware import Hardware
     from ce_align.sweep import score_all
@@ -123,6 +141,8 @@ def score(
         "seed": seed,
         "gram_dtype": gram_dtype.value,
     }
+    if official or compare_official:
+        _check_official(settings)
     models = expand(tuple(model))
     recordings = expand_recordings(tuple(recording or DEFAULT_RECORDINGS))
     with progress_bars() as progress:
@@ -133,19 +153,43 @@ def score(
             layers=tuple(layer or ()),
             settings=settings,
             hardware=Hardware(device, batch_size, compiled=compiled),
+            ours=compare_official or not official,
+            official=official or compare_official,
             force=force,
             progress=progress,
         )
     if json:
-        print_json(report.rows)
+        print_json([*report.rows, *report.official])
+    elif compare_official:
+        print_tables(comparison_tables(report.rows, report.official))
+    elif official:
+        print_tables(official_tables(report.official))
     else:
         print_tables(score_tables(report.rows))
     if report.n_stored:
+        n_rows = len(report.rows) + len(report.official)
         message(
-            f"{report.n_stored} of {len(report.rows)} rows were in {results} already "
+            f"{report.n_stored} of {n_rows} rows were in {results} already "
             "(--force computes them again)"
         )
     report_failures(report.failures)
+
+
+def _check_official(settings: dict[str, Any]) -> None:
+    """Refuse settings that Brain-Score's benchmark does not take."""
+    from ce_align.errors import ConfigError
+    from ce_align.stages.score import ScoreConfig
+
+    changed = [
+        name
+        for name, value in settings.items()
+        if value != ScoreConfig.model_fields[name].default
+    ]
+    if changed:
+        options = ", ".join(f"--{name.replace('_', '-')}" for name in changed)
+        raise ConfigError(
+            f"Brain-Score's benchmark has settings of its own; leave out {options}"
+        )
 
 
 def add_to(app: typer.Typer) -> None:

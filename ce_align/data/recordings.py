@@ -21,6 +21,7 @@ __all__ = [
     "Recording",
     "expand_recordings",
     "load_recording",
+    "register_recording_source",
     "register_recordings",
 ]
 
@@ -193,11 +194,27 @@ def register_recordings(entries: Mapping[str, Entry]) -> None:
     RECORDINGS.update(entries)
 
 
+#: Loader of each prefix of names; it takes what follows ``prefix/``.
+SOURCES: dict[str, Callable[[str], Recording]] = {}
+
+
+def register_recording_source(prefix: str, loader: Callable[[str], Recording]) -> None:
+    """Let ``prefix/NAME`` name recordings, which are not listed."""
+    SOURCES[prefix] = loader
+
+
+def _source_of(name: str) -> tuple[Callable[[str], Recording] | None, str]:
+    """Loader of a name that says its source, and the name there."""
+    prefix, _, rest = name.partition("/")
+    is_file = name.endswith(".nc")
+    return (None if is_file or not rest else SOURCES.get(prefix)), rest
+
+
 def expand_recordings(patterns: tuple[str, ...]) -> list[str]:
     """Names of recordings that patterns stand for, each once, in order.
 
-    A pattern is a name, a glob over names, a group, or a path to a netCDF file or a
-    glob over such paths.
+    A pattern is a name, a glob over names, a group, a path to a netCDF file or a glob
+    over such paths, or a name with the prefix of a source.
 
     Raises
     ------
@@ -211,6 +228,8 @@ def expand_recordings(patterns: tuple[str, ...]) -> list[str]:
             for name, entry in RECORDINGS.items()
             if fnmatchcase(name, pattern.lower()) or pattern in entry.groups
         ]
+        if not matches and _source_of(pattern)[0]:
+            matches = [pattern]
         if not matches and pattern.endswith(".nc"):
             path = Path(pattern)
             matches = sorted(map(str, path.parent.glob(path.name))) or [pattern]
@@ -225,7 +244,7 @@ def expand_recordings(patterns: tuple[str, ...]) -> list[str]:
 
 
 def load_recording(name: str) -> Recording:
-    """Recording of a registered name, or of a netCDF file.
+    """Recording of a registered name, of a source, or of a netCDF file.
 
     Raises
     ------
@@ -236,6 +255,9 @@ def load_recording(name: str) -> Recording:
     """
     if name in RECORDINGS:
         return RECORDINGS[name].load()
+    loader, rest = _source_of(name)
+    if loader is not None:
+        return loader(rest)
     if name.endswith(".nc"):
         from ce_align.data.netcdf import read_recording
 

@@ -9,11 +9,8 @@ import torch
 from PIL import Image
 from torch import nn
 
-from ce_align.brainscore.registry import (
-    brain_model,
-    load_brainscore_network,
-    register_network,
-)
+from ce_align.brainscore.brainmodels import brain_model
+from ce_align.brainscore.networks import load_brainscore_network
 from ce_align.data.imagesets import ImageSet
 from ce_align.errors import AccessError, CeAlignError, ConfigError
 from ce_align.models.networks import Network, Preprocessing
@@ -99,6 +96,8 @@ def test_other_images_under_the_same_name_are_looked_at_again(rng, tmp_path):
 
 def test_registered_network_is_found_by_brainscore():
     from brainscore_vision import model_registry
+
+    from ce_align.brainscore.registry import register_network
 
     network = small_network()
     identifier = register_network(network)
