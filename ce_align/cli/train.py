@@ -117,8 +117,10 @@ def train(
     json: Json = False,
 ) -> None:
     """Train a contrastive-equivariant network; goes on where it was stopped."""
+    from ce_align.stages.train import train as train_stage
     from ce_align.trainer.hardware import Hardware, resolve_devices
     from ce_align.trainer.presets import preset_config
+    from ce_align.trainer.processes import one_voice
     from ce_align.trainer.views import open_images
 
     hardware = Hardware(_count(devices), nodes, workers, logger.value, resume=resume)
@@ -135,17 +137,22 @@ def train(
         precision=(precision or default).value,
         seed=seed,
     )
-    found = open_images(images, config.view_size, seed)
-    if dry_run:
-        _print_plan(config, found, hardware)
-        return
-    from ce_align.stages.train import train as train_stage
-
-    held_out = None if validation is None else open_images(validation, config.view_size)
-    folder = out or Path("runs") / f"{objective.value}_l{weight:g}"
-    rows = train_stage(
-        config, found, folder, hardware, validation=held_out, hf=hf, notify=message
-    )
+    with one_voice():
+        found = open_images(images, config.view_size, seed)
+        if dry_run:
+            _print_plan(config, found, hardware)
+            return
+        held_out = validation and open_images(validation, config.view_size)
+        folder = out or Path("runs") / f"{objective.value}_l{weight:g}"
+        rows = train_stage(
+            config,
+            found,
+            folder,
+            hardware,
+            validation=held_out or None,
+            hf=hf,
+            notify=message,
+        )
     if not rows:  # another process speaks for this one
         return
     if json:

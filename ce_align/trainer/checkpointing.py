@@ -3,16 +3,13 @@
 import io
 import os
 import pickle
-import signal
 import zipfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.plugins.io import TorchCheckpointIO
@@ -20,12 +17,12 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 from ce_align.errors import CeAlignError, ConfigError, DataError
 from ce_align.trainer.module import PairedTraining
 from ce_align.trainer.presets import TrainConfig
+from ce_align.trainer.processes import Council
+from ce_align.trainer.stopping import StopSignals
 
 __all__ = [
     "CheckpointWriter",
     "DirectIO",
-    "Interrupted",
-    "StopSignals",
     "checkpoint_paths",
     "newest_readable",
     "read_resumable",
@@ -35,16 +32,6 @@ __all__ = [
 KEPT = 3
 #: Where a checkpoint says which training it belongs to.
 IDENTITY = "ce_align"
-#: Steps after which several processes agree on whether to stop.
-AGREE_EVERY = 10
-
-
-class Interrupted(CeAlignError):
-    """Training was asked to stop, and can be resumed."""
-
-    def __init__(self, text: str, signum: int) -> None:
-        super().__init__(text)
-        self.exit_status = 128 + signum
 
 
 def checkpoint_paths(folder: Path) -> list[Path]:
@@ -126,36 +113,6 @@ def newest_readable(
     return None
 
 
-class StopSignals:
-    """SIGTERM and Ctrl-C as a wish to stop after the step; a second one is obeyed."""
-
-    CAUGHT = (signal.SIGTERM, signal.SIGINT)
-
-    def __init__(self) -> None:
-        self.received = 0
-
-    def _note(self, signum: int, frame: FrameType | None) -> None:
-        if self.received:
-            raise KeyboardInterrupt
-        self.received = signum
-
-    def listen(self) -> None:
-        """Handle the signals, also after someone else has claimed them."""
-        for signum in self.CAUGHT:
-            signal.signal(signum, self._note)
-
-    @contextmanager
-    def listening(self) -> Iterator[None]:
-        """Handle the signals, and leave them as they were."""
-        before = {signum: signal.getsignal(signum) for signum in self.CAUGHT}
-        try:
-            self.listen()
-            yield
-        finally:
-            for signum, handler in before.items():
-                signal.signal(signum, handler)
-
-
 class DirectIO(TorchCheckpointIO):
     """Writes where it is told, not by way of the system's temporary folder."""
 
@@ -182,11 +139,15 @@ class CheckpointWriter(Checkpoint):
     folder : of the checkpoints
     data : digest of the images
     stop : signals that ask to stop
+    council : of all processes
     """
 
-    def __init__(self, folder: Path, data: str, stop: StopSignals) -> None:
+    def __init__(
+        self, folder: Path, data: str, stop: StopSignals, council: Council
+    ) -> None:
         super().__init__()
-        self.folder, self.data, self.stop = folder, data, stop
+        self.folder, self.data = folder, data
+        self.stop, self.council = stop, council
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Take the signals back from Lightning, which would end inside a step."""
@@ -221,15 +182,13 @@ class CheckpointWriter(Checkpoint):
         batch_idx: int,
     ) -> None:
         """Write and stop if any process was asked to."""
-        signum = self._agreed(trainer, pl_module)
+        signum = self.council.highest(self.stop.received)
         if signum:
             if isinstance(pl_module, PairedTraining):
                 pl_module.guard.flush(pl_module.last_checkpoint)
             path = self.write(trainer, pl_module)
-            raise Interrupted(
-                f"stopped after step {trainer.global_step}, which {path} holds; run "
-                "the same command again to go on",
-                signum,
+            raise self.stop.stopped(
+                trainer.global_step, path, signum, speaks=trainer.is_global_zero
             )
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -264,13 +223,3 @@ class CheckpointWriter(Checkpoint):
         if isinstance(pl_module, PairedTraining):
             pl_module.last_checkpoint = str(path)
         return path
-
-    def _agreed(self, trainer: Trainer, pl_module: LightningModule) -> int:
-        """The signal that any process received; all get the same answer."""
-        if trainer.world_size == 1:
-            return self.stop.received
-        if trainer.global_step % AGREE_EVERY:
-            return 0
-        wish = torch.tensor(self.stop.received, device=pl_module.device)
-        dist.all_reduce(wish, op=dist.ReduceOp.MAX)
-        return int(wish)

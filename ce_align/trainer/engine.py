@@ -4,6 +4,7 @@ import logging
 import sys
 import warnings
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,8 +19,6 @@ from ce_align.errors import ConfigError
 from ce_align.trainer.checkpointing import (
     CheckpointWriter,
     DirectIO,
-    Interrupted,
-    StopSignals,
     checkpoint_paths,
     newest_readable,
     read_resumable,
@@ -27,6 +26,7 @@ from ce_align.trainer.checkpointing import (
 from ce_align.trainer.hardware import (
     Hardware,
     logger_of,
+    logging_to,
     n_workers,
     resolve_devices,
 )
@@ -34,6 +34,9 @@ from ce_align.trainer.module import PairedTraining
 from ce_align.trainer.online import Labelled
 from ce_align.trainer.pairs import PairPlan
 from ce_align.trainer.presets import TrainConfig
+from ce_align.trainer.processes import Council
+from ce_align.trainer.slurm import SlurmJob, cluster_of
+from ce_align.trainer.stopping import StopSignals
 from ce_align.trainer.views import (
     LABEL_COLUMNS,
     PairedViews,
@@ -120,14 +123,18 @@ def fit(
         module.bank = Labelled(images, labels)
         module.validation = _labelled_alike(validation, images)
     digest = data_digest(images)
-    start = _start(folder, config, digest, hardware.resume, notify)
+    job = SlurmJob.detect()
+    resume = hardware.resume
+    if job and job.n_restarts and checkpoint_paths(folder / "checkpoints"):
+        resume = "auto"  # the command was meant for the first start of the job
+    start = _start(folder, config, digest, resume, notify)
     if start is not None:
         module.last_checkpoint = str(start)
         notify(f"resuming from {start}")
     _quieten()
-    stop = StopSignals()
-    writer = CheckpointWriter(folder / "checkpoints", digest, stop)
-    trainer = _trainer(config, folder, hardware, (kind, devices), writer)
+    stop, council = StopSignals(job), Council()
+    writer = CheckpointWriter(folder / "checkpoints", digest, stop, council)
+    trainer = _trainer(config, folder, hardware, (kind, devices), [council, writer])
     module.notify = notify
     views = PairedViews(
         images,
@@ -142,13 +149,11 @@ def fit(
         pin_memory=kind == "cuda",
     )
     _make(folder)
-    with stop.listening():
-        try:
-            trainer.fit(module, loader, ckpt_path=start, weights_only=True)
-        except Interrupted:
-            if not trainer.is_global_zero:
-                raise SystemExit(0) from None
-            raise
+    logger: AbstractContextManager[None] = nullcontext()
+    if trainer.logger is not None and trainer.is_global_zero:
+        logger = logging_to(trainer.logger, config.model_dump(mode="json"))
+    with logger, stop.listening():
+        trainer.fit(module, loader, ckpt_path=start, weights_only=True)
     return module
 
 
@@ -195,17 +200,20 @@ def _trainer(
     folder: Path,
     hardware: Hardware,
     found: tuple[str, int],
-    writer: CheckpointWriter,
+    callbacks: list[Callback],
 ) -> Trainer:
     kind, devices = found
     strategy: Strategy | str = "auto"
     if devices * hardware.nodes > 1:
         # Statistics are joined in the layers: their buffers agree by themselves.
         strategy = DDPStrategy(broadcast_buffers=False, gradient_as_bucket_view=True)
-    callbacks: list[Callback] = [writer]
+    plugins: list[Any] = [DirectIO()]
+    cluster = cluster_of(devices, hardware.nodes)
+    if cluster is not None:
+        plugins.append(cluster)
     shown = sys.stderr.isatty()
     if shown:
-        callbacks.append(_Bar())
+        callbacks = [*callbacks, _Bar()]
     return Trainer(
         accelerator=kind,
         devices=devices,
@@ -215,7 +223,7 @@ def _trainer(
         max_epochs=config.epochs,
         logger=logger_of(hardware, folder),
         callbacks=callbacks,
-        plugins=[DirectIO()],
+        plugins=plugins,
         default_root_dir=folder,
         enable_progress_bar=shown,
         enable_model_summary=False,

@@ -1,16 +1,27 @@
 """Where and how a training runs: devices, workers, logger."""
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import torch
-from lightning.pytorch.loggers import CSVLogger, Logger
+from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger, WandbLogger
 
 from ce_align.errors import ConfigError
 from ce_align.trainer.module import LOG_EVERY
 
-__all__ = ["LOGGERS", "Hardware", "logger_of", "n_workers", "resolve_devices"]
+__all__ = [
+    "LOGGERS",
+    "Hardware",
+    "logger_of",
+    "logging_to",
+    "n_workers",
+    "resolve_devices",
+]
 
 LOGGERS = ("csv", "tensorboard", "wandb")
 #: Workers that render for one process unless another number is asked for, at most.
@@ -77,17 +88,40 @@ def logger_of(hardware: Hardware, folder: Path) -> Logger:
     name = hardware.logger
     if name not in LOGGERS:
         raise ConfigError(f"unknown logger {name!r}; choose from {', '.join(LOGGERS)}")
+    if name == "csv":
+        return CSVLogger(folder, name="log", flush_logs_every_n_steps=1)
     try:
-        if name == "tensorboard":
-            from lightning.pytorch.loggers import TensorBoardLogger
-
-            return TensorBoardLogger(folder, name="log")
-        if name == "wandb":
-            from lightning.pytorch.loggers import WandbLogger
-
-            return WandbLogger(name=folder.name, save_dir=folder, project="ce-align")
+        import_module(name)
     except ImportError as error:
         raise ConfigError(
             f"--logger {name} needs its package: pip install {name}"
         ) from error
-    return CSVLogger(folder, name="log", flush_logs_every_n_steps=1)
+    if name == "tensorboard":
+        return TensorBoardLogger(folder, name="log")
+    return WandbLogger(name=folder.name, save_dir=folder, project="ce-align")
+
+
+@contextmanager
+def logging_to(logger: Logger, settings: dict[str, Any]) -> Iterator[None]:
+    """Begin to log, with the settings of the training, and end it.
+
+    Raises
+    ------
+    ConfigError
+        If the service behind the logger refuses.
+    """
+    try:
+        logger.log_hyperparams(settings)
+    except Exception as error:  # wandb has a class for each of its refusals
+        if not isinstance(logger, WandbLogger):
+            raise
+        reason = " ".join(str(error).split())
+        raise ConfigError(
+            f"wandb does not start ({reason}); log in, or set WANDB_MODE=offline"
+        ) from error
+    try:
+        yield
+    finally:
+        if isinstance(logger, WandbLogger):
+            # Otherwise another training of this process would go on with its run.
+            logger.experiment.finish()

@@ -4,6 +4,7 @@ import signal
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
@@ -239,6 +240,15 @@ def view_loader(
 
 
 def _quiet_worker(worker: int) -> None:
-    """Leave Ctrl-C to the main process, which ends its workers itself."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    """Leave signals to the main process, which ends its workers itself.
+
+    SLURM sends them to every process of a job. A second SIGTERM is obeyed: it comes
+    from the main process, if a worker does not end as it should.
+    """
+
+    def first(signum: int, frame: FrameType | None) -> None:
+        signal.signal(signum, signal.SIG_DFL)
+
+    for signum in (signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2):
+        signal.signal(signum, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, first)
