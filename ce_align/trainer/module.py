@@ -144,7 +144,10 @@ class PairedTraining(LightningModule):
         trained = [p for p in self.parameters() if p.requires_grad]
         if config.optimizer == "adamw":
             return torch.optim.AdamW(
-                trained, lr=self.peak_rate, weight_decay=config.weight_decay
+                trained,
+                lr=self.peak_rate,
+                weight_decay=config.weight_decay,
+                fused=True,
             )
         return LARS(
             trained,

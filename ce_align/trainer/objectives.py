@@ -19,7 +19,6 @@ import torch
 from torch import Tensor
 
 from ce_align.errors import ConfigError, DataError
-from ce_align.trainer.batchnorm import standardised_columns
 from ce_align.trainer.boundary import check_positive, checked_batches
 from ce_align.trainer.gather import (
     Group,
@@ -29,6 +28,7 @@ from ce_align.trainer.gather import (
     n_processes,
     sum_over,
 )
+from ce_align.trainer.normalisation import standardised_columns
 from ce_align.trainer.reductions import (
     gram_inner_product,
     log_sum_exp_others,
