@@ -42,7 +42,9 @@ def explained(held: Held, error: Exception) -> CeAlignError | None:
 
     Brain-Score raises bare exceptions around those of botocore.
     """
-    boto: Any = import_module("botocore.exceptions")  # Brain-Score's way to storage
+    # Brain-Score's way to its storage.
+    boto: Any = import_module("botocore.exceptions")
+    transfer: Any = import_module("boto3.exceptions")
     causes = list(_causes(error))
     refused = [
         str(cause.response.get("Error", {}).get("Code", "?"))
@@ -57,6 +59,8 @@ def explained(held: Held, error: Exception) -> CeAlignError | None:
         return _refusal(held, fault)
     if any(isinstance(cause, unreachable) for cause in causes):
         return _refusal(held, "cannot be reached from here")
+    if any(isinstance(cause, transfer.Boto3Error) for cause in causes):
+        return _refusal(held, "broke the download off; run again")
     if any(isinstance(cause, boto.BotoCoreError) for cause in causes):
         return _refusal(held, f"cannot be asked: {causes[-1]}")
     if isinstance(error, ValueError | AssertionError | OSError):

@@ -2,6 +2,7 @@
 
 import uuid
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,3 +21,15 @@ def stand_in(rng, tmp_path) -> Callable[..., Any]:
         return merged(presentations, stimuli)
 
     return make
+
+
+@pytest.fixture
+def brainio(tmp_path, monkeypatch) -> Path:
+    """Brain-Score's folder, which it otherwise looks up once a process."""
+    fetch = pytest.importorskip(
+        "brainscore_core.supported_data_standards.brainio.fetch"
+    )
+    folder = tmp_path / "brainio"
+    monkeypatch.setenv("BRAINIO_HOME", str(folder))
+    monkeypatch.setattr(fetch, "_local_data_path", str(folder))
+    return folder

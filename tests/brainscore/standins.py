@@ -1,5 +1,7 @@
 """Stand-ins for Brain-Score's recordings, with its own classes and file formats."""
 
+import hashlib
+import importlib
 from pathlib import Path
 from typing import Any
 
@@ -122,3 +124,90 @@ def merged(assembly: Any, stimuli: Any) -> Any:
     result.attrs["stimulus_set"] = stimuli
     result.attrs["stimulus_set_identifier"] = stimuli.identifier
     return result
+
+
+def write_files(stimuli, assembly, stimulus_set_id, assembly_id, folder) -> dict:
+    """Recording and stimuli in the files of Brain-Score's storage: name to path."""
+    packaging = importlib.import_module(
+        "brainscore_core.supported_data_standards.brainio.packaging"
+    )
+    folder.mkdir(parents=True, exist_ok=True)
+    responses = folder / f"assy_{assembly_id.replace('.', '_')}.nc"
+    packaging.write_netcdf(assembly, responses)
+    table = folder / f"stimulus_{stimulus_set_id.replace('.', '_')}.csv"
+    archive = table.with_suffix(".zip")
+    listed = stimuli.copy()
+    listed["filename"] = [f"{key}.png" for key in stimuli["stimulus_id"]]
+    listed.to_csv(table, index=False)
+    packaging.create_stimulus_zip(stimuli, str(archive))
+    return {path.name: path for path in (responses, table, archive)}
+
+
+def sha1(path: Path) -> str:
+    return hashlib.sha1(path.read_bytes()).hexdigest()
+
+
+def register_files(monkeypatch, dataset, files, *, digests=None) -> None:
+    """Let Brain-Score's registries expect these files, by its own loaders.
+
+    `digests` replaces the SHA-1 of some of them, by the end of their names.
+    """
+    package = importlib.import_module("brainscore_vision")
+    for plugin in dataset.plugins:
+        importlib.import_module(f"brainscore_vision.data.{plugin}")
+    s3 = importlib.import_module("brainscore_core.supported_data_standards.brainio.s3")
+    assemblies = importlib.import_module(
+        "brainscore_core.supported_data_standards.brainio.assemblies"
+    )
+    found = {path.suffix: sha1(path) for path in files.values()} | (digests or {})
+    bucket = "brainscore-storage/brainio-brainscore"
+
+    def load_stimuli():
+        return s3.load_stimulus_set_from_s3(
+            identifier=dataset.stimulus_set_id,
+            bucket=bucket,
+            csv_sha1=found[".csv"],
+            zip_sha1=found[".zip"],
+            csv_version_id="null",
+            zip_version_id="null",
+        )
+
+    def load_responses():
+        return s3.load_assembly_from_s3(
+            identifier=dataset.assembly_id,
+            version_id="null",
+            sha1=found[".nc"],
+            bucket=bucket,
+            cls=assemblies.NeuronRecordingAssembly,
+            stimulus_set_loader=load_stimuli,
+        )
+
+    monkeypatch.setitem(package.data_registry, dataset.registry_id, load_responses)
+    monkeypatch.setitem(
+        package.stimulus_set_registry, dataset.stimulus_set_id, load_stimuli
+    )
+
+
+def pre_place(files, brainio: Path) -> None:
+    """Put files where Brain-Score looks before it asks its storage."""
+    for name, path in files.items():
+        place = brainio / sha1(path) / name
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_bytes(path.read_bytes())
+
+
+def make_files(rng, dataset, folder, *, stimuli=None, n=60, n_it=4, **kwargs) -> dict:
+    """Small files with the axes, coordinates and attributes of a real recording."""
+    if stimuli is None:
+        images = folder / f"images-{dataset.stimulus_set_id}"
+        stimuli = make_stimuli(rng, n, images, dataset.stimulus_set_id)
+    # The Sanghavi recordings have further time bins, of which the first is used.
+    n_bins = 1 if dataset.registry_id.startswith("Majaj") else 2
+    settings = {"missing": 0.2, "n_bins": n_bins, **kwargs}
+    assembly = make_presentations(
+        rng, stimuli, dataset.repetitions or 6, n_it, **settings
+    )
+    assembly.attrs["image_size_degree"] = dataset.degrees
+    return write_files(
+        stimuli, assembly, dataset.stimulus_set_id, dataset.assembly_id, folder
+    )

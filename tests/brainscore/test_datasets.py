@@ -20,18 +20,6 @@ PRIVATE = ["majajhong2015", "sanghavi2020", "sanghavijozwik2020", "sanghavimurty
 
 
 @pytest.fixture
-def brainio(tmp_path, monkeypatch):
-    """Brain-Score's folder, which it otherwise looks up once a process."""
-    fetch = pytest.importorskip(
-        "brainscore_core.supported_data_standards.brainio.fetch"
-    )
-    folder = tmp_path / "brainio"
-    monkeypatch.setenv("BRAINIO_HOME", str(folder))
-    monkeypatch.setattr(fetch, "_local_data_path", str(folder))
-    return folder
-
-
-@pytest.fixture
 def no_storage(monkeypatch):
     """Make every contact with the storage raise the stated errors."""
     fetch = importlib.import_module(
