@@ -19,9 +19,11 @@ from ce_align.cli import (
     doctor,
     importing,
     register,
+    report,
     results,
     run,
     score,
+    submit,
     train,
 )
 from ce_align.cli.screen import fault
@@ -39,8 +41,8 @@ app = typer.Typer(
     "pixels --recording simulated[/bold].",
 )
 for room in (
-    *(score, analyze, correlate, train, run),
-    *(importing, catalogue, results, demo, doctor, register),
+    *(score, analyze, correlate, train, run, submit),
+    *(importing, catalogue, results, report, demo, doctor, register),
 ):
     room.add_to(app)
 
