@@ -1,16 +1,22 @@
 """Figures of analyses: functions take rows and axes, return axes; saving is apart."""
 
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, TypeGuard
 
 import numpy as np
 
 from ce_align.augment import PARAMETER_NAMES
 from ce_align.checks import named_some
 from ce_align.errors import DataError
-from ce_align.files import atomic_path
+from ce_align.report.style import (
+    GUIDE,
+    NEUTRAL,
+    WIDTHS,
+    finish,
+    save_figure,
+    style,
+)
 from ce_align.stages.plan import GEOMETRY_FAMILIES
 from ce_align.stages.variability import COMPARISONS
 
@@ -23,8 +29,12 @@ if TYPE_CHECKING:
 
 __all__ = ["correlation_forest", "measure_forest", "save_correlations", "save_measures"]
 
-#: One column of a journal page, in inches.
-WIDTH = 3.5
+#: A correlation that chance does not explain; the correlation within objectives.
+SIGNIFICANT, WITHIN = "#0072b2", "#d55e00"
+#: What the marks of `correlation_forest` mean.
+FOREST_KEY = (
+    "Dot: r with its 95 % interval, blue if q < 0.05. Orange bar: r within objectives."
+)
 #: Height of one mark, and of title and axis, in inches.
 MARK, FRAME = 0.11, 0.75
 #: Smaller shares of variance are drawn at this edge.
@@ -115,7 +125,7 @@ def measure_forest(
                 _mark(ax, row, place, colours[k], least)
     for edge in range(1, len(shown)):
         ax.axhline(edge - 0.5, color="0.9", linewidth=0.6, zorder=0)
-    ax.axvline(0, color="0.6", linewidth=0.8, zorder=0)
+    ax.axvline(0, color=GUIDE, linewidth=0.8, zorder=0)
     ax.set_yticks(range(len(shown)), [labels[metric] for metric in shown])
     ax.set_ylim(len(shown) - 0.5, -0.5)
     ax.tick_params(axis="y", length=0)
@@ -133,12 +143,12 @@ def correlation_forest(rows: "Sequence[CorrelationRow]", ax: "Axes") -> "Axes":
     """
     for place, row in enumerate(rows):
         significant = row.q < 0.05
-        colour = "#4477aa" if significant else "0.55"
+        colour = SIGNIFICANT if significant else NEUTRAL
         _mark(ax, row, place, colour, -1.0)
-        if row.within is not None:
-            ax.plot(row.within, place, "|", color="#cc6677", markersize=6, zorder=4)
+        if _defined(row.within):
+            ax.plot(row.within, place, "|", color=WITHIN, markersize=6, zorder=4)
         ax.axhline(place + 0.5, color="0.93", linewidth=0.6, zorder=0)
-    ax.axvline(0, color="0.6", linewidth=0.8, zorder=0)
+    ax.axvline(0, color=GUIDE, linewidth=0.8, zorder=0)
     ax.set_yticks(range(len(rows)), [_words(row.measure) for row in rows])
     ax.set_ylim(len(rows) - 0.5, -0.5)
     ax.set_xlim(-1.03, 1.03)
@@ -175,11 +185,11 @@ def save_measures(rows: "Sequence[MeasureRow]", path: Path) -> Path:
     )
     columns = [part for part in (slice(first), slice(first, None)) if panels[part]]
     tallest = max(sum(heights[part]) for part in columns)
-    with _style():
+    with style():
         from matplotlib.figure import Figure
 
-        size = (1.3 * WIDTH * len(columns), tallest)
-        figure = Figure(figsize=size, dpi=200, layout="constrained")
+        size = (1.3 * WIDTHS[1] * len(columns), tallest)
+        figure = Figure(figsize=size, layout="constrained")
         subfigures = figure.subfigures(1, len(columns), squeeze=False)[0]
         for part, subfigure in zip(columns, subfigures, strict=True):
             # What is missing below a shorter column stays empty.
@@ -196,7 +206,7 @@ def save_measures(rows: "Sequence[MeasureRow]", path: Path) -> Path:
                 clipped = any(v is not None and v < LEAST for v in values)
                 ax.set_xlabel(f"{axis} (◂ below {LEAST})" if clipped else axis)
         _legend(figure, models)
-        return _save(figure, path)
+        return save_figure(figure, path.with_suffix(""))[-1]
 
 
 def _panels(found: set[str]) -> list[tuple[str, str, dict[str, str]]]:
@@ -218,14 +228,14 @@ def save_correlations(rows: "Sequence[CorrelationRow]", path: Path) -> Path:
     recordings = list(dict.fromkeys(row.recording for row in rows))
     by_recording = [[row for row in rows if row.recording == r] for r in recordings]
     longest = max(map(len, by_recording))
-    with _style():
+    with style():
         from matplotlib.figure import Figure
 
         size = (
-            WIDTH * (0.6 + 0.8 * len(recordings)),
+            WIDTHS[1] * (0.6 + 0.8 * len(recordings)),
             FRAME + 0.3 + 1.6 * MARK * longest,
         )
-        figure = Figure(figsize=size, dpi=200, layout="constrained")
+        figure = Figure(figsize=size, layout="constrained")
         grid = figure.subplots(1, len(recordings), squeeze=False)
         for recording, group, ax in zip(recordings, by_recording, grid[0], strict=True):
             correlation_forest(group, ax)
@@ -234,29 +244,28 @@ def save_correlations(rows: "Sequence[CorrelationRow]", path: Path) -> Path:
                 f"{recording}\n{'/'.join(map(str, counts))} networks",
                 loc="left",
             )
-        figure.text(
-            0.01,
-            -0.01,
-            "dot: r with its 95 % interval, blue if q < 0.05; "
-            "red bar: r within objectives",
-            va="top",
-        )
-        return _save(figure, path)
+        finish(figure, [FOREST_KEY])
+        return save_figure(figure, path.with_suffix(""))[-1]
 
 
 def _mark(
     ax: "Axes", row: Estimate, place: float, colour: object, least: float
 ) -> None:
     """One estimate: a dot on its interval, or a triangle at the left edge."""
-    if row.value is None:
+    if not _defined(row.value):
         return
     if row.value < least:
         ax.plot(least, place, "<", color=colour, markersize=3.5, zorder=3)
         return
-    if row.low is not None and row.high is not None:
+    if _defined(row.low) and _defined(row.high):
         low = max(row.low, least)
         ax.plot([low, row.high], [place, place], color=colour, linewidth=1, zorder=2)
     ax.plot(row.value, place, "o", color=colour, markersize=3, zorder=3)
+
+
+def _defined(value: float | None) -> TypeGuard[float]:
+    """Whether there is a number; tables have NaN where rows have None."""
+    return value is not None and value == value
 
 
 def _words(name: str) -> str:
@@ -283,16 +292,3 @@ def _legend(figure: "Figure", models: list[str]) -> None:
         for colour, model in zip(_colours(len(models)), models, strict=True)
     ]
     figure.legend(handles=handles, loc="outside upper left", frameon=False, ncols=3)
-
-
-def _style() -> AbstractContextManager[None]:
-    import matplotlib
-
-    return matplotlib.rc_context({"pdf.fonttype": 42, "font.size": 7})
-
-
-def _save(figure: "Figure", path: Path) -> Path:
-    for suffix in (".pdf", ".png"):
-        with atomic_path(path.with_suffix(suffix)) as temporary:
-            figure.savefig(temporary, bbox_inches="tight")
-    return path.with_suffix(".png")

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ce_align.report.drawing import completed
+from ce_align.report.drawing import completed, weight_legend
 from ce_align.report.material import Drawn, Material, NothingToDraw
 from ce_align.report.scores import predictivity_points
 from ce_align.report.selection import (
@@ -23,12 +23,10 @@ from ce_align.report.style import (
     objective_order,
     shade,
     style,
-    weight_label,
 )
 
 if TYPE_CHECKING:
     import pandas as pd
-    from matplotlib.artist import Artist
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
@@ -221,9 +219,6 @@ def _bar_figure(
     recordings: Sequence[str],
     columns: int,
 ) -> "Figure":
-    from matplotlib.lines import Line2D
-    from matplotlib.patches import Patch
-
     weights = sorted(set(points["weight"]))
     across = min(len(panels), 3) if columns == 2 else 1
     down = -(-len(panels) // across)
@@ -241,17 +236,5 @@ def _bar_figure(
             ax.axis("off")
         for ax in grid[:, 0]:
             ax.set_ylabel(RAW_AXIS)
-        n = len(weights)
-        handles: list[Artist] = [
-            Patch(color=shade(NEUTRAL, k, n), label=f"λ = {weight_label(w)}")
-            for k, w in enumerate(weights)
-        ]
-        handles.append(Line2D([], [], color=INK, linewidth=1.1, label="√ceiling"))
-        figure.legend(
-            handles=handles,
-            loc="outside upper left",
-            ncols=min(len(handles), 8 if columns == 2 else 4),
-            handlelength=1,
-            columnspacing=1.2,
-        )
+        weight_legend(figure, weights, columns, "√ceiling")
     return figure

@@ -67,8 +67,8 @@ def weight_curves(
             colour = objective_colour(objective, among)
             low, high, weak = line["low"], line["high"], kind == "weak"
             ax.fill_between(x, low, high, color=colour, alpha=0.18, linewidth=0)
-            # A band needs two points that follow each other.
-            ax.vlines(x, low, high, color=colour, alpha=0.35, linewidth=0.8)
+            if len(x) == 1:  # a band needs two points
+                ax.vlines(x, low, high, color=colour, alpha=0.5)
             ax.plot(
                 x,
                 line["value"],
@@ -100,7 +100,10 @@ def curve_figure(panels: Sequence[CurvePanel], columns: int) -> "Figure":
     down = -(-(len(panels) + 1) // across)
     with style():
         figure = new_figure(columns, (1.75 if columns == 2 else 1.5) * down)
-        grid = list(figure.subplots(down, across, squeeze=False).ravel())
+        # A single panel may be wide.
+        ratios = [2, 1] if len(panels) == 1 else [1] * across
+        axes = figure.subplots(down, across, squeeze=False, width_ratios=ratios)
+        grid = list(axes.ravel())
         shown = grid[: len(panels)]
         for k, (panel, ax) in enumerate(zip(panels, shown, strict=True)):
             if panel.zero:

@@ -5,14 +5,15 @@ from typing import TYPE_CHECKING
 
 from ce_align.report.material import Drawn, Material
 from ce_align.report.selection import mark_of, origin_notes
-from ce_align.report.style import finish, style
+from ce_align.report.style import INK, NEUTRAL, finish, shade, style, weight_label
 
 if TYPE_CHECKING:
     import pandas as pd
+    from matplotlib.artist import Artist
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["completed", "legend_entries", "merged"]
+__all__ = ["completed", "legend_entries", "merged", "weight_legend"]
 
 
 def completed(
@@ -61,10 +62,40 @@ def merged(notes: Iterable[str]) -> list[str]:
     ]
 
 
-def legend_entries(axes: "Sequence[Axes]") -> tuple[list[object], list[str]]:
+def legend_entries(axes: "Sequence[Axes]") -> "tuple[list[Artist], list[str]]":
     """Handles and labels of all axes, each label once."""
-    found: dict[str, object] = {}
+    found: dict[str, Artist] = {}
     for ax in axes:
         for handle, label in zip(*ax.get_legend_handles_labels(), strict=True):
             found.setdefault(label, handle)
     return list(found.values()), list(found)
+
+
+def weight_legend(
+    figure: "Figure", weights: Sequence[float], columns: int, line: str
+) -> None:
+    """Shades of the weights, and what a dark line is, above all axes.
+
+    Parameters
+    ----------
+    figure : made within `style`
+    weights : from the lightest to the darkest
+    columns : that the figure takes
+    line : what a dark line stands for
+    """
+    from matplotlib.lines import Line2D
+    from matplotlib.patches import Patch
+
+    n = len(weights)
+    handles: list[Artist] = [
+        Patch(color=shade(NEUTRAL, k, n), label=f"λ = {weight_label(w)}")
+        for k, w in enumerate(weights)
+    ]
+    handles.append(Line2D([], [], color=INK, linewidth=1.1, label=line))
+    figure.legend(
+        handles=handles,
+        loc="outside upper left",
+        ncols=min(len(handles), 8 if columns == 2 else 4),
+        handlelength=1,
+        columnspacing=1.2,
+    )

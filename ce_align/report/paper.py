@@ -4,10 +4,17 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
 from ce_align.errors import ConfigError
+from ce_align.report.accuracy_tables import table_2, table_3, table_4
 from ce_align.report.bars import figure_3, figure_8
+from ce_align.report.beyond import figure_layers, figure_overlap
 from ce_align.report.by_weight import figure_2, figure_5, figure_7
+from ce_align.report.forest import figure_forest
+from ce_align.report.joint import figure_6
 from ce_align.report.material import BuiltTable, Drawn, Material, NothingToDraw
-from ce_align.report.paper_tables import table_1
+from ce_align.report.paper_tables import table_1, table_5
+from ce_align.report.placement import figure_4
+from ce_align.report.schematic import figure_1
+from ce_align.report.training import figure_training
 
 __all__ = [
     "FIGURES",
@@ -22,12 +29,25 @@ __all__ = [
 
 #: The paper's figures by number, and further ones by name: (material, columns) → Drawn.
 FIGURES: Mapping[str, Callable[[Material, int], Drawn]] = MappingProxyType(
-    {"2": figure_2, "3": figure_3, "5": figure_5, "7": figure_7, "8": figure_8}
+    {
+        "1": figure_1,
+        "2": figure_2,
+        "3": figure_3,
+        "4": figure_4,
+        "5": figure_5,
+        "6": figure_6,
+        "7": figure_7,
+        "8": figure_8,
+        "forest": figure_forest,
+        "layers": figure_layers,
+        "overlap": figure_overlap,
+        "training": figure_training,
+    }
 )
 
 #: The paper's tables by number.
 TABLES: Mapping[str, Callable[[Material], BuiltTable]] = MappingProxyType(
-    {"1": table_1}
+    {"1": table_1, "2": table_2, "3": table_3, "4": table_4, "5": table_5}
 )
 
 

@@ -1,17 +1,17 @@
-"""Tables 1–5 from rows."""
+"""Tables 1 and 5: correlations, and what the comparisons are."""
 
 from typing import TYPE_CHECKING
 
-from ce_align.report.differences import COMPARISON_TITLES
+from ce_align.report.differences import COMPARISON_TITLES, differences
 from ce_align.report.material import BuiltTable, Material, NothingToDraw
 from ce_align.report.selection import origin_notes, origins_of
 
 if TYPE_CHECKING:
-    pass
+    import pandas as pd
 
-__all__ = ["table_1"]
+__all__ = ["latest_correlations", "table_1", "table_5"]
 
-#: Measures of Table 1 and how it names them; the first decoding that there is counts.
+#: Measures of Table 1 and how it names them.
 TABLE_1 = {
     **COMPARISON_TITLES,
     "decoding_ridge": "Parameter decoding (ridge)",
@@ -20,12 +20,49 @@ TABLE_1 = {
     "decoding_ols_hue": "Hue decoding (OLS)",
 }
 
+#: Both clouds of each comparison, what the mean is over, and the paper's sign of ΔD_B.
+TABLE_5 = {
+    "augmentation_augmentation": (
+        "augmentations of image i",
+        "augmentations of image j",
+        "image pairs",
+        "+",
+    ),
+    "augmentation_centroid": (
+        "mean responses to every image, over its augmentations",
+        "augmentations of one image",
+        "images",
+        "−",
+    ),
+    "spatial_photometric": (
+        "photometric variability, averaged over crops",
+        "spatial variability, averaged over photometrics",
+        "images",
+        "−",
+    ),
+    "class_class": ("images of class a", "images of class b", "class pairs", "+"),
+}
+
+
+def latest_correlations(material: Material) -> "tuple[pd.DataFrame, list[str]]":
+    """The latest row of each measure and recording, with its origin, and notes."""
+    rows = material.stage("correlate")
+    if rows.empty:
+        return rows, []
+    rows = rows.sort_values("created", kind="stable")
+    latest = rows.drop_duplicates(["measure", "recording"], keep="last")
+    columns = ["measure", "recording", "value", "low", "high", "abs_r", "r_squared"]
+    columns += ["spearman", "within", "p", "q", "n_networks", "origin"]
+    n = len(rows) - len(latest)
+    notes = [f"{n} correlations are replaced by later ones."] if n else []
+    return latest.assign(origin=origins_of(latest))[columns], notes
+
 
 def table_1(material: Material) -> BuiltTable:
     """|r| and r² of each measure with predictivity on each recording."""
     import pandas as pd
 
-    rows = material.stage("correlate")
+    rows, notes = latest_correlations(material)
     rows = rows[rows["measure"].isin(TABLE_1)] if len(rows) else rows
     if rows.empty:
         raise NothingToDraw(
@@ -35,25 +72,17 @@ def table_1(material: Material) -> BuiltTable:
     ridge = rows["measure"].str.startswith("decoding_ridge").any()
     if ridge:
         rows = rows[~rows["measure"].str.startswith("decoding_ols")]
-    rows = rows.sort_values("created", kind="stable")
-    latest = rows.drop_duplicates(["measure", "recording"], keep="last")
-    notes = []
-    if len(latest) < len(rows):
-        n = len(rows) - len(latest)
-        notes.append(f"{n} correlations are replaced by later ones.")
-    recordings = list(dict.fromkeys(latest["recording"]))
-    measures = [m for m in TABLE_1 if m in set(latest["measure"])]
-    latest = latest.assign(origin=origins_of(latest))
-    columns = ["measure", "recording", "abs_r", "r_squared", "value", "low", "high"]
-    columns += ["spearman", "within", "p", "q", "n_networks", "origin"]
-    frame = latest[columns].rename(columns={"value": "r"})
+    recordings = list(dict.fromkeys(rows["recording"]))
+    measures = [name for name in TABLE_1 if name in set(rows["measure"])]
     order = {name: k for k, name in enumerate([*measures, *recordings])}
-    frame = frame.sort_values(
+    frame = rows.sort_values(
         ["measure", "recording"], key=lambda column: column.map(order)
     ).reset_index(drop=True)
     cells = {
-        (row.measure, row.recording): f"{row.abs_r:.2f} ({row.r_squared:.2f})"
-        for row in frame.itertuples()
+        (row["measure"], row["recording"]): (
+            f"{row['abs_r']:.2f} ({row['r_squared']:.2f})"
+        )
+        for row in frame.to_dict("records")
     }
     shown = pd.DataFrame(
         [
@@ -63,8 +92,8 @@ def table_1(material: Material) -> BuiltTable:
         ]
     )
     absent = [
-        TABLE_1[name]
-        for name in TABLE_1
+        title
+        for name, title in TABLE_1.items()
         if name not in measures and ("ols" in name) != ridge
     ]
     if absent:
@@ -74,7 +103,59 @@ def table_1(material: Material) -> BuiltTable:
         frame,
         shown,
         "Representational measures and predictivity",
-        f"|r| (r²) of Pearson correlation across {counts} networks between each "
-        "measure and predictivity of each recording.",
+        f"|r| (r²) of the Pearson correlation across {counts} networks between each "
+        "measure and the predictivity of each recording.",
         (*origin_notes(frame["origin"], material.remark), *notes),
+    )
+
+
+def table_5(material: Material) -> BuiltTable:
+    """What each comparison compares, and the sign of its difference."""
+    import pandas as pd
+
+    rows, notes, origins = [], [], set()
+    for name, (first, second, over, sign) in TABLE_5.items():
+        found = differences(material, name)
+        points = found.rows[found.rows["weight"] > 0] if len(found.rows) else found.rows
+        n, n_positive = len(points), 0
+        if n:
+            n_positive = int((points["value"] > 0).sum())
+            origins |= set(points["origin"])
+        else:
+            notes.append(f"{COMPARISON_TITLES[name]}: no rows.")
+        rows.append(
+            {
+                "comparison": name,
+                "first_cloud": first,
+                "second_cloud": second,
+                "mean_over": over,
+                "sign_in_paper": sign,
+                "n_networks": n,
+                "n_positive": n_positive,
+                "origin": "+".join(sorted(set(points["origin"]))) if n else "none",
+            }
+        )
+    frame = pd.DataFrame(rows)
+    shown = pd.DataFrame(
+        {
+            "Comparison": [COMPARISON_TITLES[name] for name in frame["comparison"]],
+            "First cloud": frame["first_cloud"],
+            "Second cloud": frame["second_cloud"],
+            "Mean over": frame["mean_over"],
+            "Sign of ΔD_B in the paper": frame["sign_in_paper"],
+            "Networks here with ΔD_B > 0": [
+                f"{positive} of {n}" if n else "–"
+                for positive, n in zip(
+                    frame["n_positive"], frame["n_networks"], strict=True
+                )
+            ],
+        }
+    )
+    return BuiltTable(
+        frame,
+        shown,
+        "The four comparisons of variability",
+        "Clouds of responses whose covariances are compared by squared Bures distance; "
+        "ΔD_B = D_B(λ = 0) − D_B(λ).",
+        (*origin_notes(origins, material.remark), *notes),
     )

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ce_align.files import atomic_path
+from ce_align.report.style import NEUTRAL, WIDTHS, save_figure, style
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -13,8 +13,8 @@ if TYPE_CHECKING:
 
 __all__ = ["predictivity_bars", "save_predictivity"]
 
-#: One column of a journal page, in inches.
-WIDTH = 3.5
+#: Colour of bars that stand for no objective.
+BAR = "#0072b2"
 
 
 def predictivity_bars(rows: "Sequence[ScoreRow]", ax: "Axes") -> "Axes":
@@ -27,13 +27,13 @@ def predictivity_bars(rows: "Sequence[ScoreRow]", ax: "Axes") -> "Axes":
     """
     labels = [f"{row.model}\n{row.layer}" for row in rows]
     heights = [row.raw for row in rows]
-    ax.barh(labels, heights, xerr=[row.error for row in rows], color="#4477aa")
+    ax.barh(labels, heights, xerr=[row.error for row in rows], color=BAR)
     ax.invert_yaxis()
     ceilings = [row.ceiling for row in rows if row.ceiling is not None]
     if ceilings:
         # A perfect model reaches raw² = ceiling, hence raw = its square root.
         best = ceilings[0] ** 0.5
-        ax.axvline(best, color="0.4", linestyle="--", linewidth=1)
+        ax.axvline(best, color=NEUTRAL, linestyle="--", linewidth=1)
         ax.text(best, 1.01, "√ceiling", transform=ax.get_xaxis_transform(), ha="center")
     for position, row in enumerate(rows):
         score = "" if row.value is None else f" score {row.value:.3f}"
@@ -46,20 +46,15 @@ def predictivity_bars(rows: "Sequence[ScoreRow]", ax: "Axes") -> "Axes":
 
 def save_predictivity(rows: "Sequence[ScoreRow]", path: Path) -> Path:
     """Draw the rows of one recording as PDF and PNG; the path of the PNG returns."""
-    import matplotlib
+    from matplotlib.figure import Figure
 
-    with matplotlib.rc_context({"pdf.fonttype": 42, "font.size": 8}):
-        from matplotlib.figure import Figure
-
-        figure = Figure(figsize=(1.6 * WIDTH, 0.5 + 0.45 * len(rows)), dpi=200)
+    with style():
+        size = (1.6 * WIDTHS[1], 0.5 + 0.45 * len(rows))
+        figure = Figure(figsize=size, layout="constrained")
         ax = predictivity_bars(rows, figure.subplots())
         ax.set_title(
             f"{rows[0].recording} {rows[0].region}, {rows[0].n_stimuli} stimuli, "
             f"{rows[0].n_neuroids} neuroids",
-            loc="left",
             pad=14,
         )
-        for suffix in (".pdf", ".png"):
-            with atomic_path(path.with_suffix(suffix)) as temporary:
-                figure.savefig(temporary, bbox_inches="tight")
-    return path.with_suffix(".png")
+    return save_figure(figure, path.with_suffix(""))[-1]

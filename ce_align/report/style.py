@@ -43,6 +43,8 @@ MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 CHARACTERS = 23.5
 #: Height of a line of notes, in inches.
 NOTE_LINE = 0.092
+#: Height of the mark, in inches.
+MARK_LINE = 0.12
 
 _SETTINGS = {
     "font.family": "DejaVu Sans",
@@ -183,13 +185,13 @@ def letter(ax: "Axes", text: str, title: str = "") -> None:
 
 
 def finish(figure: "Figure", notes: Sequence[str], mark: str = "") -> "Figure":
-    """Write notes below a figure, and above it what was not measured.
+    """Write below a figure what was not measured, and notes.
 
     Parameters
     ----------
-    figure : grows by the height of the notes
+    figure : grows by the height of what is written
     notes : sentences
-    mark : such as ``simulated data``; empty for none
+    mark : such as ``SIMULATED DATA``; empty for none
     """
     width, height = figure.get_size_inches()
     lines = [
@@ -197,27 +199,28 @@ def finish(figure: "Figure", notes: Sequence[str], mark: str = "") -> "Figure":
         for note in notes
         for line in textwrap.wrap(note, int((width - 0.1) * CHARACTERS))
     ]
-    if lines:
-        figure.set_size_inches(width, height + NOTE_LINE * len(lines) + 0.04)
-        figure.supxlabel(
-            "\n".join(lines),
-            x=0.05 / width,
-            ha="left",
-            fontsize=5.2,
-            color="#444444",
-            linespacing=1.2,
-        )
+    below = NOTE_LINE * len(lines) + (MARK_LINE if mark else 0)
+    if not below:
+        return figure
+    below += 0.06
+    whole = height + below
+    figure.set_size_inches(width, whole)
+    # The layout of the axes ends above what is written.
+    layout: Any = figure.get_layout_engine()
+    layout.set(rect=(0, below / whole, 1, height / whole))
+    left, top = 0.05 / width, (below - 0.02) / whole
     if mark:
-        width, height = figure.get_size_inches()
-        figure.set_size_inches(width, height + 0.13)
-        figure.suptitle(
-            mark,
-            x=1 - 0.05 / width,
-            ha="right",
-            fontsize=6,
-            color=WARNING,
-            weight="bold",
-        )
+        figure.text(left, top, mark, va="top", size=6, color=WARNING, weight="bold")
+        top -= MARK_LINE / whole
+    figure.text(
+        left,
+        top,
+        "\n".join(lines),
+        va="top",
+        size=5.2,
+        color="#444444",
+        linespacing=1.2,
+    )
     return figure
 
 

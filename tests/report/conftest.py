@@ -127,6 +127,22 @@ def correlation_rows():
             )
 
 
+def transfer_rows():
+    for model, _, weight, phase in networks():
+        if weight in (0.0, 0.1):
+            for k, dataset in enumerate(DATASETS):
+                value = 0.9 - 0.06 * k + 0.1 * weight + 0.01 * math.sin(phase)
+                yield row(
+                    model,
+                    "transfer",
+                    value,
+                    dataset=dataset,
+                    sd=0.002 + 0.001 * k,
+                    n_runs=5,
+                    config_id=f"transfer-{model}-{k}",
+                )
+
+
 def online_rows():
     for model, objective, weight, phase in networks():
         value = 0.68 - 0.2 * weight**2 + 0.01 * math.cos(phase)
@@ -201,6 +217,7 @@ def all_rows():
         "overlap": overlap_rows(),
         "score": [*score_rows(), *layer_rows()],
         "train": online_rows(),
+        "transfer": transfer_rows(),
     }
     return pd.DataFrame(
         [{"stage": stage} | found for stage, rows in stages.items() for found in rows]
