@@ -17,6 +17,7 @@ from ce_align.cli import (
     correlate,
     demo,
     doctor,
+    figures,
     importing,
     register,
     report,
@@ -24,6 +25,7 @@ from ce_align.cli import (
     run,
     score,
     submit,
+    tables,
     train,
 )
 from ce_align.cli.screen import fault
@@ -42,7 +44,7 @@ app = typer.Typer(
 )
 for room in (
     *(score, analyze, correlate, train, run, submit),
-    *(importing, catalogue, results, report, demo, doctor, register),
+    *(importing, catalogue, results, tables, figures, report, demo, doctor, register),
 ):
     room.add_to(app)
 

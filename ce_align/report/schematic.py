@@ -46,6 +46,7 @@ def _arrow(
     colour: str = INK,
     width: float = 0.8,
     kind: str = "-|>",
+    gap: float = 0,
 ) -> None:
     ax.annotate(
         "",
@@ -55,8 +56,8 @@ def _arrow(
             "arrowstyle": kind,
             "color": colour,
             "linewidth": width,
-            "shrinkA": 0,
-            "shrinkB": 0,
+            "shrinkA": gap,
+            "shrinkB": gap,
             "mutation_scale": 7,
         },
     )
@@ -170,7 +171,7 @@ def _pair(
     kind: str,
 ) -> None:
     """Embeddings of both views of an image, with an arrow between them."""
-    _arrow(ax, first, second, colour, 1.2, kind)
+    _arrow(ax, first, second, colour, 1.2, kind, gap=3)
     for view, (x, y), fill in zip("AB", (first, second), (VIEW_A, VIEW_B), strict=True):
         ax.plot(x, y, "o", color=fill, markersize=5, zorder=3)
         side = -1 if view == "A" else 1

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -50,7 +50,7 @@ class Selection:
     notes: tuple[str, ...] = ()
 
 
-def describe(model: str) -> dict[str, object]:
+def describe(model: str) -> dict[str, Any]:
     """What is known of the training of a network, by its name.
 
     Returns
@@ -61,7 +61,7 @@ def describe(model: str) -> dict[str, object]:
     """
     entry = find_published(model)
     if entry is not None:
-        known: dict[str, object] = {
+        known: dict[str, Any] = {
             "backbone": entry.architecture,
             "epochs": entry.epochs,
             "pretraining": PAPER_IMAGES,

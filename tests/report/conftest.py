@@ -244,8 +244,8 @@ def store_arrays(store):
 def histories():
     step = np.arange(0, 400, 20)
     for k, weight in enumerate((0.0, 0.2)):
-        for objective in ("mmcr", "barlow"):
-            loss = 3 * np.exp(-step / 150) + 0.5 + 0.2 * k
+        for i, objective in enumerate(("mmcr", "barlow")):
+            loss = 3 * np.exp(-step / (150 + 60 * i)) + 0.5 + 0.2 * k
             table = pd.DataFrame(
                 {
                     "step": step,
@@ -253,8 +253,12 @@ def histories():
                     "loss_invariant": 0.8 * loss,
                     "loss_equivariant": 1.2 * loss,
                     "learning_rate": 0.1 * np.cos(step / 300),
-                    "effective_rank": np.where(step % 100 == 0, 20 + step / 10, np.nan),
-                    "knn_top1": np.where(step % 100 == 0, 0.1 + step / 1000, np.nan),
+                    "effective_rank": np.where(
+                        step % 100 == 0, 20 + step / (10 + 5 * i), np.nan
+                    ),
+                    "knn_top1": np.where(
+                        step % 100 == 0, 0.1 + (1 + k) * step / 1500, np.nan
+                    ),
                 }
             )
             yield f"ce_{objective}_l{weight:g}", table

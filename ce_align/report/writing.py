@@ -1,0 +1,233 @@
+"""Tables and figures as files, and the configurations that recipes list."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import field_validator
+
+from ce_align.config import StageConfig
+from ce_align.errors import CeAlignError, ConfigError
+from ce_align.files import atomic_path
+from ce_align.report.material import BuiltTable, Drawn, Material, NothingToDraw
+from ce_align.report.paper import FIGURES, TABLES, build_table, draw
+from ce_align.report.style import save_figure
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = [
+    *("FigureConfig", "TableConfig", "Written", "csv_text", "latex", "markdown"),
+    *("write_all", "write_figure", "write_table"),
+]
+
+
+class FigureConfig(StageConfig):
+    """One figure.
+
+    Attributes
+    ----------
+    figure : a key of `ce_align.report.paper.FIGURES`
+    columns : width in columns of a page
+    others : CSV of other networks' scores, for Figure 4
+    runs : folders of trainings, for training curves
+    """
+
+    figure: str
+    columns: Literal[1, 2] = 2
+    others: str | None = None
+    runs: tuple[str, ...] = ()
+
+    @field_validator("figure")
+    @classmethod
+    def _figure_exists(cls, name: str) -> str:
+        if name not in FIGURES:
+            raise ConfigError(f"no figure {name!r}; choose from {', '.join(FIGURES)}")
+        return name
+
+    @property
+    def stem(self) -> str:
+        """Name of its files."""
+        return f"figure_{self.figure}"
+
+
+class TableConfig(StageConfig):
+    """One table, a key of `ce_align.report.paper.TABLES`."""
+
+    table: str
+
+    @field_validator("table")
+    @classmethod
+    def _table_exists(cls, name: str) -> str:
+        if name not in TABLES:
+            raise ConfigError(f"no table {name!r}; choose from {', '.join(TABLES)}")
+        return name
+
+    @property
+    def stem(self) -> str:
+        """Name of its files."""
+        return f"table_{self.table}"
+
+
+@dataclass
+class Written:
+    """What was written.
+
+    Attributes
+    ----------
+    paths : of all files
+    notes : what tables and figures left out, by their name
+    failures : which could not be made, and why
+    """
+
+    paths: list[Path] = field(default_factory=list)
+    notes: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    failures: list[tuple[str, CeAlignError]] = field(default_factory=list)
+
+
+def write_all(
+    configs: Sequence[FigureConfig | TableConfig], results: Path, out: Path
+) -> Written:
+    """Write tables and figures; what has no rows is named, and the rest is written.
+
+    Parameters
+    ----------
+    configs : what to write
+    results : folder of results
+    out : folder for the files
+
+    Raises
+    ------
+    DataError
+        If a file cannot be read.
+    """
+    written = Written()
+    materials: dict[tuple[str | None, tuple[str, ...]], Material] = {}
+    for config in configs:
+        source: tuple[str | None, tuple[str, ...]] = (None, ())
+        if isinstance(config, FigureConfig):
+            source = (config.others, config.runs)
+        if source not in materials:
+            others, runs = source
+            materials[source] = Material.load(
+                results, None if others is None else Path(others), list(map(Path, runs))
+            )
+        material = materials[source]
+        try:
+            if isinstance(config, FigureConfig):
+                drawn = draw(config.figure, material, config.columns)
+                written.paths += write_figure(drawn, out / config.stem)
+                written.notes[config.stem] = drawn.notes
+            else:
+                table = build_table(config.table, material)
+                written.paths += write_table(table, out / config.stem)
+                written.notes[config.stem] = table.notes
+        except NothingToDraw as error:
+            written.failures.append((config.stem, error))
+    return written
+
+
+def write_figure(drawn: Drawn, path: Path) -> list[Path]:
+    """Write a figure as PDF, PNG and CSV; `path` has no suffix."""
+    return [
+        *save_figure(drawn.figure, path),
+        _write(path, ".csv", csv_text(drawn.data)),
+    ]
+
+
+def write_table(table: BuiltTable, path: Path) -> list[Path]:
+    """Write a table as Markdown, LaTeX and CSV; `path` has no suffix."""
+    texts = {
+        ".md": markdown(table),
+        ".tex": latex(table),
+        ".csv": csv_text(table.frame),
+    }
+    return [_write(path, suffix, text) for suffix, text in texts.items()]
+
+
+def _write(path: Path, suffix: str, text: str) -> Path:
+    target = path.with_name(path.name + suffix)
+    with atomic_path(target) as temporary:
+        temporary.write_text(text, encoding="utf-8", newline="\n")
+    return target
+
+
+def csv_text(data: "pd.DataFrame") -> str:
+    """A table of numbers as CSV, eight significant digits."""
+    text: str = data.to_csv(index=False, float_format="%.8g", lineterminator="\n")
+    return text
+
+
+def markdown(table: BuiltTable) -> str:
+    """A table as Markdown with its title, caption and notes."""
+    columns = list(table.shown.columns)
+    lines = [
+        f"**{table.title}.** {table.caption}",
+        "",
+        _pipes(columns),
+        _pipes(["---", *["---:" for _ in columns[1:]]]),
+        *(_pipes(row) for row in table.shown.itertuples(index=False)),
+    ]
+    for note in table.notes:
+        lines += ["", f"*{note}*"]
+    return "\n".join(lines) + "\n"
+
+
+def _pipes(cells: Sequence[object]) -> str:
+    return f"| {' | '.join(str(cell).replace('|', chr(92) + '|') for cell in cells)} |"
+
+
+#: What LaTeX would take for a command, and letters that its text fonts lack.
+_LATEX = {
+    "\\": r"\textbackslash{}",
+    **{character: f"\\{character}" for character in "&%$#_{}"},
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "|": r"\textbar{}",
+    "ΔD_B": r"$\Delta D_B$",
+    "D_B": "$D_B$",
+    "λ": r"$\lambda$",
+    "Δ": r"$\Delta$",
+    "±": r"$\pm$",
+    "²": "$^2$",
+    "−": "$-$",
+    "–": "--",
+    "√": r"$\surd$",
+    ">": "$>$",
+    "<": "$<$",
+    "→": r"$\to$",
+    "×": r"$\times$",
+}
+
+
+def latex(table: BuiltTable) -> str:
+    """A table as LaTeX, for the package booktabs."""
+    columns = list(table.shown.columns)
+    lines = [
+        r"% needs \usepackage{booktabs}",
+        r"\begin{table}",
+        r"  \centering",
+        rf"  \caption{{\textbf{{{_tex(table.title)}.}} {_tex(table.caption)}}}",
+        rf"  \begin{{tabular}}{{l{'r' * (len(columns) - 1)}}}",
+        r"    \toprule",
+        f"    {' & '.join(map(_tex, columns))} " + r"\\",
+        r"    \midrule",
+        *(
+            f"    {' & '.join(map(_tex, row))} " + r"\\"
+            for row in table.shown.itertuples(index=False)
+        ),
+        r"    \bottomrule",
+        r"  \end{tabular}",
+        *(rf"  \par\footnotesize {_tex(note)}" for note in table.notes),
+        r"\end{table}",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _tex(cell: object) -> str:
+    """Text with what is special to LaTeX written out, the longest match first."""
+    longest_first = sorted(_LATEX, key=len, reverse=True)
+    pattern = "|".join(map(re.escape, longest_first))
+    return re.sub(pattern, lambda found: _LATEX[found.group()], str(cell))
