@@ -6,12 +6,12 @@ import numpy as np
 
 from ce_align.report.by_weight import online_points
 from ce_align.report.material import BuiltTable, Material, NothingToDraw
+from ce_align.report.origins import origin_notes
 from ce_align.report.selection import (
     PAPER_IMAGES,
     Selection,
     comparable,
     missing_weights,
-    origin_notes,
     with_networks,
 )
 from ce_align.report.style import objective_label, objective_order, weight_label

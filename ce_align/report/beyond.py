@@ -8,11 +8,8 @@ from numpy.typing import NDArray
 from ce_align.checks import named_some
 from ce_align.report.drawing import completed
 from ce_align.report.material import Drawn, Material, NothingToDraw
-from ce_align.report.selection import (
-    SCORE_SETTINGS,
-    comparable,
-    origins_of,
-)
+from ce_align.report.origins import origins_of
+from ce_align.report.selection import SCORE_SETTINGS, comparable
 from ce_align.report.style import (
     letter,
     new_figure,

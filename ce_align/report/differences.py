@@ -157,8 +157,8 @@ def differences(material: Material, comparison: str) -> Selection:
 def _stored(material: Material, comparison: str, chosen: "pd.DataFrame") -> Selection:
     """Stored differences from λ = 0 of the same objective."""
     rows = material.stage("analyze")
-    if rows.empty or chosen.empty:
-        return Selection(rows)
+    if chosen.empty:
+        return Selection(chosen)
     rows = rows[rows["metric"] == f"{comparison}_delta"]
     known = with_networks(rows).rows
     if known.empty:

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from ce_align.report.material import Drawn, Material
-from ce_align.report.selection import mark_of, origin_notes
+from ce_align.report.origins import mark_of, origin_notes
 from ce_align.report.style import INK, NEUTRAL, finish, shade, style, weight_label
 
 if TYPE_CHECKING:

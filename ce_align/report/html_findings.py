@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 from ce_align.checks import named_some
 from ce_align.report.html_sources import Source
-from ce_align.report.selection import origins_of, with_networks
+from ce_align.report.origins import origins_of
+from ce_align.report.selection import with_networks
 from ce_align.report.style import objective_label, objective_order
 
 if TYPE_CHECKING:

@@ -10,8 +10,8 @@ from ce_align.report.html_sources import Finder
 from ce_align.report.html_svg import inline_svg
 from ce_align.report.html_tables import PageTable, data_table, printed_table
 from ce_align.report.material import Material
+from ce_align.report.origins import mark_of
 from ce_align.report.paper import FIGURES, TABLES, build_table, draw
-from ce_align.report.selection import mark_of
 from ce_align.report.style import svg_text
 
 if TYPE_CHECKING:

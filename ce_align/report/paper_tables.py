@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 from ce_align.report.differences import COMPARISON_TITLES, differences
 from ce_align.report.material import BuiltTable, Material, NothingToDraw
-from ce_align.report.selection import origin_notes, origins_of
+from ce_align.report.origins import origin_notes, origins_of
 
 if TYPE_CHECKING:
     import pandas as pd

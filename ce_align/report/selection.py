@@ -1,6 +1,6 @@
 """Which rows belong into one figure, and in words which do not."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +15,7 @@ from ce_align.models.catalogue import (
     objective_of,
     training_settings,
 )
+from ce_align.report.origins import origins_of
 from ce_align.report.style import objective_label, objective_order, weight_label
 
 if TYPE_CHECKING:
@@ -22,8 +23,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     *("MEASURE_SETTINGS", "SCORE_SETTINGS", "TRANSFER_SETTINGS", "Selection"),
-    *("average", "comparable", "describe", "main_recipe", "mark_of", "missing_weights"),
-    *("origin_notes", "origins_of", "with_networks"),
+    *("average", "comparable", "describe", "main_recipe", "missing_weights"),
+    "with_networks",
 ]
 
 #: Rows of one measure are comparable only if these agree.
@@ -34,6 +35,10 @@ TRANSFER_SETTINGS = ("dataset",)
 
 #: What the authors trained their networks on.
 PAPER_IMAGES = "ImageNet-1k"
+
+
+#: What is known of a network beside its rows.
+ABOUT = ("objective", "weight", "backbone", "epochs", "pretraining", "recipe")
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,7 +98,8 @@ def with_networks(rows: "pd.DataFrame") -> Selection:
     import pandas as pd
 
     if rows.empty:
-        return Selection(rows)
+        every = dict.fromkeys((*rows.columns, *ABOUT, "origin"))
+        return Selection(rows.reindex(columns=list(every)))
     names = list(dict.fromkeys(rows["model"]))
     about = pd.DataFrame([describe(name) for name in names], index=names)
     told = {"objective": "objective", "equivariance_weight": "weight"}
@@ -115,45 +121,6 @@ def with_networks(rows: "pd.DataFrame") -> Selection:
     if others:
         notes.append(f"Left out, of no known objective or λ: {named_some(others)}.")
     return Selection(joined[known], tuple(notes))
-
-
-def origins_of(rows: "pd.DataFrame") -> "pd.Series[str]":
-    """``simulated``, ``imported`` or ``measured``, by what a row was computed from."""
-    import pandas as pd
-
-    found = pd.Series("measured", index=rows.index)
-    for column in ("recording", "images", "dataset"):
-        if column in rows:
-            names = rows[column].map(str)
-            found[[name.endswith(".nc") for name in names]] = "imported"
-            found[[name.startswith("simulated") for name in names]] = "simulated"
-    if "pretraining" in rows:
-        simulated = [str(name).startswith("simulated") for name in rows["pretraining"]]
-        found[rows["stage"].eq("train") & np.array(simulated)] = "simulated"
-    return found
-
-
-def origin_notes(origins: Iterable[str], remark: str = "") -> list[str]:
-    """Sentences on numbers that no animal and no photograph stands behind."""
-    found = set(origins)
-    notes = [remark] if remark else []
-    if "simulated" in found:
-        notes.append("Simulated: computed from procedural images or a simulated area.")
-    if "imported" in found:
-        notes.append("Imported: from a file of the user.")
-    return notes
-
-
-def mark_of(origins: Iterable[str], remark: str = "") -> str:
-    """The tag above a figure; empty if all was measured."""
-    found = set(origins)
-    kinds = [kind for kind in ("simulated", "imported") if kind in found]
-    if remark:
-        return "SYNTHETIC ROWS" if "synthetic" in remark.lower() else remark
-    if not kinds:
-        return ""
-    some = "SOME " if "measured" in found else ""
-    return some + f"{' AND '.join(kinds)} data".upper()
 
 
 def main_recipe(rows: "pd.DataFrame") -> Selection:
