@@ -88,6 +88,8 @@ def make_presentations(
     noise = rng.normal(size=(len(stimulus), n_sites, n_bins))
     regions = rng.permutation(["IT"] * n_it + ["V4"] * n_v4)
     starts = 70 + 100 * np.arange(n_bins)
+    # As in the Sanghavi recordings, the only ones with several bins.
+    numbered = {"time_bin_id": ("time_bin", np.arange(n_bins))} if n_bins > 1 else {}
     return NeuronRecordingAssembly(
         signal[stimulus][:, :, None] + 1.5 * noise,
         coords={
@@ -98,7 +100,7 @@ def make_presentations(
             "animal": ("neuroid", ["Chabo"] * n_sites),
             "time_bin_start": ("time_bin", starts),
             "time_bin_end": ("time_bin", starts + 100),
-            "time_bin_id": ("time_bin", np.arange(n_bins)),
+            **numbered,
         },
         dims=["presentation", "neuroid", "time_bin"],
     )

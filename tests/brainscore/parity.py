@@ -1,0 +1,30 @@
+"""One network by our path and by Brain-Score's own benchmark object."""
+
+import pytest
+import torch
+
+from ce_align.brainscore.official import official_scores
+from ce_align.models.networks import Network, Preprocessing
+from ce_align.results import ResultStore
+from ce_align.stages.hardware import Hardware
+from ce_align.stages.score import ScoreConfig, score
+
+NUMBERS = ("value", "raw", "error", "ceiling")
+
+
+def small_network() -> Network:
+    torch.manual_seed(0)
+    module = torch.nn.Sequential(torch.nn.Conv2d(3, 6, 5, stride=3), torch.nn.ReLU())
+    return Network("net", module, Preprocessing(input_size=20), {"IT": "1"})
+
+
+def check_equal(network, name, recording, folder, layer="1"):
+    config = ScoreConfig(model="net", recording=name, layer=layer)
+    store = ResultStore(folder / "results")
+    (ours,) = score(network, recording, [config], store, hardware=Hardware("cpu")).rows
+    (theirs,) = official_scores(network, name, recording, [layer], device="cpu")
+    expected = {number: getattr(theirs, number) for number in NUMBERS}
+    found = {number: getattr(ours, number) for number in NUMBERS}
+    assert found == pytest.approx(expected, abs=1e-6, rel=0)
+    assert None not in found.values()
+    return theirs
