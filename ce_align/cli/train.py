@@ -58,6 +58,14 @@ class Precision(StrEnum):
     single = "32"
 
 
+class Augment(StrEnum):
+    """Where views are rendered."""
+
+    auto = "auto"
+    cpu = "cpu"
+    device = "device"
+
+
 class LoggerName(StrEnum):
     """Where numbers are logged."""
 
@@ -94,6 +102,13 @@ def train(
         typer.Option(help="Arithmetic. \\[default: bf16 on a GPU, else 32]"),
     ] = None,
     resume: Annotated[str, typer.Option(help="auto, never, or a checkpoint.")] = "auto",
+    augment: Annotated[
+        Augment,
+        typer.Option(
+            help="Render views in worker processes (cpu) or where the network is "
+            "(device); auto for the device if it is a GPU."
+        ),
+    ] = Augment.auto,
     logger: Annotated[LoggerName, typer.Option(help="Logger.")] = LoggerName.csv,
     out: Annotated[
         Path | None,
@@ -123,7 +138,14 @@ def train(
     from ce_align.trainer.processes import one_voice
     from ce_align.trainer.views import open_images
 
-    hardware = Hardware(_count(devices), nodes, workers, logger.value, resume=resume)
+    hardware = Hardware(
+        _count(devices),
+        nodes,
+        workers,
+        logger.value,
+        resume=resume,
+        augment=augment.value,
+    )
     kind, _ = resolve_devices(hardware)
     default = Precision.bf16 if kind == "cuda" else Precision.single
     config = preset_config(

@@ -25,6 +25,7 @@ from ce_align.trainer.checkpointing import (
 )
 from ce_align.trainer.hardware import (
     Hardware,
+    augments_on_device,
     logger_of,
     logging_to,
     n_workers,
@@ -33,6 +34,7 @@ from ce_align.trainer.hardware import (
 from ce_align.trainer.module import PairedTraining
 from ce_align.trainer.online import Labelled
 from ce_align.trainer.pairs import PairPlan
+from ce_align.trainer.pixels import in_memory
 from ce_align.trainer.presets import TrainConfig
 from ce_align.trainer.processes import Council
 from ce_align.trainer.slurm import SlurmJob, cluster_of
@@ -120,7 +122,6 @@ def fit(
         config, plan.steps_per_epoch, n_classes, log_every=hardware.log_every
     )
     if n_classes:
-        module.bank = Labelled(images, labels)
         module.validation = _labelled_alike(validation, images)
     digest = data_digest(images)
     job = SlurmJob.detect()
@@ -136,11 +137,17 @@ def fit(
     writer = CheckpointWriter(folder / "checkpoints", digest, stop, council)
     trainer = _trainer(config, folder, hardware, (kind, devices), [council, writer])
     module.notify = notify
+    on_device = augments_on_device(hardware, kind)
+    module.augmented_on = kind if on_device else "cpu"
+    images = in_memory(images)
+    if n_classes:
+        module.bank = Labelled(images, labels)
     views = PairedViews(
         images,
         plan_of(config, len(images), n_processes, trainer.global_rank),
         labels,
         config.view_size,
+        on_device=on_device,
     )
     loader = view_loader(
         views,
@@ -248,7 +255,7 @@ def _labelled_alike(validation: ImageSet | None, images: ImageSet) -> Labelled |
             "folders of the same names as those of the training images"
         )
     labels = torch.tensor([numbers[name] for name in own]).numpy()
-    return Labelled(validation, labels)
+    return Labelled(in_memory(validation), labels)
 
 
 def _class_names(images: ImageSet) -> list[str]:

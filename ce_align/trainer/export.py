@@ -48,6 +48,7 @@ def exported_metadata(
         "data_digest": data,
         "epochs": int(module.global_step) // module.steps_per_epoch,
         "steps": int(module.global_step),
+        "augmented_on": module.augmented_on,
         "metrics": {k: v for k, v in metrics.items() if math.isfinite(v)},
         "version": __version__,
     }

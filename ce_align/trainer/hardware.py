@@ -17,6 +17,7 @@ from ce_align.trainer.module import LOG_EVERY
 __all__ = [
     "LOGGERS",
     "Hardware",
+    "augments_on_device",
     "logger_of",
     "logging_to",
     "n_workers",
@@ -40,6 +41,8 @@ class Hardware:
     logger : one of `LOGGERS`
     resume : ``auto``, ``never``, or a checkpoint
     log_every : steps between two records
+    augment : ``cpu``, where workers render the views; ``device``, where the network is;
+        ``auto`` for a GPU if there is one
     """
 
     devices: int | None = None
@@ -48,6 +51,7 @@ class Hardware:
     logger: str = "csv"
     resume: str = "auto"
     log_every: int = LOG_EVERY
+    augment: str = "auto"
 
 
 def resolve_devices(hardware: Hardware) -> tuple[str, int]:
@@ -68,6 +72,22 @@ def resolve_devices(hardware: Hardware) -> tuple[str, int]:
             f"--devices {present} or fewer"
         )
     return kind, wanted
+
+
+def augments_on_device(hardware: Hardware, kind: str) -> bool:
+    """Whether views are rendered where the network is, a device of that kind.
+
+    Raises
+    ------
+    ConfigError
+        If `hardware` names another place.
+    """
+    places = {"auto": kind == "cuda", "cpu": False, "device": True}
+    if hardware.augment not in places:
+        raise ConfigError(
+            f"cannot augment on {hardware.augment!r}; choose from {', '.join(places)}"
+        )
+    return places[hardware.augment]
 
 
 def n_workers(hardware: Hardware, devices: int) -> int:

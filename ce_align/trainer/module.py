@@ -25,9 +25,9 @@ from ce_align.trainer.online import (
     normalise_pixels,
     top_accuracies,
 )
-from ce_align.trainer.optim import LARS, base_learning_rate, learning_rate_share
+from ce_align.trainer.optim import LARS, Schedule, base_learning_rate
 from ce_align.trainer.presets import TrainConfig
-from ce_align.trainer.views import Batch
+from ce_align.trainer.rendering import Batch, PixelBatch
 
 __all__ = ["LOG_EVERY", "PairedTraining", "configured_objective"]
 
@@ -61,6 +61,8 @@ class PairedTraining(LightningModule):
     Attributes
     ----------
     network, momentum, probe : the latter two may be None
+    schedule : of the learning rate
+    augmented_on : kind of device that renders the views
     latest : the numbers recorded last, by name
     last_checkpoint : the last file that can be resumed from, for messages
     guard : stops at a loss that is not finite
@@ -81,8 +83,12 @@ class PairedTraining(LightningModule):
         self.steps_per_epoch = steps_per_epoch
         self.log_every = log_every
         self.objective = configured_objective(config)
-        n_steps = config.epochs * steps_per_epoch
-        learning_rate_share(0, n_steps, self._n_warmup, config.final_share)
+        self.schedule = Schedule(
+            config.learning_rate or base_learning_rate(config.pairs_per_step),
+            config.epochs * steps_per_epoch,
+            config.warmup_epochs * steps_per_epoch,
+            config.final_share,
+        )
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
             network = PairedNetwork.build(config.backbone, self.objective)
@@ -103,6 +109,7 @@ class PairedTraining(LightningModule):
         self.bank: Labelled | None = None
         self.validation: Labelled | None = None
         self.guard = FiniteGuard(steps_per_epoch)
+        self.augmented_on = "cpu"
         self._features: Tensor | None = None
         self._embeddings: Tensor | None = None
         self._clock: tuple[int, float] | None = None
@@ -110,22 +117,7 @@ class PairedTraining(LightningModule):
     @property
     def peak_rate(self) -> float:
         """Learning rate at the end of the warm-up."""
-        return self.config.learning_rate or base_learning_rate(
-            self.config.pairs_per_step
-        )
-
-    @property
-    def _n_warmup(self) -> int:
-        return self.config.warmup_epochs * self.steps_per_epoch
-
-    def learning_rate(self, step: int) -> float:
-        """Learning rate of a step, counted from 0 over all epochs."""
-        return self.peak_rate * learning_rate_share(
-            step,
-            self.config.epochs * self.steps_per_epoch,
-            self._n_warmup,
-            self.config.final_share,
-        )
+        return self.schedule.peak
 
     def position(self) -> tuple[int, int]:
         """Epoch and step that come next."""
@@ -140,31 +132,29 @@ class PairedTraining(LightningModule):
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """LARS or AdamW on everything that receives gradients."""
-        config = self.config
+        config, rate = self.config, self.schedule.peak
         trained = [p for p in self.parameters() if p.requires_grad]
         if config.optimizer == "adamw":
             return torch.optim.AdamW(
-                trained,
-                lr=self.peak_rate,
-                weight_decay=config.weight_decay,
-                fused=True,
+                trained, lr=rate, weight_decay=config.weight_decay, fused=True
             )
-        return LARS(
-            trained,
-            lr=self.peak_rate,
-            momentum=config.momentum,
-            weight_decay=config.weight_decay,
-        )
+        return LARS(trained, rate, config.momentum, config.weight_decay)
 
     def on_train_epoch_start(self) -> None:
         """Measure speed from here: what an epoch ends with takes time of its own."""
         self._clock = int(self.global_step), time.perf_counter()
 
+    def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        """Render the views here, if pixels came instead."""
+        if isinstance(batch, PixelBatch):
+            return batch.rendered(self.config.view_size)
+        return batch
+
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Set the learning rate, which follows from the step alone."""
         for optimizer in self.trainer.optimizers:
             for group in optimizer.param_groups:
-                group["lr"] = self.learning_rate(self.global_step)
+                group["lr"] = self.schedule.rate(self.global_step)
 
     def loss_terms(self, views: Tensor) -> tuple[LossTerms, Tensor, Tensor]:
         """Loss of a step, its features and its invariant embeddings.
@@ -251,7 +241,7 @@ class PairedTraining(LightningModule):
             "loss_equivariant": value_of(terms.equivariant),
             "gradient_invariant": of_views,
             "gradient_equivariant": of_changes,
-            "learning_rate": self.learning_rate(step),
+            "learning_rate": self.schedule.rate(step),
             "images_per_second": speed,
         }
 

@@ -3,68 +3,23 @@
 import json
 import shutil
 import tempfile
-from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 from ce_align import __version__
-from ce_align.data.imagefiles import encode_ppm
 from ce_align.data.imagesets import ImageSet
-from ce_align.digests import digest_bytes
 from ce_align.errors import CeAlignError, ConfigError, DataError
 from ce_align.progress import Progress, silent
+from ce_align.trainer.pixels import PlacedPixels
 
-__all__ = ["PackedPixels", "is_packed", "open_packed", "pack"]
+__all__ = ["is_packed", "open_packed", "pack"]
 
 #: Files of a packed folder: pixels one after the other, where each image begins with
 #: its height and width, and the rest.
 PIXELS, PLACES, METADATA = "pixels.u8", "places.npy", "metadata.json"
-
-
-@dataclass(frozen=True)
-class PackedPixels:
-    """Pixels of a packed folder; a process maps the file when it first looks.
-
-    Attributes
-    ----------
-    folder : that `pack` wrote
-    places : (n, 3) offset in bytes, height and width of every image
-    """
-
-    folder: Path
-    places: NDArray[np.int64]
-
-    @cached_property
-    def _bytes(self) -> NDArray[np.uint8]:
-        mapped: NDArray[np.uint8] = np.memmap(self.folder / PIXELS, np.uint8, "r")
-        return mapped
-
-    def __getstate__(self) -> dict[str, Any]:
-        # A map is opened anew in every process, not copied into it.
-        return {"folder": self.folder, "places": self.places}
-
-    def array(self, index: int) -> NDArray[np.uint8]:
-        """Pixels (height, width, 3), read-only."""
-        offset, height, width = self.places[index].tolist()
-        flat = self._bytes[offset : offset + height * width * 3]
-        return np.asarray(flat).reshape(height, width, 3)
-
-    def load(self, index: int) -> Image.Image:
-        """Decoded RGB image."""
-        return Image.fromarray(self.array(index))
-
-    def encoded(self, index: int) -> bytes:
-        """The image as a PPM file."""
-        return encode_ppm(self.array(index))
-
-    def digest(self, index: int) -> str:
-        """Digest of the encoded bytes."""
-        return digest_bytes(self.encoded(index))
 
 
 def is_packed(path: Path) -> bool:
@@ -94,7 +49,7 @@ def open_packed(path: Path) -> ImageSet:
         ) from error
     if not whole:
         raise DataError(f"{path} is incomplete: its pixels do not fit; pack again")
-    return ImageSet(path.stem, ids, PackedPixels(path, places), columns)
+    return ImageSet(path.stem, ids, PlacedPixels(places, path / PIXELS), columns)
 
 
 def pack(

@@ -1,16 +1,15 @@
 """The four views of every pair, rendered by worker processes from the plan."""
 
 import signal
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from ce_align.augment import apply
@@ -20,12 +19,13 @@ from ce_align.data.imagesets import ImageSet
 from ce_align.data.scenes import procedural_scenes
 from ce_align.digests import combine_digests, digest_json
 from ce_align.errors import CeAlignError, DataError
-from ce_align.trainer.packing import PackedPixels, is_packed, open_packed
+from ce_align.trainer.packing import is_packed, open_packed
 from ce_align.trainer.pairs import PairPlan
+from ce_align.trainer.pixels import image_arrays
+from ce_align.trainer.rendering import Batch, PixelBatch
 
 __all__ = [
     "LABEL_COLUMNS",
-    "Batch",
     "PairedViews",
     "Position",
     "check_images",
@@ -38,26 +38,15 @@ __all__ = [
 #: Epoch and step, both counted from 0.
 Position: TypeAlias = tuple[int, int]
 
+#: What a loader gives: views, pixels to be rendered, or why there are none.
+Step: TypeAlias = Batch | PixelBatch | CeAlignError
+
 #: Procedural scenes that `simulated` stands for, and their size in views.
 N_SCENES, SCENE_SCALE = 2048, 2
 #: Images that are looked at before training starts, evenly spaced.
 N_PROBED = 64
 #: Columns that may hold the class of an image, the first that is there.
 LABEL_COLUMNS = ("label", "object_name")
-
-
-class Batch(NamedTuple):
-    """One step of one process.
-
-    Attributes
-    ----------
-    views : (4, n_pairs, size, size, 3) uint8, in the order of
-        `ce_align.trainer.equivariance.VIEWS`
-    labels : (n_pairs, 2) class of either image, −1 where there are none
-    """
-
-    views: Tensor
-    labels: Tensor
 
 
 def open_images(name: str, view_size: int, seed: int = 0) -> ImageSet:
@@ -149,7 +138,7 @@ def _probed(n_images: int) -> list[int]:
 
 
 @dataclass(frozen=True, eq=False)
-class PairedViews(Dataset[Batch | CeAlignError]):
+class PairedViews(Dataset[Step]):
     """The steps of a training: a pure function of plan, images, epoch and step.
 
     An image that cannot be read gives its error in place of the batch, because an
@@ -161,35 +150,33 @@ class PairedViews(Dataset[Batch | CeAlignError]):
     plan : which images meet in a step of this process, and their augmentations
     labels : (n_images,) class of each image
     view_size : in pixels
+    on_device : give pixels, which the training renders where its network is
     """
 
     images: ImageSet
     plan: PairPlan
     labels: NDArray[np.int64]
     view_size: int
+    on_device: bool = False
 
-    def __getitem__(self, position: Position) -> Batch | CeAlignError:
+    def __getitem__(self, position: Position) -> Step:
         """The batch of (epoch, step)."""
         batch = self.plan.batch(*position)
         try:
-            first, second = (self._pixels(column) for column in batch.images.T)
+            first, second = (image_arrays(self.images, x) for x in batch.images.T)
         except CeAlignError as error:
             return error
         except OSError as error:
             return DataError(f"an image of {self.images.identifier} is gone: {error}")
+        labels = torch.from_numpy(self.labels[batch.images])
+        if self.on_device:
+            return PixelBatch.of((first, second), batch, labels)
         views = [
             apply(pixels, ledger, self.view_size)
             for pixels in (first, second)
             for ledger in (batch.view_a, batch.view_b)
         ]
-        labels = torch.from_numpy(self.labels[batch.images])
         return Batch(torch.from_numpy(np.stack(views)), labels)
-
-    def _pixels(self, indices: NDArray[np.int64]) -> Sequence[NDArray[np.uint8]]:
-        source = self.images.pixels
-        if isinstance(source, PackedPixels) and self.images.screen is None:
-            return [source.array(self.images.index[i]) for i in indices]
-        return [np.asarray(self.images.load(i)) for i in indices]
 
 
 class _Remaining(Sampler[Position]):
@@ -214,7 +201,7 @@ def view_loader(
     *,
     workers: int = 0,
     pin_memory: bool = False,
-) -> DataLoader[Batch | CeAlignError]:
+) -> DataLoader[Step]:
     """Loader of the steps that remain of the epoch in which training stands.
 
     Parameters

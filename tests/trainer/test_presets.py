@@ -28,10 +28,10 @@ def test_the_paper_took_62500_steps_of_1024_pairs_at_rate_4_8():
         update={"backbone": "tiny", "options": {"head_widths": (8, 8)}}
     )
     module = PairedTraining(small, steps_per_epoch)
-    assert module.peak_rate == pytest.approx(4.8)
-    assert module.learning_rate(0) == 0
-    assert module.learning_rate(10 * steps_per_epoch) == pytest.approx(4.8)
-    assert module.learning_rate(62_499) == pytest.approx(4.8e-3, rel=1e-3)
+    assert module.schedule.peak == pytest.approx(4.8)
+    assert module.schedule.rate(0) == 0
+    assert module.schedule.rate(10 * steps_per_epoch) == pytest.approx(4.8)
+    assert module.schedule.rate(62_499) == pytest.approx(4.8e-3, rel=1e-3)
 
 
 def test_the_other_presets_change_what_the_paper_changed():

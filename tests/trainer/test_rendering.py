@@ -1,0 +1,115 @@
+"""Views rendered where the network is are those that the workers render."""
+
+import itertools
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ce_align.data.imagesets import ImageSet
+from ce_align.trainer import rendering
+from ce_align.trainer.packing import pack
+from ce_align.trainer.pairs import PairPlan
+from ce_align.trainer.pixels import in_memory
+from ce_align.trainer.rendering import PixelBatch
+from ce_align.trainer.views import PairedViews, image_labels, view_loader
+
+SIZE, PAIRS = 16, 4
+
+
+def pictures(folder, sizes):
+    """Smooth images of these sizes in files, in two classes."""
+    from PIL import Image
+
+    rng = np.random.default_rng(3)
+    for i, size in enumerate(sizes):
+        coarse = rng.integers(0, 256, (4, 4, 3), dtype=np.uint8)
+        place = folder / f"class {i % 2}" / f"{i}.png"
+        place.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(coarse).resize(size, Image.Resampling.BICUBIC).save(place)
+    return ImageSet.from_path(folder)
+
+
+UNEVEN = [(20 + 7 * (i % 5), 60 - 9 * (i % 4)) for i in range(24)]
+
+
+def paired(images, families=("strong_a", "strong_b"), **changes):
+    plan = PairPlan(len(images), PAIRS, seed=7, families=families)
+    return PairedViews(images, plan, image_labels(images)[0], SIZE, **changes)
+
+
+def on_device(images, start=(0, 0), **options):
+    views = paired(images, on_device=True)
+    loader = view_loader(views, lambda: start, **options)
+    return [batch.to("cpu").rendered(SIZE) for batch in loader]
+
+
+def same(one, other):
+    return len(one) == len(other) and all(
+        torch.equal(a.views, b.views) and torch.equal(a.labels, b.labels)
+        for a, b in zip(one, other, strict=True)
+    )
+
+
+@pytest.mark.parametrize("sizes", [UNEVEN, [(40, 30)] * 24])
+@pytest.mark.parametrize("keep", [lambda images: images, in_memory])
+def test_both_loaders_give_the_same_views(tmp_path, sizes, keep):
+    images = keep(pictures(tmp_path / "images", sizes))
+    for epoch, step in itertools.product(range(2), range(3)):
+        rendered = paired(images)[epoch, step]
+        pixels = paired(images, on_device=True)[epoch, step]
+        assert isinstance(pixels, PixelBatch)
+        found = pixels.rendered(SIZE)
+        assert torch.equal(found.labels, rendered.labels)
+        difference = (found.views.float() - rendered.views.float()).abs()
+        assert difference.mean() <= 1.5
+        # On a CPU there is no tolerance to use up.
+        assert difference.max() == 0
+
+
+def test_packed_images_give_the_same_views(tmp_path):
+    images = pictures(tmp_path / "images", UNEVEN)
+    packed = pack(images, tmp_path / "packed")
+    from ce_align.trainer.packing import open_packed
+
+    assert same(on_device(open_packed(packed)), on_device(images))
+
+
+def test_workers_and_resuming_change_no_bit(tmp_path):
+    images = pictures(tmp_path, UNEVEN)
+    alone = on_device(images, (1, 0))
+    assert len(alone) == 3
+    assert same(alone, on_device(images, (1, 0), workers=2))
+    assert same(alone[1:], on_device(images, (1, 1), workers=1))
+
+
+def test_every_image_travels_once_and_padding_is_bounded(tmp_path):
+    views = paired(pictures(tmp_path, UNEVEN), on_device=True)
+    batch = views[0, 0]
+    places = torch.cat(
+        [torch.stack([block.halves, block.pairs], 1) for block in batch.blocks]
+    )
+    wanted = torch.cartesian_prod(torch.arange(2), torch.arange(PAIRS))
+    assert sorted(places.tolist()) == wanted.tolist()
+
+
+@given(
+    st.lists(st.tuples(st.integers(2, 60), st.integers(2, 60)), min_size=1, max_size=20)
+)
+def test_blocks_hold_every_image_without_much_padding(sizes):
+    array = np.array(sizes)
+    blocks = list(rendering._alike(array))
+    assert sorted(np.concatenate(blocks).tolist()) == list(range(len(sizes)))
+    for rows in blocks:
+        frame = array[rows].max(axis=0).prod() * len(rows)
+        content = array[rows].prod(axis=1).sum()
+        assert content >= (1 - rendering.MOST_PADDING) * frame
+        assert len(rows) == 1 or frame <= rendering.MOST_PIXELS
+
+
+def test_blocks_of_large_images_are_small(monkeypatch):
+    monkeypatch.setattr(rendering, "MOST_PIXELS", 1000)
+    blocks = list(rendering._alike(np.array([(20, 20)] * 5 + [(50, 50)])))
+    assert [len(rows) for rows in blocks] == [2, 2, 1, 1]
