@@ -1,0 +1,221 @@
+"""Plugins on disk: a folder of them, or a zip as Brain-Score's website takes it."""
+
+import io
+import secrets
+import shutil
+import stat
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path, PurePosixPath
+from tempfile import TemporaryDirectory
+
+from ce_align.errors import CeAlignError, DataError
+from ce_align.files import atomic_path
+
+__all__ = ["ZIP_LIMIT", "opened_plugins", "write_plugins", "zipped_size"]
+
+#: Bytes of a zip that Brain-Score's website accepts.
+ZIP_LIMIT = 50_000_000
+
+#: Bytes and files that a zip may unpack to here.
+UNPACKED_LIMIT = 2_000_000_000
+MAX_FILES = 20_000
+
+#: The same plugins give the same zip.
+TIMESTAMP = (1980, 1, 1, 0, 0, 0)
+
+
+def _write_zip(folder: Path, root: str, target: Path | io.RawIOBase) -> None:
+    """Zip of the plugins in `folder` as ``root/models/<plugin>/…``.
+
+    Folders are entries of their own: the website's check looks for them.
+    """
+    with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name in (f"{root}/", f"{root}/models/"):
+            archive.writestr(_info(name), b"")
+        for path in sorted(folder.rglob("*")):
+            name = f"{root}/models/{path.relative_to(folder).as_posix()}"
+            if path.is_dir():
+                archive.writestr(_info(f"{name}/"), b"")
+            else:
+                with (
+                    path.open("rb") as file,
+                    archive.open(_info(name), "w", force_zip64=True) as entry,
+                ):
+                    shutil.copyfileobj(file, entry)
+
+
+def _info(name: str) -> zipfile.ZipInfo:
+    info = zipfile.ZipInfo(name, TIMESTAMP)
+    info.compress_type = zipfile.ZIP_DEFLATED
+    kind = stat.S_IFDIR | 0o755 if name.endswith("/") else stat.S_IFREG | 0o644
+    info.external_attr = kind << 16
+    return info
+
+
+class _Counter(io.RawIOBase):
+    """A file that only counts."""
+
+    def __init__(self) -> None:
+        self.n_bytes = 0
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: object) -> int:
+        n_bytes = memoryview(data).nbytes  # type: ignore[arg-type]
+        self.n_bytes += n_bytes
+        return n_bytes
+
+
+def zipped_size(folder: Path) -> int:
+    """Bytes of the zip of a folder of plugins, without writing it."""
+    counter = _Counter()
+    _write_zip(folder, "plugins", counter)
+    return counter.n_bytes
+
+
+def write_plugins(folder: Path, out: Path) -> None:
+    """Put the plugins of `folder` at `out`, each whole or not at all.
+
+    Parameters
+    ----------
+    folder : one folder for each plugin
+    out : a folder, whose plugins of the same names are replaced; or a ``.zip``
+
+    Raises
+    ------
+    DataError
+        If the zip would be larger than Brain-Score's website accepts.
+    CeAlignError
+        If the system refuses to write there.
+    """
+    if out.suffix == ".zip":
+        with atomic_path(out) as temporary:
+            _write_zip(folder, out.stem, temporary)
+            _check_size(temporary.stat().st_size)
+        return
+    _check_size(zipped_size(folder))
+    for plugin in sorted(folder.iterdir()):
+        _replace_folder(plugin, out / plugin.name)
+
+
+def _check_size(n_bytes: int) -> None:
+    if n_bytes > ZIP_LIMIT:
+        raise DataError(
+            f"with the weights inside, the zip has {n_bytes / 1e6:.0f} MB but "
+            f"Brain-Score takes {ZIP_LIMIT / 1e6:.0f} MB; put the weights on a server "
+            "and name it: --weights https://…/ (the file to upload is written too)"
+        )
+
+
+def _replace_folder(source: Path, target: Path) -> None:
+    token = secrets.token_hex(4)
+    fresh = target.with_name(f".{target.name}.{token}.tmp")
+    old = target.with_name(f".{target.name}.{token}.old")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copytree(source, fresh)
+        if target.exists():
+            target.replace(old)
+        fresh.replace(target)
+    except OSError as error:
+        raise CeAlignError(
+            f"cannot write {target}: {error.strerror or error}; free some space or "
+            "choose another folder"
+        ) from error
+    finally:
+        for leftover in (fresh, old):
+            with suppress(OSError):
+                shutil.rmtree(leftover)
+
+
+@contextmanager
+def opened_plugins(path: Path) -> Iterator[tuple[list[Path], list[str]]]:
+    """Folders of the plugins at `path`, and what is wrong with the zip around them.
+
+    Parameters
+    ----------
+    path : a plugin, a folder of plugins, or a zip of them
+
+    Raises
+    ------
+    DataError
+        If there is no plugin, or the zip is damaged or would write elsewhere.
+    """
+    if path.is_dir():
+        yield _plugins_in(path), []
+        return
+    if not path.is_file():
+        raise DataError(f"there is no plugin, folder of plugins or zip at {path}")
+    with TemporaryDirectory(prefix="ce-align-plugins-") as scratch:
+        faults = _unpack(path, Path(scratch))
+        yield _plugins_in(Path(scratch), path), faults
+
+
+def _plugins_in(folder: Path, shown: Path | None = None) -> list[Path]:
+    """The folder itself, those below it, or those below its ``models``."""
+    if (folder / "__init__.py").is_file() or (folder / "model.py").is_file():
+        return [folder]
+    visible = [
+        path
+        for path in sorted(folder.iterdir())
+        if path.is_dir() and not path.name.startswith((".", "_"))
+    ]
+    plugins = [
+        path
+        for path in visible
+        if (path / "__init__.py").is_file() or (path / "model.py").is_file()
+    ]
+    if plugins:
+        return plugins
+    if len(visible) == 1:
+        return _plugins_in(visible[0], shown or folder)
+    raise DataError(
+        f"{shown or folder} holds no plugin: expected folders with an __init__.py"
+    )
+
+
+def _unpack(path: Path, target: Path) -> list[str]:
+    """Unpack a zip into `target`; what Brain-Score would not like about it."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            entries = archive.infolist()
+            _check_entries(path, entries)
+            archive.extractall(target)
+    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, OSError) as error:
+        raise DataError(f"{path} is damaged or no zip: {error}") from error
+    names = [entry.filename for entry in entries]
+    roots = {PurePosixPath(name).parts[0] for name in names}
+    visible = sorted(root for root in roots if not root.startswith((".", "_")))
+    faults = []
+    if len(visible) != 1:
+        faults.append(
+            f"expected a single folder at the top of the zip, found {len(visible)}"
+        )
+    elif f"{visible[0]}/models/" not in names:
+        faults.append(
+            f"expected the entry {visible[0]}/models/ for the folder of plugins, which "
+            "Brain-Score's website looks for"
+        )
+    return faults
+
+
+def _check_entries(path: Path, entries: list[zipfile.ZipInfo]) -> None:
+    if not entries:
+        raise DataError(f"{path} is empty")
+    for entry in entries:
+        parts = PurePosixPath(entry.filename.replace("\\", "/")).parts
+        if not parts or parts[0].endswith(("/", ":")) or ".." in parts:
+            raise DataError(f"{path} would write outside its folder: {entry.filename}")
+        if stat.S_ISLNK(entry.external_attr >> 16):
+            raise DataError(f"{path} holds a link: {entry.filename}")
+    if len(entries) > MAX_FILES:
+        raise DataError(f"{path} holds {len(entries)} files; at most {MAX_FILES}")
+    n_bytes = sum(entry.file_size for entry in entries)
+    if n_bytes > UNPACKED_LIMIT:
+        raise DataError(
+            f"{path} would unpack to {n_bytes / 1e9:.1f} GB; at most "
+            f"{UNPACKED_LIMIT / 1e9:.0f}"
+        )

@@ -1,0 +1,47 @@
+"""What the checks of plugins return."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+__all__ = ["Finding", "Severity", "fault", "note", "warning"]
+
+Severity = Literal["fault", "warning", "note"]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was found about a plugin.
+
+    Attributes
+    ----------
+    check : short name of the check
+    severity : a ``fault`` breaks or endangers a submission; a ``warning`` may be meant;
+        a ``note`` says what was seen
+    message : what was found and what to do
+    file, line : where, if it is at one place
+    """
+
+    check: str
+    severity: Severity
+    message: str
+    file: str | None = None
+    line: int | None = None
+
+
+def fault(
+    check: str, message: str, file: str | None = None, line: int | None = None
+) -> Finding:
+    """Something that breaks or endangers a submission."""
+    return Finding(check, "fault", message, file, line)
+
+
+def warning(
+    check: str, message: str, file: str | None = None, line: int | None = None
+) -> Finding:
+    """Something that may be meant."""
+    return Finding(check, "warning", message, file, line)
+
+
+def note(check: str, message: str) -> Finding:
+    """Something that was seen."""
+    return Finding(check, "note", message)
