@@ -9,9 +9,10 @@ from torch import Tensor
 
 from ce_align.data.imagesets import ImageSet
 from ce_align.trainer.engine import plan_of
-from ce_align.trainer.hardware import Hardware, resolve_devices
+from ce_align.trainer.hardware import Hardware, augments_on_device, resolve_devices
 from ce_align.trainer.module import PairedTraining
 from ce_align.trainer.presets import TrainConfig
+from ce_align.trainer.rendering import PixelBatch
 from ce_align.trainer.views import PairedViews, check_images, image_labels
 
 __all__ = ["Estimate", "estimate"]
@@ -73,7 +74,11 @@ def estimate(config: TrainConfig, images: ImageSet, hardware: Hardware) -> Estim
     pairs = min(share, MEASURED_PAIRS)
     small = config.model_copy(update={"pairs_per_step": pairs})
     labels, n_classes = image_labels(images)
-    views = PairedViews(images, plan_of(small, len(images)), labels, config.view_size)
+    on_device = augments_on_device(hardware, kind)
+    small_plan = plan_of(small, len(images))
+    views = PairedViews(
+        images, small_plan, labels, config.view_size, on_device=on_device
+    )
     module = PairedTraining(config, plan.steps_per_epoch, n_classes).to(kind)
     steps, renders = [], []
     n_bytes = 0
@@ -83,6 +88,8 @@ def estimate(config: TrainConfig, images: ImageSet, hardware: Hardware) -> Estim
         if isinstance(batch, Exception):
             raise batch
         rendered = time.perf_counter()
+        if isinstance(batch, PixelBatch):
+            batch = batch.to(kind).rendered(views.view_size)
         n_bytes = _one_step(module, batch.views.to(kind), config.precision)
         # The first step compiles kernels and allocates.
         if step:
