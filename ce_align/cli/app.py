@@ -17,6 +17,7 @@ from ce_align.cli import (
     correlate,
     demo,
     doctor,
+    fetch,
     figures,
     importing,
     register,
@@ -43,7 +44,7 @@ app = typer.Typer(
     "pixels --recording simulated[/bold].",
 )
 for room in (
-    *(score, analyze, correlate, train, run, submit),
+    *(score, analyze, correlate, train, run, fetch, submit),
     *(importing, catalogue, results, tables, figures, report, demo, doctor, register),
 ):
     room.add_to(app)

@@ -79,10 +79,24 @@ class Published:
     architecture: str = "resnet50"
     layers: Mapping[str, str] = field(default_factory=lambda: LAYERS)
 
-    @property
-    def url(self) -> str:
-        """Address of the authors' checkpoint."""
-        base = os.environ.get("CE_ALIGN_CHECKPOINTS_URL") or CHECKPOINTS_URL
+    def address(self, base: str | None = None) -> str:
+        """Address of the checkpoint.
+
+        Parameters
+        ----------
+        base : of a mirror with the authors' folders; None for
+            ``$CE_ALIGN_CHECKPOINTS_URL``, or else the authors' own
+
+        Raises
+        ------
+        ConfigError
+            If `base` is no address on the web.
+        """
+        base = base or os.environ.get("CE_ALIGN_CHECKPOINTS_URL") or CHECKPOINTS_URL
+        if not base.startswith(("https://", "http://")):
+            raise ConfigError(
+                f"expected an address that begins with https://, found {base!r}"
+            )
         return f"{base.rstrip('/')}/{self.path}"
 
 
@@ -165,7 +179,8 @@ def training_settings(name: str) -> dict[str, Any]:
 def local_file(entry: Published) -> Path | None:
     """File of a published network on this machine, or None.
 
-    A converted ``<name>.safetensors`` comes before the authors' ``<name>.pt``.
+    Converted weights, ``<name>.safetensors``, come before the authors' file placed by
+    hand, ``<name>.pt``.
     """
     for suffix in (".safetensors", ".pt"):
         path = cache_folder("checkpoints") / f"{entry.name}{suffix}"
@@ -175,7 +190,7 @@ def local_file(entry: Published) -> Path | None:
 
 
 def is_cached(entry: Published) -> bool:
-    """Whether the weights of a published network are on this machine."""
+    """Whether a published network is on this machine, so that nothing is downloaded."""
     return local_file(entry) is not None
 
 

@@ -199,7 +199,23 @@ def save_safetensors(
     }
     with atomic_path(path) as temporary:
         save_file(whole, temporary, texts)
+        _order_metadata(temporary)
     return path
+
+
+def _order_metadata(path: Path) -> None:
+    """Sort the metadata, so that equal content makes equal files.
+
+    The writer of safetensors leaves them in another order at every call.
+    """
+    with path.open("r+b") as file:
+        length = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(length))
+        metadata = dict(sorted(header.pop("__metadata__", {}).items()))
+        ordered = {"__metadata__": metadata, **header} if metadata else header
+        text = json.dumps(ordered, separators=(",", ":"), ensure_ascii=False)
+        file.seek(8)
+        file.write(text.encode().ljust(length))
 
 
 def convert(source: Path, target: Path, metadata: Mapping[str, Any]) -> Path:

@@ -1,13 +1,18 @@
 """What a pickle of a checkpoint may name; everything else is refused.
 
 - Tensors of ``torch.save`` and the containers of the standard library are built.
-- Plain values of the standard library and NumPy (dates, paths, arrays) and classes of
-  the training frameworks become an :class:`Inert` record without content: checkpoints
-  keep such objects (clocks, metrics, optimiser states) around the weights.
-- Any other name is refused, wherever it stands. A reader of weights must also refuse an
-  :class:`Inert` among them.
+- Plain values of the standard library and NumPy (dates, paths, arrays), and classes of
+  any other package, become an :class:`Inert` record without content: checkpoints keep
+  such objects (clocks, metrics, callbacks) around the weights. A class is told from a
+  function by its capital letter, as nothing is imported to look.
+- Whatever else the standard library has, and functions of any package, are refused
+  wherever they stand; so are, by a reader of weights, :class:`Inert` among them.
+
+The interpreter calls nothing in any case. What is refused is refused because an honest
+checkpoint has no need of it.
 """
 
+import sys
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +21,7 @@ from ce_align.errors import DataError
 __all__ = [
     *("DICTS", "ENCODE", "PARAMETER_BUILDER", "SETS", "SIZE", "STORAGES"),
     *("TENSOR_BUILDERS", "VALUES", "Global", "Inert", "StorageRecord"),
-    *("TensorRecord", "check_global", "check_key"),
+    *("TensorRecord", "check_global", "check_key", "is_class"),
 ]
 
 
@@ -98,9 +103,14 @@ VALUES = (
     | _named("numpy", "dtype ndarray bool_ float16 float32 float64 int32 int64 uint8")
     | _named("numpy.core.multiarray", "_reconstruct scalar")
     | _named("numpy._core.multiarray", "_reconstruct scalar")
+    | _named(
+        "numpy.random._pickle",
+        "__generator_ctor __bit_generator_ctor __randomstate_ctor",
+    )
+    | _named("random", "Random")
 )
 
-#: Frameworks whose objects stand beside the weights in checkpoints of trainers.
+#: Frameworks whose metrics and schedules keep functions, which they do not call.
 INERT_PACKAGES = (
     *("composer.", "torchmetrics.", "lightning.", "pytorch_lightning."),
     *("torch.optim.", "torch.nn.modules.", "torch.amp.", "torch.cuda.amp."),
@@ -109,6 +119,12 @@ INERT_PACKAGES = (
 
 #: Names of modules in pickles that Python 2 wrote.
 PYTHON_2 = {"__builtin__": "builtins", "copy_reg": "copyreg"}
+
+
+def is_class(name: str) -> bool:
+    """Whether a name looks like that of a class, which may stand within another."""
+    parts = name.split(".")
+    return all(p.isidentifier() and p.lstrip("_")[:1].isupper() for p in parts)
 
 
 def check_global(module: Any, name: Any) -> Global:
@@ -123,9 +139,10 @@ def check_global(module: Any, name: Any) -> Global:
         raise DataError("a name in the pickle is no text")
     module = PYTHON_2.get(module, module)
     found = Global(module, name)
-    # A dotted name would walk from an allowed module into whatever it imports.
-    inert = f"{module}.".startswith(INERT_PACKAGES) and name.isidentifier()
-    if (module, name) in VALUES or inert:
+    standard = module.partition(".")[0] in sys.stdlib_module_names
+    # A dotted name could walk from an allowed module into whatever it imports.
+    framework = f"{module}.".startswith(INERT_PACKAGES) and name.isidentifier()
+    if (module, name) in VALUES or framework or (is_class(name) and not standard):
         return found
     raise DataError(f"it names {found}, which is neither a tensor nor plain data")
 

@@ -6,7 +6,6 @@ from typing import Any
 
 from ce_align.checks import named_some, nearest_names
 from ce_align.errors import AccessError, ConfigError
-from ce_align.files import cache_folder
 from ce_align.models import baselines
 from ce_align.models.architectures import (
     build_architecture,
@@ -22,11 +21,12 @@ from ce_align.models.catalogue import (
     PUBLISHED,
     Published,
     find_published,
-    local_file,
 )
 from ce_align.models.checkpoints import read_checkpoint
+from ce_align.models.fetching import fetch
 from ce_align.models.networks import Network, Preprocessing
 from ce_align.models.userfiles import described_network, load_user_file
+from ce_align.progress import Progress, silent
 
 __all__ = ["SOURCES", "Loader", "load_network", "register_source"]
 
@@ -100,17 +100,19 @@ def register_source(prefix: str, loader: Loader) -> None:
     SOURCES[prefix] = loader
 
 
-def load_network(name: str, *, seed: int = 0) -> Network:
+def load_network(name: str, *, seed: int = 0, progress: Progress = silent) -> Network:
     """Network by its name.
 
     Parameters
     ----------
     name
-        a published network or its Brain-Score identifier; ``torchvision/NAME`` with
+        a published network or its Brain-Score identifier, downloaded if it is not on
+        this machine; ``torchvision/NAME`` with
         ``:WEIGHTS`` or ``:none`` (random); ``timm/NAME``; a registered source;
         ``checkpoint.safetensors`` or ``checkpoint.pt:architecture``; the folder of a
         training; ``file.py:callable``; ``pixels``; ``gabor``
     seed : of random weights
+    progress : told of megabytes while a published network is downloaded
 
     Raises
     ------
@@ -123,7 +125,7 @@ def load_network(name: str, *, seed: int = 0) -> Network:
     """
     entry = find_published(name)
     if entry is not None:
-        return _load_published(entry)
+        return _load_published(entry, progress)
     if name in BASELINES:
         network: Network = getattr(baselines, name)()
         return network
@@ -150,14 +152,8 @@ def load_network(name: str, *, seed: int = 0) -> Network:
     )
 
 
-def _load_published(entry: Published) -> Network:
-    path = local_file(entry)
-    if path is None:
-        place = cache_folder("checkpoints") / f"{entry.name}.pt"
-        raise AccessError(
-            f"{entry.name} is not on this machine; put the authors' file {entry.url} "
-            f"at {place}"
-        )
+def _load_published(entry: Published, progress: Progress) -> Network:
+    path = fetch(entry, progress=progress)
     state = read_checkpoint(path).full_state
     module = build_architecture(entry.architecture, state, str(path))
     return Network(entry.name, module, layers=entry.layers)

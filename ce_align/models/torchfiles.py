@@ -43,6 +43,9 @@ DAMAGE = (
     *(struct.error, KeyError, IndexError, TypeError),
 )
 
+#: Dimensions of a tensor that torch can hold.
+MAX_DIMENSIONS = 64
+
 #: Containers deeper than this are no checkpoint.
 MAX_DEPTH = 64
 
@@ -94,6 +97,8 @@ def read_torch_file(
 def _read_zip(path: Path, select: Callable[[Any], Any]) -> Any:
     with zipfile.ZipFile(path) as archive:
         entries = {info.filename: info for info in archive.infolist()}
+        if len(entries) != len(archive.infolist()):
+            raise DataError(f"{path} is refused: it has two entries of one name")
         if any(name.endswith("/constants.pkl") for name in entries):
             raise DataError(
                 f"{path} is a TorchScript program, which would have to be executed; "
@@ -232,7 +237,7 @@ class _Builder:
     def _tensor(self, record: TensorRecord) -> torch.Tensor:
         size, stride, offset = record.size, record.stride, record.offset
         numbers = (*_integers(size), *_integers(stride), *_integers((offset,)))
-        if -1 in numbers or len(size) != len(stride):
+        if -1 in numbers or not len(size) == len(stride) <= MAX_DIMENSIONS:
             raise DataError(f"{self._what} has a tensor of no valid shape")
         n_elements = record.storage.n_elements
         last = offset + sum(

@@ -28,12 +28,17 @@ from ce_align.models.picklenames import (
     TensorRecord,
     check_global,
     check_key,
+    is_class,
 )
 
 __all__ = ["interpret"]
 
 #: A checkpoint has many thousands of instructions; more than this are no checkpoint.
-MAX_INSTRUCTIONS = 20_000_000
+MAX_INSTRUCTIONS = 5_000_000
+
+
+#: Names whose call copies what it is given.
+COPYING = DICTS | SETS | {ENCODE}
 
 
 def _pairs(items: list[Any]) -> dict[Any, Any]:
@@ -51,6 +56,8 @@ class _Machine:
         self.stack: list[Any] = []
         self.marks: list[int] = []
         self.memo: dict[int, Any] = {}
+        self.position = 0  # bytes read so far
+        self.n_copied = 0  # items and characters that calls were given
 
     def pop(self) -> Any:
         return self.stack.pop()
@@ -93,6 +100,12 @@ class _Machine:
         made_by = self.pop()
         if type(made_by) is not Global or type(arguments) is not tuple:
             raise DataError(f"it calls a {type(made_by).__name__}")
+        if (made_by.module, made_by.name) in COPYING:
+            sized = (str, list, tuple, set, dict)
+            self.n_copied += sum(len(a) for a in arguments if type(a) in sized)
+            # Honest files give each container to one call; repetition is a bomb.
+            if self.n_copied > self.position:
+                raise DataError("it copies more than it holds")
         self.stack.append(_rebuild(made_by, arguments))
 
     def new_object(self, n_arguments: int) -> None:
@@ -126,7 +139,7 @@ class _Machine:
 def _inert(made_by: Global) -> Inert:
     # Classes rebuild themselves; a function that a file wants called is suspect.
     known = (made_by.module, made_by.name) in VALUES
-    if not known and not made_by.name.lstrip("_")[:1].isupper():
+    if not known and not is_class(made_by.name):
         raise DataError(f"it calls the function {made_by}")
     return Inert(str(made_by))
 
@@ -237,7 +250,10 @@ def interpret(
     """
     machine = _Machine({} if storages is None else storages)
     try:
-        for count, (opcode, argument, _) in enumerate(pickletools.genops(stream)):
+        for count, (opcode, argument, position) in enumerate(
+            pickletools.genops(stream)
+        ):
+            machine.position = position or 0
             if opcode.name == "STOP":
                 return machine.pop()
             if count > MAX_INSTRUCTIONS:

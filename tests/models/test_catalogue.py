@@ -55,7 +55,7 @@ def test_brainscore_identifiers_are_those_of_its_registry():
 
 def test_address_of_checkpoints_can_be_replaced(monkeypatch):
     monkeypatch.setenv("CE_ALIGN_CHECKPOINTS_URL", "https://mirror.example/ce/")
-    url = PUBLISHED["ce_barlow_l0.2_ep1000"].url
+    url = PUBLISHED["ce_barlow_l0.2_ep1000"].address()
     assert url == "https://mirror.example/ce/Barlow/1000_epoch/ep1000-ba625000-rank0"
 
 

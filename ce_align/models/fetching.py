@@ -1,0 +1,257 @@
+"""Weights of the published networks on this machine: brought, checked, converted.
+
+A checkpoint of the authors is a pickle of which the backbone is a small part. It is
+read once, without executing it, and its backbone kept as safetensors. That file is
+hashed as a whole whenever it is used, which takes a tenth of a second: its time of
+change would be cheaper to compare, but says nothing of damage or of a careful forger.
+
+For a network NAME, the folder ``checkpoints`` of the cache has ``NAME.safetensors``,
+``NAME.json`` (what that file must be, and what it is from), and ``NAME.pt`` where the
+authors' file was placed by hand or kept.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from ce_align.errors import AccessError, CeAlignError, DataError
+from ce_align.files import cache_folder
+from ce_align.models.catalogue import Published
+from ce_align.models.checkpoints import convert
+from ce_align.models.checksums import (
+    Checksum,
+    Record,
+    check_same,
+    file_checksum,
+    pinned,
+    read_record,
+    record_path,
+    write_record,
+)
+from ce_align.models.downloads import MEGABYTE, discard_stale, download
+from ce_align.models.networks import Preprocessing
+from ce_align.progress import Progress, silent
+
+__all__ = ["fetch"]
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Files of one published network."""
+
+    name: str
+
+    @property
+    def folder(self) -> Path:
+        return cache_folder("checkpoints")
+
+    @property
+    def weights(self) -> Path:
+        return self.folder / f"{self.name}.safetensors"
+
+    @property
+    def checkpoint(self) -> Path:
+        """The authors' file, placed by hand or kept."""
+        return self.folder / f"{self.name}.pt"
+
+    @property
+    def arrived(self) -> Path:
+        """The authors' file, whole but not yet converted."""
+        return self.folder / f".{self.name}.pt"
+
+    @property
+    def staged(self) -> Path:
+        """Converted weights that have no record yet."""
+        return self.folder / f".{self.name}.safetensors"
+
+    def stamp(self) -> tuple[int, int] | None:
+        """Size and time of change of the authors' file, if it is kept."""
+        if not self.checkpoint.is_file():
+            return None
+        status = self.checkpoint.stat()
+        return status.st_size, status.st_mtime_ns
+
+
+def fetch(
+    entry: Published,
+    *,
+    base: str | None = None,
+    keep: bool = False,
+    progress: Progress = silent,
+) -> Path:
+    """Weights of a published network, downloaded and converted if they are not here.
+
+    Any number of processes may ask for the same network; one of them brings it.
+
+    Parameters
+    ----------
+    entry : network of the catalogue
+    base : address below which the checkpoints lie; None for the authors' or
+        ``$CE_ALIGN_CHECKPOINTS_URL``
+    keep : keep the authors' file, which is otherwise deleted after the conversion
+    progress : told of megabytes
+
+    Returns
+    -------
+    path : safetensors in torchvision's key layout, checked against its record
+
+    Raises
+    ------
+    AccessError
+        If the checkpoint is not there, refused or out of reach.
+    DataError
+        If it, or the weights on this machine, are not what they were or are pinned to
+        be, or if it holds no such network or anything but tensors and plain data.
+    CeAlignError
+        If the disk is full.
+    """
+    place = _Place(entry.name)
+    if not _is_ready(place, keep):
+        with _alone(place, progress):
+            if not _is_ready(place, keep):  # another process may have been faster
+                _obtain(entry, place, base, keep, progress)
+    _verify(place)
+    return place.weights
+
+
+def _is_ready(place: _Place, keep: bool) -> bool:
+    if not place.weights.is_file():
+        return False
+    stamp, record = place.stamp(), read_record(place.name)
+    if stamp is None:
+        return not keep
+    # Another checkpoint that was placed by hand must not be passed over.
+    return record is None or record.kept == stamp
+
+
+@contextmanager
+def _alone(place: _Place, progress: Progress) -> Iterator[None]:
+    """Keep other processes away, or wait for one that does."""
+    lock = FileLock(place.folder / f".{place.name}.lock")
+    part = place.folder / f".{place.name}.pt.part"
+    try:
+        place.folder.mkdir(parents=True, exist_ok=True)
+        while not lock.is_locked:
+            try:
+                lock.acquire(timeout=1)
+            except Timeout:
+                done = part.stat().st_size // MEGABYTE if part.exists() else 0
+                progress(f"{place.name} by another process, MB", done, done + 1)
+    except OSError as error:
+        raise CeAlignError(
+            f"cannot write to {place.folder}: {error.strerror or error}; set "
+            "CE_ALIGN_HOME to another folder"
+        ) from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _obtain(
+    entry: Published, place: _Place, base: str | None, keep: bool, progress: Progress
+) -> None:
+    """Convert the checkpoint that was placed by hand, or a downloaded one."""
+    discard_stale(place.folder, ".*.pt*")
+    by_hand = place.checkpoint.is_file()
+    source = place.checkpoint if by_hand else place.arrived
+    origin = str(source) if by_hand else entry.address(base)
+    # One that has arrived was left by an interruption of its conversion.
+    if not source.is_file():
+        _download(entry, place, origin, progress)
+    try:
+        checksum = file_checksum(source, entry.name, progress)
+        _check_source(entry, checksum, origin)
+        convert(source, place.staged, _provenance(entry, checksum))
+        weights = file_checksum(place.staged)
+        if keep and not by_hand:
+            source.replace(place.checkpoint)
+        record = Record(
+            weights=weights,
+            source=checksum,
+            origin=origin,
+            kept=place.stamp(),
+            seen=_now(),
+        )
+        # First the record: weights without one would be trusted as they are.
+        write_record(entry.name, record)
+        place.staged.replace(place.weights)
+        place.arrived.unlink(missing_ok=True)
+    except DataError as error:
+        place.arrived.unlink(missing_ok=True)
+        told = str(error).replace(str(source), origin)
+        raise DataError(f"{entry.name}: {told}") from None
+    finally:
+        place.staged.unlink(missing_ok=True)
+
+
+def _download(entry: Published, place: _Place, url: str, progress: Progress) -> None:
+    pin = pinned(entry.name)
+    size = pin[0].size if pin else None
+    try:
+        download(url, place.arrived, what=entry.name, size=size, progress=progress)
+    except AccessError as error:
+        raise AccessError(
+            f"{entry.name} is not on this machine: {error}; put the file at "
+            f"{place.checkpoint}, or name a mirror: ce-align fetch --url, or "
+            "CE_ALIGN_CHECKPOINTS_URL"
+        ) from None
+
+
+def _check_source(entry: Published, found: Checksum, origin: str) -> None:
+    pin, record = pinned(entry.name), read_record(entry.name)
+    if pin is not None:
+        check_same(found, pin[0], origin, f"as pinned in {pin[1]}")
+    elif record is not None and record.source is not None:
+        check_same(
+            found,
+            record.source,
+            origin,
+            f"as first seen {record.seen}; to accept the new file, delete "
+            f"{record_path(entry.name)}",
+        )
+
+
+def _provenance(entry: Published, source: Checksum) -> dict[str, Any]:
+    """What the weights say of themselves; the same on every machine and day."""
+    return {
+        **Preprocessing().model_dump(mode="json"),
+        "architecture": entry.architecture,
+        "layers": dict(entry.layers),
+        "name": entry.name,
+        "objective": entry.objective,
+        "equivariance_weight": entry.equivariance_weight,
+        "epochs": entry.epochs,
+        "source": entry.path,
+        "source_size": source.size,
+        "source_sha256": source.sha256,
+    }
+
+
+def _verify(place: _Place) -> None:
+    """Hold the weights to their record, or make one if they were placed by hand."""
+    found, record = file_checksum(place.weights), read_record(place.name)
+    if record is None:
+        origin = str(place.weights)
+        record = Record(weights=found, origin=origin, kept=place.stamp(), seen=_now())
+        write_record(place.name, record)
+        return
+    check_same(
+        found,
+        record.weights,
+        str(place.weights),
+        f"as since {record.seen}; delete it to fetch it again, or delete "
+        f"{record_path(place.name)} to trust it as it is",
+    )
+    pin = pinned(place.name)
+    if pin is not None and record.source is not None:
+        check_same(record.source, pin[0], record.origin, f"as pinned in {pin[1]}")
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
