@@ -15,13 +15,12 @@ from ce_align.trainer.batchnorm import set_group
 from ce_align.trainer.equivariance import LossTerms, combined_loss, gradient_norms
 from ce_align.trainer.finite import FiniteGuard, value_of
 from ce_align.trainer.gather import Group
+from ce_align.trainer.health import collapse_warning, health_of
 from ce_align.trainer.networks import MomentumCopy, PairedNetwork
 from ce_align.trainer.objectives import Objective, find_objective
 from ce_align.trainer.online import (
     Labelled,
-    effective_rank,
     evaluate,
-    mean_norm,
     normalise_pixels,
     top_accuracies,
 )
@@ -85,7 +84,7 @@ class PairedTraining(LightningModule):
         self.objective = configured_objective(config)
         self.schedule = Schedule(
             config.learning_rate or base_learning_rate(config.pairs_per_step),
-            config.epochs * steps_per_epoch,
+            max(config.epochs, 1) * steps_per_epoch,
             config.warmup_epochs * steps_per_epoch,
             config.final_share,
         )
@@ -257,12 +256,8 @@ class PairedTraining(LightningModule):
         self.guard.flush(self.last_checkpoint)
         if not self.trainer.is_global_zero:
             return
-        found: dict[str, float] = {"epoch": float(self.current_epoch + 1)}
-        if self._features is not None and self._embeddings is not None:
-            found["effective_rank"] = effective_rank(self._features.flatten(0, 1))
-            found["embedding_norm"] = mean_norm(self._embeddings.flatten(0, 1))
-        found |= self.accuracies(N_VALIDATED)
-        self.record(found)
+        epoch = {"epoch": float(self.current_epoch + 1)}
+        self.record(epoch | self.health() | self.accuracies(N_VALIDATED))
         numbers = (
             f"{name.replace('_', ' ')} {value:.4g}"
             for name, value in self.latest.items()
@@ -272,6 +267,15 @@ class PairedTraining(LightningModule):
             f"epoch {self.current_epoch + 1} of {self.config.epochs}: "
             f"{', '.join(numbers)}"
         )
+
+    def health(self) -> dict[str, float]:
+        """Of the representation in the last step; a collapse is told to the user."""
+        if self._features is None or self._embeddings is None:
+            return {}
+        seen = self._features.flatten(0, 1), self._embeddings.flatten(0, 1)
+        if warning := collapse_warning(features=seen[0], embeddings=seen[1]):
+            self.notify(warning)
+        return health_of(*seen)
 
     def accuracies(self, most: int | None = None) -> dict[str, float]:
         """Of nearest neighbours and probe, if there are labels.

@@ -1,4 +1,4 @@
-"""What a network can do while it is trained: health, nearest neighbours, a probe."""
+"""What a network can do while it is trained: nearest neighbours, a probe."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,10 +14,8 @@ from ce_align.errors import DataError
 
 __all__ = [
     "Labelled",
-    "effective_rank",
     "evaluate",
     "knn_accuracy",
-    "mean_norm",
     "normalise_pixels",
     "top_accuracies",
 ]
@@ -37,30 +35,6 @@ def normalise_pixels(pixels: Tensor) -> Tensor:
         for values in (MEAN, STD)
     )
     return pixels.permute(0, 3, 1, 2).float().div_(255).sub_(mean).div_(std)
-
-
-def effective_rank(rows: Tensor) -> float:
-    """Exponential of the entropy of the spectrum of the covariance of (n, d) rows.
-
-    1 if all variance lies along one direction, min(n − 1, d) if it is even; 0 if
-    there is none, which is collapse.
-
-    References
-    ----------
-    Roy and Vetterli (2007), The effective rank.
-    """
-    centred = rows.double() - rows.double().mean(0)
-    variances = torch.linalg.svdvals(centred).square()
-    total = variances.sum()
-    if not total > 0:
-        return 0.0
-    shares = variances / total
-    return float(torch.special.entr(shares).sum().exp())
-
-
-def mean_norm(rows: Tensor) -> float:
-    """Mean length of (n, d) rows."""
-    return float(torch.linalg.vector_norm(rows.double(), dim=1).mean())
 
 
 def top_accuracies(outputs: Tensor, labels: Tensor) -> tuple[float, float]:

@@ -1,10 +1,8 @@
-"""Health and accuracies against plain computations and planted truth."""
+"""Accuracies against plain computations and planted truth."""
 
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from sklearn.neighbors import KNeighborsClassifier
 
 from ce_align.data.imagesets import ImageSet
@@ -12,38 +10,11 @@ from ce_align.errors import DataError
 from ce_align.trainer.networks import build_backbone
 from ce_align.trainer.online import (
     Labelled,
-    effective_rank,
     evaluate,
     knn_accuracy,
-    mean_norm,
     normalise_pixels,
     top_accuracies,
 )
-
-
-@given(rank=st.integers(1, 12), scale=st.floats(1e-3, 1e3))
-def test_effective_rank_of_an_even_spectrum_is_its_rank(rank, scale):
-    directions = torch.eye(20)[:rank] * scale
-    rows = torch.cat([directions, -directions])
-    assert effective_rank(rows) == pytest.approx(rank, rel=1e-6)
-
-
-def test_effective_rank_is_the_exponential_of_the_entropy(rng):
-    rows = rng.normal(size=(50, 8)) * np.arange(1, 9)
-    values = np.linalg.eigvalsh(np.cov(rows.T))
-    shares = values / values.sum()
-    expected = np.exp(-(shares * np.log(shares)).sum())
-    assert effective_rank(torch.from_numpy(rows)) == pytest.approx(expected, rel=1e-9)
-
-
-def test_collapse_has_no_rank():
-    assert effective_rank(torch.ones(9, 4)) == 0
-
-
-def test_mean_norm_is_that_of_numpy(rng):
-    rows = rng.normal(size=(30, 5))
-    expected = np.linalg.norm(rows, axis=1).mean()
-    assert mean_norm(torch.from_numpy(rows)) == pytest.approx(expected)
 
 
 def test_top_accuracies_count_the_best_and_the_best_five():
