@@ -181,7 +181,9 @@ class CheckpointWriter(Checkpoint):
         batch: Any,
         batch_idx: int,
     ) -> None:
-        """Write and stop if any process was asked to."""
+        """Write and stop after the step if any process was asked to."""
+        if (batch_idx + 1) % trainer.accumulate_grad_batches:
+            return
         signum = self.council.highest(self.stop.received)
         if signum:
             if isinstance(pl_module, PairedTraining):

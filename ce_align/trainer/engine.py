@@ -75,6 +75,7 @@ def plan_of(
         families=config.families,
         n_processes=n_processes,
         process=process,
+        n_passes=config.accumulate,
     )
 
 
@@ -228,6 +229,7 @@ def _trainer(
         strategy=strategy,
         precision=PRECISIONS[config.precision],
         max_epochs=config.epochs,
+        accumulate_grad_batches=config.accumulate,
         logger=logger_of(hardware, folder),
         callbacks=callbacks,
         plugins=plugins,

@@ -82,6 +82,7 @@ class PairedTraining(LightningModule):
         self.steps_per_epoch = steps_per_epoch
         self.log_every = log_every
         self.objective = configured_objective(config)
+        self.objective.check_passes(config.accumulate)
         self.schedule = Schedule(
             config.learning_rate or base_learning_rate(config.pairs_per_step),
             max(config.epochs, 1) * steps_per_epoch,
@@ -196,7 +197,8 @@ class PairedTraining(LightningModule):
         recorded: dict[str, float] = {}
         step = int(self.global_step)
         last = (step + 1) % self.steps_per_epoch == 0
-        if step % self.log_every == 0 or last:
+        first_pass = batch_idx % self.config.accumulate == 0
+        if first_pass and (step % self.log_every == 0 or last):
             recorded = self._record(terms)
         total = terms.total
         if self.probe is not None:

@@ -1,4 +1,4 @@
-"""The three objectives as pure functions, and what each of them needs.
+"""The three objectives as pure functions, and the registry of all.
 
 An objective takes two batches of embeddings whose equal rows belong together (MMCR also
 those of the momentum networks) and returns the scalar to be minimised. Half-precision
@@ -7,13 +7,9 @@ precision. With a group every process gives its rows and gets the loss of all ro
 `ce_align.trainer.gather` for the gradients.
 """
 
-import inspect
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
-from functools import partial
+from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -29,6 +25,7 @@ from ce_align.trainer.gather import (
     sum_over,
 )
 from ce_align.trainer.normalisation import standardised_columns
+from ce_align.trainer.objective import Objective
 from ce_align.trainer.reductions import (
     gram_inner_product,
     log_sum_exp_others,
@@ -43,6 +40,7 @@ __all__ = [
     "barlow_twins",
     "find_objective",
     "mmcr",
+    "register_objective",
     "simclr",
 ]
 
@@ -196,71 +194,31 @@ def mmcr(
         return -nuclear_norm(gather_rows(centroids, group))
 
 
-@dataclass(frozen=True)
-class Objective:
-    """One objective: its loss, and the networks that the loss needs.
-
-    Attributes
-    ----------
-    name : as commands name it
-    loss : function of two (or, with momentum, four) batches of embeddings
-    head_widths : outputs of the linear layers of each head
-    ema : share that the momentum networks keep at every step; None for no such networks
-    """
-
-    name: str
-    loss: Callable[..., Tensor]
-    head_widths: tuple[int, ...]
-    ema: float | None = None
-
-    def __post_init__(self) -> None:
-        if not self.head_widths or min(self.head_widths) < 1:
-            raise ConfigError(
-                f"head widths are {self.head_widths}; give at least one, all positive"
-            )
-        if self.ema is None:
-            return
-        if not 0 <= self.ema <= 1:
-            raise ConfigError(f"ema is {self.ema}; give a share from 0 to 1, or none")
-        if "momentum_a" not in self._arguments():
-            raise ConfigError(
-                f"{self.name} has no use for momentum networks; leave ema out"
-            )
-
-    def configured(self, **changes: Any) -> "Objective":
-        """The objective with other head widths, EMA or options of its loss.
-
-        Raises
-        ------
-        ConfigError
-            If the loss has no such option; with those that it has.
-        """
-        fields = {k: changes.pop(k) for k in ("head_widths", "ema") if k in changes}
-        arguments = self._arguments().values()
-        options = {a.name for a in arguments if a.kind is a.KEYWORD_ONLY} - {"group"}
-        if unknown := sorted(set(changes) - options):
-            raise ConfigError(
-                f"{self.name} has no option {unknown[0]!r}; choose from "
-                f"{', '.join(['head_widths', 'ema', *sorted(options)])}"
-            )
-        loss = partial(self.loss, **changes) if changes else self.loss
-        return replace(self, loss=loss, **fields)
-
-    def _arguments(self) -> Mapping[str, inspect.Parameter]:
-        return inspect.signature(self.loss).parameters
-
-
+_REGISTERED = {
+    objective.name: objective
+    for objective in [
+        Objective("mmcr", mmcr, (8192, 8192, 512), ema=0.99),
+        Objective("barlow", barlow_twins, (8192, 8192, 8192)),
+        Objective("simclr", simclr, (8192, 8192, 512)),
+    ]
+}
 #: The objectives by name, with the settings of the paper.
-OBJECTIVES: Mapping[str, Objective] = MappingProxyType(
-    {
-        objective.name: objective
-        for objective in [
-            Objective("mmcr", mmcr, (8192, 8192, 512), ema=0.99),
-            Objective("barlow", barlow_twins, (8192, 8192, 8192)),
-            Objective("simclr", simclr, (8192, 8192, 512)),
-        ]
-    }
-)
+OBJECTIVES: Mapping[str, Objective] = MappingProxyType(_REGISTERED)
+
+
+def register_objective(objective: Objective) -> None:
+    """Add an objective of one's own, which trainings then take by name.
+
+    Raises
+    ------
+    ConfigError
+        If there is one of that name.
+    """
+    if objective.name in OBJECTIVES:
+        raise ConfigError(
+            f"there is an objective {objective.name!r} already; choose another name"
+        )
+    _REGISTERED[objective.name] = objective
 
 
 def find_objective(name: str) -> Objective:

@@ -74,6 +74,7 @@ class PairPlan:
     seed : of halves and augmentations
     families : names of the augmentations of views A and B, of one view each
     n_processes, process : how many share a step, and which of them this is
+    n_passes : that share the rows of a process
     aspect : width over height of the images for which crops are sampled
 
     Raises
@@ -89,6 +90,7 @@ class PairPlan:
     families: tuple[str, str] = ("strong_a", "strong_b")
     n_processes: int = 1
     process: int = 0
+    n_passes: int = 1
     aspect: float = 1.0
 
     def __post_init__(self) -> None:
@@ -97,10 +99,13 @@ class PairPlan:
                 f"{self.n_images} images do not fill a step of {self.pairs_per_step} "
                 "pairs; give two images for every pair or take fewer pairs a step"
             )
-        if self.n_processes < 1 or self.pairs_per_step % self.n_processes:
+        if min(self.n_processes, self.n_passes) < 1 or self.pairs_per_step % (
+            self.n_processes * self.n_passes
+        ):
+            passes = f" of {self.n_passes} passes" if self.n_passes > 1 else ""
             raise ConfigError(
                 f"{self.pairs_per_step} pairs a step cannot be shared out among "
-                f"{self.n_processes} processes; take a multiple"
+                f"{self.n_processes} processes{passes}; take a multiple"
             )
         if not 0 <= self.process < self.n_processes:
             raise ConfigError(
@@ -120,23 +125,29 @@ class PairPlan:
         """Whole steps in an epoch."""
         return self.n_images // 2 // self.pairs_per_step
 
-    def batch(self, epoch: int, step: int) -> PairBatch:
-        """The rows of this process in one step of an epoch, both counted from 0.
+    def batch(self, epoch: int, step: int, part: int = 0) -> PairBatch:
+        """The rows of this process in one pass of a step, all counted from 0.
 
-        The rows of all processes, joined in their order, are those of a single one.
+        Those of all passes and processes, joined in their order, are those of a single
+        process that takes one pass.
 
         Raises
         ------
         ConfigError
-            If the epoch has no such step.
+            If the epoch has no such step, or the step no such pass.
         """
+        if not 0 <= part < self.n_passes:
+            raise ConfigError(
+                f"there is no pass {part}; a step has {self.n_passes}, counted from 0"
+            )
         if epoch < 0 or not 0 <= step < self.steps_per_epoch:
             raise ConfigError(
                 f"there is no step {step} in epoch {epoch}; an epoch has "
                 f"{self.steps_per_epoch} steps, counted from 0"
             )
-        share = self.pairs_per_step // self.n_processes
-        own = slice(self.process * share, (self.process + 1) * share)
+        share = self.pairs_per_step // (self.n_processes * self.n_passes)
+        first = (self.process * self.n_passes + part) * share
+        own = slice(first, first + share)
         pairs = half_split(self.n_images, self.seed, epoch)
         start = step * self.pairs_per_step
         # Every process samples the whole step, a few milliseconds for a thousand rows,

@@ -26,6 +26,8 @@ class TrainConfig(StageConfig):
     view_size : height and width of the views in pixels
     families : augmentations of views A and B
     epochs, pairs_per_step : a step sees two images a pair and two views an image
+    accumulate : passes that share a step, for separable objectives alone; each has
+        batch statistics of its own
     optimizer : ``lars``, or ``adamw`` for small networks
     learning_rate : peak; None for the rule of LARS, 1.2 for every 256 pairs a step
     weight_decay, momentum : of the optimiser; momentum is that of LARS
@@ -45,6 +47,7 @@ class TrainConfig(StageConfig):
     families: tuple[str, str] = ("strong_a", "strong_b")
     epochs: PositiveInt = 100
     pairs_per_step: PositiveInt = 1024
+    accumulate: PositiveInt = 1
     optimizer: Literal["lars", "adamw"] = "lars"
     learning_rate: PositiveFloat | None = None
     weight_decay: Annotated[float, Field(ge=0)] = 1e-6

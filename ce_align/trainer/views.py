@@ -35,7 +35,7 @@ __all__ = [
     "view_loader",
 ]
 
-#: Epoch and step, both counted from 0.
+#: Epoch and pass, both counted from 0; a step takes one pass or several.
 Position: TypeAlias = tuple[int, int]
 
 #: What a loader gives: views, pixels to be rendered, or why there are none.
@@ -139,7 +139,7 @@ def _probed(n_images: int) -> list[int]:
 
 @dataclass(frozen=True, eq=False)
 class PairedViews(Dataset[Step]):
-    """The steps of a training: a pure function of plan, images, epoch and step.
+    """The passes of a training: a pure function of plan, images, epoch and pass.
 
     An image that cannot be read gives its error in place of the batch, because an
     exception raised in a worker arrives as a page of text.
@@ -160,8 +160,10 @@ class PairedViews(Dataset[Step]):
     on_device: bool = False
 
     def __getitem__(self, position: Position) -> Step:
-        """The batch of (epoch, step)."""
-        batch = self.plan.batch(*position)
+        """The batch of (epoch, pass)."""
+        epoch, place = position
+        step, part = divmod(place, self.plan.n_passes)
+        batch = self.plan.batch(epoch, step, part)
         try:
             first, second = (image_arrays(self.images, x) for x in batch.images.T)
         except CeAlignError as error:
@@ -182,22 +184,22 @@ class PairedViews(Dataset[Step]):
 class _Remaining(Sampler[Position]):
     """Positions from where training stands to the end of the epoch."""
 
-    def __init__(self, n_steps: int, position: Callable[[], Position]) -> None:
-        self._n_steps, self._position = n_steps, position
+    def __init__(self, plan: PairPlan, position: Callable[[], tuple[int, int]]) -> None:
+        self._plan, self._position = plan, position
 
     def __len__(self) -> int:
         # Of the whole epoch: a resumed one ends at the same step.
-        return self._n_steps
+        return self._plan.steps_per_epoch * self._plan.n_passes
 
     def __iter__(self) -> Iterator[Position]:
-        epoch, first = self._position()
-        for step in range(first, self._n_steps):
-            yield epoch, step
+        epoch, step = self._position()
+        for place in range(step * self._plan.n_passes, len(self)):
+            yield epoch, place
 
 
 def view_loader(
     views: PairedViews,
-    position: Callable[[], Position],
+    position: Callable[[], tuple[int, int]],
     *,
     workers: int = 0,
     pin_memory: bool = False,
@@ -216,7 +218,7 @@ def view_loader(
         options = {"persistent_workers": True, "worker_init_fn": _quiet_worker}
     return DataLoader(
         views,
-        sampler=_Remaining(views.plan.steps_per_epoch, position),
+        sampler=_Remaining(views.plan, position),
         batch_size=None,
         num_workers=workers,
         pin_memory=pin_memory,
