@@ -4,7 +4,7 @@ import os
 import platform
 import shutil
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib import metadata
@@ -143,12 +143,12 @@ def _device() -> Iterator[Finding]:
 
 def _folders() -> Iterator[Finding]:
     """Caches: whether they can be written to, and how much fits."""
-    rooms = {"cache of ce-align (CE_ALIGN_HOME)": cache_folder("")}
-    rooms |= {f"Brain-Score's {name}": brainscore_home(name) for name in HOMES}
-    for check, folder in rooms.items():
+    folders = {"CE_ALIGN_HOME": cache_folder("")}
+    folders |= {variable: brainscore_home(variable) for variable in HOMES}
+    for variable, folder in folders.items():
+        check = f"folder {variable}"
         existing = _existing(folder)
         if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
-            variable = check.rpartition("(")[2].rstrip(")").rpartition(" ")[2]
             remedy = f"set {variable} to a folder that can be written to"
             yield Finding(check, "fail", f"{folder} cannot be written to", remedy)
             continue
@@ -198,17 +198,10 @@ def _recording(name: str, dataset: Dataset, timeout: float) -> Finding:
     if is_cached(dataset):
         return Finding(check, "ok", f"cached in {brainio_folder()}")
     kind = "private" if dataset.private else "open"
-    asks: list[Callable[[], str]] = [
-        lambda: ask_storage(BUCKET, dataset.storage_key, signed=False, timeout=timeout)
+    answers = [
+        ask_storage(BUCKET, dataset.storage_key, signed=signed, timeout=timeout)
+        for signed in ((True, False) if has_credentials() else (False,))
     ]
-    if has_credentials():
-        asks.insert(
-            0,
-            lambda: ask_storage(
-                BUCKET, dataset.storage_key, signed=True, timeout=timeout
-            ),
-        )
-    answers = [ask() for ask in asks]
     if "granted" in answers:
         return Finding(check, "ok", f"{kind}, and this machine may download it")
     if "refused" not in answers:

@@ -1,6 +1,8 @@
 """Networks in Brain-Score: the same features both ways, and names that mean weights."""
 
 import importlib
+import subprocess
+import sys
 from functools import partial
 
 import numpy as np
@@ -12,8 +14,12 @@ from torch import nn
 from ce_align.brainscore.brainmodels import brain_model
 from ce_align.brainscore.networks import load_brainscore_network
 from ce_align.data.imagesets import ImageSet
-from ce_align.errors import AccessError, CeAlignError, ConfigError
+from ce_align.errors import AccessError, CeAlignError, ConfigError, DataError
+from ce_align.models.baselines import pixels
+from ce_align.models.catalogue import PUBLISHED
+from ce_align.models.features import extract
 from ce_align.models.networks import Network, Preprocessing
+from ce_align.models.sources import load_network
 
 pytestmark = pytest.mark.brainscore
 
@@ -231,3 +237,94 @@ def test_registered_source_names_networks_of_brainscore(plugin, monkeypatch):
     network = sources.load_network("brainscore/theirs")
     assert network.layer_for("IT") == "1"
     assert network.preprocessing == Preprocessing(input_size=16)
+
+
+@pytest.fixture
+def run_folder(tmp_path, monkeypatch):
+    """A training in ``runs`` of the current folder, and a way to train it anew."""
+    from ce_align.models.architectures import torchvision_network
+    from ce_align.models.checkpoints import save_safetensors
+
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "runs" / "mmcr_l0.1"
+
+    def train(seed):
+        network = torchvision_network("resnet18", weights=None, seed=seed)
+        metadata = {
+            "architecture": "resnet18",
+            "input_size": 32,
+            "layers": {"V4": "layer3", "IT": "layer4"},
+        }
+        for place in (folder, folder / "hf"):
+            save_safetensors(
+                place / "model.safetensors", network.state_dict(), metadata
+            )
+        return folder
+
+    train(0)
+    return train
+
+
+@pytest.fixture
+def registry(monkeypatch):
+    """Brain-Score's registry, as it was after the test."""
+    brainscore = importlib.import_module("brainscore_vision")
+    importlib.import_module("ce_align.brainscore.registry")
+    entries = dict(brainscore.model_registry)
+    monkeypatch.setattr(brainscore, "model_registry", entries)
+    return entries
+
+
+def test_importing_the_registry_registers_all_without_loading_any(run_folder):
+    code = (
+        "import ce_align.brainscore.registry, sys\n"
+        "from brainscore_vision import model_registry as found\n"
+        "from ce_align.models.catalogue import PUBLISHED\n"
+        "print(len(set(PUBLISHED) & set(found)), 'runs/mmcr_l0.1' in found)\n"
+        "print(sorted(set(found) - set(PUBLISHED)))\n"
+        "print('ce_align.models.sources' in sys.modules)"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    assert run.stdout.splitlines() == ["22 True", "['runs/mmcr_l0.1']", "False"]
+
+
+def test_a_run_is_known_by_its_digest_once_it_was_loaded(run_folder, registry):
+    from ce_align.brainscore.registry import at_hand, register_all, register_name
+
+    assert list(at_hand()) == ["runs/mmcr_l0.1"]
+    assert register_all() == [*PUBLISHED, "runs/mmcr_l0.1"]
+    model = registry["runs/mmcr_l0.1"]()
+    digest = load_network("runs/mmcr_l0.1").digest
+    assert model.identifier == f"runs-mmcr_l0.1-{digest}"
+    assert model.layer_model._layer_model.region_layer_map["IT"] == "layer4"
+    assert register_all() == [*PUBLISHED, "runs/mmcr_l0.1", model.identifier]
+    assert registry[model.identifier]().identifier == model.identifier
+    # Trained anew, the folder holds another network, which is not the old one's name.
+    run_folder(1)
+    assert register_all() == [*PUBLISHED, "runs/mmcr_l0.1"]
+    with pytest.raises(DataError, match=r"weights of runs/mmcr_l0\.1 have changed"):
+        registry[model.identifier]()
+    assert register_name("runs/mmcr_l0.1") != model.identifier
+
+
+def test_network_without_parameters_runs_and_keeps_its_digest(rng, tmp_path):
+    network = pixels()
+    digest = network.digest
+    assembly = look_at(brain_model(network), photographs(rng), tmp_path, degrees=8)
+    assert assembly.sizes["neuroid"] == 3 * 32 * 32
+    assert network.digest == digest
+
+
+def test_extracted_features_equal_those_of_brainscores_wrapper(rng, tmp_path):
+    """Ours come from a network made faster, hence equality to float32 rounding."""
+    network, images = load_network("torchvision/resnet18:none"), photographs(rng)
+    layers = ["layer2", "layer4", "fc"]
+    ours = extract(network, images, layers, device="cpu", cache=None)
+    for layer in layers:
+        model = brain_model(network, layers={"IT": layer})
+        looked = look_at(model, images, tmp_path, degrees=8)
+        theirs = looked.transpose("presentation", "neuroid").values
+        scale = np.abs(theirs).max()
+        np.testing.assert_allclose(ours[layer].values, theirs, atol=2e-6 * scale)

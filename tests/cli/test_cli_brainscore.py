@@ -100,7 +100,7 @@ def test_doctor_without_a_network_says_what_is_out_of_reach_and_is_content(
     status, out, _ = ce_align("doctor", "--json", "--timeout", "0.2")
     assert status == 0
     found = {finding["check"]: finding for finding in json.loads(out)}
-    for check in ("versions", "Brain-Score", "cache of ce-align (CE_ALIGN_HOME)"):
+    for check in ("versions", "Brain-Score", "folder CE_ALIGN_HOME"):
         assert found[check]["state"] == "ok"
     for check in (
         *("AWS credentials", "host of the published networks"),
