@@ -1,7 +1,5 @@
 """One training as Lightning sees it: step, optimiser, momentum copy, what is logged."""
 
-import math
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -12,8 +10,8 @@ from torch import Tensor, nn
 
 from ce_align.errors import CeAlignError
 from ce_align.trainer.batchnorm import set_group
-from ce_align.trainer.equivariance import LossTerms, combined_loss, gradient_norms
-from ce_align.trainer.finite import FiniteGuard, value_of
+from ce_align.trainer.equivariance import LossTerms, combined_loss
+from ce_align.trainer.finite import FiniteGuard
 from ce_align.trainer.gather import Group
 from ce_align.trainer.health import collapse_warning, health_of
 from ce_align.trainer.networks import MomentumCopy, PairedNetwork
@@ -26,6 +24,7 @@ from ce_align.trainer.online import (
 )
 from ce_align.trainer.optim import LARS, Schedule, base_learning_rate
 from ce_align.trainer.presets import TrainConfig
+from ce_align.trainer.records import Speedometer, defined, epoch_line, step_numbers
 from ce_align.trainer.rendering import Batch, PixelBatch
 
 __all__ = ["LOG_EVERY", "PairedTraining", "configured_objective"]
@@ -112,7 +111,7 @@ class PairedTraining(LightningModule):
         self.augmented_on = "cpu"
         self._features: Tensor | None = None
         self._embeddings: Tensor | None = None
-        self._clock: tuple[int, float] | None = None
+        self._speed = Speedometer(2 * config.pairs_per_step)
 
     @property
     def peak_rate(self) -> float:
@@ -142,7 +141,7 @@ class PairedTraining(LightningModule):
 
     def on_train_epoch_start(self) -> None:
         """Measure speed from here: what an epoch ends with takes time of its own."""
-        self._clock = int(self.global_step), time.perf_counter()
+        self._speed.restart(int(self.global_step))
 
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
         """Render the views here, if pixels came instead."""
@@ -199,7 +198,11 @@ class PairedTraining(LightningModule):
         last = (step + 1) % self.steps_per_epoch == 0
         first_pass = batch_idx % self.config.accumulate == 0
         if first_pass and (step % self.log_every == 0 or last):
-            recorded = self._record(terms)
+            recorded = step_numbers(
+                terms, self.network.backbone.parameters(), self.group
+            )
+            recorded["learning_rate"] = self.schedule.rate(step)
+            recorded["images_per_second"] = self._speed.read(step)
         total = terms.total
         if self.probe is not None:
             total = total + self._probe_loss(batch.labels, recorded)
@@ -225,33 +228,11 @@ class PairedTraining(LightningModule):
         if self.momentum is not None:
             self.momentum.update(self.network)
 
-    def _record(self, terms: LossTerms) -> dict[str, float]:
-        """Terms, lengths of both gradients, learning rate and speed."""
-        of_views, of_changes = gradient_norms(
-            terms, self.network.backbone.parameters(), group=self.group
-        )
-        now, step = time.perf_counter(), int(self.global_step)
-        speed = math.nan
-        if self._clock is not None and step > self._clock[0]:
-            steps = step - self._clock[0]
-            speed = 2 * self.config.pairs_per_step * steps / (now - self._clock[1])
-        self._clock = step, now
-        return {
-            "loss": value_of(terms.total),
-            "loss_invariant": value_of(terms.invariant),
-            "loss_equivariant": value_of(terms.equivariant),
-            "gradient_invariant": of_views,
-            "gradient_equivariant": of_changes,
-            "learning_rate": self.schedule.rate(step),
-            "images_per_second": speed,
-        }
-
     def record(self, numbers: dict[str, float]) -> None:
         """Keep numbers and hand those that are defined to the logger."""
         self.latest |= numbers
         if self.logger is not None:
-            defined = {k: v for k, v in numbers.items() if not math.isnan(v)}
-            self.logger.log_metrics(defined, step=int(self.global_step))
+            self.logger.log_metrics(defined(numbers), step=int(self.global_step))
 
     def on_train_epoch_end(self) -> None:
         """Check the last loss; health of the representation, and what it can do."""
@@ -260,15 +241,8 @@ class PairedTraining(LightningModule):
             return
         epoch = {"epoch": float(self.current_epoch + 1)}
         self.record(epoch | self.health() | self.accuracies(N_VALIDATED))
-        numbers = (
-            f"{name.replace('_', ' ')} {value:.4g}"
-            for name, value in self.latest.items()
-            if name != "epoch" and not math.isnan(value)
-        )
-        self.notify(
-            f"epoch {self.current_epoch + 1} of {self.config.epochs}: "
-            f"{', '.join(numbers)}"
-        )
+        epochs = self.config.epochs
+        self.notify(epoch_line(self.current_epoch + 1, epochs, self.latest))
 
     def health(self) -> dict[str, float]:
         """Of the representation in the last step; a collapse is told to the user."""
