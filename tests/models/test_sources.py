@@ -173,7 +173,8 @@ def test_unknown_name_is_explained(name, message):
     assert message in str(refusal.value)
 
 
-def test_published_network_that_is_not_here_says_where_to_put_it():
+def test_published_network_that_is_not_here_says_where_to_put_it(monkeypatch):
+    monkeypatch.setenv("CE_ALIGN_CHECKPOINTS_URL", "http://127.0.0.1:9")
     with pytest.raises(AccessError) as refusal:
         load_network("CE-MMCR_lmda_01")
     assert "MMCR/lmda_0.1/ep100-ba62500-rank0" in str(refusal.value)
