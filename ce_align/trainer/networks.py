@@ -28,7 +28,7 @@ __all__ = [
 BACKBONES = ("tiny", *(name for name in resnet.__all__ if name.islower()))
 
 
-def build_backbone(name: str, *, small_images: bool = False) -> tuple[nn.Module, int]:
+def build_backbone(name: str) -> tuple[nn.Module, int]:
     """Residual network without classifier.
 
     The last scale of each branch is zero, except in the tiny network, whose short
@@ -39,8 +39,6 @@ def build_backbone(name: str, *, small_images: bool = False) -> tuple[nn.Module,
     Parameters
     ----------
     name : one of `BACKBONES`
-    small_images : a stem of one 3×3 convolution of stride 1 without pooling, for images
-        of about 32 pixels; the tiny network's own stem stays
 
     Returns
     -------
@@ -60,8 +58,6 @@ def build_backbone(name: str, *, small_images: bool = False) -> tuple[nn.Module,
         backbone: nn.Module = TinyResNet()
     else:
         backbone = getattr(resnet, name)(zero_init_residual=True)
-        if small_images:
-            _shrink_stem(backbone)
     n_features = cast(nn.Linear, backbone.fc).in_features
     backbone.fc = nn.Identity()
     return backbone, n_features
@@ -122,11 +118,9 @@ class PairedNetwork(nn.Module):
         convert_to_views(self, len(VIEWS))
 
     @classmethod
-    def build(
-        cls, backbone: str, objective: Objective, *, small_images: bool = False
-    ) -> "PairedNetwork":
+    def build(cls, backbone: str, objective: Objective) -> "PairedNetwork":
         """The network that `objective` trains, on a backbone of that name."""
-        module, n_features = build_backbone(backbone, small_images=small_images)
+        module, n_features = build_backbone(backbone)
         return cls(module, n_features, objective.head_widths)
 
     def forward(self, images: Tensor) -> Embeddings:
@@ -165,10 +159,3 @@ class MomentumCopy(nn.Module):
         """Move the parameters towards those of `network`, after an optimiser step."""
         own: list[Tensor] = list(self.network.parameters())
         torch._foreach_lerp_(own, list(network.parameters()), 1 - self.ema)
-
-
-def _shrink_stem(backbone: nn.Module) -> None:
-    """Replace the stem for large images by a 3×3 convolution of stride 1."""
-    stem = nn.Conv2d(3, 64, 3, padding=1, bias=False)
-    nn.init.kaiming_normal_(stem.weight, mode="fan_out", nonlinearity="relu")
-    backbone.conv1, backbone.maxpool = stem, nn.Identity()

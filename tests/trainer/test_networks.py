@@ -126,16 +126,11 @@ def test_residual_branches_begin_at_zero_except_in_the_tiny_network(name):
 
 
 @pytest.mark.parametrize(
-    ("name", "small", "n_features", "maps"),
-    [
-        ("tiny", False, 192, 2),
-        ("resnet18", False, 512, 1),
-        ("resnet18", True, 512, 4),
-        ("resnet50", True, 2048, 4),
-    ],
+    ("name", "n_features", "maps"),
+    [("tiny", 192, 2), ("resnet18", 512, 1), ("resnet50", 2048, 1)],
 )
-def test_backbones_give_features_of_their_width(name, small, n_features, maps, images):
-    backbone, found = build_backbone(name, small_images=small)
+def test_backbones_give_features_of_their_width(name, n_features, maps, images):
+    backbone, found = build_backbone(name)
     sizes = []
     backbone.layer4.register_forward_hook(lambda *args: sizes.append(args[2].shape[2:]))
     assert found == n_features
