@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ce_align.report.by_weight import online_points
+from ce_align.report.drawing import merged
 from ce_align.report.material import BuiltTable, Material, NothingToDraw
 from ce_align.report.origins import origin_notes
 from ce_align.report.selection import (
@@ -95,7 +96,7 @@ def _transfer(material: Material, *, own: bool) -> BuiltTable:
         "Top-1 accuracy in percent (Pets and Flowers: mean per class), mean ± sd of "
         "the runs, of multinomial logistic regression on frozen features."
         + ("" if own else f" Trained on {PAPER_IMAGES}."),
-        (*origin_notes(frame["origin"], material.remark), *notes),
+        (*origin_notes(frame["origin"], material.remark), *merged(notes)),
     )
 
 
@@ -162,5 +163,5 @@ def table_3(material: Material) -> BuiltTable:
         "Accuracy of the online probe",
         f"Top-1 accuracy in percent, on {on}, of a linear classifier that was trained "
         "along on detached features; ± sd where several share objective and λ.",
-        (*origin_notes(points["origin"], material.remark), *notes),
+        (*origin_notes(points["origin"], material.remark), *merged(notes)),
     )

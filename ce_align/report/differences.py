@@ -1,13 +1,18 @@
 """Distances of networks beside those of their invariant sibling, on the same views."""
 
+from collections.abc import Collection
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ce_align.checks import named_some
-from ce_align.metrics.resampling import MIN_UNITS, Interval, mean_interval
-from ce_align.metrics.resampling import pair_bootstrap_interval as over_pairs
+from ce_align.metrics.resampling import (
+    MIN_UNITS,
+    Interval,
+    mean_interval,
+    pair_interval,
+)
 from ce_align.report.material import Material
 from ce_align.report.selection import (
     MEASURE_SETTINGS,
@@ -44,13 +49,16 @@ def _chosen(material: Material, comparison: str) -> Selection:
     return Selection(found.rows, (*known.notes, *recipe.notes, *found.notes))
 
 
-def joint_distances(material: Material, comparison: str) -> Selection:
+def joint_distances(
+    material: Material, comparison: str, without: Collection[str] = ()
+) -> Selection:
     """D_B of every comparison for a network and for λ = 0 of its objective.
 
     Parameters
     ----------
     material : rows and arrays
     comparison : a key of `COMPARISON_TITLES`
+    without : networks that are not asked for
 
     Returns
     -------
@@ -64,6 +72,9 @@ def joint_distances(material: Material, comparison: str) -> Selection:
     chosen = _chosen(material, comparison)
     notes, parts, absent = list(chosen.notes), [], []
     for objective, group in chosen.rows.groupby("objective", sort=True):
+        wanted = group[(group["weight"] > 0) & ~group["model"].isin(without)]
+        if wanted.empty:
+            continue
         baseline, own, found = _baseline(material, group, comparison)
         if baseline is None:
             notes.append(
@@ -72,7 +83,7 @@ def joint_distances(material: Material, comparison: str) -> Selection:
             )
             continue
         notes += found
-        for row in group[group["weight"] > 0].itertuples():
+        for row in wanted.itertuples():
             arrays = material.arrays("analyze", str(row.config_id))
             if arrays is None or comparison not in arrays:
                 absent.append(row.model)
@@ -128,16 +139,11 @@ def differences(material: Material, comparison: str) -> Selection:
     title = COMPARISON_TITLES[comparison]
     chosen = _chosen(material, comparison)
     stored = _stored(material, comparison, chosen.rows)
-    reference = chosen.rows[chosen.rows["weight"] == 0] if len(chosen.rows) else None
-    joint = joint_distances(material, comparison)
-    without = [
-        model
-        for model in (joint.rows["model"].unique() if len(joint.rows) else ())
-        if stored.rows.empty or model not in set(stored.rows["model"])
-    ]
+    reference = chosen.rows[chosen.rows["weight"] == 0]
+    joint = joint_distances(material, comparison, list(stored.rows["model"]))
     computed = [
-        _computed(material, joint.rows[joint.rows["model"] == model], chosen.rows)
-        for model in without
+        _computed(material, own, chosen.rows)
+        for _, own in (joint.rows.groupby("model") if len(joint.rows) else ())
     ]
     notes = [*stored.notes, *joint.notes]
     if computed:
@@ -146,7 +152,7 @@ def differences(material: Material, comparison: str) -> Selection:
             "comparisons."
         )
     parts = [stored.rows, pd.DataFrame(computed)]
-    if reference is not None and len(reference):
+    if len(reference):
         # By definition, hence without uncertainty.
         parts.append(reference.assign(value=0.0, low=0.0, high=0.0))
     parts = [part for part in parts if len(part)]
@@ -161,8 +167,6 @@ def _stored(material: Material, comparison: str, chosen: "pd.DataFrame") -> Sele
         return Selection(chosen)
     rows = rows[rows["metric"] == f"{comparison}_delta"]
     known = with_networks(rows).rows
-    if known.empty:
-        return Selection(known)
     known = known[known["model"].isin(chosen["model"])]
     # A baseline that has no row of its own is known by its name.
     invariant = {
@@ -183,7 +187,7 @@ def _stored(material: Material, comparison: str, chosen: "pd.DataFrame") -> Sele
 def _computed(
     material: Material, joint: "pd.DataFrame", chosen: "pd.DataFrame"
 ) -> "dict[str, object]":
-    """The mean difference of one network, with the interval that its row has."""
+    """The mean difference of one network, with its interval."""
     row = chosen[chosen["model"] == joint["model"].iloc[0]].iloc[0]
     values = (joint["baseline_distance"] - joint["distance"]).to_numpy(np.float64)
     interval = _interval(material, row, values)
@@ -201,8 +205,8 @@ def _interval(
 ) -> Interval:
     arrays = material.arrays("analyze", str(row["config_id"]))
     name = f"{row['metric']}_pairs"
-    if arrays is not None and name in arrays and row.get("interval") == "bootstrap":
+    if arrays is not None and name in arrays:
         pairs = arrays[name].values
         if len(np.unique(pairs)) >= MIN_UNITS:
-            return over_pairs(values, pairs, np.random.default_rng([0, len(values)]))
+            return pair_interval(values, pairs)
     return mean_interval(values)

@@ -37,6 +37,7 @@ def figure_forest(material: Material, columns: int = 2) -> Drawn:
             own = data[data["recording"] == recording].set_index("measure")
             placed = own.reindex(shown).rename_axis("measure").reset_index()
             correlation_forest(list(placed.itertuples()), ax)
+            ax.set_xlabel("Pearson r")
             n = "/".join(map(str, sorted(set(own["n_networks"].astype(int)))))
             letter(ax, "", f"{recording}\n{n} networks")
             if k % across:

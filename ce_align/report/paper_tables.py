@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING
 
 from ce_align.report.differences import COMPARISON_TITLES, differences
+from ce_align.report.drawing import merged
 from ce_align.report.material import BuiltTable, Material, NothingToDraw
 from ce_align.report.origins import origin_notes, origins_of
 
@@ -105,7 +106,7 @@ def table_1(material: Material) -> BuiltTable:
         "Representational measures and predictivity",
         f"|r| (r²) of the Pearson correlation across {counts} networks between each "
         "measure and the predictivity of each recording.",
-        (*origin_notes(frame["origin"], material.remark), *notes),
+        (*origin_notes(frame["origin"], material.remark), *merged(notes)),
     )
 
 
@@ -157,5 +158,5 @@ def table_5(material: Material) -> BuiltTable:
         "The four comparisons of variability",
         "Clouds of responses whose covariances are compared by squared Bures distance; "
         "ΔD_B = D_B(λ = 0) − D_B(λ).",
-        (*origin_notes(origins, material.remark), *notes),
+        (*origin_notes(origins, material.remark), *merged(notes)),
     )

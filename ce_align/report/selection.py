@@ -37,6 +37,8 @@ TRANSFER_SETTINGS = ("dataset",)
 PAPER_IMAGES = "ImageNet-1k"
 
 
+#: Columns that rows of every stage have.
+USUAL = ("stage", "model", "metric", "value", "config_id", "created")
 #: What is known of a network beside its rows.
 ABOUT = ("objective", "weight", "backbone", "epochs", "pretraining", "recipe")
 
@@ -98,7 +100,7 @@ def with_networks(rows: "pd.DataFrame") -> Selection:
     import pandas as pd
 
     if rows.empty:
-        every = dict.fromkeys((*rows.columns, *ABOUT, "origin"))
+        every = dict.fromkeys((*USUAL, *rows.columns, *ABOUT, "origin"))
         return Selection(rows.reindex(columns=list(every)))
     names = list(dict.fromkeys(rows["model"]))
     about = pd.DataFrame([describe(name) for name in names], index=names)

@@ -1,7 +1,7 @@
 """Tables and figures as files, and the configurations that recipes list."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -162,12 +162,11 @@ def csv_text(data: "pd.DataFrame") -> str:
 
 def markdown(table: BuiltTable) -> str:
     """A table as Markdown with its title, caption and notes."""
-    columns = list(table.shown.columns)
     lines = [
         f"**{table.title}.** {table.caption}",
         "",
-        _pipes(columns),
-        _pipes(["---", *["---:" for _ in columns[1:]]]),
+        _pipes(table.shown.columns),
+        _pipes("---:" if right else "---" for right in _to_the_right(table)),
         *(_pipes(row) for row in table.shown.itertuples(index=False)),
     ]
     for note in table.notes:
@@ -175,7 +174,15 @@ def markdown(table: BuiltTable) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _pipes(cells: Sequence[object]) -> str:
+def _to_the_right(table: BuiltTable) -> list[bool]:
+    """Which columns have numbers only."""
+    return [
+        all(re.match(r"\.?\d|–$", str(cell)) for cell in table.shown[column])
+        for column in table.shown
+    ]
+
+
+def _pipes(cells: Iterable[object]) -> str:
     return f"| {' | '.join(str(cell).replace('|', chr(92) + '|') for cell in cells)} |"
 
 
@@ -204,15 +211,15 @@ _LATEX = {
 
 def latex(table: BuiltTable) -> str:
     """A table as LaTeX, for the package booktabs."""
-    columns = list(table.shown.columns)
+    places = "".join("r" if right else "l" for right in _to_the_right(table))
     lines = [
         r"% needs \usepackage{booktabs}",
         r"\begin{table}",
         r"  \centering",
         rf"  \caption{{\textbf{{{_tex(table.title)}.}} {_tex(table.caption)}}}",
-        rf"  \begin{{tabular}}{{l{'r' * (len(columns) - 1)}}}",
+        rf"  \begin{{tabular}}{{{places}}}",
         r"    \toprule",
-        f"    {' & '.join(map(_tex, columns))} " + r"\\",
+        f"    {' & '.join(map(_tex, table.shown.columns))} " + r"\\",
         r"    \midrule",
         *(
             f"    {' & '.join(map(_tex, row))} " + r"\\"

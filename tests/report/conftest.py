@@ -24,7 +24,7 @@ SHAPES = (
 RECORDINGS = (("set 1", 0.81), ("set 2", 0.64), ("set 3", 0.72), ("set 4", 0.58))
 DATASETS = ("cifar10", "cifar100", "pets", "dtd", "flowers102", "food101")
 MEASURES = (*(shape[0] for shape in SHAPES), "decoding_ridge", "decoding_ridge_hue")
-N_COMPARISONS = 24
+N_COMPARISONS = 6
 
 
 class Settings(StageConfig):
@@ -227,7 +227,7 @@ def all_rows():
 def store_arrays(store):
     """Distances of single comparisons, whose means are those of the rows."""
     wave = np.sin(1.7 * np.arange(N_COMPARISONS))
-    pairs = np.stack([np.arange(N_COMPARISONS) % 7, np.arange(N_COMPARISONS) % 5 + 7])
+    pairs = np.stack([np.arange(N_COMPARISONS), np.arange(N_COMPARISONS) + 3])
     for model, _, weight, phase in networks():
         arrays = {}
         for name, at_zero, most, _ in SHAPES:
@@ -264,6 +264,12 @@ def histories():
             yield f"ce_{objective}_l{weight:g}", table
 
 
+def other_scores():
+    scores = [0.25 + 0.3 * math.sin(0.11 * k) for k in range(60)]
+    names = [f"network {k}" for k in range(60)]
+    return pd.DataFrame({"model": names, "score": scores})
+
+
 @pytest.fixture(scope="session")
 def synthetic_store(tmp_path_factory):
     store = ResultStore(tmp_path_factory.mktemp("synthetic"))
@@ -274,10 +280,7 @@ def synthetic_store(tmp_path_factory):
 @pytest.fixture
 def synthetic(synthetic_store):
     """Rows of every stage, with arrays, other scores and histories."""
-    others = pd.DataFrame(
-        {
-            "model": [f"network {k}" for k in range(60)],
-            "score": [0.25 + 0.3 * math.sin(0.11 * k) for k in range(60)],
-        }
+    histories_by_name = dict(histories())
+    return Material(
+        all_rows(), synthetic_store, other_scores(), histories_by_name, REMARK
     )
-    return Material(all_rows(), synthetic_store, others, dict(histories()), REMARK)

@@ -1,0 +1,287 @@
+"""Rows as they come: from two runs, missing, few, of one objective, without value."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from ce_align.errors import DataError
+from ce_align.models.checkpoints import save_safetensors
+from ce_align.report.material import Material, NothingToDraw, read_others
+from ce_align.report.paper import FIGURES, TABLES, build_table, draw
+from ce_align.report.writing import FigureConfig, TableConfig, write_all
+
+
+def with_rows(material, rows):
+    return Material(
+        rows.reset_index(drop=True),
+        material.store,
+        material.others,
+        material.histories,
+        material.remark,
+    )
+
+
+def changed(material, keep):
+    """The material with the rows for which a condition holds."""
+    return with_rows(material, material.rows[keep(material.rows)])
+
+
+def text_of(notes):
+    return " ".join(notes)
+
+
+def of_networks(rows, names):
+    return rows["model"].isin(names)
+
+
+def five(rows):
+    names = [f"ce_mmcr_l{w}" for w in ("0", "0.1", "0.2", "0.3", "0.4")]
+    return of_networks(rows, [*names, "21 networks"])
+
+
+def one_objective(rows):
+    return rows["model"].str.contains("barlow")
+
+
+def nothing(rows):
+    return np.zeros(len(rows), bool)
+
+
+CASES = {
+    "five networks": five,
+    "one objective": one_objective,
+    "no rows": nothing,
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("name", [*FIGURES, *(f"table {n}" for n in TABLES)])
+def test_everything_is_made_or_says_what_it_needs(synthetic, case, name):
+    material = changed(synthetic, CASES[case])
+    try:
+        if name.startswith("table"):
+            made = build_table(name.split()[1], material)
+            assert len(made.frame)
+        else:
+            made = draw(name, material)
+            assert len(made.data)
+    except NothingToDraw as error:
+        assert "ce-align" in str(error)
+        assert "\n" not in str(error)
+
+
+def test_missing_networks_are_left_out_and_named(synthetic):
+    drawn = draw("2", changed(synthetic, five))
+    assert set(drawn.data["objective"]) == {"mmcr"}
+    notes = text_of(drawn.notes)
+    assert "MMCR λ = .001, .5" in notes
+    assert "Barlow Twins (all λ)" in notes
+
+
+def test_a_missing_panel_is_named(synthetic):
+    rows = synthetic.rows
+    drawn = draw("2", with_rows(synthetic, rows[rows["metric"] != "class_class"]))
+    assert "class_class" not in set(drawn.data["panel"])
+    assert "Class–class: no rows." in text_of(drawn.notes)
+
+
+def test_a_value_that_is_not_there_is_named_and_not_drawn(synthetic):
+    rows = synthetic.rows.copy()
+    gone = (rows["metric"] == "decoding_ridge") & (rows["model"] == "ce_simclr_l0.3")
+    rows.loc[gone, "value"] = np.nan
+    drawn = draw("2", with_rows(synthetic, rows))
+    decoding = drawn.data[drawn.data["panel"] == "decoding_ridge"]
+    assert "ce_simclr_l0.3" not in set(decoding["networks"])
+    assert "no value for ce_simclr_l0.3" in text_of(drawn.notes)
+    assert len(decoding) == 20
+
+
+def test_of_two_runs_the_later_counts_and_a_note_says_so(synthetic):
+    rows = synthetic.rows
+    again = rows[rows["metric"] == "decoding_ridge"].copy()
+    again["value"] += 0.1
+    again["created"] = "2025-01-01T00:00:00+00:00"
+    drawn = draw("2", with_rows(synthetic, pd.concat([rows, again])))
+    before = draw("2", synthetic).data
+    values = [
+        data.loc[data["panel"] == "decoding_ridge", "value"].to_numpy()
+        for data in (drawn.data, before)
+    ]
+    np.testing.assert_allclose(values[0], values[1] + 0.1)
+    assert "21 rows replaced by later ones" in text_of(drawn.notes)
+
+
+def test_values_of_another_number_of_points_are_not_mixed_in(synthetic):
+    rows = synthetic.rows.copy()
+    other = (rows["metric"] == "spatial_photometric_delta") & (
+        rows["model"] == "ce_mmcr_l0.5"
+    )
+    rows.loc[other, "n_points"] = 10
+    drawn = draw("2", with_rows(synthetic, rows))
+    assert "another number of points left out" in text_of(drawn.notes)
+
+
+def test_differences_without_rows_come_from_the_stored_comparisons(synthetic):
+    rows = synthetic.rows
+    without = ~rows["metric"].str.endswith("_delta")
+    drawn = draw("2", with_rows(synthetic, rows[without]))
+    assert "computed from stored comparisons" in text_of(drawn.notes)
+    stored = synthetic.store.arrays
+    row = drawn.data[
+        (drawn.data["panel"] == "class_class")
+        & (drawn.data["objective"] == "mmcr")
+        & (drawn.data["weight"] == 0.5)
+    ].iloc[0]
+    own, baseline = (
+        stored("analyze", f"bures-ce_mmcr_l{w}")["class_class"] for w in ("0.5", "0")
+    )
+    assert row["value"] == pytest.approx(float((baseline - own).mean()))
+    assert row["low"] < row["value"] < row["high"]
+
+
+def test_another_baseline_is_not_taken_for_the_invariant_sibling(synthetic):
+    rows = synthetic.rows.copy()
+    mine = rows["model"].eq("ce_mmcr_l0.5") & rows["metric"].str.endswith("_delta")
+    rows.loc[mine, "baseline"] = "pixels"
+    material = Material(rows, None)
+    drawn = draw("2", material)
+    deltas = drawn.data[drawn.data["panel"] == "class_class"]
+    assert "ce_mmcr_l0.5" not in set(deltas["networks"])
+    assert "measured against another baseline" in text_of(drawn.notes)
+
+
+def test_networks_of_one_objective_and_weight_are_averaged(synthetic, tmp_path):
+    rows = synthetic.rows
+    decoding = rows[rows["metric"] == "decoding_ridge"]
+    one = decoding[decoding["model"] == "ce_mmcr_l0.1"].iloc[0]
+    seeds = []
+    for seed, value in enumerate((0.4, 0.5, 0.6)):
+        folder = tmp_path / f"run{seed}"
+        config = {"objective": "mmcr", "equivariance_weight": 0.1, "seed": seed}
+        config |= {"backbone": "tiny", "epochs": 3, "images": "x"}
+        save_safetensors(
+            folder / "model.safetensors",
+            {"w": torch.zeros(2)},
+            {"config": json.dumps(config)},
+        )
+        seeds.append({**one, "model": str(folder), "value": value})
+    drawn = draw("2", Material(pd.DataFrame(seeds)))
+    (row,) = drawn.data.to_dict("records")
+    assert row["n_networks"] == 3
+    assert row["value"] == pytest.approx(0.5)
+    assert (row["low"], row["high"]) == pytest.approx((0.4, 0.6))
+    assert row["spread"] == "sd over networks"
+
+
+def test_networks_of_another_recipe_are_in_figure_8_and_not_in_figure_3(synthetic):
+    rows = synthetic.rows
+    longer = rows[(rows["model"] == "ce_barlow_l0.2") & (rows["stage"] == "score")]
+    longer = longer.assign(model="ce_barlow_l0.2_ep1000")
+    material = with_rows(synthetic, pd.concat([rows, longer]))
+    usual, other = draw("3", material), draw("8", material)
+    assert "ce_barlow_l0.2_ep1000" in text_of(usual.notes)
+    assert "ce_barlow_l0.2_ep1000" not in " ".join(usual.data["networks"])
+    assert set(other.data["networks"]) == {"ce_barlow_l0.2_ep1000"}
+
+
+def test_a_recording_without_repetitions_has_no_ceiling(synthetic):
+    rows = synthetic.rows.copy()
+    without = rows["recording"] == "set 2"
+    rows.loc[without, ["ceiling", "value"]] = np.nan
+    drawn = draw("3", with_rows(synthetic, rows))
+    own = drawn.data[drawn.data["recording"] == "set 2"]
+    assert len(own) == 21
+    assert own["ceiling"].isna().all()
+    assert "no ceiling: set 2" in text_of(drawn.notes)
+
+
+@pytest.mark.parametrize(
+    ("name", "mark"),
+    [("simulated", "SIMULATED DATA"), ("mine.nc", "IMPORTED DATA")],
+)
+def test_what_no_animal_gave_is_marked_in_figure_and_csv(synthetic, name, mark):
+    rows = synthetic.rows[synthetic.rows["stage"] == "score"]
+    drawn = draw("3", Material(rows.assign(recording=name)))
+    assert mark in [text.get_text() for text in drawn.figure.texts]
+    assert set(drawn.data["origin"]) == {mark.split()[0].lower()}
+
+
+def test_other_networks_are_ranked_with_ours(synthetic):
+    drawn = draw("4", synthetic)
+    scores = drawn.data.sort_values("rank")["score"].to_numpy()
+    assert (np.diff(scores) <= 0).all()
+    assert list(drawn.data["rank"]) == list(range(1, 82))
+    own = synthetic.rows[synthetic.rows["model"] == "ce_mmcr_l0.2"]
+    mean = own.loc[own["stage"] == "score", "value"].mean()
+    (shown,) = drawn.data.loc[drawn.data["model"] == "ce_mmcr_l0.2", "score"]
+    assert shown == pytest.approx(mean)
+
+
+def test_scores_of_others_may_name_the_recording(synthetic):
+    others = synthetic.others.assign(recording="set 3")
+    material = Material(synthetic.rows, others=others)
+    own = draw("4", material).data.dropna(subset=["recordings"])
+    assert set(own["recordings"]) == {"set 3"}
+
+
+@pytest.mark.parametrize(
+    ("text", "match"),
+    [
+        ("name,score\na,1\n", "needs columns model and score, found name, score"),
+        ("model,score\na,good\n", "'good' of a"),
+        ("model,score,recording\na,1,x\nb,2,y\n", "several recordings"),
+    ],
+)
+def test_scores_of_others_that_cannot_be_read_are_explained(tmp_path, text, match):
+    path = tmp_path / "others.csv"
+    path.write_text(text)
+    with pytest.raises(DataError, match=match):
+        read_others(path)
+
+
+def test_histories_of_a_resumed_training_are_joined(tmp_path):
+    for version, (start, loss) in enumerate([(0, 3.0), (4, 1.0)]):
+        folder = tmp_path / "run" / "log" / f"version_{version}"
+        folder.mkdir(parents=True)
+        steps = np.arange(start, start + 6)
+        table = pd.DataFrame({"step": steps, "loss": loss, "knn_top1": np.nan})
+        table.to_csv(folder / "metrics.csv", index=False)
+    material = Material.load(tmp_path / "results", runs=[tmp_path / "run"])
+    drawn = draw("training", material)
+    assert list(drawn.data["step"]) == list(range(10))
+    assert list(drawn.data["value"]) == [3.0] * 4 + [1.0] * 6
+
+
+def test_files_are_written_and_what_has_no_rows_is_named(tmp_path):
+    configs = [
+        FigureConfig(figure="1"),
+        FigureConfig(figure="3"),
+        TableConfig(table="5"),
+    ]
+    written = write_all(configs, tmp_path / "results", tmp_path / "out")
+    assert {path.name for path in written.paths} == {
+        *(f"figure_1.{suffix}" for suffix in ("pdf", "png", "csv")),
+        *(f"table_5.{suffix}" for suffix in ("md", "tex", "csv")),
+    }
+    assert all(path.is_file() for path in written.paths)
+    ((name, error),) = written.failures
+    assert name == "figure_3"
+    assert "ce-align score" in str(error)
+    pdf = (tmp_path / "out" / "figure_1.pdf").read_bytes()
+    # Letters that can be searched, not shapes.
+    assert b"/Type /Font" in pdf
+    assert b"/Subtype /Type3" not in pdf
+
+
+def test_the_same_figure_is_the_same_file(tmp_path):
+    texts = []
+    for k in range(2):
+        written = write_all(
+            [FigureConfig(figure="1")], tmp_path / "results", tmp_path / str(k)
+        )
+        texts.append([path.read_bytes() for path in written.paths])
+    assert texts[0] == texts[1]

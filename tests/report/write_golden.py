@@ -1,0 +1,35 @@
+"""Write what test_paper.py compares with: `python tests/report/write_golden.py`.
+
+Look at what changed, every figure too, before you keep it.
+"""
+
+import tempfile
+from pathlib import Path
+
+from conftest import REMARK, all_rows, histories, other_scores, store_arrays
+from test_paper import BUILT, DRAWN, GOLDEN, pixels
+
+from ce_align.report.material import Material
+from ce_align.report.paper import build_table, draw
+from ce_align.report.writing import csv_text, write_table
+from ce_align.results import ResultStore
+
+
+def main():
+    GOLDEN.mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory() as folder:
+        store = ResultStore(Path(folder))
+        store_arrays(store)
+        rows, scores = all_rows(), other_scores()
+        material = Material(rows, store, scores, dict(histories()), REMARK)
+        for name in DRAWN:
+            drawn = draw(name, material)
+            path = GOLDEN / f"figure_{name}.csv"
+            path.write_text(csv_text(drawn.data), newline="\n")
+            pixels(drawn.figure).save(path.with_suffix(".png"), optimize=True)
+        for name in BUILT:
+            write_table(build_table(name, material), GOLDEN / f"table_{name}")
+
+
+if __name__ == "__main__":
+    main()
