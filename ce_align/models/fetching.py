@@ -11,7 +11,7 @@ authors' file was placed by hand or kept.
 """
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -140,8 +140,9 @@ def _alone(place: _Place, progress: Progress) -> Iterator[None]:
             try:
                 lock.acquire(timeout=1)
             except Timeout:
-                done = part.stat().st_size // MEGABYTE if part.exists() else 0
-                progress(f"{place.name} by another process, MB", done, done + 1)
+                with suppress(FileNotFoundError):  # it is being converted
+                    done = part.stat().st_size // MEGABYTE
+                    progress(f"{place.name} by another process, MB", done, done + 1)
     except OSError as error:
         raise CeAlignError(
             f"cannot write to {place.folder}: {error.strerror or error}; set "

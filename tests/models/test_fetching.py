@@ -366,20 +366,22 @@ def test_folder_that_cannot_be_written_is_one_line(server, monkeypatch, tmp_path
 
 FETCH = """
 import sys
-sys.path.insert(0, sys.argv[1])
-from checkpoint_server import small
+from dataclasses import replace
+from ce_align.models.catalogue import PUBLISHED
 from ce_align.models.fetching import fetch
+name, architecture, layer = sys.argv[1:]
+entry = replace(PUBLISHED[name], architecture=architecture, layers={"IT": layer})
 print("ready", flush=True)
 sys.stdin.readline()
-print(fetch(small(sys.argv[2])))
+print(fetch(entry))
 """
 
 
 @pytest.mark.slow
 def test_two_processes_at_once_download_once(server):
     server.mood = Mood(pause=0.02)
-    tests = str(Path(__file__).resolve().parent.parent)
-    command = [sys.executable, "-c", FETCH, tests, NAME]
+    described = (NAME, ENTRY.architecture, ENTRY.layers["IT"])
+    command = [sys.executable, "-c", FETCH, *described]
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
     processes = [subprocess.Popen(command, **pipes) for _ in range(2)]
     for process in processes:
