@@ -76,7 +76,7 @@ def score_all(
     loaded = _load_each(recordings, load_recording, report)
     for model in models:
         # One network in memory at a time; none if it could not be loaded.
-        networks = _load_each([model], _network_loader(settings), report)
+        networks = _load_each([model], _network_loader(settings, progress), report)
         for network in networks.values():
             for name, recording in loaded.items():
                 try:
@@ -151,7 +151,7 @@ def analyze_all(
     }
     wanted = [*models, *(name for name in baselines.values() if name)]
     networks = _load_each(
-        list(dict.fromkeys(wanted)), _network_loader(settings), failed
+        list(dict.fromkeys(wanted)), _network_loader(settings, progress), failed
     )
     subjects = _load_each(
         list(networks), lambda name: Subject.of(networks[name], layer), failed
@@ -192,10 +192,12 @@ def invariant_sibling(model: str) -> str | None:
     return f"ce_{entry.objective}_l0"
 
 
-def _network_loader(settings: dict[str, Any]) -> "Callable[[str], Network]":
+def _network_loader(
+    settings: dict[str, Any], progress: Progress
+) -> "Callable[[str], Network]":
     from ce_align.models.sources import load_network
 
-    return lambda name: load_network(name, seed=settings["seed"])
+    return lambda name: load_network(name, seed=settings["seed"], progress=progress)
 
 
 def _load_each(

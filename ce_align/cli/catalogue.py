@@ -9,10 +9,11 @@ from ce_align.cli.screen import message, print_table
 
 __all__ = ["add_to"]
 
-OTHER_SOURCES = (
-    "Also: pixels, gabor, torchvision/NAME[:WEIGHTS|:none], timm/NAME, a checkpoint "
-    "file, or FILE.py:callable."
+OTHER_NETWORKS = (
+    "Also: pixels, gabor, torchvision/NAME[:WEIGHTS|:none], timm/NAME, brainscore/ID, "
+    "the folder of a training, a checkpoint file, or FILE.py:callable."
 )
+OTHER_RECORDINGS = "Also: brainscore/ID for any neural benchmark of Brain-Score."
 
 
 def models(
@@ -26,7 +27,7 @@ def models(
 
     names = expand([pattern])
     print_table(models_table([PUBLISHED[name] for name in names if name in PUBLISHED]))
-    message(OTHER_SOURCES)
+    message(OTHER_NETWORKS)
 
 
 def recordings() -> None:
@@ -39,6 +40,7 @@ def recordings() -> None:
     register()
     entries = [*RECORDINGS.values(), *describe_files(Path())]
     print_table(recordings_table(entries))
+    message(OTHER_RECORDINGS)
 
 
 def add_to(app: typer.Typer) -> None:

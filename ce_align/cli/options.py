@@ -39,7 +39,7 @@ Recordings = Annotated[
     typer.Option(
         "--recording",
         "-r",
-        help="Recording: name, glob, group or a .nc file. Repeatable. "
+        help="Recording: name, glob, group, brainscore/ID or a .nc file. Repeatable. "
         "\\[default: the four IT sets]",
         autocompletion=_complete_recording,
     ),
