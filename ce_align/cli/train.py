@@ -26,6 +26,8 @@ TRAIN_EXAMPLES = """\b
 
   ce-align train --objective mmcr --weight 0.1 --images train.zip --dry-run
 """
+#: What a plan is worth.
+UNCERTAINTY = "expect memory within a quarter, time within a half"
 PACK_EXAMPLES = """\b
 [bold]Examples[/bold]
 
@@ -89,7 +91,10 @@ def train(
         str | None,
         typer.Option(help="Residual network of torchvision, or 'tiny'."),
     ] = None,
-    epochs: Annotated[int | None, typer.Option(min=1, help="Epochs.")] = None,
+    epochs: Annotated[
+        int | None,
+        typer.Option(min=0, help="Epochs; 0 for the network before training."),
+    ] = None,
     pairs_per_step: Annotated[
         int | None, typer.Option(min=1, help="Pairs a step, over all processes.")
     ] = None,
@@ -120,7 +125,10 @@ def train(
     logger: Annotated[LoggerName, typer.Option(help="Logger.")] = LoggerName.csv,
     out: Annotated[
         Path | None,
-        typer.Option(help="Folder of the run. \\[default: runs/OBJECTIVE_lWEIGHT]"),
+        typer.Option(
+            help="Folder of the run. \\[default: runs/OBJECTIVE_lWEIGHT, with "
+            "_untrained for 0 epochs]"
+        ),
     ] = None,
     validation: Annotated[
         str | None,
@@ -174,7 +182,7 @@ def train(
             _print_plan(config, found, hardware)
             return
         held_out = validation and open_images(validation, config.view_size)
-        folder = out or Path("runs") / f"{objective.value}_l{weight:g}"
+        folder = out or _default_folder(config)
         rows = train_stage(
             config,
             found,
@@ -190,6 +198,11 @@ def train(
         print_json(rows)
     else:
         message(f"{folder} is a network now: ce-align score --model {folder}")
+
+
+def _default_folder(config: "TrainConfig") -> Path:
+    name = f"{config.objective}_l{config.equivariance_weight:g}"
+    return Path("runs") / (name if config.epochs else f"{name}_untrained")
 
 
 def _count(devices: str) -> int | None:
@@ -225,10 +238,12 @@ def _print_plan(
         f"{config.pairs_per_step} pairs each",
         "learning rate": f"{plan.peak_rate:g} ({rule}), warm-up {plan.warmup_steps} "
         f"steps, cosine to {config.final_share:g} of it",
-        "memory a process": f"{plan.memory_bytes / 2**30:.2f} GiB (estimate)",
-        "time": f"{_duration(plan.seconds(workers))} (estimate: a step "
-        f"{plan.step_seconds:.3g} s, its views {plan.render_seconds:.3g} s of one "
-        f"worker, from steps of {plan.measured_pairs} pairs)",
+        "memory a process": f"{plan.memory_bytes / 2**30:.2f} GiB "
+        + ("of the GPU" if kind == "cuda" else "with all libraries, besides workers"),
+        "time": f"{_duration(plan.seconds(workers))}: a step {plan.step_seconds:.3g} "
+        f"s, its views {plan.render_seconds:.3g} s of one worker",
+        "measured": f"steps of {plan.measured_pairs} of {plan.share} pairs; "
+        f"{UNCERTAINTY}",
     }
     table = Table("plan", "", show_header=False)
     for name, text in lines.items():

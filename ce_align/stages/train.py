@@ -18,6 +18,7 @@ from ce_align.trainer.export import (
 )
 from ce_align.trainer.hardware import Hardware
 from ce_align.trainer.presets import TrainConfig
+from ce_align.trainer.untrained import untrained
 from ce_align.trainer.views import data_digest
 
 __all__ = ["TrainRow", "train"]
@@ -56,6 +57,9 @@ def train(
 ) -> list[TrainRow]:
     """Train a network, or go on training it, and export it.
 
+    With 0 epochs it is the network before training, whose first weights are those that
+    the same settings with more epochs begin with; see `ce_align.trainer.untrained`.
+
     Parameters
     ----------
     config : settings
@@ -77,16 +81,27 @@ def train(
     CeAlignError
         If the loss is not finite, the disk is full, or a signal asked to stop.
     """
-    module = fit(config, images, folder, hardware, validation=validation, notify=notify)
+    digest = data_digest(images)
+    if config.epochs:
+        module = fit(
+            config,
+            images,
+            folder,
+            hardware,
+            validation=validation,
+            digest=digest,
+            notify=notify,
+        )
+    else:
+        module = untrained(config, images, folder, hardware, validation=validation)
     if module.global_rank:
         return []
-    digest = data_digest(images)
     passing = ("images_per_second", "learning_rate", "epoch")
     metrics = {k: v for k, v in module.latest.items() if k not in passing}
-    if validation is not None:
+    if config.epochs and validation is not None:
         metrics |= module.accuracies()
     state = exported_state(module)
-    metadata = exported_metadata(module, digest, metrics)
+    metadata = exported_metadata(module, digest, len(images), metrics)
     save_safetensors(folder / EXPORTED, state, metadata)
     if hf:
         save_safetensors(folder / "hf" / EXPORTED, state, metadata)

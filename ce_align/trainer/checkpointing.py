@@ -26,6 +26,7 @@ __all__ = [
     "checkpoint_paths",
     "newest_readable",
     "read_resumable",
+    "starting_point",
 ]
 
 #: Checkpoints that are kept: the newest, and some to fall back to.
@@ -111,6 +112,47 @@ def newest_readable(
         else:
             return path
     return None
+
+
+def starting_point(
+    folder: Path,
+    config: TrainConfig,
+    data: str,
+    resume: str,
+    notify: Callable[[str], None],
+) -> Path | None:
+    """The checkpoint that a training resumes from, or None.
+
+    Parameters
+    ----------
+    folder : of the training
+    config, data : see `read_resumable`
+    resume : ``auto``, ``never``, or a checkpoint
+    notify : told of every file that cannot be read
+
+    Raises
+    ------
+    ConfigError, DataError
+        If there is no such checkpoint, it belongs to another training or is damaged,
+        or the folder has checkpoints that are not to be resumed from.
+    """
+    own = folder / "checkpoints"
+    if resume == "auto":
+        return newest_readable(own, config, data, notify)
+    if resume == "never":
+        if checkpoint_paths(own):
+            raise ConfigError(
+                f"{folder} holds a training already; choose another --out, delete it, "
+                "or use --resume auto"
+            )
+        return None
+    path = Path(resume)
+    if not path.is_file():
+        raise ConfigError(
+            f"there is no checkpoint {path}; use --resume auto, never or a file"
+        )
+    read_resumable(path, config, data)
+    return path
 
 
 class DirectIO(TorchCheckpointIO):

@@ -8,7 +8,6 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback, TQDMProgressBar
 from lightning.pytorch.strategies import DDPStrategy, Strategy
@@ -20,35 +19,23 @@ from ce_align.trainer.checkpointing import (
     CheckpointWriter,
     DirectIO,
     checkpoint_paths,
-    newest_readable,
-    read_resumable,
+    starting_point,
 )
 from ce_align.trainer.hardware import (
     Hardware,
-    augments_on_device,
     logger_of,
     logging_to,
     n_workers,
-    resolve_devices,
 )
 from ce_align.trainer.module import PairedTraining
-from ce_align.trainer.online import Labelled
-from ce_align.trainer.pairs import PairPlan
-from ce_align.trainer.pixels import in_memory
+from ce_align.trainer.preparation import Prepared
 from ce_align.trainer.presets import TrainConfig
 from ce_align.trainer.processes import Council
 from ce_align.trainer.slurm import SlurmJob, cluster_of
 from ce_align.trainer.stopping import StopSignals
-from ce_align.trainer.views import (
-    LABEL_COLUMNS,
-    PairedViews,
-    check_images,
-    data_digest,
-    image_labels,
-    view_loader,
-)
+from ce_align.trainer.views import data_digest, view_loader
 
-__all__ = ["fit", "plan_of"]
+__all__ = ["fit"]
 
 #: Names of precisions in Lightning.
 PRECISIONS: dict[str, Literal["bf16-mixed", "16-mixed", "32-true"]] = {
@@ -58,27 +45,6 @@ PRECISIONS: dict[str, Literal["bf16-mixed", "16-mixed", "32-true"]] = {
 }
 
 
-def plan_of(
-    config: TrainConfig, n_images: int, n_processes: int = 1, process: int = 0
-) -> PairPlan:
-    """The plan of pairs of a training on one of its processes.
-
-    Raises
-    ------
-    ConfigError
-        If the images do not fill one step, or a step cannot be shared out.
-    """
-    return PairPlan(
-        n_images,
-        config.pairs_per_step,
-        config.seed,
-        families=config.families,
-        n_processes=n_processes,
-        process=process,
-        n_passes=config.accumulate,
-    )
-
-
 def fit(
     config: TrainConfig,
     images: ImageSet,
@@ -86,6 +52,7 @@ def fit(
     hardware: Hardware | None = None,
     *,
     validation: ImageSet | None = None,
+    digest: str | None = None,
     notify: Callable[[str], None] = print,
 ) -> PairedTraining:
     """Train from where the folder's checkpoints end.
@@ -97,6 +64,7 @@ def fit(
     folder : of checkpoints and logs
     hardware : where and how
     validation : labelled images for probe and nearest neighbours
+    digest : of the images, if it is known
     notify : told what a person should know
 
     Returns
@@ -112,49 +80,27 @@ def fit(
     """
     hardware = hardware or Hardware()
     notify = rank_zero_only(notify)
-    kind, devices = resolve_devices(hardware)
-    if config.precision == "fp16" and kind == "cpu":
-        raise ConfigError("fp16 needs a GPU; use --precision bf16 or 32")
-    n_processes = devices * hardware.nodes
-    check_images(images, config.view_size)
-    plan = plan_of(config, len(images), n_processes)
-    labels, n_classes = image_labels(images)
-    module = PairedTraining(
-        config, plan.steps_per_epoch, n_classes, log_every=hardware.log_every
-    )
-    if n_classes:
-        module.validation = _labelled_alike(validation, images)
-    digest = data_digest(images)
+    digest = digest or data_digest(images)
     job = SlurmJob.detect()
     resume = hardware.resume
     if job and job.n_restarts and checkpoint_paths(folder / "checkpoints"):
         resume = "auto"  # the command was meant for the first start of the job
-    start = _start(folder, config, digest, resume, notify)
+    prepared = Prepared.of(config, images, hardware)
+    module = prepared.module(validation)
+    module.notify = notify
+    start = starting_point(folder, config, digest, resume, notify)
     if start is not None:
         module.last_checkpoint = str(start)
         notify(f"resuming from {start}")
     _quieten()
     stop, council = StopSignals(job), Council()
     writer = CheckpointWriter(folder / "checkpoints", digest, stop, council)
-    trainer = _trainer(config, folder, hardware, (kind, devices), [council, writer])
-    module.notify = notify
-    on_device = augments_on_device(hardware, kind)
-    module.augmented_on = kind if on_device else "cpu"
-    images = in_memory(images)
-    if n_classes:
-        module.bank = Labelled(images, labels)
-    views = PairedViews(
-        images,
-        plan_of(config, len(images), n_processes, trainer.global_rank),
-        labels,
-        config.view_size,
-        on_device=on_device,
-    )
+    trainer = _trainer(prepared, folder, [council, writer])
     loader = view_loader(
-        views,
+        prepared.views(prepared.plan(trainer.global_rank)),
         module.position,
-        workers=n_workers(hardware, devices),
-        pin_memory=kind == "cuda",
+        workers=n_workers(hardware, prepared.devices),
+        pin_memory=prepared.kind == "cuda",
     )
     _make(folder)
     logger: AbstractContextManager[None] = nullcontext()
@@ -176,43 +122,11 @@ def _make(folder: Path) -> None:
         ) from error
 
 
-def _start(
-    folder: Path,
-    config: TrainConfig,
-    data: str,
-    resume: str,
-    notify: Callable[[str], None],
-) -> Path | None:
-    """The checkpoint to resume from."""
-    own = folder / "checkpoints"
-    if resume == "auto":
-        return newest_readable(own, config, data, notify)
-    if resume == "never":
-        if checkpoint_paths(own):
-            raise ConfigError(
-                f"{folder} holds a training already; choose another --out, delete it, "
-                "or use --resume auto"
-            )
-        return None
-    path = Path(resume)
-    if not path.is_file():
-        raise ConfigError(
-            f"there is no checkpoint {path}; use --resume auto, never or a file"
-        )
-    read_resumable(path, config, data)
-    return path
-
-
-def _trainer(
-    config: TrainConfig,
-    folder: Path,
-    hardware: Hardware,
-    found: tuple[str, int],
-    callbacks: list[Callback],
-) -> Trainer:
-    kind, devices = found
+def _trainer(prepared: Prepared, folder: Path, callbacks: list[Callback]) -> Trainer:
+    config, hardware = prepared.config, prepared.hardware
+    kind, devices = prepared.kind, prepared.devices
     strategy: Strategy | str = "auto"
-    if devices * hardware.nodes > 1:
+    if prepared.n_processes > 1:
         # Statistics are joined in the layers: their buffers agree by themselves.
         strategy = DDPStrategy(broadcast_buffers=False, gradient_as_bucket_view=True)
     plugins: list[Any] = [DirectIO()]
@@ -241,30 +155,6 @@ def _trainer(
         limit_val_batches=0,
         benchmark=kind == "cuda",
     )
-
-
-def _labelled_alike(validation: ImageSet | None, images: ImageSet) -> Labelled | None:
-    """Validation images with the class numbers of the training images."""
-    if validation is None:
-        return None
-    names, own = _class_names(images), _class_names(validation)
-    numbers = {name: number for number, name in enumerate(sorted(set(names)))}
-    unknown = sorted(set(own) - numbers.keys())
-    if unknown or not own:
-        raise ConfigError(
-            f"validation images {validation.identifier} have "
-            f"{'the unknown class ' + unknown[0] if unknown else 'no classes'}; give "
-            "folders of the same names as those of the training images"
-        )
-    labels = torch.tensor([numbers[name] for name in own]).numpy()
-    return Labelled(in_memory(validation), labels)
-
-
-def _class_names(images: ImageSet) -> list[str]:
-    for column in LABEL_COLUMNS:
-        if column in images.columns:
-            return [str(name) for name in images.columns[column]]
-    return []
 
 
 def _quieten() -> None:

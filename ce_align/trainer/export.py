@@ -8,6 +8,7 @@ from torch import Tensor
 from ce_align import __version__
 from ce_align.trainer.module import PairedTraining
 from ce_align.trainer.online import MEAN, STD
+from ce_align.trainer.views import digested
 
 __all__ = ["EXPORTED", "exported_metadata", "exported_state", "model_card"]
 
@@ -26,7 +27,7 @@ def exported_state(module: PairedTraining) -> dict[str, Tensor]:
 
 
 def exported_metadata(
-    module: PairedTraining, data: str, metrics: dict[str, float]
+    module: PairedTraining, data: str, n_images: int, metrics: dict[str, float]
 ) -> dict[str, Any]:
     """What is needed to use the weights, and how they came to be.
 
@@ -34,7 +35,11 @@ def exported_metadata(
     ----------
     module : at the end of its training
     data : digest of the images
-    metrics : numbers at the end, by name
+    n_images : of the data set
+    metrics : numbers at the end, by name. ``gradient_invariant`` and
+        ``gradient_equivariant`` are lengths in the last step that was recorded, not
+        weighted with λ; that of a term of weight 0 is not there, since its head is not
+        trained
     """
     config = module.config
     return {
@@ -46,6 +51,7 @@ def exported_metadata(
         "layers": LAYERS,
         "config": config.model_dump(mode="json"),
         "data_digest": data,
+        "data_digest_of": digested(n_images),
         "epochs": int(module.global_step) // module.steps_per_epoch,
         "steps": int(module.global_step),
         "augmented_on": module.augmented_on,

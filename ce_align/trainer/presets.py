@@ -25,7 +25,8 @@ class TrainConfig(StageConfig):
     backbone : name in `ce_align.trainer.networks.BACKBONES`
     view_size : height and width of the views in pixels
     families : augmentations of views A and B
-    epochs, pairs_per_step : a step sees two images a pair and two views an image
+    epochs : 0 for the network before training
+    pairs_per_step : a step sees two images a pair and two views an image
     accumulate : passes that share a step, for separable objectives alone; each has
         batch statistics of its own
     optimizer : ``lars``, or ``adamw`` for small networks
@@ -45,7 +46,7 @@ class TrainConfig(StageConfig):
     backbone: str = "resnet50"
     view_size: Annotated[int, Field(ge=8, le=4096)] = 224
     families: tuple[str, str] = ("strong_a", "strong_b")
-    epochs: PositiveInt = 100
+    epochs: NonNegativeInt = 100
     pairs_per_step: PositiveInt = 1024
     accumulate: PositiveInt = 1
     optimizer: Literal["lars", "adamw"] = "lars"
@@ -63,7 +64,7 @@ class TrainConfig(StageConfig):
     def _rate_is_known(self) -> "TrainConfig":
         if self.optimizer == "adamw" and self.learning_rate is None:
             raise ValueError("adamw has no rule for its learning rate; give one")
-        if self.warmup_epochs >= self.epochs:
+        if self.warmup_epochs >= max(self.epochs, 1):
             raise ValueError(
                 f"a warm-up of {self.warmup_epochs} epochs does not fit into "
                 f"{self.epochs}"

@@ -254,13 +254,6 @@ def test_a_full_disk_leaves_the_checkpoint_before(tmp_path, uninterrupted, monke
     assert train(tmp_path)[0] == uninterrupted
 
 
-def test_a_missing_logger_names_its_package(tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "wandb", None)
-    with pytest.raises(ConfigError, match="pip install wandb"):
-        train(tmp_path, logger="wandb")
-    assert list(tmp_path.iterdir()) == []
-
-
 def test_an_image_that_becomes_unreadable_stops_in_one_line(tmp_path):
     from PIL import Image
 

@@ -11,6 +11,7 @@ from PIL import Image
 from ce_align.augment import apply
 from ce_align.data.imagesets import ImageSet
 from ce_align.errors import ConfigError, DataError
+from ce_align.trainer import views as views_module
 from ce_align.trainer.packing import pack
 from ce_align.trainer.pairs import PairPlan
 from ce_align.trainer.views import (
@@ -149,3 +150,29 @@ def test_a_folder_inside_an_archive_can_be_named(tmp_path):
         open_images(f"{path}:tests", 8)
     with pytest.raises(ConfigError, match="no images at"):
         open_images(f"{tmp_path}/absent.zip:train", 8)
+
+
+def test_any_image_that_changes_is_noticed_in_a_set_that_is_digested_whole(rng):
+    pixels = rng.integers(0, 256, (30, 8, 8, 3), dtype=np.uint8)
+    digest = data_digest(ImageSet.from_array("noise", pixels))
+    for i in range(len(pixels)):
+        changed = pixels.copy()
+        changed[i, 3, 3, 1] ^= 1
+        assert data_digest(ImageSet.from_array("noise", changed)) != digest
+
+
+def test_of_a_large_set_a_sample_is_digested_and_that_is_said(rng, monkeypatch):
+    monkeypatch.setattr(views_module, "N_WHOLE", 20)
+    monkeypatch.setattr(views_module, "N_DIGESTED", 10)
+    pixels = rng.integers(0, 256, (28, 8, 8, 3), dtype=np.uint8)
+    digest = data_digest(ImageSet.from_array("noise", pixels))
+    noticed = []
+    for i in range(len(pixels)):
+        changed = pixels.copy()
+        changed[i] ^= 1
+        noticed.append(data_digest(ImageSet.from_array("noise", changed)) != digest)
+    assert noticed == [i % 3 == 0 for i in range(28)]
+    assert views_module.digested(28) == (
+        "names of all 28 images, content of 10 evenly spaced"
+    )
+    assert views_module.digested(20) == "names of all 20 images, content of all"
