@@ -93,12 +93,13 @@ PRESETS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
         "tiny": _TINY,
     }
 )
-#: Changes of the objectives at small scale. The embeddings of MMCR must have far fewer
-#: dimensions than a step has pairs.
+#: Changes of the objectives at small scale. With 64 pairs a step the embeddings must have
+#: few dimensions: those of MMCR far fewer than pairs, and the correlations of Barlow
+#: Twins would otherwise be mostly noise.
 _TINY_OPTIONS: Mapping[str, dict[str, Any]] = {
     "simclr": {"head_widths": (512, 512, 128), "temperature": 0.2},
-    "barlow": {"head_widths": (512, 512, 512)},
-    "mmcr": {"head_widths": (512, 512, 32), "ema": None},
+    "barlow": {"head_widths": (512, 512, 128)},
+    "mmcr": {"head_widths": (512, 512, 16), "ema": None},
 }
 
 

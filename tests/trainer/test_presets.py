@@ -46,8 +46,8 @@ def test_the_other_presets_change_what_the_paper_changed():
     ("objective", "widths", "ema"),
     [
         ("simclr", (512, 512, 128), None),
-        ("barlow", (512, 512, 512), None),
-        ("mmcr", (512, 512, 32), None),
+        ("barlow", (512, 512, 128), None),
+        ("mmcr", (512, 512, 16), None),
     ],
 )
 def test_the_tiny_preset_has_small_heads(objective, widths, ema):
