@@ -126,7 +126,11 @@ class PairedNetwork(nn.Module):
     def forward(self, images: Tensor) -> Embeddings:
         """Embeddings of (4 * n, 3, height, width) images."""
         features = self.backbone(images)
-        heads = self.head_invariant(features), self.head_equivariant(features)
+        heads = [
+            # A head that rests keeps no activations for a backward pass.
+            head(features if _learns(head) else features.detach())
+            for head in (self.head_invariant, self.head_equivariant)
+        ]
         stacks = [torch.unflatten(x, 0, (len(VIEWS), -1)) for x in (features, *heads)]
         return Embeddings(*stacks)
 
@@ -159,3 +163,7 @@ class MomentumCopy(nn.Module):
         """Move the parameters towards those of `network`, after an optimiser step."""
         own: list[Tensor] = list(self.network.parameters())
         torch._foreach_lerp_(own, list(network.parameters()), 1 - self.ema)
+
+
+def _learns(module: nn.Module) -> bool:
+    return any(parameter.requires_grad for parameter in module.parameters())

@@ -109,17 +109,22 @@ class _NormaliseViews(Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         batch, weight, statistics = ctx.saved_tensors
         wanted = [ctx.needs_input_grad[0], True, True]
+        of_batch = torch.empty_like(batch) if wanted[0] else None
+        of_weight, of_bias = torch.zeros_like(weight), torch.zeros_like(weight)
         parts = gradient.chunk(ctx.n_views), batch.chunk(ctx.n_views), *statistics
-        found = [
-            torch.ops.aten.native_batch_norm_backward(
+        for place, (of_view, view, mean, inverse) in enumerate(
+            zip(*parts, strict=True)
+        ):
+            found, weights, biases = torch.ops.aten.native_batch_norm_backward(
                 *(of_view, view, weight, None, None, mean, inverse, True, ctx.eps),
                 wanted,
             )
-            for of_view, view, mean, inverse in zip(*parts, strict=True)
-        ]
-        of_batch, of_weight, of_bias = zip(*found, strict=True)
-        joined = torch.cat(of_batch) if wanted[0] else None
-        return joined, sum(of_weight), sum(of_bias), None, None, None, None
+            if of_batch is not None:
+                # Copied while it is in the processor's cache, then freed for the next.
+                of_batch[place * len(view) : (place + 1) * len(view)] = found
+            of_weight += weights
+            of_bias += biases
+        return of_batch, of_weight, of_bias, None, None, None, None
 
 
 def normalise_over(

@@ -176,6 +176,17 @@ def test_heads_are_equal_in_architecture_but_not_in_weights():
     assert not torch.equal(first[0].weight, second[0].weight)
 
 
+def test_a_head_that_rests_keeps_nothing_for_a_backward_pass(images):
+    torch.manual_seed(0)
+    network = PairedNetwork.build("tiny", SMALL)
+    both = network(images)
+    network.head_equivariant.requires_grad_(False)
+    found = network(images)
+    assert found.invariant.requires_grad
+    assert not found.equivariant.requires_grad
+    assert torch.equal(found.equivariant, both.equivariant)
+
+
 def test_momentum_copy_follows_backbone_and_both_heads(images):
     torch.manual_seed(0)
     network = PairedNetwork.build("tiny", SMALL)
