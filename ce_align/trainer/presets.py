@@ -93,9 +93,9 @@ PRESETS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
         "tiny": _TINY,
     }
 )
-#: Changes of the objectives at small scale. With 64 pairs a step the embeddings must have
-#: few dimensions: those of MMCR far fewer than pairs, and the correlations of Barlow
-#: Twins would otherwise be mostly noise.
+#: Changes of the objectives at small scale. With 64 pairs a step the embeddings must
+#: have few dimensions: those of MMCR far fewer than pairs, and the correlations of
+#: Barlow Twins would otherwise be mostly noise.
 _TINY_OPTIONS: Mapping[str, dict[str, Any]] = {
     "simclr": {"head_widths": (512, 512, 128), "temperature": 0.2},
     "barlow": {"head_widths": (512, 512, 128)},
