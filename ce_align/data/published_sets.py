@@ -1,0 +1,223 @@
+"""The data sets of linear evaluation, as torchvision reads them from disk."""
+
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable, Mapping
+from contextlib import redirect_stdout
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ce_align.checks import nearest_names
+from ce_align.data.imagefiles import MAX_FILE_BYTES
+from ce_align.data.imagesets import ImageSet
+from ce_align.data.labelled_sets import (
+    Convention,
+    LabelledImages,
+    LabelledSplits,
+    read_splits,
+)
+from ce_align.errors import AccessError, ConfigError, DataError
+
+__all__ = ["DATASETS", "PublishedSet", "load_splits"]
+
+
+@dataclass(frozen=True)
+class PublishedSet:
+    """How torchvision names a data set, and where its files come from.
+
+    Attributes
+    ----------
+    reader : class of ``torchvision.datasets``
+    arguments : of the reader for train, test and, if it is official, validation
+    url : of the files
+    folder : below the root, made from the files
+    contents : of the folder
+    convention : accuracy that its authors report
+    validation_share : see `LabelledSplits`
+    """
+
+    reader: str
+    arguments: Mapping[str, Mapping[str, Any]]
+    url: str
+    folder: str
+    contents: str
+    convention: Convention = "top1"
+    validation_share: float = 0.1
+
+
+_TRAIN_OR_NOT = {"train": {"train": True}, "test": {"train": False}}
+_OFFICIAL = {"train": {"split": "train"}, "test": {"split": "test"}}
+_THREE = {**_OFFICIAL, "validation": {"split": "val"}}
+
+#: Data sets by the names that commands give them.
+DATASETS: dict[str, PublishedSet] = {
+    "cifar10": PublishedSet(
+        "CIFAR10",
+        _TRAIN_OR_NOT,
+        "https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz",
+        "cifar-10-batches-py",
+        "data_batch_1 … 5, test_batch, batches.meta",
+    ),
+    "cifar100": PublishedSet(
+        "CIFAR100",
+        _TRAIN_OR_NOT,
+        "https://www.cs.toronto.edu/~kriz/cifar-100-python.tar.gz",
+        "cifar-100-python",
+        "train, test, meta",
+    ),
+    "pets": PublishedSet(
+        "OxfordIIITPet",
+        {"train": {"split": "trainval"}, "test": {"split": "test"}},
+        "https://www.robots.ox.ac.uk/~vgg/data/pets/data/{images,annotations}.tar.gz",
+        "oxford-iiit-pet",
+        "images/, annotations/",
+        convention="mean_per_class",
+        # A tenth would leave ten images of a class.
+        validation_share=0.2,
+    ),
+    "dtd": PublishedSet(
+        "DTD",
+        _THREE,
+        "https://www.robots.ox.ac.uk/~vgg/data/dtd/download/dtd-r1.0.1.tar.gz",
+        "dtd",
+        "dtd/images/, dtd/labels/",
+    ),
+    "flowers102": PublishedSet(
+        "Flowers102",
+        _THREE,
+        "https://www.robots.ox.ac.uk/~vgg/data/flowers/102/"
+        "{102flowers.tgz,imagelabels.mat,setid.mat}",
+        "flowers-102",
+        "jpg/, imagelabels.mat, setid.mat",
+        convention="mean_per_class",
+    ),
+    "food101": PublishedSet(
+        "Food101",
+        _OFFICIAL,
+        "http://data.vision.ee.ethz.ch/cvl/food-101.tar.gz",
+        "food-101",
+        "images/, meta/",
+    ),
+}
+
+
+def load_splits(name: str, root: Path, *, download: bool = False) -> LabelledSplits:
+    """Data set by its name, or of a folder or archive of one's own.
+
+    DTD is its first official partition.
+
+    Parameters
+    ----------
+    name : of `DATASETS`, else see `read_splits`
+    root : folder where torchvision's data sets lie
+    download : fetch a published data set that is not there
+
+    Raises
+    ------
+    ConfigError
+        If the name means nothing.
+    AccessError
+        If the data set is not there, or cannot be downloaded.
+    DataError
+        If what is there is damaged.
+    """
+    if name not in DATASETS:
+        if Path(name).exists():
+            return read_splits(Path(name))
+        near = nearest_names(name, DATASETS) or sorted(DATASETS)
+        raise ConfigError(
+            f"no data set is called {name!r} and there is no such folder; nearest: "
+            f"{', '.join(near)}"
+        )
+    known = DATASETS[name]
+    if not (root / known.folder).is_dir():
+        if not download:
+            raise AccessError(
+                f"{name} is not in {root}; get {known.url} and unpack it as "
+                f"{root / known.folder} ({known.contents}), or add --download"
+            )
+        _download(name, known, root)
+    parts = {
+        split: _part(f"{name}/{split}", _read(name, known, root, split))
+        for split in known.arguments
+    }
+    return LabelledSplits(
+        name,
+        parts["train"][1],
+        parts["train"][0],
+        parts["validation"][0] if "validation" in parts else None,
+        parts["test"][0],
+        known.convention,
+        known.validation_share,
+    )
+
+
+def _reader(known: PublishedSet) -> Callable[..., Any]:
+    from torchvision import datasets
+
+    reader: Callable[..., Any] = getattr(datasets, known.reader)
+    return reader
+
+
+def _read(name: str, known: PublishedSet, root: Path, split: str) -> Any:
+    try:
+        return _reader(known)(str(root), **known.arguments[split])
+    except (RuntimeError, OSError, ValueError, KeyError) as error:
+        raise DataError(
+            f"{root / known.folder} is not the whole {name} ({error}); expected "
+            f"{known.contents} from {known.url}; remove it and try again"
+        ) from error
+
+
+def _download(name: str, known: PublishedSet, root: Path) -> None:
+    """Download beside the place and rename: a broken download leaves nothing."""
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        with (
+            tempfile.TemporaryDirectory(prefix=f".{known.folder}-", dir=root) as part,
+            # Whatever torchvision prints is no row.
+            redirect_stdout(sys.stderr),
+        ):
+            _reader(known)(part, **known.arguments["train"], download=True)
+            shutil.move(Path(part) / known.folder, root / known.folder)
+    except (RuntimeError, OSError) as error:
+        raise AccessError(
+            f"{name} cannot be downloaded from {known.url}: {error}; unpack it as "
+            f"{root / known.folder} yourself"
+        ) from error
+
+
+@dataclass(frozen=True)
+class _Files:
+    """Encoded images by their paths."""
+
+    names: tuple[str, ...]
+
+    def read(self, name: str) -> bytes:
+        """Encoded bytes of one image."""
+        try:
+            with Path(name).open("rb") as file:
+                return file.read(MAX_FILE_BYTES)
+        except OSError as error:
+            raise DataError(
+                f"image {name} cannot be read: {error.strerror}; unpack the data set "
+                "again"
+            ) from error
+
+
+def _part(identifier: str, read: Any) -> tuple[LabelledImages, tuple[str, ...]]:
+    """Images and classes of one split, and the classes' names."""
+    if hasattr(read, "data"):
+        labels = np.array(read.targets, np.int64)
+        images = ImageSet.from_array(identifier, read.data)
+    else:
+        # No public attribute has the files, and opening every image takes hours.
+        paths = read._images if hasattr(read, "_images") else read._image_files
+        names = tuple(str(path) for path in paths)
+        labels = np.array(read._labels, np.int64)
+        images = ImageSet.from_encoded(identifier, names, _Files(names), names, {})
+    return LabelledImages(images, labels), tuple(map(str, read.classes))
