@@ -139,8 +139,8 @@ def table_3(material: Material) -> BuiltTable:
     if points.empty:
         raise NothingToDraw(
             "Table 3 needs the accuracy of the online probe of networks that were "
-            "trained here; run `ce-align train` on labelled images, then score or "
-            "analyse the folder of the training"
+            "trained here; run `ce-align train` on labelled images, then `ce-align "
+            "transfer --online --model FOLDER`"
         )
     weights = sorted(set(points["weight"]))
     shown = []

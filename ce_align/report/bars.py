@@ -35,6 +35,8 @@ __all__ = ["figure_3", "figure_8", "predictivity_groups"]
 RAW_AXIS = "Predictivity, Pearson r"
 #: Share of a group's width that its bars take.
 FILLED = 0.84
+#: And the width of one bar at most.
+WIDEST = 0.2
 
 
 def predictivity_groups(
@@ -55,7 +57,7 @@ def predictivity_groups(
         if group.empty:
             continue
         n = int(group["n_places"].iloc[0])
-        width = FILLED / n
+        width = min(FILLED / n, WIDEST)
         x = k + (group["place"] - (n - 1) / 2) * width
         value, low, high = (group[c] for c in ("value", "low", "high"))
         errors = np.stack([value - low, high - value])
@@ -73,7 +75,8 @@ def predictivity_groups(
         if len(ceiling):
             # A perfect model reaches raw² = ceiling.
             best = float(ceiling.iloc[0]) ** 0.5
-            ax.hlines(best, k - FILLED / 2, k + FILLED / 2, color=INK, linewidth=1.1)
+            half = n * width / 2
+            ax.hlines(best, k - half, k + half, color=INK, linewidth=1.1)
     ax.set_xticks(range(len(recordings)), [_broken(name) for name in recordings])
     ax.tick_params(axis="x", length=0)
     ax.set_xlim(-0.5, len(recordings) - 0.5)

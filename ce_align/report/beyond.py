@@ -9,7 +9,7 @@ from ce_align.checks import named_some
 from ce_align.report.drawing import completed
 from ce_align.report.material import Drawn, Material, NothingToDraw
 from ce_align.report.origins import origins_of
-from ce_align.report.selection import SCORE_SETTINGS, comparable
+from ce_align.report.selection import SCORE_SETTINGS, comparable, network_labels
 from ce_align.report.style import (
     letter,
     new_figure,
@@ -50,7 +50,7 @@ def heat_map(
             ax.text(
                 k,
                 i,
-                f"{value:.2f}",
+                f"{value:.2f}".replace("-0.00", "0.00").replace("-", "−"),
                 ha="center",
                 va="center",
                 fontsize=size,
@@ -93,6 +93,7 @@ def figure_layers(material: Material, columns: int = 2) -> Drawn:
     kept = ["model", "region", "recording", "layer", "value", "origin"]
     data = data[kept].reset_index(drop=True)
     tables = {model: _layer_table(data[data["model"] == model]) for model in models}
+    labels = network_labels(models)
     low, high = float(data["value"].min()), float(data["value"].max())
     across = min(len(models), 2 if columns == 2 else 1)
     down = -(-len(models) // across)
@@ -102,7 +103,7 @@ def figure_layers(material: Material, columns: int = 2) -> Drawn:
         axes = figure.subplots(down, across, squeeze=False).ravel()
         for ax, (model, table) in zip(axes, tables.items(), strict=False):
             heat_map(table, ax, low, high)
-            ax.set_title(model)
+            ax.set_title(labels[model])
             ax.set_ylabel("Layer, from the input up")
         for ax in axes[len(models) :]:
             ax.axis("off")
@@ -160,6 +161,7 @@ def figure_overlap(material: Material, columns: int = 2) -> Drawn:
     order = ["part", "network", "beside"]
     data = cells.drop_duplicates(order).sort_values(order, ignore_index=True)
     names = list(dict.fromkeys([*rows["model"], *rows["other"]]))
+    labels = network_labels(names)
     pairs = len(names) * (len(names) - 1)
     n_absent = (pairs - int((data["part"] == "shared").sum())) // 2
     if n_absent:
@@ -172,6 +174,7 @@ def figure_overlap(material: Material, columns: int = 2) -> Drawn:
             own = data[data["part"] == kind]
             table = own.pivot_table(index="network", columns="beside", values="value")
             table = table.reindex(index=names, columns=names)
+            table = table.rename(index=labels, columns=labels)
             high = float(own["value"].max())
             heat_map(table, ax, min(0.0, float(own["value"].min())), high or 1.0)
             ax.tick_params(axis="x", rotation=40)

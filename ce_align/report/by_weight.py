@@ -69,8 +69,8 @@ def figure_5(material: Material, columns: int = 2) -> Drawn:
     if found.rows.empty:
         raise NothingToDraw(
             "Figure 5 needs the accuracy of the online probe of networks that were "
-            "trained here; run `ce-align train` on labelled images, then score or "
-            "analyse the folder of the training"
+            "trained here; run `ce-align train` on labelled images, then `ce-align "
+            "transfer --online --model FOLDER`"
         )
     on = "validation images" if set(found.rows["metric"]) == {"probe_top1"} else "views"
     title = f"Online probe, {on}"

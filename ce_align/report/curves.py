@@ -97,23 +97,28 @@ def curve_figure(panels: Sequence[CurvePanel], columns: int) -> "Figure":
     among = objective_order(o for panel in panels for o in panel.points["objective"])
     weights = sorted({w for panel in panels for w in panel.points["weight"]})
     across = min(3 if columns == 2 else 2, len(panels) + 1)
-    down = -(-(len(panels) + 1) // across)
+    down = -(-len(panels) // across)
     with style():
-        figure = new_figure(columns, (1.75 if columns == 2 else 1.5) * down)
+        # Without a free place the legend is a line above the panels.
+        above = 0.0 if len(panels) % across else 0.25
+        height = (1.75 if columns == 2 else 1.5) * down + above
+        figure = new_figure(columns, height)
         # A single panel may be wide.
         ratios = [2, 1] if len(panels) == 1 else [1] * across
         axes = figure.subplots(down, across, squeeze=False, width_ratios=ratios)
-        grid = list(axes.ravel())
-        shown = grid[: len(panels)]
+        shown, free = list(axes.ravel()[: len(panels)]), axes.ravel()[len(panels) :]
         for k, (panel, ax) in enumerate(zip(panels, shown, strict=True)):
             if panel.zero:
                 ax.axhline(0, color=GUIDE, linewidth=0.6, zorder=0)
             weight_curves(panel.points, ax, weights, among)
             letter(ax, "ABCDEFGH"[k] if len(panels) > 1 else "", panel.title)
             ax.set(xlabel=WEIGHT_AXIS, ylabel=panel.label)
-        handles, labels = legend_entries(shown)
-        grid[len(panels)].legend(handles, labels, loc="center", title="Objective")
-        for ax in grid[len(panels) :]:
+        entries = legend_entries(shown)
+        if len(free):
+            free[0].legend(*entries, loc="center", title="Objective")
+        else:
+            figure.legend(*entries, loc="outside upper left", ncols=3)
+        for ax in free:
             ax.axis("off")
     return figure
 

@@ -72,7 +72,11 @@ def legend_entries(axes: "Sequence[Axes]") -> "tuple[list[Artist], list[str]]":
 
 
 def weight_legend(
-    figure: "Figure", weights: Sequence[float], columns: int, line: str
+    figure: "Figure",
+    weights: Sequence[float],
+    columns: int,
+    line: str,
+    hidden: Sequence[float] = (),
 ) -> None:
     """Shades of the weights, and what a dark line is, above all axes.
 
@@ -82,6 +86,7 @@ def weight_legend(
     weights : from the lightest to the darkest
     columns : that the figure takes
     line : what a dark line stands for
+    hidden : weights that have a shade and are not drawn
     """
     from matplotlib.lines import Line2D
     from matplotlib.patches import Patch
@@ -90,6 +95,7 @@ def weight_legend(
     handles: list[Artist] = [
         Patch(color=shade(NEUTRAL, k, n), label=f"λ = {weight_label(w)}")
         for k, w in enumerate(weights)
+        if w not in hidden
     ]
     handles.append(Line2D([], [], color=INK, linewidth=1.1, label=line))
     figure.legend(

@@ -27,6 +27,8 @@ __all__ = ["figure_6", "joint_scatter"]
 
 #: More points than these are drawn as pixels: a PDF of them would be slow to open.
 VECTOR_POINTS = 2000
+#: Up to so many points are drawn larger.
+FEW_POINTS = 300
 
 
 def joint_scatter(
@@ -38,7 +40,7 @@ def joint_scatter(
     ----------
     points : columns ``weight``, ``baseline_distance``, ``distance``
     ax : axes to draw into
-    weights : of the whole figure, from the lightest to the darkest
+    weights : that have a shade, from the lightest to the darkest
     colour : of the objective
     """
     place = {weight: k for k, weight in enumerate(weights)}
@@ -49,7 +51,7 @@ def joint_scatter(
     ax.scatter(
         mixed["baseline_distance"],
         mixed["distance"],
-        s=3,
+        s=3 if len(points) > FEW_POINTS else 6,
         c=shades,
         linewidths=0,
         alpha=0.75,
@@ -111,7 +113,8 @@ def figure_6(material: Material, columns: int = 2) -> Drawn:
 def _grid(data: "pd.DataFrame", columns: int) -> "Figure":
     objectives = objective_order(data["objective"])
     measures = [m for m in COMPARISON_TITLES if m in set(data["measure"])]
-    weights = sorted(set(data["weight"]))
+    # The same shades as where λ = 0 is drawn.
+    weights = sorted({0.0, *data["weight"]})
     # One column has no room for four panels side by side.
     across, down = (measures, objectives) if columns == 2 else (objectives, measures)
     share = 0.97 if columns == 2 else 0.86
@@ -137,5 +140,5 @@ def _grid(data: "pd.DataFrame", columns: int) -> "Figure":
             axes[i, 0].set_ylabel(f"{name}\n$D_B(\\lambda)$")
         for k in range(len(across)):
             axes[-1, k].set_xlabel("$D_B(\\lambda = 0)$")
-        weight_legend(figure, weights, columns, "equal")
+        weight_legend(figure, weights, columns, "equal", hidden=[0.0])
     return figure

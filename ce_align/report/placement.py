@@ -61,13 +61,14 @@ def placement(points: "pd.DataFrame", ax: "Axes") -> "Axes":
             label=f"{objective_label(objective)} ({len(own)})",
         )
     first = points[~rest].sort_values("rank").iloc[0]
+    # Above a falling curve there is room to the right.
     late = first["rank"] > 0.6 * len(points)
     ax.annotate(
         f"{objective_label(first['objective'])}, λ = {weight_label(first['weight'])}: "
         f"rank {first['rank']:.0f}",
         (first["rank"], first["score"]),
-        (-14 if late else 14, 16),
-        textcoords="offset points",
+        (1, 0.93) if late else (14, 16),
+        textcoords="axes fraction" if late else "offset points",
         ha="right" if late else "left",
         fontsize=6.2,
         arrowprops={"arrowstyle": "-", "linewidth": 0.5},
@@ -108,7 +109,7 @@ def figure_4(material: Material, columns: int = 2) -> Drawn:
         placement(points, figure.subplots())
     notes = list(own.notes)
     if n_empty:
-        notes.append(f"{n_empty} other networks have no score.")
+        notes.append(f"Other networks: {n_empty} without a score.")
     of = str(own.rows["recordings"].iloc[0]).replace(" ", ", ")
     best = points[points["objective"] != "other"].iloc[0]
     return completed(

@@ -1,5 +1,6 @@
 """Which rows belong into one figure, and in words which do not."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 __all__ = [
     *("MEASURE_SETTINGS", "SCORE_SETTINGS", "TRANSFER_SETTINGS", "Selection"),
     *("average", "comparable", "describe", "main_recipe", "missing_weights"),
-    "with_networks",
+    *("network_labels", "with_networks"),
 ]
 
 #: Rows of one measure are comparable only if these agree.
@@ -90,6 +91,20 @@ def describe(model: str) -> dict[str, Any]:
         **known,
         "recipe": recipe + views if known["backbone"] else None,
     }
+
+
+def network_labels(models: Sequence[str]) -> dict[str, str]:
+    """Short labels that tell networks apart: objective and λ, else what ends a name."""
+    labels = {}
+    for model in models:
+        about = describe(model)
+        if about["objective"] is None or about["weight"] is None:
+            labels[model] = model.rpartition("/")[2]
+        else:
+            weight = weight_label(about["weight"])
+            labels[model] = f"{objective_label(about['objective'])}, λ = {weight}"
+    shared = [label for label, n in Counter(labels.values()).items() if n > 1]
+    return {m: m if label in shared else label for m, label in labels.items()}
 
 
 def with_networks(rows: "pd.DataFrame") -> Selection:

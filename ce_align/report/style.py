@@ -40,7 +40,7 @@ FURTHER = ("#cc79a7", "#56b4e9", "#e69f00", "#000000")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 
 #: Characters of the notes' font that fit into an inch.
-CHARACTERS = 23.5
+CHARACTERS = 26
 #: Height of a line of notes, in inches.
 NOTE_LINE = 0.092
 #: Height of the mark, in inches.
@@ -153,7 +153,7 @@ def shade(colour: str, place: int, n: int) -> tuple[float, float, float]:
     """Shade `place` of `n` of a colour, from light to dark."""
     from matplotlib.colors import to_rgb
 
-    share = place / max(n - 1, 1)
+    share = place / (n - 1) if n > 1 else 0.6
     rgb = to_rgb(colour)
     if share < 0.6:  # towards white
         mix = 0.72 * (1 - share / 0.6)

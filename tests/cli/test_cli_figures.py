@@ -1,0 +1,81 @@
+"""`ce-align tables` and `ce-align figures` as a user meets them."""
+
+from ce_align.results import ResultStore
+from ce_align.stages.score import ScoreConfig, ScoreRow
+
+
+def store_scores(folder):
+    """Made-up scores of two networks against a simulated recording."""
+    for k, model in enumerate(("ce_mmcr_l0", "ce_mmcr_l0.1")):
+        config = ScoreConfig(model=model, recording="simulated", layer="layer4")
+        row = ScoreRow(
+            model=model,
+            metric="predictivity",
+            value=0.3 + 0.1 * k,
+            config_id=f"c{k}",
+            recording="simulated",
+            region="IT",
+            layer="layer4",
+            raw=0.5 + 0.05 * k,
+            error=0.01,
+            ceiling=0.8,
+            n_stimuli=640,
+            n_neuroids=96,
+            n_splits=10,
+            regression="pls",
+            seed=1,
+            model_digest="m",
+            recording_digest="r",
+        )
+        ResultStore(folder).put("score", f"c{k}", config, [row])
+
+
+def test_a_figure_is_written_with_the_csv_of_what_it_shows(ce_align, tmp_path):
+    store_scores(tmp_path / "results")
+    status, out, err = ce_align("figures", "--which", "3", "--columns", "1")
+    assert status == 0
+    assert out == ""
+    folder = tmp_path / "figures"
+    names = {f"figure_3.{suffix}" for suffix in ("pdf", "png", "csv")}
+    assert {path.name for path in folder.iterdir()} == names
+    assert "figure_3: Simulated" in err
+    header, *rows = (folder / "figure_3.csv").read_text().splitlines()
+    assert len(rows) == 2
+    assert all("simulated" in row for row in rows)
+    assert "origin" in header
+
+
+def test_what_has_no_rows_is_left_out_unless_it_was_asked_for(ce_align, tmp_path):
+    status, _, err = ce_align("tables", "--out", "here")
+    assert status == 0
+    assert "left out table_1" in err
+    assert (tmp_path / "here" / "table_5.md").is_file()
+    status, _, err = ce_align("tables", "--which", "1", "--out", "there")
+    assert status == 2
+    (line,) = err.splitlines()
+    assert line.startswith("error: ")
+    assert "ce-align correlate" in line
+    assert not (tmp_path / "there").exists()
+
+
+def test_a_figure_that_does_not_exist_is_refused_in_one_line(ce_align):
+    status, _, err = ce_align("figures", "--which", "9")
+    assert status == 2
+    (line,) = err.splitlines()
+    assert "choose from 1, 2" in line
+
+
+def test_our_networks_stand_among_others(ce_align, tmp_path):
+    store_scores(tmp_path / "results")
+    (tmp_path / "others.csv").write_text("model,score\na,0.35\nb,0.2\nc,\n")
+    arguments = ("--which", "4", "--others", "others.csv")
+    status, _, err = ce_align("figures", *arguments)
+    assert status == 0
+    assert "Other networks: 1 without a score." in err
+    rows = (tmp_path / "figures" / "figure_4.csv").read_text().splitlines()[1:]
+    assert [row.split(",")[0] for row in rows] == [
+        "ce_mmcr_l0.1",
+        "a",
+        "ce_mmcr_l0",
+        "b",
+    ]
