@@ -59,18 +59,15 @@ def predictivity_groups(
         n = int(group["n_places"].iloc[0])
         width = min(FILLED / n, WIDEST)
         x = k + (group["place"] - (n - 1) / 2) * width
-        value, low, high = (group[c] for c in ("value", "low", "high"))
-        errors = np.stack([value - low, high - value])
         ax.bar(
             x,
-            value,
+            group["value"],
             width,
             color=[shade(colour, int(place), n) for place in group["place"]],
             edgecolor="white",
             linewidth=0.25,
-            yerr=np.nan_to_num(errors),
-            error_kw={"elinewidth": 0.6, "ecolor": INK, "capsize": 0},
         )
+        ax.vlines(x, group["low"], group["high"], color=INK, linewidth=0.6)
         ceiling = group["ceiling"].dropna()
         if len(ceiling):
             # A perfect model reaches raw² = ceiling.
