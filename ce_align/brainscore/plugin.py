@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from jinja2 import Environment
 
 __all__ = [
-    *("EMBEDDED", "Identifier", "PluginSpec", "Region"),
+    *("EMBEDDED", "PluginSpec"),
     *("model_files", "plugin_files", "recovered_spec"),
 ]
 

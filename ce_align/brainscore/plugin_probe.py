@@ -15,7 +15,7 @@ from typing import Any
 __all__: list[str] = []
 
 #: Images on which a repetition must give the same activations.
-N_REPEATED = 4
+N_REPEATED = 2
 
 
 def main(job_file: str) -> None:

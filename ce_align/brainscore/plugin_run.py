@@ -16,6 +16,7 @@ from ce_align.brainscore.plugin_findings import Finding, fault, note, warning
 from ce_align.brainscore.plugin_overlay import environment, overlay
 from ce_align.checks import named_some
 from ce_align.data.recordings import Recording
+from ce_align.errors import DataError
 
 __all__ = ["Trial", "run_plugins"]
 
@@ -45,9 +46,7 @@ class Trial:
     score: float | None = None
 
 
-def run_plugins(
-    plugins: Mapping[str, Path], *, n_images: int = N_IMAGES
-) -> dict[str, Trial]:
+def run_plugins(plugins: Mapping[str, Path]) -> dict[str, Trial]:
     """Load plugins in a clean process, look at scenes with them, and score them.
 
     This executes the plugins' code.
@@ -55,7 +54,6 @@ def run_plugins(
     Parameters
     ----------
     plugins : identifier to folder
-    n_images : scenes to score them on
 
     Returns
     -------
@@ -65,11 +63,13 @@ def run_plugins(
     ------
     CeAlignError
         If Brain-Score is not installed.
+    DataError
+        If a plugin interferes with the run.
     """
     from ce_align.data.simulation import simulated_recording
 
     recording = simulated_recording(
-        n_images=n_images, n_neuroids=N_NEUROIDS, n_repetitions=N_REPETITIONS
+        n_images=N_IMAGES, n_neuroids=N_NEUROIDS, n_repetitions=N_REPETITIONS
     ).recording
     folders = list(dict.fromkeys(plugins.values()))
     with (
@@ -134,8 +134,12 @@ def _results(folder: Path) -> dict[str, dict[str, Any]]:
     path = folder / "results"
     if not path.is_file():
         return {}
-    found = [json.loads(line) for line in path.read_text("utf-8").splitlines()]
-    return {facts["identifier"]: facts for facts in found}
+    lines = path.read_text("utf-8", errors="replace").splitlines()
+    try:
+        found = [json.loads(line) for line in lines]
+        return {facts["identifier"]: facts for facts in found}
+    except (KeyError, TypeError, ValueError) as error:
+        raise DataError("a plugin has tampered with the results of its run") from error
 
 
 def _judged(facts: Mapping[str, Any], arrays: Path, recording: Recording) -> Trial:

@@ -1,0 +1,254 @@
+"""Plugins load through Brain-Score's own loader in a clean process."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from plugin_standins import make_tiny_paper, own_training, save_tiny, served
+
+from ce_align.brainscore import plugin_run
+from ce_align.brainscore.plugin_doctor import examine
+from ce_align.brainscore.plugin_overlay import environment, overlay
+from ce_align.brainscore.submission import Submission, default_identifier, submit
+from ce_align.models.catalogue import PUBLISHED
+
+pytestmark = [pytest.mark.brainscore, pytest.mark.slow]
+
+
+@pytest.fixture(autouse=True)
+def few_scenes(monkeypatch):
+    monkeypatch.setattr(plugin_run, "N_IMAGES", 40)
+
+
+@pytest.fixture(autouse=True)
+def brainscore():
+    pytest.importorskip("brainscore_vision")
+
+
+def listing(folder: Path) -> set[tuple[str, int]]:
+    return {
+        (path.as_posix(), path.stat().st_mtime_ns)
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
+
+
+#: Runs Brain-Score's generic tests for each plugin, and the plugin's own for some.
+TESTS = """
+import sys
+from pathlib import Path
+import pytest
+
+folder, own, *options = sys.argv[1:]
+package = Path(folder, "brainscore_vision")
+class Counter:
+    n_passed = 0
+    failed = []
+    def pytest_runtest_logreport(self, report):
+        if report.when == "call" and report.passed:
+            Counter.n_passed += 1
+        if report.failed or report.skipped:
+            Counter.failed.append(report.nodeid)
+generic = package / "model_helpers" / "generic_plugin_tests.py"
+quiet = ["-q", "-p", "no:cacheprovider", "--no-header", "--rootdir", folder]
+for plugin in sorted((package / "models").glob("[!_]*")):
+    named = [str(generic), "--plugin_directory", str(plugin), *options]
+    pytest.main([*quiet, *named], [Counter()])
+    if plugin.match(own):
+        pytest.main([*quiet, str(plugin / "test.py")], [Counter()])
+print("\\npassed", Counter.n_passed, "failed", Counter.failed)
+"""
+
+
+def add_missing_images(overlaid: Path) -> None:
+    """The three images of the generic tests, which the wheel lacks."""
+    folder = overlaid / "brainscore_vision/model_helpers/generic_plugin_tests_resources"
+    folder.mkdir()
+    for name, colour in (
+        ("rgb1.jpg", "red"),
+        ("rgb2.jpg", "green"),
+        ("rgb3.png", "blue"),
+    ):
+        Image.new("RGB", (64, 64), colour).save(folder / name)
+
+
+def run_brainscore_tests(folders, scratch: Path, *options: str, own="*") -> str:
+    with overlay(folders) as overlaid:
+        add_missing_images(overlaid)
+        ended = subprocess.run(
+            [sys.executable, "-P", "-c", TESTS, str(overlaid), own, *options],
+            env=environment(overlaid, scratch),
+            cwd=scratch,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    return ended.stdout + ended.stderr
+
+
+@pytest.fixture(scope="module")
+def paper(tmp_path_factory):
+    """All 22 published networks as plugins, tiny, whose weights are served."""
+    folder = tmp_path_factory.mktemp("paper")
+    store = folder / "store"
+    for seed, name in enumerate(PUBLISHED):
+        save_tiny(store / f"{default_identifier(name, '')}.safetensors", seed)
+    with pytest.MonkeyPatch.context() as patch, served(store) as address:
+        make_tiny_paper(patch)
+        patch.setenv("CE_ALIGN_HOME", str(folder / "home"))
+        submit(list(PUBLISHED), folder / "plugins", Submission(address))
+        yield folder / "plugins"
+
+
+def test_all_22_load_and_score_in_a_clean_process(paper):
+    import brainscore_vision
+
+    installed = Path(brainscore_vision.__file__).parent / "models"
+    before = listing(installed)
+    diagnoses = examine(paper)
+    assert len(diagnoses) == 22
+    for diagnosis in diagnoses:
+        assert diagnosis.n_faults == 0, diagnosis
+        assert diagnosis.ran and len(diagnosis.score) == 1
+        kinds = {(f.severity, f.check) for f in diagnosis.findings}
+        assert kinds == {("warning", "layers"), ("note", "run")}
+    # Random networks of different weights, told apart by their scores.
+    assert len({tuple(d.score.values()) for d in diagnoses}) == 22
+    assert listing(installed) == before
+
+
+def test_the_22_pass_brainscores_generic_tests(paper, tmp_path):
+    pytest.importorskip("pytest_check")  # which Brain-Score imports on the way
+    output = run_brainscore_tests(
+        # The fifth is slow; the plugin below passes it.
+        *(sorted(paper.iterdir()), tmp_path, "-k", "not behavior"),
+        own="ce_barlow_l0_2_ep1000",
+    )
+    assert f"passed {22 * 4 + 9} failed []" in output, output[-3000:]
+
+
+def test_weights_inside_and_a_small_input_load_too(tmp_path):
+    run = own_training(tmp_path / "run")
+    (found,) = submit([str(run)], tmp_path / "plugins", Submission("embed"))
+    (diagnosis,) = examine(tmp_path / "plugins")
+    assert diagnosis.n_faults == 0 and diagnosis.ran
+    assert [f.check for f in diagnosis.findings] == ["run"]
+    pytest.importorskip("pytest_check")
+    output = run_brainscore_tests([tmp_path / "plugins" / found.identifier], tmp_path)
+    # All five generic tests, and nine of its own.
+    assert "passed 14 failed []" in output, output[-3000:]
+
+
+def test_changed_weights_and_unreachable_ones_are_told_apart(tmp_path, monkeypatch):
+    make_tiny_paper(monkeypatch)
+    store = tmp_path / "store"
+    for name in ("ce_mmcr_l0", "ce_mmcr_l0_1", "ce_mmcr_l0_2"):
+        save_tiny(store / f"{name}.safetensors", 0)
+    names = ["ce_mmcr_l0", "ce_mmcr_l0.1"]
+    with served(store) as address:
+        submit(names, tmp_path / "plugins", Submission(address))
+        save_tiny(store / "ce_mmcr_l0.safetensors", 1)
+        (store / "ce_mmcr_l0_1.safetensors").unlink()
+        changed, absent = examine(tmp_path / "plugins")
+    for diagnosis, told in ((changed, "invalid hash value"), (absent, "404")):
+        (fault,) = [f for f in diagnosis.findings if f.severity == "fault"]
+        assert fault.check == "run" and told in fault.message
+    unreachable, _ = examine(tmp_path / "plugins")
+    assert unreachable.n_faults == 0
+    assert any("cannot be reached" in f.message for f in unreachable.findings)
+
+
+FOREIGN_INIT = """
+from brainscore_vision import model_registry
+from brainscore_vision.model_helpers.brain_transformation import ModelCommitment
+from .model import get_model
+
+model_registry['{name}'] = lambda: ModelCommitment(
+    identifier='{name}', activations_model=get_model('{name}'), layers=['layer4'])
+"""
+FOREIGN_MODEL = """
+import functools, os, tempfile
+import torch, torchvision
+from brainscore_vision.model_helpers.activations.pytorch import (
+    PytorchWrapper, load_preprocess_images)
+
+def get_bibtex(name):
+    return '@misc{{x, author={{A}}, year={{1}}, doi={{2}}}}'
+
+def get_model(name):
+    assert 'AWS_SECRET_ACCESS_KEY' not in os.environ
+    {spell}
+    network = torchvision.models.resnet18()
+    if {noisy}:
+        network.layer4.register_forward_hook(
+            lambda module, given, output: output + torch.randn_like(output))
+    prepare = functools.partial(load_preprocess_images, image_size=64)
+    wrapper = PytorchWrapper(
+        identifier=name, model=network.eval(), preprocessing=prepare, batch_size=16)
+    wrapper.image_size = {stated}
+    return wrapper
+"""
+
+
+def foreign(folder: Path, name: str, spell="pass", noisy=False, stated=64) -> Path:
+    plugin = folder / name
+    (plugin / "region_layer_map").mkdir(parents=True)
+    (plugin / "__init__.py").write_text(FOREIGN_INIT.format(name=name))
+    code = FOREIGN_MODEL.format(spell=spell, noisy=noisy, stated=stated)
+    (plugin / "model.py").write_text(code)
+    layer_map = plugin / "region_layer_map" / f"{name}.json"
+    layer_map.write_text(json.dumps({"IT": "layer4"}))
+    return plugin
+
+
+def test_a_foreign_plugin_runs_only_if_asked_and_is_watched(tmp_path, monkeypatch):
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+    spells = {
+        "leaves_a_file": {"spell": "tempfile.mkstemp()"},
+        "noisy": {"noisy": True},
+        "other_size": {"stated": 65 - 1 + 160},
+        "breaks": {"spell": "raise RuntimeError('no such thing')"},
+    }
+    for name, options in spells.items():
+        foreign(tmp_path / "plugins", name, **options)
+    assert not any(diagnosis.ran for diagnosis in examine(tmp_path / "plugins"))
+    found = {
+        diagnosis.plugin: {
+            finding.check: finding.message
+            for finding in diagnosis.findings
+            if finding.severity == "fault"
+        }
+        for diagnosis in examine(tmp_path / "plugins", run=True)
+    }
+    assert "other activations" in found["noisy"]["deterministic"]
+    assert "image_size says 224" in found["other_size"]["preprocessing"]
+    assert "no such thing" in found["breaks"]["run"]
+    assert "left behind" in found["leaves_a_file"]["temporary-files"]
+
+
+def test_what_lies_beside_our_code_is_not_executed(tmp_path):
+    run = own_training(tmp_path / "run")
+    (found,) = submit([str(run)], tmp_path / "plugins", Submission("embed"))
+    plugin, mark = tmp_path / "plugins" / found.identifier, tmp_path / "executed"
+    spell = f"open({str(mark)!r}, 'w').close()\n"
+    (plugin / "model").mkdir()
+    for name in ("model/__init__.py", "torch.py", "sitecustomize.py", "conftest.py"):
+        (plugin / name).write_text(spell)
+    (diagnosis,) = examine(plugin)
+    assert diagnosis.ours and diagnosis.ran
+    assert not mark.exists()
+
+
+def test_the_overlay_takes_nothing_of_the_environment_that_is_secret(
+    tmp_path, monkeypatch
+):
+    for name in ("AWS_SECRET_ACCESS_KEY", "HF_TOKEN", "GITHUB_TOKEN"):
+        monkeypatch.setenv(name, "secret")
+    variables = environment(tmp_path, tmp_path)
+    assert "secret" not in variables.values()
+    assert variables["BS_INSTALL_DEPENDENCIES"] == "no"
+    assert variables["HOME"] != os.environ.get("HOME")
