@@ -31,8 +31,8 @@ from torch.profiler import ProfilerActivity, profile
 from benchmarks.speed._machine import describe
 from ce_align.data.imagesets import ImageSet
 from ce_align.trainer.batchnorm import ViewBatchNorm
-from ce_align.trainer.engine import plan_of
 from ce_align.trainer.module import PairedTraining
+from ce_align.trainer.pairs import PairPlan
 from ce_align.trainer.presets import TrainConfig, preset_config
 from ce_align.trainer.rendering import PixelBatch
 from ce_align.trainer.views import PairedViews
@@ -147,7 +147,8 @@ def measure_rendering(settings: TrainConfig, device: str) -> str:
         0, 256, (n_images, size, size, 3), dtype=np.uint8
     )
     images = ImageSet.from_array("noise", pixels)
-    plan = plan_of(settings, n_images)
+    pairs, families = settings.pairs_per_step, settings.families
+    plan = PairPlan(n_images, pairs, seed=0, families=families)
     labels = np.full(n_images, -1)
     by_worker, by_device = (
         PairedViews(images, plan, labels, settings.view_size, on_device=on_device)
