@@ -28,6 +28,7 @@ from ce_align.cli import (
     submit,
     tables,
     train,
+    transfer,
 )
 from ce_align.cli.screen import fault
 from ce_align.errors import CeAlignError
@@ -44,7 +45,7 @@ app = typer.Typer(
     "pixels --recording simulated[/bold].",
 )
 for room in (
-    *(score, analyze, correlate, train, run, fetch, submit),
+    *(score, analyze, correlate, transfer, train, run, fetch, submit),
     *(importing, catalogue, results, tables, figures, report, demo, doctor, register),
 ):
     room.add_to(app)

@@ -1,0 +1,165 @@
+"""`ce-align transfer`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ce_align.cli.options import Json, Models, Results
+from ce_align.cli.screen import (
+    message,
+    print_json,
+    print_table,
+    progress_bars,
+    report_failures,
+)
+from ce_align.errors import ConfigError
+from ce_align.files import cache_folder
+from ce_align.results import ResultStore
+
+__all__ = ["add_to"]
+
+EXAMPLES = """\b
+[bold]Examples[/bold]
+
+  ce-align transfer --model torchvision/resnet18 --dataset cifar10 --root data
+
+  ce-align transfer --model 'ce_*_l0.1' --dataset dtd --dataset pets --download
+
+  ce-align transfer --model runs/barlow_l0.3 --dataset my_images.zip --size 64
+
+  ce-align transfer --online --model runs/barlow_l0 --model runs/barlow_l0.3
+
+The short edge is resized to --size (bicubic) and the centre cropped; features are
+averaged over places, not standardised. Of 45 L2 strengths from 1e-6 to 1e5, for a loss
+summed over images, validation images choose one; the regression is fitted again to
+training and validation images. Pets and Flowers report the mean over classes, all other
+data sets top-1. Without official validation images a tenth of each class is split off,
+a fifth for Pets. Runs differ only in which images choose the strength.
+"""
+
+
+def _complete_dataset(incomplete: str) -> list[str]:
+    from ce_align.data.published_sets import DATASETS
+
+    return [name for name in DATASETS if name.startswith(incomplete)]
+
+
+def transfer(
+    model: Models,
+    dataset: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="cifar10, cifar100, pets, dtd, flowers102, food101, or a folder, zip "
+            "or tar with train/CLASS and test/CLASS or val/CLASS. Repeatable.",
+            autocompletion=_complete_dataset,
+        ),
+    ] = None,
+    root: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder where the named data sets lie, or are downloaded to. "
+            "\\[default: datasets in the cache]"
+        ),
+    ] = None,
+    download: Annotated[
+        bool, typer.Option("--download", help="Fetch a data set that is not there.")
+    ] = False,
+    runs: Annotated[int, typer.Option(min=1, help="Draws of validation images.")] = 5,
+    layer: Annotated[
+        str | None,
+        typer.Option(help="Layer, averaged over places. \\[default: the one for IT]"),
+    ] = None,
+    size: Annotated[
+        int | None,
+        typer.Option(
+            min=8, help="Pixels of crop and input. \\[default: the network's own]"
+        ),
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the draws.")] = 0,
+    online: Annotated[
+        bool,
+        typer.Option(
+            "--online",
+            help="Take over the accuracy of the probe that was trained along, from "
+            "folders of trainings; needs no data set.",
+        ),
+    ] = False,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
+    batch_size: Annotated[
+        int | None, typer.Option(min=1, help="Images at a time. \\[default: by device]")
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Compute again.")] = False,
+    results: Results = Path("results"),
+    json: Json = False,
+) -> None:
+    """Accuracy of a linear readout of frozen features on other data sets."""
+    from ce_align.brainscore import register_networks
+    from ce_align.models.catalogue import expand
+
+    if online == bool(dataset):
+        raise ConfigError(
+            "name data sets with --dataset, or take the probe that was trained along "
+            "with --online; one of the two"
+        )
+    register_networks()
+    names = expand(tuple(model))
+    store = ResultStore(results)
+    if online:
+        _adopt(names, store, json=json)
+        return
+    from ce_align.report.transfer_table import transfer_table
+    from ce_align.stages.hardware import Hardware
+    from ce_align.stages.transfers import transfer_all
+
+    with progress_bars() as progress:
+        report = transfer_all(
+            names,
+            dataset or (),
+            root or cache_folder("datasets"),
+            store,
+            layer=layer,
+            size=size,
+            runs=runs,
+            seed=seed,
+            download=download,
+            hardware=Hardware(device, batch_size),
+            force=force,
+            progress=progress,
+        )
+    if json:
+        print_json(report.rows)
+    elif report.rows:
+        print_table(transfer_table(report.rows))
+    for row in report.rows:
+        if row.n_unconverged:
+            message(
+                f"{row.model} × {row.dataset}: {row.n_unconverged} fits ended before "
+                "their tolerance was met"
+            )
+    if report.n_stored:
+        message(
+            f"{report.n_stored} of {len(report.rows)} rows were in {results} already "
+            "(--force computes them again)"
+        )
+    report_failures(report.failures)
+
+
+def _adopt(names: list[str], store: ResultStore, *, json: bool) -> None:
+    from ce_align.report.tables import frame_table
+    from ce_align.stages.online import adopt_online
+
+    rows = adopt_online(names, store)
+    if json:
+        print_json(rows)
+        return
+    import pandas as pd
+
+    shown = ["model", "objective", "equivariance_weight", "metric", "value"]
+    table = pd.DataFrame([row.model_dump() for row in rows])[shown]
+    print_table(frame_table(table))
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command(epilog=EXAMPLES)(transfer)

@@ -1,0 +1,252 @@
+"""Transfer: linear evaluation of frozen features on other data sets."""
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import NonNegativeInt, PositiveInt
+
+from ce_align.config import StageConfig
+from ce_align.data.cropping import centre_cropped
+from ce_align.data.imagesets import ImageSet
+from ce_align.data.labelled_sets import Convention, LabelledSplits
+from ce_align.errors import DataError
+from ce_align.metrics.linear_evaluation import Evaluation, Sample, evaluate_linearly
+from ce_align.metrics.probe import STRENGTHS
+from ce_align.progress import Progress, silent
+from ce_align.results import ResultStore, Row
+from ce_align.stages.hardware import Hardware
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+    from ce_align.models.networks import Network
+
+__all__ = ["TransferConfig", "TransferRow", "transfer"]
+
+STAGE = "transfer"
+
+#: Changes whenever the same settings and data would give another number.
+ALGORITHM = "linear evaluation 1"
+
+#: Images whose features are computed and kept together: what an interruption loses.
+BLOCK = 2048
+
+
+class TransferConfig(StageConfig):
+    """Settings of the linear evaluation of one network on one data set.
+
+    `size` is the edge of the crop and of the network's input, in pixels.
+    """
+
+    model: str
+    dataset: str
+    layer: str
+    size: PositiveInt
+    runs: PositiveInt = 5
+    seed: NonNegativeInt = 0
+
+
+class TransferRow(Row):
+    """Accuracy of a linear readout of one network on one data set.
+
+    `value` is the mean over runs, as a share of 1.
+
+    Attributes
+    ----------
+    sd : standard deviation over runs (n − 1); None for a single run. Runs differ only
+        in the images that choose the strength
+    error : standard error over test images
+    convention : ``top1``, or ``mean_per_class``
+    strength : median over runs of the chosen L2 strength λ, with the loss summed over
+        images; `strengths` those of all runs
+    n_train, n_validation : images that paths are fitted to, and that choose; the last
+        fit is to both
+    n_unconverged : fits that missed their tolerance
+    """
+
+    dataset: str
+    layer: str
+    sd: float | None
+    error: float
+    convention: Convention
+    strength: float
+    strengths: tuple[float, ...]
+    n_classes: int
+    n_train: int
+    n_validation: int
+    n_test: int
+    n_runs: int
+    n_unconverged: int
+    size: int
+    seed: int
+    model_digest: str
+    images_digest: str
+
+
+def transfer(
+    network: "Network",
+    data: LabelledSplits,
+    config: TransferConfig,
+    store: ResultStore,
+    *,
+    hardware: Hardware | None = None,
+    force: bool = False,
+    progress: Progress = silent,
+) -> tuple[TransferRow, bool]:
+    """Evaluate one network on one data set.
+
+    Features are averaged over places and cached. What is in the store is answered from
+    there unless `force`.
+
+    Parameters
+    ----------
+    network : its weights stay as they are
+    data : images and classes
+    config : names of both, layer, size, runs and seed
+    store : where the row goes, and the accuracies of every run beside it
+    hardware : device and batch size
+    force : compute again and replace what is stored
+    progress : told of images and fits done
+
+    Returns
+    -------
+    row, whether it was in the store
+
+    Raises
+    ------
+    ConfigError
+        If there is no such layer or device.
+    DataError
+        If an image cannot be read, or the network cannot be shown images of this size.
+    """
+    network.check_layers([config.layer])
+    shown = network.preprocessing.model_copy(update={"input_size": config.size})
+    network = replace(network, preprocessing=shown)
+    config_id = config.fingerprint(
+        weights=network.digest, images=data.digest, algorithm=ALGORITHM
+    )
+    stored = None if force else store.get(STAGE, config_id, TransferRow)
+    if stored:
+        return stored[0], True
+    job = _Job(network, data, config, hardware or Hardware(), progress)
+    found = job.evaluate()
+    row = job.row(found, config_id)
+    store.put(STAGE, config_id, config, [row], _arrays(found))
+    return row, False
+
+
+@dataclass(frozen=True)
+class _Job:
+    """One network and one data set."""
+
+    network: "Network"
+    data: LabelledSplits
+    config: TransferConfig
+    hardware: Hardware
+    progress: Progress
+
+    def evaluate(self) -> Evaluation:
+        from ce_align.models.devices import resolve_device
+
+        samples = {
+            name: Sample(self._features(part.images), part.labels)
+            for name, part in self.data.parts.items()
+        }
+        what = f"{self.network.name} × {self.data.name}"
+        return evaluate_linearly(
+            samples["train"],
+            samples.get("validation"),
+            samples["test"],
+            n_classes=len(self.data.classes),
+            n_runs=self.config.runs,
+            validation_share=self.data.validation_share,
+            seed=self.config.seed,
+            strengths=STRENGTHS,
+            device=resolve_device(self.hardware.device),
+            progress=lambda done, n, total: self.progress(f"{what} {done}", n, total),
+        )
+
+    def _features(self, images: ImageSet) -> NDArray[np.float32]:
+        """Features (n_images, n_features), block by block from the cache."""
+        from ce_align.models.features import extract
+
+        layer, size = self.config.layer, self.config.size
+        cropped = centre_cropped(images, size)
+        what = f"{self.network.name} × {images.identifier} images"
+        blocks = []
+        for start in range(0, len(images), BLOCK):
+
+            def show(done: int, _: int, start: int = start) -> None:
+                self.progress(what, start + done, len(images))
+
+            rows = range(start, min(start + BLOCK, len(images)))
+            try:
+                found = extract(
+                    self.network,
+                    cropped.select(rows),
+                    [layer],
+                    pool="average",
+                    device=self.hardware.device,
+                    batch_size=self.hardware.batch_size,
+                    compile=self.hardware.compiled,
+                    progress=show,
+                )
+            except RuntimeError as error:
+                first = str(error).partition("\n")[0]
+                raise DataError(
+                    f"{self.network.name} cannot be shown images of {size} pixels "
+                    f"({first}); choose another --size"
+                ) from error
+            blocks.append(found[layer].values)
+        return np.concatenate(blocks)
+
+    def row(self, found: Evaluation, config_id: str) -> TransferRow:
+        per_class = self.data.convention == "mean_per_class"
+        values = np.array(found.mean_per_class if per_class else found.top1)
+        n_test = len(self.data.test)
+        errors = (
+            np.array(found.error)
+            if per_class
+            else np.sqrt(values * (1 - values) / n_test)
+        )
+        config = self.config
+        return TransferRow(
+            model=config.model,
+            metric=STAGE,
+            value=float(values.mean()),
+            config_id=config_id,
+            dataset=config.dataset,
+            layer=config.layer,
+            sd=float(values.std(ddof=1)) if len(values) > 1 else None,
+            error=float(errors.mean()),
+            convention=self.data.convention,
+            strength=float(np.median(found.strengths)),
+            strengths=tuple(found.strengths),
+            n_classes=len(self.data.classes),
+            n_train=found.n_train,
+            n_validation=found.n_validation,
+            n_test=n_test,
+            n_runs=config.runs,
+            n_unconverged=found.n_unconverged,
+            size=config.size,
+            seed=config.seed,
+            model_digest=self.network.digest,
+            images_digest=self.data.digest,
+        )
+
+
+def _arrays(found: Evaluation) -> "xr.Dataset":
+    """Accuracies of every run, beside the row."""
+    import xarray as xr
+
+    return xr.Dataset(
+        {
+            "top1": ("run", found.top1),
+            "mean_per_class": ("run", found.mean_per_class),
+            "chosen_strength": ("run", found.strengths),
+            "validation_top1": (("run", "strength"), found.validation),
+        },
+        coords={"strength": STRENGTHS},
+    )

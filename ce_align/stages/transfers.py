@@ -1,0 +1,109 @@
+"""Many networks on many data sets: what can be done is done, the rest is named."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ce_align.data.labelled_sets import LabelledSplits
+from ce_align.data.published_sets import load_splits
+from ce_align.errors import CeAlignError
+from ce_align.progress import Progress, silent
+from ce_align.results import ResultStore
+from ce_align.stages.hardware import Hardware
+from ce_align.stages.transfer import TransferConfig, TransferRow, transfer
+
+__all__ = ["TransferReport", "transfer_all"]
+
+
+@dataclass
+class TransferReport:
+    """Rows of a sweep, and what could not be measured.
+
+    Attributes
+    ----------
+    rows : in the order of networks and data sets
+    n_stored : how many rows were in the store already
+    failures : what was asked for, and why there is no row of it
+    """
+
+    rows: list[TransferRow] = field(default_factory=list)
+    n_stored: int = 0
+    failures: list[tuple[str, CeAlignError]] = field(default_factory=list)
+
+    @contextmanager
+    def attempt(self, what: str) -> Iterator[None]:
+        """Note a failure of `what` and go on."""
+        try:
+            yield
+        except CeAlignError as error:
+            self.failures.append((what, error))
+
+
+def transfer_all(
+    models: Sequence[str],
+    datasets: Sequence[str],
+    root: Path,
+    store: ResultStore,
+    *,
+    layer: str | None = None,
+    size: int | None = None,
+    runs: int = 5,
+    seed: int = 0,
+    download: bool = False,
+    hardware: Hardware | None = None,
+    force: bool = False,
+    progress: Progress = silent,
+) -> TransferReport:
+    """Evaluate every network on every data set that is at hand.
+
+    What fails is reported, and the rest is still measured.
+
+    Parameters
+    ----------
+    models, datasets : names
+    root : folder of torchvision's data sets
+    store : where rows go
+    layer : to read; None for the one that each network commits to IT
+    size : edge of the crops and the networks' input; None for each network's own
+    runs : draws of validation images
+    seed : of the draws and of random weights
+    download : fetch data sets that are not there
+    hardware : device and batch size
+    force : compute stored rows again
+    progress : told of images and fits done
+    """
+    from ce_align.models.sources import load_network
+
+    report = TransferReport()
+    opened: dict[str, LabelledSplits] = {}
+    for name in dict.fromkeys(datasets):
+        with report.attempt(name):
+            opened[name] = load_splits(name, root, download=download)
+    for model in models if opened else ():
+        with report.attempt(model):
+            network = load_network(model, seed=seed)
+            chosen = layer or network.layer_for("IT")
+            network.check_layers([chosen])
+            for name, data in opened.items():
+                config = TransferConfig(
+                    model=model,
+                    dataset=name,
+                    layer=chosen,
+                    size=size or network.preprocessing.input_size,
+                    runs=runs,
+                    seed=seed,
+                )
+                with report.attempt(f"{model} × {name}"):
+                    row, stored = transfer(
+                        network,
+                        data,
+                        config,
+                        store,
+                        hardware=hardware,
+                        force=force,
+                        progress=progress,
+                    )
+                    report.rows.append(row)
+                    report.n_stored += stored
+    return report
