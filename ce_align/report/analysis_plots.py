@@ -9,6 +9,7 @@ import numpy as np
 from ce_align.augment import PARAMETER_NAMES
 from ce_align.checks import named_some
 from ce_align.errors import DataError
+from ce_align.report.looks import network_colours
 from ce_align.report.style import (
     GUIDE,
     NEUTRAL,
@@ -114,7 +115,7 @@ def measure_forest(
     least : values below it are drawn at the left edge as triangles
     """
     models = list(dict.fromkeys(row.model for row in rows))
-    colours = _colours(len(models))
+    colours = network_colours(models)
     shown = list(labels)
     by_place = {(row.metric, row.model): row for row in rows}
     for i, metric in enumerate(shown):
@@ -276,19 +277,11 @@ def _words(name: str) -> str:
     return text.replace(" delta", ", Δ").replace(" excess", ", excess")
 
 
-def _colours(n: int) -> list[tuple[float, float, float, float]]:
-    import matplotlib
-
-    cmap = matplotlib.colormaps["viridis"]
-    # The yellow end is too pale for a line.
-    return [cmap(0.9 * k / max(n - 1, 1)) for k in range(n)]
-
-
 def _legend(figure: "Figure", models: list[str]) -> None:
     from matplotlib.lines import Line2D
 
     handles = [
         Line2D([], [], color=colour, marker="o", markersize=3, linewidth=1, label=model)
-        for colour, model in zip(_colours(len(models)), models, strict=True)
+        for colour, model in zip(network_colours(models), models, strict=True)
     ]
     figure.legend(handles=handles, loc="outside upper left", frameon=False, ncols=3)

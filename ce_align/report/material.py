@@ -16,6 +16,10 @@ if TYPE_CHECKING:
 __all__ = ["BuiltTable", "Drawn", "Material", "NothingToDraw", "read_others"]
 
 
+#: What rows of a training say of its network.
+TOLD = ("objective", "equivariance_weight", "backbone", "epochs")
+
+
 class NothingToDraw(DataError):
     """There are no rows of what a table or figure shows."""
 
@@ -119,7 +123,9 @@ class Material:
         # One that is in the results as well counts once.
         rows = pd.concat([rows, *trained], ignore_index=True)
         if trained and len(rows):
-            rows = rows.drop_duplicates(["stage", "model", "metric", "config_id"])
+            identity = ["stage", "model", "metric", "config_id"]
+            again = rows["stage"].eq("train") & rows.duplicated(identity)
+            rows = rows[~again]
         found = {name: _history(folder) for name, folder in folders.items()}
         return cls(
             rows.reset_index(drop=True),
@@ -130,8 +136,21 @@ class Material:
         )
 
     def stage(self, name: str) -> "pd.DataFrame":
-        """Rows of one stage."""
-        return self.rows[self.rows["stage"] == name] if len(self.rows) else self.rows
+        """Rows of one stage, with what rows of trainings say of their networks.
+
+        A network is so known even where the folder of its training is not at hand.
+        """
+        if self.rows.empty:
+            return self.rows
+        rows = self.rows[self.rows["stage"] == name]
+        trained = self.rows[self.rows["stage"] == "train"]
+        if name == "train" or trained.empty or rows.empty:
+            return rows
+        told = trained.drop_duplicates("model", keep="last").set_index("model")
+        # Objects, lest a number of epochs become 8.0 where another is missing.
+        told = told[list(TOLD)].astype(object)
+        known = {column: rows["model"].map(told[column]) for column in TOLD}
+        return rows.assign(**known)
 
     def arrays(self, stage: str, config_id: str) -> "xr.Dataset | None":
         """Arrays behind a row, or None if they are not there."""

@@ -124,11 +124,17 @@ def with_networks(rows: "pd.DataFrame") -> Selection:
     for column, name in told.items():
         if column in rows:
             said = rows.dropna(subset=[column]).drop_duplicates("model", keep="last")
-            about[name] = about[name].fillna(said.set_index("model")[column])
+            by_name = dict(zip(said["model"], said[column], strict=True))
+            about[name] = [
+                by_name.get(model) if pd.isna(known) else known
+                for model, known in about[name].items()
+            ]
     about["weight"] = pd.to_numeric(about["weight"])
-    parts = zip(about["backbone"], about["epochs"], strict=True)
-    told_recipes = pd.Series([f"{a}, {b} epochs" for a, b in parts], names)
-    about["recipe"] = about["recipe"].fillna(told_recipes)
+    parts = zip(about["recipe"], about["backbone"], about["epochs"], strict=True)
+    about["recipe"] = [
+        f"{backbone}, {epochs} epochs" if recipe is None else recipe
+        for recipe, backbone, epochs in parts
+    ]
     columns = [c for c in (*told, *about) if c in rows]
     joined = rows.drop(columns=columns).join(about, on="model")
     joined = joined.assign(origin=origins_of(joined))

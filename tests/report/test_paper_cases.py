@@ -177,6 +177,17 @@ def test_networks_of_one_objective_and_weight_are_averaged(synthetic, tmp_path):
     assert row["spread"] == "sd over networks"
 
 
+def test_rows_of_trainings_tell_what_networks_are(synthetic):
+    rows = synthetic.rows
+    wanted = rows["metric"].isin(["decoding_ridge", "probe_top1"])
+    moved = rows[wanted].assign(model="elsewhere/" + rows["model"])
+    drawn = draw("2", Material(moved))
+    assert len(drawn.data) == 21
+    assert set(drawn.data["objective"]) == {"mmcr", "barlow", "simclr"}
+    with pytest.raises(NothingToDraw):
+        draw("2", Material(moved[moved["stage"] != "train"]))
+
+
 def test_networks_of_another_recipe_are_in_figure_8_and_not_in_figure_3(synthetic):
     rows = synthetic.rows
     longer = rows[(rows["model"] == "ce_barlow_l0.2") & (rows["stage"] == "score")]
