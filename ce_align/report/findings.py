@@ -17,12 +17,13 @@ __all__ = ["findings_tables"]
 def findings_tables(diagnoses: "Sequence[Diagnosis]") -> Iterator[Table]:
     """Each different finding once, with the plugins that have it; faults first."""
     groups: dict[tuple[Severity, str, str], list[str]] = {}
+    places: dict[tuple[Severity, str, str], set[str]] = {}
     for diagnosis in diagnoses:
         for finding in diagnosis.findings:
-            where = f"{finding.file}:{finding.line}" if finding.line else finding.file
-            message = f"{finding.message} ({where})" if where else finding.message
-            key = (finding.severity, finding.check, message)
+            key = (finding.severity, finding.check, finding.message)
             groups.setdefault(key, []).append(diagnosis.plugin)
+            line = f":{finding.line}" if finding.line else ""
+            places.setdefault(key, set()).add(f"{finding.file or ''}{line}")
     order = ("fault", "warning", "note")
     table = Table(title=_title(diagnoses), title_justify="left")
     table.add_column("severity", no_wrap=True)
@@ -35,7 +36,10 @@ def findings_tables(diagnoses: "Sequence[Diagnosis]") -> Iterator[Table]:
         plugins = groups[key]
         many = len(plugins) == len(diagnoses) > 1
         which = "all" if many else named_some(plugins)
-        table.add_row(severity, check, str(len(plugins)), which, message)
+        # A place is shown where it is the same in all plugins.
+        place = "".join(places[key]) if len(places[key]) == 1 else ""
+        shown = f"{message} ({place})" if place else message
+        table.add_row(severity, check, str(len(plugins)), which, shown)
     yield table
 
 
