@@ -10,6 +10,7 @@ from ce_align.report.material import BuiltTable, Material, NothingToDraw
 from ce_align.report.origins import origin_notes
 from ce_align.report.selection import (
     PAPER_IMAGES,
+    TRANSFER_SETTINGS,
     Selection,
     comparable,
     missing_weights,
@@ -59,6 +60,8 @@ def _transfer(material: Material, *, own: bool) -> BuiltTable:
             f"Table {number} needs rows of `ce-align transfer` for networks {what}; "
             "run `ce-align transfer --model NAME --dataset cifar10 --root FOLDER`"
         )
+    if "sd" in rows:  # None of a single run is NaN from here
+        rows = rows.assign(sd=pd.to_numeric(rows["sd"]))
     found = _latest(rows)
     rows = found.rows
     datasets = [name for name in DATASETS if name in set(rows["dataset"])]
@@ -107,7 +110,7 @@ def _latest(rows: "pd.DataFrame") -> Selection:
     notes: list[str] = []
     parts = []
     for name, group in rows.groupby("dataset", sort=True):
-        found = comparable(group, (), DATASETS.get(str(name), str(name)))
+        found = comparable(group, TRANSFER_SETTINGS, DATASETS.get(str(name), str(name)))
         parts.append(found.rows)
         notes += found.notes
     return Selection(pd.concat(parts, ignore_index=True), tuple(notes))

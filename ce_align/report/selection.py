@@ -32,7 +32,8 @@ __all__ = [
 MEASURE_SETTINGS = ("views_digest", "images_digest", "n_points", "n_comparisons")
 #: Scores against one recording are comparable only if these agree.
 SCORE_SETTINGS = ("recording_digest", "region", "regression", "n_splits")
-TRANSFER_SETTINGS = ("dataset",)
+#: Accuracies on one data set are comparable only if these agree.
+TRANSFER_SETTINGS = ("n_train", "n_test")
 
 #: What the authors trained their networks on.
 PAPER_IMAGES = "ImageNet-1k"

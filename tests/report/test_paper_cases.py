@@ -7,11 +7,9 @@ import pandas as pd
 import pytest
 import torch
 
-from ce_align.errors import DataError
 from ce_align.models.checkpoints import save_safetensors
-from ce_align.report.material import Material, NothingToDraw, read_others
+from ce_align.report.material import Material, NothingToDraw
 from ce_align.report.paper import FIGURES, TABLES, build_table, draw
-from ce_align.report.writing import FigureConfig, TableConfig, write_all
 
 
 def with_rows(material, rows):
@@ -177,6 +175,23 @@ def test_networks_of_one_objective_and_weight_are_averaged(synthetic, tmp_path):
     assert row["spread"] == "sd over networks"
 
 
+def test_a_single_run_has_no_standard_deviation(synthetic):
+    rows = synthetic.rows[synthetic.rows["stage"] == "transfer"].astype({"sd": object})
+    rows = rows.assign(sd=None, n_runs=1)
+    table = build_table("2", Material(rows))
+    assert table.shown["CIFAR-10"].iloc[0] == "90.0"
+
+
+def test_transfer_of_own_trainings_is_table_4(synthetic):
+    rows = synthetic.rows
+    wanted = (rows["stage"] == "transfer") | (rows["metric"] == "probe_top1")
+    moved = rows[wanted].assign(model="elsewhere/" + rows["model"])
+    table = build_table("4", Material(moved))
+    assert "elsewhere/ce_mmcr_l0" in set(table.shown["Network"])
+    with pytest.raises(NothingToDraw, match="Table 2"):
+        build_table("2", Material(moved))
+
+
 def test_rows_of_trainings_tell_what_networks_are(synthetic):
     rows = synthetic.rows
     wanted = rows["metric"].isin(["decoding_ridge", "probe_top1"])
@@ -219,80 +234,3 @@ def test_what_no_animal_gave_is_marked_in_figure_and_csv(synthetic, name, mark):
     drawn = draw("3", Material(rows.assign(recording=name)))
     assert mark in [text.get_text() for text in drawn.figure.texts]
     assert set(drawn.data["origin"]) == {mark.split()[0].lower()}
-
-
-def test_other_networks_are_ranked_with_ours(synthetic):
-    drawn = draw("4", synthetic)
-    scores = drawn.data.sort_values("rank")["score"].to_numpy()
-    assert (np.diff(scores) <= 0).all()
-    assert list(drawn.data["rank"]) == list(range(1, 82))
-    own = synthetic.rows[synthetic.rows["model"] == "ce_mmcr_l0.2"]
-    mean = own.loc[own["stage"] == "score", "value"].mean()
-    (shown,) = drawn.data.loc[drawn.data["model"] == "ce_mmcr_l0.2", "score"]
-    assert shown == pytest.approx(mean)
-
-
-def test_scores_of_others_may_name_the_recording(synthetic):
-    others = synthetic.others.assign(recording="set 3")
-    material = Material(synthetic.rows, others=others)
-    own = draw("4", material).data.dropna(subset=["recordings"])
-    assert set(own["recordings"]) == {"set 3"}
-
-
-@pytest.mark.parametrize(
-    ("text", "match"),
-    [
-        ("name,score\na,1\n", "needs columns model and score, found name, score"),
-        ("model,score\na,good\n", "'good' of a"),
-        ("model,score,recording\na,1,x\nb,2,y\n", "several recordings"),
-    ],
-)
-def test_scores_of_others_that_cannot_be_read_are_explained(tmp_path, text, match):
-    path = tmp_path / "others.csv"
-    path.write_text(text)
-    with pytest.raises(DataError, match=match):
-        read_others(path)
-
-
-def test_histories_of_a_resumed_training_are_joined(tmp_path):
-    for version, (start, loss) in enumerate([(0, 3.0), (4, 1.0)]):
-        folder = tmp_path / "run" / "log" / f"version_{version}"
-        folder.mkdir(parents=True)
-        steps = np.arange(start, start + 6)
-        table = pd.DataFrame({"step": steps, "loss": loss, "knn_top1": np.nan})
-        table.to_csv(folder / "metrics.csv", index=False)
-    material = Material.load(tmp_path / "results", runs=[tmp_path / "run"])
-    drawn = draw("training", material)
-    assert list(drawn.data["step"]) == list(range(10))
-    assert list(drawn.data["value"]) == [3.0] * 4 + [1.0] * 6
-
-
-def test_files_are_written_and_what_has_no_rows_is_named(tmp_path):
-    configs = [
-        FigureConfig(figure="1"),
-        FigureConfig(figure="3"),
-        TableConfig(table="5"),
-    ]
-    written = write_all(configs, tmp_path / "results", tmp_path / "out")
-    assert {path.name for path in written.paths} == {
-        *(f"figure_1.{suffix}" for suffix in ("pdf", "png", "csv")),
-        *(f"table_5.{suffix}" for suffix in ("md", "tex", "csv")),
-    }
-    assert all(path.is_file() for path in written.paths)
-    ((name, error),) = written.failures
-    assert name == "figure_3"
-    assert "ce-align score" in str(error)
-    pdf = (tmp_path / "out" / "figure_1.pdf").read_bytes()
-    # Letters that can be searched, not shapes.
-    assert b"/Type /Font" in pdf
-    assert b"/Subtype /Type3" not in pdf
-
-
-def test_the_same_figure_is_the_same_file(tmp_path):
-    texts = []
-    for k in range(2):
-        written = write_all(
-            [FigureConfig(figure="1")], tmp_path / "results", tmp_path / str(k)
-        )
-        texts.append([path.read_bytes() for path in written.paths])
-    assert texts[0] == texts[1]
