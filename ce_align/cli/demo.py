@@ -1,55 +1,77 @@
-"""`ce-align demo`: the main job on what the package itself holds."""
+"""`ce-align demo`: the whole way on what the package itself holds."""
 
+import time
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from ce_align.cli.screen import message, print_tables, progress_bars
+from ce_align.cli.screen import message, print_tables, progress_bars, report_failures
 
 __all__ = ["add_to"]
 
-MODELS = ("pixels", "gabor", "torchvision/resnet18:none")
-RECORDING = "simulated"
+BEGIN = """\
+Six tiny networks are trained on procedural images, scored on a simulated IT recording,
+analysed and compared. No animal, no photograph: every number below is simulated."""
 
 NEXT = """
-Rows are in {out}/results (`ce-align results --results {out}/results`),
-the figure is {figure}. Try next:
-  ce-align score --model torchvision/resnet18:none --recording simulated --layer all
+Try next:
+  ce-align results --results {out}/results
+  ce-align train --help       your own images
   ce-align import --help      your own recording
   ce-align recordings         the macaque IT sets, and what access they need
 """
 
 
 def demo(
-    out: Annotated[Path, typer.Option(help="Folder for rows and figure.")] = Path(
-        "demo"
-    ),
+    out: Annotated[
+        Path, typer.Option(help="Folder of networks, rows, figures and report.")
+    ] = Path("demo"),
 ) -> None:
-    """Score three networks that need no download on a simulated IT recording."""
-    from ce_align.report.plots import save_predictivity
+    """Train, score, analyse, correlate, draw and report, at toy size, simulated."""
+    from ce_align.brainscore import register
+    from ce_align.recipes.demo import demo_recipe
+    from ce_align.recipes.running import Context
+    from ce_align.recipes.running import run as run_configs
+    from ce_align.recipes.stages import RUNNERS
+    from ce_align.report.html import write_report
     from ce_align.report.tables import score_tables
     from ce_align.results import ResultStore
-    from ce_align.stages.hardware import Hardware
-    from ce_align.sweep import score_all
+    from ce_align.stages.score import ScoreRow
 
-    message(f"Recording: {RECORDING} (no animal data: a simulated IT population)")
+    register()
+    message(BEGIN)
+    began = time.monotonic()
+
+    def tell(text: str) -> None:
+        message(f"{time.monotonic() - began:4.0f} s  {text}")
+
+    results, page = out / "results", out / "report.html"
     with progress_bars() as progress:
-        report = score_all(
-            MODELS,
-            [RECORDING],
-            ResultStore(out / "results"),
-            settings={"seed": 1},
-            hardware=Hardware(),
+        report = run_configs(
+            demo_recipe(out / "runs"),
+            RUNNERS,
+            Context(
+                store=ResultStore(results),
+                runs=out / "runs",
+                out=out / "paper",
+                progress=progress,
+                notify=tell,
+            ),
+        )
+        report_failures(report.failures)
+        tell("report")
+        write_report(
+            results,
+            page,
+            title="ce_align demonstration (simulated)",
             progress=progress,
         )
-    for _, error in report.failures:
-        raise error
-    print_tables(score_tables(report.rows))
+    print_tables(score_tables([r for r in report.rows if isinstance(r, ScoreRow)]))
     if report.n_stored:
-        message(f"{report.n_stored} rows were in {out}/results already")
-    figure = save_predictivity(report.rows, out / "predictivity")
-    message(NEXT.format(out=out, figure=figure))
+        message(f"{report.n_stored} configurations were in {results} already")
+    message(NEXT.format(out=out))
+    message(f"The report is {page.resolve()}")
 
 
 def add_to(app: typer.Typer) -> None:

@@ -41,6 +41,12 @@ def run(
         "paper"
     ),
     runs: Annotated[Path, typer.Option(help="Folder of trainings.")] = Path("runs"),
+    root: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder of published data sets. \\[default: datasets in the cache]"
+        ),
+    ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
     batch_size: Annotated[
         int | None, typer.Option(min=1, help="Images at a time. \\[default: by memory]")
@@ -74,6 +80,7 @@ def run(
                 store=store,
                 runs=runs,
                 out=out,
+                root=root,
                 hardware=Hardware(device, batch_size, workers),
                 force=force,
                 progress=progress,

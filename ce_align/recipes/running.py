@@ -25,6 +25,7 @@ class Context:
     store : where rows go
     runs : folder of trainings
     out : folder of tables and figures
+    root : folder of published data sets; None for the one in the cache
     hardware : of every stage that reads networks
     force : compute again what is stored
     progress, notify : told of units done, and of what a person should know
@@ -33,6 +34,7 @@ class Context:
     store: ResultStore
     runs: Path = Path("runs")
     out: Path = Path("paper")
+    root: Path | None = None
     hardware: Hardware = field(default_factory=Hardware)
     force: bool = False
     progress: Progress = silent

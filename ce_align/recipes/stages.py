@@ -7,12 +7,15 @@ from typing import TypeVar
 from ce_align.config import StageConfig
 from ce_align.data.finding import find_images
 from ce_align.data.imagesets import ImageSet
+from ce_align.data.labelled_sets import LabelledSplits
+from ce_align.data.published_sets import load_splits
 from ce_align.data.recordings import load_recording
 from ce_align.errors import DataError
 from ce_align.files import cache_folder
 from ce_align.models.catalogue import EXPORTED
 from ce_align.models.sources import load_network
 from ce_align.recipes.running import Context, Report, Runner
+from ce_align.report.writing import FigureConfig, TableConfig, write_all
 from ce_align.results import ResultStore
 from ce_align.stages.analyze import Job, analyze
 from ce_align.stages.correlate import CorrelateConfig, correlate_measures
@@ -22,6 +25,7 @@ from ce_align.stages.responses import Responses, Subject
 from ce_align.stages.score import ScoreConfig, score
 from ce_align.stages.train import STAGE as TRAIN
 from ce_align.stages.train import TrainRow, train
+from ce_align.stages.transfer import TransferConfig, transfer
 from ce_align.trainer.presets import TrainConfig
 from ce_align.trainer.views import data_digest, open_images
 
@@ -45,8 +49,9 @@ def training_folder(config: TrainConfig, runs: Path = Path("runs")) -> Path:
     usual = {k: f.default for k, f in TrainConfig.model_fields.items()}
     if config.backbone != usual["backbone"]:
         name += f"_{config.backbone}"
-    if config.families != usual["families"]:
-        name += f"_{config.families[0].partition('_')[0]}"
+    views = config.families[0].partition("_")[0]
+    if config.families != usual["families"] and views != config.backbone:
+        name += f"_{views}"
     if config.seed != usual["seed"]:
         name += f"_seed{config.seed}"
     return runs / name
@@ -100,7 +105,7 @@ def _train(configs: Sequence[TrainConfig], context: Context, report: Report) -> 
 def _score(configs: Sequence[ScoreConfig], context: Context, report: Report) -> None:
     recordings = _load_each((c.recording for c in configs), load_recording, report)
     possible = [config for config in configs if config.recording in recordings]
-    networks = _grouped(possible, lambda c: (c.model, c.seed))
+    networks = _grouped(possible, _network_of)
     for done, ((model, seed), group) in enumerate(networks.items()):
         context.progress("networks to score", done, len(networks))
         # One network in memory at a time; none if it could not be loaded.
@@ -122,6 +127,11 @@ def _score(configs: Sequence[ScoreConfig], context: Context, report: Report) -> 
                     report.n_stored += outcome.n_stored
                     report.n_done += len(same) - outcome.n_stored
     context.progress("networks to score", len(networks), len(networks))
+
+
+def _network_of(config: ScoreConfig | TransferConfig) -> tuple[str, int]:
+    """Name of a network and seed of its weights, if they are random."""
+    return config.model, config.seed
 
 
 def _but_layer(config: ScoreConfig) -> ScoreConfig:
@@ -203,6 +213,31 @@ def _overlap(
             report.count(rows, stored=stored)
 
 
+def _transfer(
+    configs: Sequence[TransferConfig], context: Context, report: Report
+) -> None:
+    def load(name: str) -> LabelledSplits:
+        return load_splits(name, context.root or cache_folder("datasets"))
+
+    data = _load_each((c.dataset for c in configs), load, report)
+    possible = [config for config in configs if config.dataset in data]
+    for (model, seed), group in _grouped(possible, _network_of).items():
+        with report.attempt(model):
+            network = load_network(model, seed=seed)
+            for config in group:
+                with report.attempt(f"{model} × {config.dataset}"):
+                    row, stored = transfer(
+                        network,
+                        data[config.dataset],
+                        config,
+                        context.store,
+                        hardware=context.hardware,
+                        force=context.force,
+                        progress=context.progress,
+                    )
+                    report.count([row], stored=stored)
+
+
 def _correlate(
     configs: Sequence[CorrelateConfig], context: Context, report: Report
 ) -> None:
@@ -225,11 +260,23 @@ def _correlate(
             report.notes += notes
 
 
+def _write(
+    configs: Sequence[TableConfig | FigureConfig], context: Context, report: Report
+) -> None:
+    written = write_all(configs, context.store.folder, context.out)
+    report.files += written.paths
+    report.n_done += len(configs) - len(written.failures)
+    report.failures += written.failures
+
+
 #: What executes each type of configuration, in the order of execution.
 RUNNERS: dict[type[StageConfig], Runner] = {
     TrainConfig: _train,
     ScoreConfig: _score,
     AnalysisConfig: _analyze,
     OverlapConfig: _overlap,
+    TransferConfig: _transfer,
     CorrelateConfig: _correlate,
+    TableConfig: _write,
+    FigureConfig: _write,
 }

@@ -122,7 +122,7 @@ def _closest(rows: "pd.DataFrame") -> Iterator[Finding]:
 def warnings_of(rows: "pd.DataFrame", sources: Sequence[Source]) -> list[str]:
     """What limits the numbers, in sentences."""
     return [
-        *_origins(rows),
+        *_origins(rows, sources),
         *_few(rows),
         *_differing(rows),
         *_undefined(rows),
@@ -131,16 +131,18 @@ def warnings_of(rows: "pd.DataFrame", sources: Sequence[Source]) -> list[str]:
     ]
 
 
-def _origins(rows: "pd.DataFrame") -> Iterator[str]:
-    found = origins_of(rows)
+def _origins(rows: "pd.DataFrame", sources: Sequence[Source]) -> Iterator[str]:
+    # The rows of a training do not name its images, its settings do.
+    images = {s.config_id: s.config.get("images") for s in sources}
+    found = origins_of(rows.assign(pretraining=rows["config_id"].map(images)))
     for origin, what in (
-        ("simulated", "come from procedural images or a simulated area, no animal"),
-        ("imported", "come from a file of the user, whose origin is not known here"),
+        ("simulated", "from procedural images or a simulated area, no animal"),
+        ("imported", "from a file of the user, whose origin is not known here"),
     ):
         n = int((found == origin).sum())
         if n:
             share = "All" if n == len(rows) else f"{n} of {len(rows)}"
-            yield f"{origin.capitalize()}: {share} rows {what}."
+            yield f"{origin.capitalize()}: {share} rows are {what}."
 
 
 def _few(rows: "pd.DataFrame") -> Iterator[str]:
@@ -148,7 +150,7 @@ def _few(rows: "pd.DataFrame") -> Iterator[str]:
     fewest = FEW_NETWORKS if found.empty else int(found["n_networks"].min())
     if fewest < FEW_NETWORKS:
         yield (
-            f"Few networks: correlations over {fewest} networks; their intervals are "
+            f"Few networks: Correlations are over {fewest} networks; intervals are "
             "wide, and chance explains large values."
         )
 
@@ -160,8 +162,9 @@ def _differing(rows: "pd.DataFrame") -> Iterator[str]:
         several = list(n.index[n > 1])
         if several:
             yield (
-                f"Differing n: {named_some(several)} with several numbers of points; "
-                "their bias depends on it, so these values must not be compared."
+                "Differing n: The number of points differs within "
+                f"{named_some(several)}; bias depends on it, so these values must not "
+                "be compared."
             )
     for stage, key, digest in (
         ("score", "recording", "recording_digest"),
@@ -171,14 +174,14 @@ def _differing(rows: "pd.DataFrame") -> Iterator[str]:
         if len(found):
             n = found.groupby(key)[digest].nunique()
             for name in n.index[n > 1]:
-                yield f"Differing content: {name} stands for {n[name]} different {key}."
+                yield f"Differing content: The {key} {name} had {n[name]} contents."
     if "model_digest" in rows:
         n = rows.groupby(["stage", "model"])["model_digest"].nunique()
         changed = dict.fromkeys(model for _, model in n.index[n > 1])
         if changed:
             yield (
-                f"Changed weights: {named_some(list(changed))} had other weights in "
-                "some of the rows."
+                "Changed weights: Rows come from several sets of weights by the name "
+                f"{named_some(list(changed))}."
             )
 
 
@@ -187,7 +190,7 @@ def _undefined(rows: "pd.DataFrame") -> Iterator[str]:
     scores = without[without["stage"] == "score"]
     if len(scores):
         names = named_some(list(dict.fromkeys(scores["recording"])))
-        yield f"No ceiling: {names} has no repetitions, so there are raw values only."
+        yield f"No ceiling: Without repetitions {names} has raw values only."
     others = without[without["stage"] != "score"]
     if len(others):
         names = named_some(list(dict.fromkeys(others["metric"])))
@@ -209,23 +212,23 @@ def _unpaired(rows: "pd.DataFrame") -> Iterator[str]:
     scored, measured = models["score"], models["analyze"]
     if scored and measured and scored != measured:
         parts = [
-            f"{len(names)} {what} ({named_some(sorted(names))})"
+            f"no {what} of {named_some(sorted(names))}"
             for names, what in (
-                (scored - measured, "networks have scores but no measures"),
-                (measured - scored, "networks have measures but no scores"),
+                (scored - measured, "measures"),
+                (measured - scored, "scores"),
             )
             if names
         ]
-        yield f"Incomplete: {'; '.join(parts)}."
+        yield f"Incomplete: There are {' and '.join(parts)}."
 
 
 def _computed_with(sources: Sequence[Source]) -> Iterator[str]:
     versions = {v for s in sources for v in s.facts("version").split(", ") if v}
     machines = {tuple(sorted(s.environment.items())) for s in sources}
     if len(versions) > 1:
-        yield f"Several versions: rows of ce_align {', '.join(sorted(versions))}."
+        yield f"Several versions: Rows are of ce_align {', '.join(sorted(versions))}."
     if len(machines) > 1:
         yield (
-            f"Several environments: rows of {len(machines)} machines or sets of "
+            f"Several environments: Rows are of {len(machines)} machines or sets of "
             "package versions; see provenance."
         )

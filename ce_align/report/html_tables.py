@@ -173,7 +173,8 @@ def _text(value: object) -> str:
     if value is None or value != value:
         return "–"
     if isinstance(value, float):
-        return str(int(value)) if value.is_integer() else _significant(value)
+        text = str(int(value)) if value.is_integer() else _significant(value)
+        return f"−{text[1:]}" if text.startswith("-") else text
     if isinstance(value, list | tuple):
         return ", ".join(map(str, value))
     return str(value)

@@ -1,0 +1,348 @@
+"""The report: one valid, accessible page without a request, where numbers lead home."""
+
+import base64
+import hashlib
+import json
+import re
+import shutil
+import subprocess
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+
+import html5lib
+import numpy as np
+import pytest
+
+from ce_align.config import StageConfig
+from ce_align.errors import DataError
+from ce_align.report.html import write_report
+from ce_align.results import ResultStore, Row
+
+HTML = "{http://www.w3.org/1999/xhtml}"
+BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
+HOSTILE = "<script>alert('x')</script>\"&"
+
+
+class Settings(StageConfig):
+    model: str
+
+
+class AnyRow(Row, extra="allow"):
+    pass
+
+
+def put_rows(rows, folder):
+    """Store rows of a table, those of one identity in one file."""
+    store = ResultStore(folder)
+    clean = rows.astype(object).where(rows.notna(), None)
+    for (stage, config_id), group in clean.groupby(["stage", "config_id"], sort=False):
+        found = [
+            AnyRow(**{k: v for k, v in row.items() if k == "value" or v is not None})
+            for row in group.drop(columns="stage").to_dict("records")
+        ]
+        config_id = config_id.replace(" ", "-")
+        store.put(stage, config_id, Settings(model=found[0].model), found)
+    return store
+
+
+def write(results, **options):
+    out = results.parent / "report.html"
+    missing = write_report(results, out, **options)
+    return out.read_text(), missing
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("report")
+
+
+@pytest.fixture
+def results(synthetic, folder):
+    """Rows of two objectives at three weights, of every stage; made once."""
+    if not (folder / "results").exists():
+        rows = synthetic.rows
+        named = r"ce_(mmcr|simclr)_l0(\.[15])?|pixels|torchvision/resnet50|21 networks"
+        put_rows(rows[rows["model"].str.fullmatch(named)], folder / "results")
+    return folder / "results"
+
+
+@pytest.fixture
+def text(results):
+    """The page of these rows, written once."""
+    page = results.parent / "report.html"
+    return page.read_text() if page.exists() else write(results)[0]
+
+
+@pytest.fixture
+def tree(text):
+    return parsed(text)
+
+
+@cache
+def parsed(text):
+    """Document as a tree; a fault of the grammar is an error."""
+    return html5lib.HTMLParser(strict=True).parse(text)
+
+
+def links(tree):
+    """Addresses by the text that shows them."""
+    return [(a.get("href"), "".join(a.itertext())) for a in tree.iter(f"{HTML}a")]
+
+
+def test_the_page_follows_the_grammar_of_html(text):
+    assert parsed(text).tag == f"{HTML}html"
+
+
+def test_the_page_asks_for_nothing_but_itself(text, tree):
+    for element in tree.iter():
+        for name in ("src", "href", "srcset", "action", "poster", "data"):
+            value = element.get(name)
+            assert value is None or value.startswith(("#", "data:")), value
+    assert not re.search(r"@import|url\((?!#)", text)
+    assert "default-src 'none'" in text
+
+
+def test_every_identifier_is_unique_and_every_link_has_its_target(tree):
+    names = [e.get("id") for e in tree.iter() if e.get("id") is not None]
+    assert len(names) == len(set(names))
+    targets = {href[1:] for href, _ in links(tree)}
+    assert targets <= set(names)
+    references = {
+        word for e in tree.iter() for word in (e.get("aria-labelledby") or "").split()
+    }
+    assert references <= set(names)
+
+
+def test_figures_stand_in_the_page_with_words_for_who_cannot_see_them(tree):
+    drawings = [e for e in tree.iter() if e.tag.endswith("}svg")]
+    assert len(drawings) >= 4
+    for drawing in drawings:
+        title, description = list(drawing)[:2]
+        assert drawing.get("role") == "img"
+        assert drawing.get("aria-labelledby") == f"{title.get('id')} " + (
+            description.get("id")
+        )
+        assert len(description.text) > 20
+
+
+def test_a_value_leads_to_its_settings_digests_and_command(results, tree):
+    rows = ResultStore(results).load("score")
+    wanted = rows[(rows["recording"] == "set 2") & (rows["model"] == "ce_mmcr_l0.1")]
+    [wanted] = wanted.to_dict("records")
+    identity = wanted["config_id"]
+    [shown] = {
+        content
+        for href, text in links(tree)
+        if text == f"{wanted['value']:.4f}"
+        and identity in (content := source_text(tree, href[1:]))
+    }
+    expected = ("ce_mmcr_l0.1", "environment", "numpy", "ce-align score --model")
+    digests = (wanted["model_digest"], wanted["recording_digest"], wanted["created"])
+    for word in (*expected[:2], expected[3], *digests):
+        assert word in shown, word
+
+
+def source_text(tree, name):
+    for element in tree.iter():
+        if element.get("id") == name:
+            return " ".join("".join(element.itertext()).split())
+    raise AssertionError(name)
+
+
+def test_a_number_in_a_table_leads_to_its_row(results, tree):
+    rows = ResultStore(results).load("correlate")
+    wanted = rows[(rows["measure"] == "class_class") & (rows["recording"] == "set 3")]
+    [body] = [e for e in tree.iter() if e.get("id") == "table-1-data"]
+    found = [href for href, _ in links(body)]
+    texts = [source_text(tree, href[1:]) for href in found]
+    value = f"{float(wanted['abs_r'].iloc[0]):.4f}"
+    assert any("class_class" in t and "set 3" in t and value in t for t in texts)
+
+
+def test_names_of_others_are_shown_and_never_executed(tmp_path):
+    row = AnyRow(
+        model=HOSTILE,
+        metric=HOSTILE,
+        value=0.123,
+        config_id=HOSTILE,
+        recording=HOSTILE,
+        region=HOSTILE,
+        layer=HOSTILE,
+        raw=0.4,
+        error=0.1,
+        ceiling=0.9,
+        regression="pls",
+        recording_digest=HOSTILE,
+    )
+    store = ResultStore(tmp_path / "results")
+    path = store.put("score", "a", Settings(model=HOSTILE), [row])
+    document = json.loads(path.read_text())
+    document["environment"] = {HOSTILE: HOSTILE}
+    document["config_id"] = HOSTILE
+    path.write_text(json.dumps(document))
+    text, _ = write(tmp_path / "results", title=HOSTILE)
+    tree = parsed(text)
+    assert len(list(tree.iter(f"{HTML}script"))) == 1
+    assert HOSTILE in "".join(tree.itertext())
+    assert "<script>alert" not in text
+
+
+def test_only_the_page_s_own_script_may_run(tree):
+    [script] = tree.iter(f"{HTML}script")
+    digest = base64.b64encode(hashlib.sha256(script.text.encode()).digest()).decode()
+    [policy] = [e.get("content") for e in tree.iter() if e.get("http-equiv")]
+    assert f"script-src 'sha256-{digest}'" in policy
+
+
+def warned(results):
+    tree = parsed(write(results)[0])
+    [box] = [e for e in tree.iter() if e.get("class") == "warnings"]
+    return " ".join("".join(box.itertext()).split())
+
+
+def test_the_reader_is_warned_of_what_limits_the_numbers(synthetic, tmp_path):
+    rows = synthetic.rows
+    rows = rows[rows["stage"].isin(["score", "analyze", "correlate"])].copy()
+    correlated = rows["stage"] == "correlate"
+    rows.loc[correlated, "n_networks"] = 5
+    scored = rows.index[rows["stage"] == "score"]
+    rows.loc[scored[:2], "recording"] = "simulated"
+    rows.loc[scored[2], "recording"] = "mine.nc"
+    rows.loc[scored[3], "value"] = np.nan
+    measured = rows.index[rows["metric"] == "class_class"]
+    rows.loc[measured[0], "n_points"] = 7
+    rows.loc[measured[0], "version"] = "9.9"
+    put_rows(rows, tmp_path / "results")
+    said = warned(tmp_path / "results")
+    for words in (
+        "Simulated. 2 of",
+        "Imported. 1 of",
+        "Few networks. Correlations are over 5",
+        "Differing n. The number of points differs within class_class;",
+        "No ceiling. Without repetitions set 4",
+        "Several versions. Rows are of ce_align 0, 9.9",
+    ):
+        assert words in said, said
+
+
+def test_rows_without_a_fault_need_no_warning(synthetic, tmp_path):
+    rows = synthetic.rows
+    put_rows(rows[rows["stage"] == "correlate"], tmp_path / "results")
+    assert 'class="warnings"' not in write(tmp_path / "results")[0]
+
+
+def test_what_cannot_be_drawn_is_named_with_the_reason(synthetic, tmp_path):
+    rows = synthetic.rows
+    put_rows(rows[rows["stage"] == "transfer"], tmp_path / "results")
+    text, missing = write(tmp_path / "results")
+    assert any(line.startswith("Figure 3: ") for line in missing)
+    assert "Not drawn" in text
+
+
+def test_the_summary_names_the_best_network(results, tree):
+    scores = ResultStore(results).load("score")
+    scores = scores[scores["recording"] == "set 1"]
+    best = scores.sort_values("value").iloc[-1]
+    [found] = [e for e in tree.iter() if e.get("class") == "findings"]
+    said = " ".join("".join(found.itertext()).split())
+    assert f"Best on set 1 {best['value']:.4f} {best['model']}" in said
+
+
+def test_an_empty_folder_is_one_clear_error(tmp_path):
+    with pytest.raises(DataError, match="no results in"):
+        write_report(tmp_path / "results", tmp_path / "report.html")
+    assert not (tmp_path / "report.html").exists()
+
+
+def test_a_value_that_is_not_there_is_a_dash_and_sorts_last(tmp_path):
+    rows = [
+        AnyRow(model=name, metric="dimension", value=value, config_id="a", n_points=3)
+        for name, value in (("one", None), ("two", 0.25))
+    ]
+    ResultStore(tmp_path / "results").put("other", "a", Settings(model="x"), rows)
+    tree = parsed(write(tmp_path / "results")[0])
+    cells = [
+        ("".join(cell.itertext()), cell.get("data-key"))
+        for cell in tree.iter(f"{HTML}td")
+    ]
+    assert ("–", None) in cells
+    assert ("0.2500", "0.25") in cells
+
+
+def luminance(colour):
+    channels = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+    linear = [
+        c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels
+    ]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_text_stands_out_from_what_is_behind_it(text, scheme):
+    blocks = re.findall(r":root \{(.*?)\}", text, re.DOTALL)
+    colours = dict(re.findall(r"--([a-z-]+): (#\w{6})", blocks[scheme == "dark"]))
+    pairs = [
+        *(
+            (text, behind)
+            for text in ("ink", "soft", "link")
+            for behind in ("page", "raised", "faint")
+        ),
+        *(("ink", "mark"), ("ink", "warn-page"), ("warn-line", "page")),
+    ]
+    for name, behind in pairs:
+        light, deep = sorted((luminance(colours[name]), luminance(colours[behind])))[
+            ::-1
+        ]
+        assert (light + 0.05) / (deep + 0.05) >= 4.5, (name, behind)
+
+
+CHECK = """
+<script>%s</script>
+<script>
+document.querySelectorAll("details").forEach((part) => { part.open = true; });
+document.querySelector("th button").click();
+const sorted = document.querySelector("th[aria-sort]") !== null;
+axe.run().then((found) => {
+  const faults = found.violations.map((v) => `${v.id}: ${v.nodes[0].html}`);
+  const asked = performance.getEntriesByType("resource").map((entry) => entry.name);
+  const wide = document.documentElement.scrollWidth > innerWidth;
+  const answer = document.createElement("pre");
+  answer.id = "answer";
+  answer.textContent = JSON.stringify({ faults, asked, sorted, wide });
+  document.body.append(answer);
+});
+</script>
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(BROWSER is None, reason="no chromium on this machine")
+@pytest.mark.skipif(find_spec("axe_core_python") is None, reason="axe is not installed")
+@pytest.mark.parametrize(("dark", "width"), [(False, 1280), (True, 500)])
+def test_a_browser_finds_the_page_accessible(synthetic, tmp_path, dark, width):
+    rows = synthetic.rows
+    few = rows["model"].isin(["ce_mmcr_l0", "ce_mmcr_l0.1", "21 networks"])
+    put_rows(
+        rows[few & rows["stage"].isin(["score", "correlate"])], tmp_path / "results"
+    )
+    text, _ = write(tmp_path / "results")
+    package = Path(find_spec("axe_core_python").origin).parent
+    axe = (package / "axe.min.js").read_text()
+    # The page's policy would forbid the examiner's script, too.
+    text = re.sub(r"<meta http-equiv[^>]*>", "", text)
+    page = tmp_path / "checked.html"
+    page.write_text(text.replace("</body>", CHECK % axe + "</body>"))
+    command = [
+        *(BROWSER, "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run"),
+        *("--disable-background-networking", "--disable-component-update"),
+        *("--disable-sync", f"--user-data-dir={tmp_path / 'profile'}"),
+        *(f"--window-size={width},900", "--virtual-time-budget=20000"),
+        *(["--blink-settings=preferredColorScheme=0"] if dark else []),
+        *("--dump-dom", page.as_uri()),
+    ]
+    shown = subprocess.run(command, capture_output=True, text=True, timeout=400)
+    answer = re.search(r'<pre id="answer">(.*?)</pre>', shown.stdout, re.DOTALL)
+    assert answer, shown.stderr[-2000:]
+    found = json.loads(answer[1].replace("&lt;", "<").replace("&gt;", ">"))
+    assert found == {"faults": [], "asked": [], "sorted": True, "wide": False}
