@@ -21,7 +21,7 @@ pytestmark = [pytest.mark.brainscore, pytest.mark.slow]
 
 @pytest.fixture(autouse=True)
 def few_scenes(monkeypatch):
-    monkeypatch.setattr(plugin_run, "N_IMAGES", 40)
+    monkeypatch.setattr(plugin_run, "N_IMAGES", 32)
 
 
 @pytest.fixture(autouse=True)
