@@ -32,6 +32,7 @@ __all__ = ["write_report"]
 STAGES = {
     "train": "Trainings",
     "score": "Predictivity",
+    "official": "Predictivity by Brain-Score's own benchmark",
     "analyze": "Representational measures",
     "correlate": "Correlation with predictivity",
     "overlap": "Explained variance of two networks",
@@ -200,6 +201,7 @@ def _environment() -> "Environment":
         lstrip_blocks=True,
     )
     environment.filters["with_code"] = _with_code
+    environment.filters["with_options"] = _with_options
     return environment
 
 
@@ -222,3 +224,14 @@ def _script_hash(script: str) -> str:
     """What the page's policy allows to run: this script and no other."""
     digest = hashlib.sha256(script.encode()).digest()
     return f"sha256-{base64.b64encode(digest).decode()}"
+
+
+def _with_options(command: str) -> "Markup":
+    """A command, escaped, none of whose options is broken at its dashes."""
+    from markupsafe import Markup, escape
+
+    option = Markup('<span class="option">{}</span>')
+    return Markup(" ").join(
+        option.format(word) if word.startswith("--") else escape(word)
+        for word in command.split(" ")
+    )

@@ -16,6 +16,9 @@ __all__ = ["commands"]
 
 Settings = Mapping[str, Any]
 
+#: Stages whose command takes any number of networks.
+MANY_NETWORKS = ("score", "official", "analyze", "transfer")
+
 
 def commands(sources: Iterable[Source], results: str = "results") -> dict[str, str]:
     """The command of every source, by its anchor.
@@ -31,7 +34,7 @@ def commands(sources: Iterable[Source], results: str = "results") -> dict[str, s
     groups: dict[str, list[Source]] = {}
     for source in sources:
         shared = _expected(source.config)
-        if source.stage in ("score", "analyze"):
+        if source.stage in MANY_NETWORKS:
             shared.pop("model", None)
         key = json.dumps([source.stage, shared], sort_keys=True, default=str)
         groups.setdefault(key, []).append(source)
@@ -55,10 +58,12 @@ def _expected(config: Settings) -> dict[str, Any]:
 def _words(stage: str, group: Sequence[Source]) -> list[str]:
     """Arguments of the command; none if its options do not express the settings."""
     config = _expected(group[0].config)
-    if stage in ("score", "analyze"):
+    if stage in MANY_NETWORKS:
         names = [str(source.config.get("model")) for source in group]
         settings = {"model": _named(names), **_changed(stage, config)}
-        return [stage, *_options(settings)]
+        # Brain-Score's own benchmark is an option of `score`.
+        words = ["score", "--official"] if stage == "official" else [stage]
+        return [*words, *_options(settings)]
     if stage == "overlap":
         pairs = {
             name: [config.pop(f"{name}_a", ""), config.pop(f"{name}_b", "")]
@@ -87,13 +92,17 @@ def _named(models: Sequence[str]) -> list[str]:
 def _kind(stage: str) -> type[StageConfig]:
     from ce_align.stages.correlate import CorrelateConfig
     from ce_align.stages.measures import AnalysisConfig
+    from ce_align.stages.official import OfficialConfig
     from ce_align.stages.overlap import OverlapConfig
     from ce_align.stages.score import ScoreConfig
+    from ce_align.stages.transfer import TransferConfig
 
     kinds: dict[str, type[StageConfig]] = {
         "score": ScoreConfig,
+        "official": OfficialConfig,
         "analyze": AnalysisConfig,
         "overlap": OverlapConfig,
+        "transfer": TransferConfig,
         "correlate": CorrelateConfig,
     }
     return kinds[stage]
@@ -156,6 +165,9 @@ def _training(source: Source) -> list[str]:
 
 
 def _recipe(source: Source) -> str:
+    """What the command line cannot say, as a recipe."""
+    if source.stage not in ("train", "correlate"):
+        return f"# {source.stage} is no stage of this version"
     settings = ", ".join(f"{k}={v!r}" for k, v in source.config.items())
     kind = f"{source.stage.capitalize()}Config"
     return f"ce-align run recipe.py  # RECIPE = [{kind}({settings})]"

@@ -90,13 +90,13 @@ def _gains(rows: "pd.DataFrame") -> Iterator[Finding]:
             continue
         better = sum(gain > 0 for gain, _ in gains.values())
         shown = ", ".join(
-            f"{objective_label(name)} {gain:+.4f} at λ = {weight:g}"
+            f"{objective_label(name)} {_minus(f'{gain:+.4f}')} at λ = {weight:g}"
             for name, (gain, weight) in gains.items()
         )
         yield Finding(
             f"λ > 0 against λ = 0, {recording}",
             f"{better} of {len(gains)}",
-            f"objectives predict better at their best λ > 0: {shown}",
+            f"objectives predict better at their best λ > 0, without a test: {shown}",
         )
 
 
@@ -108,15 +108,20 @@ def _closest(rows: "pd.DataFrame") -> Iterator[Finding]:
     best = latest.iloc[int(latest["abs_r"].astype(float).argmax())]
     interval = ""
     if best["low"] == best["low"] and best["low"] is not None:
-        interval = f" [{best['low']:.2f}, {best['high']:.2f}]"
+        interval = _minus(f" [{best['low']:.2f}, {best['high']:.2f}]")
     yield Finding(
         "Measure closest to predictivity",
-        f"r = {best['value']:.2f}",
+        _minus(f"r = {best['value']:.2f}"),
         f"{best['measure']} × {best['recording']}{interval}, q = {best['q']:.2g}, "
         f"{best['n_networks']:.0f} networks",
         float(best["value"]),
         (str(best["measure"]), str(best["recording"])),
     )
+
+
+def _minus(text: str) -> str:
+    """A number with the sign that is as wide as a plus."""
+    return text.replace("-", "−")
 
 
 def warnings_of(rows: "pd.DataFrame", sources: Sequence[Source]) -> list[str]:

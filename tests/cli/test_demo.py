@@ -1,0 +1,66 @@
+"""`ce-align demo`: one recipe for the whole way, and a report at its end."""
+
+from pathlib import Path
+
+import pytest
+
+from ce_align.recipes import demo
+from ce_align.recipes.demo import demo_recipe
+from ce_align.recipes.stages import RUNNERS, training_folder
+from ce_align.report.writing import FigureConfig
+from ce_align.stages.analyze import AnalysisConfig
+from ce_align.stages.score import ScoreConfig
+from ce_align.trainer.presets import TrainConfig
+
+
+def test_the_demonstration_trains_three_objectives_at_two_weights(tmp_path):
+    configs = demo_recipe(tmp_path)
+    trainings = [config for config in configs if isinstance(config, TrainConfig)]
+    settings = {(c.objective, c.equivariance_weight) for c in trainings}
+    assert len(settings) == len(trainings) == 6
+    assert {objective for objective, _ in settings} == {"mmcr", "barlow", "simclr"}
+    assert {type(config) for config in configs} <= RUNNERS.keys()
+
+
+def test_every_network_that_it_trains_is_scored_bures_compared_and_decoded(tmp_path):
+    configs = demo_recipe(tmp_path)
+    trained = {
+        str(training_folder(c, tmp_path)) for c in configs if isinstance(c, TrainConfig)
+    }
+    scored = {c.model for c in configs if isinstance(c, ScoreConfig)}
+    measured = {(c.model, c.metric) for c in configs if isinstance(c, AnalysisConfig)}
+    assert scored == trained
+    assert measured == {(n, m) for n in trained for m in ("bures", "decoding")}
+
+
+def test_all_its_data_are_simulated(tmp_path):
+    for config in demo_recipe(tmp_path):
+        for name in ("images", "recording"):
+            assert getattr(config, name, "simulated") == "simulated"
+
+
+@pytest.fixture
+def short(monkeypatch):
+    """In place of the recipe, one that takes seconds."""
+
+    def recipe(runs):
+        score = ScoreConfig(model="gabor", recording="simulated", layer="complex")
+        return [score, FigureConfig(figure="1")]
+
+    monkeypatch.setattr(demo, "demo_recipe", recipe)
+
+
+@pytest.mark.slow
+def test_it_ends_with_the_place_of_the_report_and_a_second_run_resumes(ce_align, short):
+    status, out, err = ce_align("demo", "--out", "here")
+    assert status == 0
+    page = Path("here/report.html").resolve()
+    assert err.splitlines()[-1] == f"The report is {page}"
+    assert "gabor" in out
+    assert "simulated" in page.read_text()
+    assert Path("here/paper/figure_1.pdf").exists()
+    stored = {p: p.stat().st_mtime_ns for p in Path("here/results").rglob("*.json")}
+    status, _, err = ce_align("demo", "--out", "here")
+    assert status == 0
+    assert "1 configurations were in here/results already" in err
+    assert {p: p.stat().st_mtime_ns for p in stored} == stored
