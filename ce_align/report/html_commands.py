@@ -167,7 +167,7 @@ def _training(source: Source) -> list[str]:
 def _recipe(source: Source) -> str:
     """What the command line cannot say, as a recipe."""
     if source.stage not in ("train", "correlate"):
-        return f"# {source.stage} is no stage of this version"
+        return f"# {source.stage!r} is no stage of this version"
     settings = ", ".join(f"{k}={v!r}" for k, v in source.config.items())
     kind = f"{source.stage.capitalize()}Config"
     return f"ce-align run recipe.py  # RECIPE = [{kind}({settings})]"
