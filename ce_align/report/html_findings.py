@@ -62,11 +62,12 @@ def _best_scores(rows: "pd.DataFrame") -> Iterator[Finding]:
     for recording, group in _scores(rows):
         best = group.iloc[int(group["value"].astype(float).argmax())]
         n = group["model"].nunique()
+        among = f", of {n} networks" if n > 1 else ""
         yield Finding(
-            f"Best on {recording}",
+            f"{'Best' if n > 1 else 'Score'} on {recording}",
             f"{best['value']:.4f}",
-            f"{best['model']} {best['layer']}, of {n} networks; raw r "
-            f"{best['raw']:.3f} ± {best['error']:.3f}, ceiling {best['ceiling']:.3f}",
+            f"{best['model']} {best['layer']}{among}; raw r {best['raw']:.3f} ± "
+            f"{best['error']:.3f}, ceiling {best['ceiling']:.3f}",
             float(best["value"]),
             (str(best["model"]), recording),
         )

@@ -11,6 +11,9 @@ from ce_align.results import ResultStore
 
 __all__ = ["Finder", "Source", "StoredRow", "read_sources"]
 
+#: Columns of rows that were asked for, not found.
+SETTINGS = {"equivariance_weight"}
+
 #: An identifier that can be a fragment of an address as it stands.
 PLAIN = re.compile(r"[0-9A-Za-z]{1,64}")
 
@@ -157,25 +160,33 @@ class Finder:
     def __init__(self, sources: Sequence[Source]) -> None:
         self._rows: dict[float, list[StoredRow]] = {}
         for row in (row for source in sources for row in source.rows):
-            numbers = {v for v in row.values.values() if is_telling(v)}
+            found = (v for k, v in row.values.items() if k not in SETTINGS)
+            numbers = {_rounded(v) for v in found if is_telling(v)}
             for number in numbers:
                 self._rows.setdefault(number, []).append(row)
 
     def anchor(self, value: object, names: Iterable[object]) -> str | None:
-        """Anchor of the row that holds `value`, or None.
+        """Anchor of the row that holds `value`, or a hundredth of it, or None.
 
-        Equal numbers of several rows are told apart by `names`, what stands beside the
-        number; the latest row counts where that does not decide.
+        Of rows with an equal number that one counts, the latest, which shares most of
+        `names`, the words beside the number; one that shares none is equal by chance.
         """
         if not is_telling(value):
             return None
         wanted = {str(name) for name in names if isinstance(name, str)}
-        best, most = None, -1
-        for row in self._rows.get(value, ()):
+        best, most = None, 1
+        # Shares of 1 are shown in percent.
+        rows = self._rows.get(_rounded(value)) or self._rows.get(_rounded(value / 100))
+        for row in rows or ():
             shared = len(wanted & {v for v in row.values.values() if type(v) is str})
             if shared >= most:
                 best, most = row.anchor, shared
         return best
+
+
+def _rounded(value: float) -> float:
+    """To twelve digits, for a number that went through a table and back."""
+    return float(f"{value:.12g}")
 
 
 def is_telling(value: object) -> TypeGuard[float]:

@@ -28,7 +28,7 @@ KEPT = ("model", "value")
 #: Lines of a figure's data that the page shows at most.
 MOST_LINES = 300
 
-NUMBER = re.compile(r"[-−+]?\d+(?:\.\d+)?(?:e[-+]?\d+)?")
+NUMBER = re.compile(r"[-−+]?(?:\d+(?:\.\d+)?|\.\d+)(?:e[-+]?\d+)?")
 
 
 @dataclass(frozen=True)
@@ -122,7 +122,8 @@ def printed_table(
             text = _text(value)
             found = NUMBER.match(text)
             anchor = None
-            if found and name != names[0]:
+            measured = "." in text[1:] or " of " in text
+            if found and measured and name != names[0]:
                 told = (name, *map(str, values))
                 anchor = _rounded(found[0], told, numbers, finder) or fallback
             key = found[0].replace("−", "-") if found else text
@@ -139,16 +140,26 @@ def _rounded(
 ) -> str | None:
     """Row of the one number that is printed as `text` beside these names."""
     digits = len(text.partition(".")[2])
+    wanted = {_plain(name) for name in names}
     found: dict[int, set[str]] = {}
     for line in numbers:
-        shared = len({value for value in line if isinstance(value, str)} & set(names))
+        shared = len(wanted & {_plain(v) for v in line if isinstance(v, str)})
         for value in line:
-            if is_telling(value) and f"{value:.{digits}f}" == text.replace("−", "-"):
+            if not is_telling(value):
+                continue
+            # Shares of 1 may be printed in percent.
+            printed = {f"{scale * value:.{digits}f}" for scale in (1, 100)}
+            if text.replace("−", "-") in printed:
                 anchor = finder.anchor(value, line)
                 if anchor:
                     found.setdefault(shared, set()).add(anchor)
     best = found[max(found)] if found else set()
     return best.pop() if len(best) == 1 else None
+
+
+def _plain(name: str) -> str:
+    """A name without what distinguishes how it is written from how it is stored."""
+    return re.sub(r"\W+|_+", "_", name.lower())
 
 
 def _columns(
