@@ -22,9 +22,9 @@ from ce_align.trainer.views import PairedViews
 
 __all__ = ["Estimate", "estimate"]
 
-#: Pairs of the first measured steps; every further size is twice as large, until a step
-#: takes long enough to be measured or is as large as that of the training.
-FIRST_PAIRS, SECONDS = 4, 1.0
+#: Pairs of the first measured steps; every further size is twice as large, until there
+#: are enough and a step takes these seconds, or is as large as that of the training.
+FIRST_PAIRS, N_SIZES, SECONDS = 4, 3, 1.0
 #: Steps that are timed of each size.
 TIMED_STEPS = 2
 
@@ -96,7 +96,7 @@ def estimate(config: TrainConfig, images: ImageSet, hardware: Hardware) -> Estim
             replace(plan, pairs_per_step=pairs, n_processes=1, n_passes=1)
         )
         measured.append(_measure(module, optimizer, views, prepared.kind))
-        if len(measured) == 1 or measured[-1].step_seconds < SECONDS:
+        if len(measured) < N_SIZES or measured[-1].step_seconds < SECONDS:
             pairs = min(share, 2 * pairs)
     last = measured[-1]
     scale = share * config.accumulate / last.pairs
@@ -131,7 +131,6 @@ def _measure(
 ) -> _Measured:
     """Cost of steps of `views`, after one that compiles and allocates."""
     steps, renders = [], []
-    _forget_peak(kind)
     for step in range(1 + TIMED_STEPS):
         start = time.perf_counter()
         batch = views[0, step % views.plan.steps_per_epoch]
@@ -140,7 +139,10 @@ def _measure(
         rendered = time.perf_counter()
         if isinstance(batch, PixelBatch):
             batch = batch.to(kind).rendered(views.view_size)
-        _one_step(module, optimizer, batch.views.to(kind), record=not step)
+        # Gradients and the optimiser's state are there before memory is measured.
+        if step == 1:
+            _forget_peak(kind)
+        _one_step(module, optimizer, batch.views.to(kind), record=step == 1)
         if step:
             renders.append(rendered - start)
             steps.append(time.perf_counter() - rendered)

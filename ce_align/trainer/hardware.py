@@ -94,7 +94,16 @@ def n_workers(hardware: Hardware, devices: int) -> int:
     """Processes that render views for each of `devices` training processes."""
     if hardware.workers is not None:
         return hardware.workers
-    return max(0, min((os.cpu_count() or 1) // devices - 1, MOST_WORKERS))
+    own = os.environ.get("SLURM_CPUS_PER_TASK", "")
+    n_cores = int(own) if own.isdecimal() else _n_cores() // devices
+    return max(0, min(n_cores - 1, MOST_WORKERS))
+
+
+def _n_cores() -> int:
+    """Cores that this process may use, which a cluster restricts."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def logger_of(hardware: Hardware, folder: Path) -> Logger:

@@ -16,7 +16,7 @@ from ce_align.data.imagesets import ImageSet
 from ce_align.errors import CeAlignError, ConfigError, DataError
 from ce_align.trainer.checkpointing import checkpoint_paths
 from ce_align.trainer.engine import fit
-from ce_align.trainer.hardware import Hardware, resolve_devices
+from ce_align.trainer.hardware import Hardware, n_workers, resolve_devices
 from ce_align.trainer.module import PairedTraining
 from ce_align.trainer.presets import TrainConfig, preset_config
 
@@ -278,6 +278,15 @@ def test_devices_are_counted(monkeypatch):
     assert resolve_devices(Hardware()) == ("cuda", 3)
     with pytest.raises(ConfigError, match="4 devices asked for, but there are 3 GPUs"):
         resolve_devices(Hardware(devices=4))
+
+
+def test_workers_share_the_cores_that_the_process_may_use(monkeypatch):
+    monkeypatch.delenv("SLURM_CPUS_PER_TASK", raising=False)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(8)))
+    assert [n_workers(Hardware(), n) for n in (1, 2, 8)] == [7, 3, 0]
+    assert n_workers(Hardware(workers=5), 8) == 5
+    monkeypatch.setenv("SLURM_CPUS_PER_TASK", "6")
+    assert n_workers(Hardware(), 8) == 5
 
 
 def test_a_training_is_settings_that_cannot_change():
