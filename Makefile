@@ -1,4 +1,5 @@
 # `make demo` and `make test` work on a fresh machine: git, make, Python 3.11 or 3.12.
+# `make paper` needs what the paper needs: recordings, checkpoints, images, data sets.
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -7,10 +8,15 @@ SUPPORTED := import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_in
 # Two workers, one thread each: torch's own threads would fight over the cores.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2
 
-.PHONY: demo test check setup clean
+.PHONY: demo paper test check setup clean
 
 demo: setup
 	@$(BIN)/ce-align demo --out demo
+
+# Every recipe; what is not at hand is named, the rest is done, and again is a resume.
+paper: setup
+	@$(BIN)/ce-align run benchmarks/*.py analyses/*.py figures/*.py --out paper
+	@$(BIN)/ce-align report --out paper/report.html
 
 test: setup
 	@$(MAKE) --no-print-directory style

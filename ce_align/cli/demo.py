@@ -11,6 +11,7 @@ from ce_align.cli.screen import message, print_tables, progress_bars, report_fai
 __all__ = ["add_to"]
 
 BEGIN = """\
+The report will be {page}
 Six tiny networks are trained on procedural images, scored on a simulated IT recording,
 analysed and compared. No animal, no photograph: every number below is simulated."""
 
@@ -40,13 +41,13 @@ def demo(
     from ce_align.stages.score import ScoreRow
 
     register()
-    message(BEGIN)
+    results, page = out / "results", out / "report.html"
+    message(BEGIN.format(page=page.resolve()))
     began = time.monotonic()
 
     def tell(text: str) -> None:
         message(f"{time.monotonic() - began:4.0f} s  {text}")
 
-    results, page = out / "results", out / "report.html"
     with progress_bars() as progress:
         report = run_configs(
             demo_recipe(out / "runs"),
@@ -59,7 +60,6 @@ def demo(
                 notify=tell,
             ),
         )
-        report_failures(report.failures)
         tell("report")
         write_report(
             results,
@@ -70,6 +70,7 @@ def demo(
     print_tables(score_tables([r for r in report.rows if isinstance(r, ScoreRow)]))
     if report.n_stored:
         message(f"{report.n_stored} configurations were in {results} already")
+    report_failures(report.failures)
     message(NEXT.format(out=out))
     message(f"The report is {page.resolve()}")
 

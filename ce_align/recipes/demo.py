@@ -1,5 +1,6 @@
 """The whole way at toy size, on what the package itself holds."""
 
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ WEIGHTS = (0.0, 0.3)
 EPOCHS = 2
 
 #: What such rows can fill: no other networks, backbones or data sets are there.
-TABLES = ("1", "5")
+TABLES = ("1", "3", "5")
 FIGURES = ("1", "2", "3", "5", "6", "7", "forest", "overlap", "training")
 
 #: Layer that stands for IT in the tiny network.
@@ -80,13 +81,13 @@ def demo_recipe(runs: Path) -> list[StageConfig]:
     ]
     overlaps = [
         OverlapConfig(
-            model_a=names[objective, WEIGHTS[0]],
-            model_b=names[objective, WEIGHTS[1]],
+            model_a=names[first, WEIGHTS[1]],
+            model_b=names[second, WEIGHTS[1]],
             recording=SIMULATED.name,
             layer_a=LAYER,
             layer_b=LAYER,
         )
-        for objective in OBJECTIVES
+        for first, second in combinations(OBJECTIVES, 2)
     ]
     return [
         *trainings.values(),

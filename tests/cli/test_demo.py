@@ -51,10 +51,11 @@ def short(monkeypatch):
 
 
 @pytest.mark.slow
-def test_it_ends_with_the_place_of_the_report_and_a_second_run_resumes(ce_align, short):
+def test_it_begins_and_ends_with_the_place_of_the_report_and_resumes(ce_align, short):
     status, out, err = ce_align("demo", "--out", "here")
     assert status == 0
     page = Path("here/report.html").resolve()
+    assert err.splitlines()[0] == f"The report will be {page}"
     assert err.splitlines()[-1] == f"The report is {page}"
     assert "gabor" in out
     assert "simulated" in page.read_text()
@@ -64,3 +65,17 @@ def test_it_ends_with_the_place_of_the_report_and_a_second_run_resumes(ce_align,
     assert status == 0
     assert "1 configurations were in here/results already" in err
     assert {p: p.stat().st_mtime_ns for p in stored} == stored
+
+
+def test_what_failed_is_named_and_the_rest_is_in_the_report(ce_align, monkeypatch):
+    def recipe(runs):
+        found = ScoreConfig(model="gabor", recording="simulated", layer="complex")
+        lost = ScoreConfig(model="nowhere.py:f", recording="simulated", layer="x")
+        return [found, lost]
+
+    monkeypatch.setattr(demo, "demo_recipe", recipe)
+    status, out, err = ce_align("demo", "--out", "here")
+    assert status == 2
+    assert "nowhere.py" in err
+    assert "gabor" in out
+    assert "gabor" in Path("here/report.html").read_text()
