@@ -15,8 +15,11 @@ demo: setup
 
 # Every recipe; what is not at hand is named, the rest is done, and again is a resume.
 paper: setup
-	@$(BIN)/ce-align run benchmarks/*.py analyses/*.py figures/*.py --out paper
-	@$(BIN)/ce-align report --out paper/report.html
+	@status=0; \
+	$(BIN)/ce-align run benchmarks/*.py analyses/*.py figures/*.py --out paper \
+	  || status=$$?; \
+	$(BIN)/ce-align report --out paper/report.html || exit $$?; \
+	exit $$status
 
 test: setup
 	@$(MAKE) --no-print-directory style

@@ -40,7 +40,9 @@ def run(
     out: Annotated[Path, typer.Option(help="Folder of tables and figures.")] = Path(
         "paper"
     ),
-    runs: Annotated[Path, typer.Option(help="Folder of trainings.")] = Path("runs"),
+    runs: Annotated[
+        Path, typer.Option(help="Folder of trainings, as the recipes name it.")
+    ] = Path("runs"),
     root: Annotated[
         Path | None,
         typer.Option(

@@ -24,6 +24,7 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
+from ce_align.checks import named_some
 from ce_align.errors import AccessError, CeAlignError
 from ce_align.progress import Progress
 from ce_align.results import Row
@@ -57,9 +58,10 @@ def fault(text: str, error: BaseException) -> None:
 
 def report_failures(found: Sequence[tuple[str, CeAlignError]]) -> None:
     """Tell what could not be done, and end with the gravest status if anything."""
-    for what, error in _summarised(found):
+    for names, error in _together(_summarised(found)):
         text = str(error)
-        fault(text if what in text else f"{what}: {text}", error)
+        unnamed = [name for name in names if name not in text]
+        fault(f"{named_some(unnamed)}: {text}" if unnamed else text, error)
     if found:
         raise typer.Exit(max(error.exit_status for _, error in found))
 
@@ -75,6 +77,18 @@ def _summarised(
     text = f"{len(absent)} are not at hand ({', '.join(absent)}): {first}"
     rest = [(what, error) for what, error in found if what not in absent]
     return [(text, AccessError(text)), *rest]
+
+
+def _together(
+    found: Sequence[tuple[str, CeAlignError]],
+) -> list[tuple[list[str], CeAlignError]]:
+    """What failed for the same reason, each name and each reason once."""
+    groups: dict[str, tuple[list[str], CeAlignError]] = {}
+    for what, error in found:
+        names, _ = groups.setdefault(str(error), ([], error))
+        if what not in names:
+            names.append(what)
+    return list(groups.values())
 
 
 def print_json(rows: Sequence[Row]) -> None:

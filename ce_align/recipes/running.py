@@ -79,6 +79,10 @@ class Report:
             unforeseen.__cause__ = error
             self.failures.append((what, unforeseen))
 
+    def has_failed(self, what: str) -> bool:
+        """Whether a failure of `what` was noted: no need to say it again."""
+        return any(what == name for name, _ in self.failures)
+
     def count(self, rows: Sequence[Row], *, stored: bool) -> None:
         """Add the rows of one configuration."""
         self.rows += rows

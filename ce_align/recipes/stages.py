@@ -72,6 +72,8 @@ def _load_each(
     """Load what can be loaded, each once; note the rest."""
     loaded = {}
     for name in dict.fromkeys(names):
+        if report.has_failed(name):
+            continue
         with report.attempt(name):
             loaded[name] = load(name)
     return loaded
@@ -108,6 +110,8 @@ def _score(configs: Sequence[ScoreConfig], context: Context, report: Report) -> 
     networks = _grouped(possible, _network_of)
     for done, ((model, seed), group) in enumerate(networks.items()):
         context.progress("networks to score", done, len(networks))
+        if report.has_failed(model):
+            continue
         # One network in memory at a time; none if it could not be loaded.
         with report.attempt(model):
             network = load_network(model, seed=seed)
@@ -222,6 +226,8 @@ def _transfer(
     data = _load_each((c.dataset for c in configs), load, report)
     possible = [config for config in configs if config.dataset in data]
     for (model, seed), group in _grouped(possible, _network_of).items():
+        if report.has_failed(model):
+            continue
         with report.attempt(model):
             network = load_network(model, seed=seed)
             for config in group:

@@ -185,3 +185,30 @@ def test_a_configuration_of_no_stage_is_refused_with_those_that_there_are(
     assert status == 2
     assert "no stage executes a StageConfig" in err
     assert "ScoreConfig" in err
+
+
+MISSING = '''
+"""Trainings without images, and scores of what they would have become."""
+from ce_align.recipes.stages import training_folder
+from ce_align.stages.score import ScoreConfig
+from ce_align.trainer.presets import preset_config
+TRAININGS = [
+    preset_config("tiny", "mmcr", equivariance_weight=weight, images="nowhere")
+    for weight in (0.0, 0.1)
+]
+RECIPE = [*TRAININGS, *(
+    ScoreConfig(model=str(training_folder(c)), recording="toy.nc", layer="layer4")
+    for c in TRAININGS
+)]
+'''
+
+
+def test_one_reason_is_said_once_and_not_again_of_what_depends_on_it(ce_align, toys):
+    Path("missing.py").write_text(MISSING)
+    status, _, err = ce_align("run", "missing.py")
+    assert status == 2
+    [line] = [line for line in err.splitlines() if line.startswith("error: ")]
+    assert line.startswith(
+        "error: runs/mmcr_l0_tiny, runs/mmcr_l0.1_tiny: no images at nowhere"
+    )
+    assert "2 failed" in err
