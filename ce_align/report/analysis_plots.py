@@ -10,6 +10,7 @@ from ce_align.augment import PARAMETER_NAMES
 from ce_align.checks import named_some
 from ce_align.errors import DataError
 from ce_align.report.looks import network_colours
+from ce_align.report.measure_names import measure_name
 from ce_align.report.style import (
     GUIDE,
     NEUTRAL,
@@ -150,7 +151,7 @@ def correlation_forest(rows: "Sequence[CorrelationRow]", ax: "Axes") -> "Axes":
             ax.plot(row.within, place, "|", color=WITHIN, markersize=6, zorder=4)
         ax.axhline(place + 0.5, color="0.93", linewidth=0.6, zorder=0)
     ax.axvline(0, color=GUIDE, linewidth=0.8, zorder=0)
-    ax.set_yticks(range(len(rows)), [_words(row.measure) for row in rows])
+    ax.set_yticks(range(len(rows)), [measure_name(row.measure) for row in rows])
     ax.set_ylim(len(rows) - 0.5, -0.5)
     ax.set_xlim(-1.03, 1.03)
     ax.set_xlabel("Pearson r across networks")

@@ -41,6 +41,8 @@ def heat_map(
     cmap : colour map, from dark to light
     """
     values: NDArray[np.float64] = table.to_numpy(np.float64)
+    # Two digits that differ, also among small shares of variance.
+    digits = 2 if high >= 0.1 else 3
     ax.imshow(values, vmin=low, vmax=high, cmap=cmap, aspect="auto")
     size = 6.2 if values.shape[1] <= 6 else 5
     for i, k in np.ndindex(*values.shape):
@@ -50,7 +52,7 @@ def heat_map(
             ax.text(
                 k,
                 i,
-                f"{value:.2f}".replace("-0.00", "0.00").replace("-", "−"),
+                f"{round(value, digits) + 0.0:.{digits}f}".replace("-", "−"),
                 ha="center",
                 va="center",
                 fontsize=size,

@@ -43,6 +43,7 @@ def figure_2(material: Material, columns: int = 2) -> Drawn:
     panel = CurvePanel(f"Decoding, {kind}", "Held-out $R^2$", found.rows)
     panels[method] = panel, found
     shown, data, notes = _filled(panels)
+    n_compared = sum(panel.zero for panel in shown)
     if not shown:
         raise NothingToDraw(
             "Figure 2 needs rows of `ce-align analyze --metric bures` and `--metric "
@@ -54,13 +55,32 @@ def figure_2(material: Material, columns: int = 2) -> Drawn:
         material,
         notes,
         title="Equivariant training changes the shape of variability",
-        caption="A–D: expected difference of squared Bures distance from the network "
-        "of the same objective at λ = 0, ΔD_B = D_B(λ = 0) − D_B(λ), on identical "
-        "images and augmentation draws. E: held-out R² of decoding augmentation "
-        f"parameters, mean over parameters. {BANDS}",
+        caption=_parts_of_figure_2(n_compared, len(shown)) + BANDS,
         alt=f"{len(shown)} line plots against the equivariance weight, a line for each "
         f"objective. {describe_curves(data, 'panel')}",
     )
+
+
+def _parts_of_figure_2(n_compared: int, n_panels: int) -> str:
+    """What its panels show, by their letters; those without rows have none."""
+    letters = "ABCDE"[:n_panels]
+    compared, decoded = letters[:n_compared], letters[n_compared:]
+    parts = ""
+    if compared:
+        ends = "–".join(dict.fromkeys((compared[0], compared[-1])))
+        parts += (
+            f"{ends}: expected difference of squared Bures distance from the network "
+            "of the same objective at λ = 0, ΔD_B = D_B(λ = 0) − D_B(λ), on identical "
+            "images and augmentation draws. "
+        )
+    if decoded:
+        parts += (
+            f"{decoded}: held-out R² of decoding augmentation parameters, mean over "
+            "parameters. "
+        )
+    # A single panel has no letter.
+    alone = parts.partition(": ")[2]
+    return parts if n_panels > 1 else alone[0].upper() + alone[1:]
 
 
 def figure_5(material: Material, columns: int = 2) -> Drawn:

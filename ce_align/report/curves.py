@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 __all__ = ["CurvePanel", "curve_figure", "describe_curves", "weight_curves"]
 
 WEIGHT_AXIS = "Equivariance weight λ"
+#: Size of titles of panels beside each other in one column, in points.
+NARROW = 6.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,6 +114,8 @@ def curve_figure(panels: Sequence[CurvePanel], columns: int) -> "Figure":
                 ax.axhline(0, color=GUIDE, linewidth=0.6, zorder=0)
             weight_curves(panel.points, ax, weights, among)
             letter(ax, "ABCDEFGH"[k] if len(panels) > 1 else "", panel.title)
+            if columns == 1:  # where the longest title would touch the next letter
+                ax.title.set_fontsize(NARROW)
             ax.set(xlabel=WEIGHT_AXIS, ylabel=panel.label)
         entries = legend_entries(shown)
         if len(free):

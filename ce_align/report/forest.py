@@ -3,6 +3,7 @@
 from ce_align.report.analysis_plots import FOREST_KEY, correlation_forest
 from ce_align.report.drawing import completed
 from ce_align.report.material import Drawn, Material, NothingToDraw
+from ce_align.report.measure_names import measure_name
 from ce_align.report.paper_tables import latest_correlations
 from ce_align.report.style import letter, new_figure, style
 
@@ -54,7 +55,7 @@ def figure_forest(material: Material, columns: int = 2) -> Drawn:
         caption="Pearson r across networks with a 95 % bootstrap interval; q is the "
         "false discovery rate of a permutation of networks within objectives.",
         alt=f"Forest plot of {len(data)} correlations. The strongest is "
-        f"{strongest['value']:.2f}: {strongest['measure']} with "
+        f"{strongest['value']:.2f}: {measure_name(strongest['measure'])} with "
         f"{strongest['recording']}.",
     )
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from ce_align.checks import named_some
 from ce_align.report.html_sources import Source
+from ce_align.report.measure_names import measure_name
 from ce_align.report.origins import origins_of
 from ce_align.report.selection import with_networks
 from ce_align.report.style import objective_label, objective_order
@@ -113,8 +114,8 @@ def _closest(rows: "pd.DataFrame") -> Iterator[Finding]:
     yield Finding(
         "Measure closest to predictivity",
         _minus(f"r = {best['value']:.2f}"),
-        f"{best['measure']} × {best['recording']}{interval}, q = {best['q']:.2g}, "
-        f"{best['n_networks']:.0f} networks",
+        f"{measure_name(str(best['measure']))} × {best['recording']}{interval}, "
+        f"q = {best['q']:.2g}, {best['n_networks']:.0f} networks",
         float(best["value"]),
         (str(best["measure"]), str(best["recording"])),
     )

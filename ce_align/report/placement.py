@@ -27,6 +27,8 @@ __all__ = ["figure_4", "placement"]
 
 #: The paper's recordings: their mean is a network's score.
 IT_SETS = ("majajhong2015", "sanghavi2020", "sanghavijozwik2020", "sanghavimurty2020")
+#: Between names of recordings, which may have spaces.
+TOGETHER = "; "
 
 
 def placement(points: "pd.DataFrame", ax: "Axes") -> "Axes":
@@ -110,7 +112,8 @@ def figure_4(material: Material, columns: int = 2) -> Drawn:
     notes = list(own.notes)
     if n_empty:
         notes.append(f"Other networks: {n_empty} without a score.")
-    of = str(own.rows["recordings"].iloc[0]).replace(" ", ", ")
+    of = str(own.rows["recordings"].iloc[0])
+    score = f"mean over {of}" if TOGETHER in of else of
     best = points[points["objective"] != "other"].iloc[0]
     return completed(
         figure,
@@ -118,7 +121,7 @@ def figure_4(material: Material, columns: int = 2) -> Drawn:
         material,
         notes,
         title="The networks among others",
-        caption=f"Score (raw² / ceiling; mean over {of}) of each network by rank, "
+        caption=f"Score (raw² / ceiling; {score}) of each network by rank, "
         f"among {len(rest)} other networks whose scores were given in a file. Whether "
         "both are of the same benchmark is for who gives the file to know.",
         alt=f"Scores of {len(points)} networks from the best to the worst. The best of "
@@ -157,4 +160,4 @@ def _own_scores(material: Material, wanted: str | None) -> Selection:
     scores = rows.groupby(keys, sort=True)["score"].mean().reset_index()
     origins = rows.groupby("model")["origin"].agg(lambda o: "+".join(sorted(set(o))))
     scores = scores.join(origins, on="model")
-    return Selection(scores.assign(recordings=" ".join(names)), tuple(notes))
+    return Selection(scores.assign(recordings=TOGETHER.join(names)), tuple(notes))

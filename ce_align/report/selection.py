@@ -133,7 +133,7 @@ def with_networks(rows: "pd.DataFrame") -> Selection:
     about["weight"] = pd.to_numeric(about["weight"])
     parts = zip(about["recipe"], about["backbone"], about["epochs"], strict=True)
     about["recipe"] = [
-        f"{backbone}, {epochs} epochs" if recipe is None else recipe
+        _recipe(backbone, epochs) if recipe is None else recipe
         for recipe, backbone, epochs in parts
     ]
     columns = [c for c in (*told, *about) if c in rows]
@@ -145,6 +145,16 @@ def with_networks(rows: "pd.DataFrame") -> Selection:
     if others:
         notes.append(f"Left out, of no known objective or λ: {named_some(others)}.")
     return Selection(joined[known], tuple(notes))
+
+
+def _recipe(backbone: "str | None", epochs: "float | str | None") -> str:
+    """Backbone and epochs, as far as they are known."""
+    import pandas as pd
+
+    named = "unknown backbone" if pd.isna(backbone) else str(backbone)
+    # Beside rows without epochs a table makes 100.0 of 100.
+    n = "unknown" if pd.isna(epochs) else f"{float(epochs or 0):.0f}"
+    return f"{named}, {n} epochs"
 
 
 def main_recipe(rows: "pd.DataFrame") -> Selection:

@@ -1,13 +1,16 @@
 """What was recorded during trainings, as curves."""
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
+from ce_align.report.curves import NARROW
 from ce_align.report.drawing import completed, legend_entries
 from ce_align.report.material import Drawn, Material, NothingToDraw
 from ce_align.report.selection import describe
 from ce_align.report.style import (
+    INK,
     NEUTRAL,
     letter,
     new_figure,
@@ -21,21 +24,26 @@ from ce_align.report.style import (
 
 if TYPE_CHECKING:
     import pandas as pd
+    from matplotlib.artist import Artist
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 __all__ = ["figure_training", "training_curves"]
 
-#: What is drawn of a training, and its axis.
+#: Both parts of the loss, and the style of their lines.
+LOSSES: Mapping[str, Literal["-", "--"]] = {
+    "loss_invariant": "-",
+    "loss_equivariant": "--",
+}
+#: What else is drawn of a training, and its title.
 CURVES = {
-    "loss": "Loss",
-    "loss_invariant": "Invariant loss",
-    "loss_equivariant": "Equivariant loss",
     "effective_rank": "Effective rank",
     "knn_top1": "Neighbours, top-1 (%)",
     "probe_top1": "Online probe, top-1 (%)",
+    "probe_train_top1": "Online probe on views, top-1 (%)",
 }
 #: Shares that are shown in percent.
-PERCENT = ("knn_top1", "probe_top1")
+PERCENT = ("knn_top1", "probe_top1", "probe_train_top1")
 #: Lines of fewer points have marks.
 MARKED = 20
 
@@ -43,20 +51,26 @@ MARKED = 20
 def training_curves(
     points: "pd.DataFrame", ax: "Axes", looks: dict[str, tuple[object, str]]
 ) -> "Axes":
-    """One number of every training against the step.
+    """Numbers of every training against the step.
 
     Parameters
     ----------
-    points : columns ``model``, ``step``, ``value``
+    points : columns ``curve``, ``model``, ``step``, ``value``
     ax : axes to draw into
     looks : colour and label of each network
     """
     for model, (colour, label) in looks.items():
-        line = points[points["model"] == model]
-        marker = "o" if len(line) < MARKED else ""
-        ax.plot(
-            line["step"], line["value"], color=colour, marker=marker, ms=2, label=label
-        )
+        own = points[points["model"] == model]
+        for curve, line in own.groupby("curve", sort=False):
+            ax.plot(
+                line["step"],
+                line["value"],
+                LOSSES.get(str(curve), "-"),
+                color=colour,
+                marker="o" if len(line) < MARKED else "",
+                ms=2,
+                label=label,
+            )
     ax.set_xlabel("Step")
     return ax
 
@@ -70,21 +84,24 @@ def figure_training(material: Material, columns: int = 2) -> Drawn:
             "`ce-align figures --which training --run FOLDER`"
         )
     looks = _looks(data)
-    shown = [name for name in CURVES if name in set(data["curve"])]
+    panels = _panels(data)
     across = 3 if columns == 2 else 2
-    down = -(-len(shown) // across)
+    down = -(-len(panels) // across)
     with style():
         figure = new_figure(columns, (1.6 if columns == 2 else 1.35) * down + 0.3)
         axes = figure.subplots(down, across, squeeze=False).ravel()
-        for k, name in enumerate(shown):
-            training_curves(data[data["curve"] == name], axes[k], looks)
-            letter(axes[k], "ABCDEF"[k], CURVES[name])
-        for ax in axes[len(shown) :]:
+        for k, (title, points) in enumerate(panels):
+            training_curves(points, axes[k], looks)
+            letter(axes[k], "ABCDEFGHIJKL"[k], title)
+            if columns == 1:
+                axes[k].title.set_fontsize(NARROW)
+        for ax in axes[len(panels) :]:
             ax.axis("off")
-        handles, labels = legend_entries(list(axes[: len(shown)]))
-        n = 4 if columns == 2 else 2
-        figure.legend(handles, labels, loc="outside upper left", ncols=n)
-    absent = [CURVES[name] for name in CURVES if name not in shown]
+        _legend(figure, legend_entries(list(axes[: len(panels)])), data, columns)
+    absent = [title for name, title in CURVES.items() if name not in set(data["curve"])]
+    # Views stand in for validation images where there are none.
+    if CURVES["probe_top1"] not in absent:
+        absent = [title for title in absent if title != CURVES["probe_train_top1"]]
     return completed(
         figure,
         data,
@@ -92,9 +109,46 @@ def figure_training(material: Material, columns: int = 2) -> Drawn:
         [f"Not recorded: {', '.join(absent)}."] if absent else [],
         title="Training curves",
         caption="Numbers that were recorded during training; darker lines have a "
-        "larger equivariance weight λ.",
-        alt=f"{len(shown)} line plots against the step, for {len(looks)} trainings.",
+        "larger equivariance weight λ. Losses of different objectives have different "
+        "scales.",
+        alt=f"{len(panels)} line plots against the step, for {len(looks)} trainings.",
     )
+
+
+def _panels(data: "pd.DataFrame") -> "list[tuple[str, pd.DataFrame]]":
+    """Title and points: losses, a panel for each objective, then every other curve."""
+    losses = data[data["curve"].isin([*LOSSES, "loss"])]
+    unknown = losses["objective"].isna()
+    panels = [
+        (f"Loss, {objective_label(name)}", losses[losses["objective"] == name])
+        for name in objective_order(losses["objective"][~unknown])
+    ]
+    if unknown.any():
+        panels.append(("Loss", losses[unknown]))
+    found = set(data["curve"])
+    return panels + [
+        (title, data[data["curve"] == name])
+        for name, title in CURVES.items()
+        if name in found
+    ]
+
+
+def _legend(
+    figure: "Figure",
+    entries: "tuple[list[Artist], list[str]]",
+    data: "pd.DataFrame",
+    columns: int,
+) -> None:
+    """Networks, and what a dashed line is, above all panels."""
+    from matplotlib.lines import Line2D
+
+    handles, labels = entries
+    if "loss_equivariant" in set(data["curve"]):
+        for name, line in LOSSES.items():
+            handles.append(Line2D([], [], color=INK, linestyle=line))
+            labels.append(f"{name.removeprefix('loss_')} loss")
+    n = 4 if columns == 2 else 2
+    figure.legend(handles, labels, loc="outside upper left", ncols=n)
 
 
 def _recorded(material: Material) -> "pd.DataFrame":
@@ -104,7 +158,9 @@ def _recorded(material: Material) -> "pd.DataFrame":
     parts = []
     for model, table in material.histories.items():
         about = describe(model)
-        for name in CURVES:
+        # The whole loss, their weighted mean, only where its parts are not there.
+        losses = [name for name in LOSSES if name in table] or ["loss"]
+        for name in (*losses, *CURVES):
             values = pd.to_numeric(table.get(name, pd.Series(dtype=float)))
             values = values[np.isfinite(values)]
             if len(values):

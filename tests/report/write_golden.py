@@ -6,7 +6,14 @@ Look at what changed, every figure too, before you keep it.
 import tempfile
 from pathlib import Path
 
-from conftest import REMARK, all_rows, histories, other_scores, store_arrays
+from synthetic_rows import (
+    REMARK,
+    all_rows,
+    histories,
+    other_material,
+    other_scores,
+    store_arrays,
+)
 from test_paper import BUILT, DRAWN, GOLDEN, pixels
 
 from ce_align.report.material import Material
@@ -22,13 +29,14 @@ def main():
         store_arrays(store)
         rows, scores = all_rows(), other_scores()
         material = Material(rows, store, scores, dict(histories()), REMARK)
-        for name in DRAWN:
-            drawn = draw(name, material)
+        for name in [*DRAWN, "8"]:
+            drawn = draw(name, other_material() if name == "8" else material)
             path = GOLDEN / f"figure_{name}.csv"
             path.write_text(csv_text(drawn.data), newline="\n")
             pixels(drawn.figure).save(path.with_suffix(".png"), optimize=True)
-        for name in BUILT:
-            write_table(build_table(name, material), GOLDEN / f"table_{name}")
+        for name in [*BUILT, "4"]:
+            table = build_table(name, other_material() if name == "4" else material)
+            write_table(table, GOLDEN / f"table_{name}")
 
 
 if __name__ == "__main__":
