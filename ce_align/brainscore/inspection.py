@@ -76,7 +76,7 @@ def _duplicates(
             if folder.name == source.name:
                 yield warning(
                     "duplicate",
-                    f"Brain-Score has a plugin {folder.name!r}, which this one would "
+                    "Brain-Score has a plugin of this name, which this one would "
                     "replace",
                 )
             else:

@@ -74,6 +74,7 @@ def fetch(
                 f"{name} is not a published network; its source brings it when it is "
                 "used"
             )
+        PUBLISHED[name].address(url)  # refused once, before anything is brought
     failures: list[tuple[str, CeAlignError]] = []
     sources: dict[str, Checksum] = {}
     for name in names:

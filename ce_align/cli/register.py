@@ -61,7 +61,7 @@ def register(
         progress("networks", len(names), len(names))
     if json:
         print(json_format.dumps(found, indent=1))
-    else:
+    elif found or not failures:
         table = Table()
         table.add_column("name", overflow="fold")
         table.add_column("identifier in Brain-Score", overflow="fold")

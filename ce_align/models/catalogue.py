@@ -243,11 +243,10 @@ def _expand_one(pattern: str) -> list[str]:
     ]
     if not matching:
         known = [*GROUPS, *PUBLISHED, *_BY_BRAINSCORE_ID, *BASELINES]
-        near = nearest_names(pattern, known)
+        near = ", ".join(nearest_names(pattern, known))
+        hint = f"nearest: {near}" if near else "`ce-align models` lists all"
         raise ConfigError(
-            f"no network is called {pattern!r}; "
-            f"{'nearest: ' + ', '.join(near) if near else 'known: ' + ', '.join(known)}"
-            " (other sources: torchvision/NAME, timm/NAME, a checkpoint, "
-            "file.py:callable)"
+            f"no network is called {pattern!r}; {hint} (other sources: "
+            "torchvision/NAME, timm/NAME, a checkpoint, file.py:callable)"
         )
     return matching

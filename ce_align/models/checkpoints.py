@@ -184,7 +184,7 @@ def save_safetensors(
     ConfigError
         If `path` has another suffix.
     """
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     if path.suffix != ".safetensors":
         raise ConfigError(f"expected a name ending in .safetensors, found {path.name}")
@@ -198,7 +198,9 @@ def save_safetensors(
         for name, values in state.items()
     }
     with atomic_path(path) as temporary:
-        save_file(whole, temporary, texts)
+        # Its own writer keeps the file from all other users of a shared folder, and
+        # tells of a full disk with an error of its own.
+        temporary.write_bytes(save(whole, texts))
         _order_metadata(temporary)
     return path
 

@@ -210,16 +210,19 @@ def _receive(
         }
     with answer_of(session, part.url, ranged) as response:
         total: int | None
-        if ranged and response.status_code in (206, 416):
+        continues = bool(ranged) and response.status_code in (206, 416)
+        if continues:
             total = _continued(response, part, story)
         else:
             total = declared_size(response)
             check_is_file(response, part.url)
             _check_size(part.url, size, total)
-            part.begin(validator(response), total)
+            part.discard()
         missing = (total or 0) - part.n_bytes
         remains = f"the remaining bytes of {part.url}"
         check_space(part.path.parent, missing, remains, "or choose another place")
+        if not continues:
+            part.begin(validator(response), total)
         try:
             _write(response, part.path, total, show)
         except NETWORK_FAULTS as error:

@@ -68,7 +68,8 @@ def test_what_cannot_be_fetched_does_not_stop_the_rest(server, ce_align):
     [
         (["pixels"], "pixels is not a published network"),
         (["ce_mmcr_l0.6"], "nearest: ce_mmcr_l0.5"),
-        ([NAME, "--url", "/mnt/mirror"], "begins with https://"),
+        (["paper", "--url", "/mnt/mirror"], "begins with https://"),
+        (["xyz"], "no network is called 'xyz'; `ce-align models` lists all"),
     ],
 )
 def test_fault_of_a_name_or_address_is_one_line(arguments, message, ce_align):
@@ -105,6 +106,8 @@ def test_interrupted_command_is_continued_by_the_same_command(server, ce_align):
 
 
 def test_scoring_an_absent_network_offline_is_one_line(ce_align, monkeypatch):
+    # A test before this one may have asked the same address in vain.
+    monkeypatch.setattr(downloads, "_unreachable", {})
     monkeypatch.setenv("CE_ALIGN_CHECKPOINTS_URL", "http://127.0.0.1:9")
     status, _, err = ce_align("score", "-m", NAME, "-r", "simulated")
     assert status == 1

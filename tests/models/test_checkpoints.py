@@ -1,8 +1,13 @@
+from contextlib import contextmanager
+from pathlib import Path
+
 import pytest
 import torch
 from torchvision.models import shufflenet_v2_x0_5
 
-from ce_align.errors import ConfigError, DataError
+from ce_align.errors import CeAlignError, ConfigError, DataError
+from ce_align.files import atomic_path
+from ce_align.models import checkpoints
 from ce_align.models.architectures import build_architecture
 from ce_align.models.checkpoints import (
     backbone_state,
@@ -158,3 +163,23 @@ def test_strided_and_shared_tensors_can_be_saved(tmp_path):
     save_safetensors(path, {"whole": whole, "turned": whole.t()}, {})
     assert torch.equal(read_checkpoint(path).state["turned"], whole.t())
     assert [p.name for p in tmp_path.iterdir()] == ["a.safetensors"]
+
+
+def test_others_may_read_what_is_saved_in_a_shared_folder(tmp_path):
+    path = save_safetensors(tmp_path / "a.safetensors", {"a": torch.ones(1)}, {})
+    (tmp_path / "usual").touch()
+    assert path.stat().st_mode == (tmp_path / "usual").stat().st_mode
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is full")
+def test_full_disk_is_one_line_and_leaves_nothing(tmp_path, monkeypatch):
+    @contextmanager
+    def full_disk(path):
+        with atomic_path(path) as temporary:
+            temporary.symlink_to("/dev/full")
+            yield temporary
+
+    monkeypatch.setattr(checkpoints, "atomic_path", full_disk)
+    with pytest.raises(CeAlignError, match="No space left on device; free some"):
+        save_safetensors(tmp_path / "a.safetensors", {"a": torch.ones(1)}, {})
+    assert list(tmp_path.iterdir()) == []
