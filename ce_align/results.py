@@ -1,10 +1,13 @@
 """Rows (numbers with their provenance) and the folder that keeps them."""
 
 import json
+import os
 import platform
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -62,9 +65,25 @@ class Row(BaseModel):
 RowType = TypeVar("RowType", bound=Row)
 
 
+@cache
+def _processor() -> str:
+    """Name of the processor, as the system calls it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    names = [line.partition(":")[2] for line in lines if line.startswith("model name")]
+    return (names[0] if names else platform.processor()).strip() or "unknown"
+
+
 def _environment() -> dict[str, str]:
     """Versions and machine that produced a result."""
     found = {"python": platform.python_version(), "platform": platform.platform()}
+    found["processor"] = f"{_processor()}, {os.cpu_count()} cores"
+    # Only if a stage has it already: importing it takes seconds.
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_available():
+        found["gpu"] = torch.cuda.get_device_name()
     for package in REPORTED_PACKAGES:
         try:
             found[package] = version(package)

@@ -16,15 +16,12 @@ from ce_align.report.html_commands import commands
 from ce_align.report.html_findings import findings, warnings_of
 from ce_align.report.html_sections import make_sections
 from ce_align.report.html_sources import Finder, Source, read_sources
-from ce_align.report.html_tables import (
-    rows_table,
-    setting_text,
-)
+from ce_align.report.html_tables import rows_table, setting_text
+from ce_align.report.html_words import prose, with_options
 from ce_align.report.material import Material
 
 if TYPE_CHECKING:
     from jinja2 import Environment
-    from markupsafe import Markup
 
 __all__ = ["write_report"]
 
@@ -118,11 +115,14 @@ def _counts(material: Material, sources: Sequence[Source]) -> list[tuple[str, st
     networks = rows["model"][rows["stage"] != "correlate"]
     scored = rows["recording"][rows["stage"] == "score"] if "recording" in rows else ()
     days = sorted({str(day)[:10] for day in rows["created"]})
+    counts = {
+        "network": networks.nunique(),
+        "recording": len(set(scored)),
+        "row": len(rows),
+        "configuration": len(sources),
+    }
     return [
-        ("networks", str(networks.nunique())),
-        ("recordings", str(len(set(scored)))),
-        ("rows", str(len(rows))),
-        ("configurations", str(len(sources))),
+        *((name if n == 1 else f"{name}s", str(n)) for name, n in counts.items()),
         ("computed", days[0] if len(days) == 1 else f"{days[0]} to {days[-1]}"),
     ]
 
@@ -200,20 +200,9 @@ def _environment() -> "Environment":
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["with_code"] = _with_code
-    environment.filters["with_options"] = _with_options
+    environment.filters["prose"] = prose
+    environment.filters["with_options"] = with_options
     return environment
-
-
-def _with_code(text: str) -> "Markup":
-    """A sentence, escaped, with what stands between backticks as code."""
-    from markupsafe import Markup, escape
-
-    parts = text.split("`")
-    return Markup("").join(
-        Markup("<code>{}</code>").format(part) if place % 2 else escape(part)
-        for place, part in enumerate(parts)
-    )
 
 
 def _asset(name: str) -> str:
@@ -224,14 +213,3 @@ def _script_hash(script: str) -> str:
     """What the page's policy allows to run: this script and no other."""
     digest = hashlib.sha256(script.encode()).digest()
     return f"sha256-{base64.b64encode(digest).decode()}"
-
-
-def _with_options(command: str) -> "Markup":
-    """A command, escaped, none of whose options is broken at its dashes."""
-    from markupsafe import Markup, escape
-
-    option = Markup('<span class="option">{}</span>')
-    return Markup(" ").join(
-        option.format(word) if word.startswith("--") else escape(word)
-        for word in command.split(" ")
-    )

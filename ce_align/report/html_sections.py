@@ -23,7 +23,10 @@ __all__ = ["Section", "make_sections"]
 
 @dataclass(frozen=True)
 class Section:
-    """A figure (with `svg`) or a table (with `printed`) of the page."""
+    """A figure (with `svg`) or a table (with `printed`) of the page.
+
+    A figure is there twice, `narrow` of one column for the screen of a phone.
+    """
 
     anchor: str
     name: str
@@ -33,6 +36,7 @@ class Section:
     notes: Sequence[str]
     data: PageTable
     svg: str = ""
+    narrow: str = ""
     printed: PageTable | None = None
 
 
@@ -57,10 +61,12 @@ def make_sections(
 
 
 def _figure(key: str, name: str, material: Material, finder: Finder) -> Section:
-    drawn = draw(key, material)
+    drawn, narrow = draw(key, material), draw(key, material, columns=1)
     # The page says them in letters that can be read on any screen.
-    _remove_notes(drawn.figure)
+    for figure in (drawn.figure, narrow.figure):
+        _remove_notes(figure)
     anchor = f"figure-{key}"
+    words = drawn.title, drawn.alt
     return Section(
         anchor,
         name,
@@ -68,7 +74,8 @@ def _figure(key: str, name: str, material: Material, finder: Finder) -> Section:
         _mark(drawn.data, material),
         drawn.caption,
         drawn.notes,
-        svg=inline_svg(svg_text(drawn.figure), anchor, drawn.title, drawn.alt),
+        svg=inline_svg(svg_text(drawn.figure), anchor, *words),
+        narrow=inline_svg(svg_text(narrow.figure), f"{anchor}-narrow", *words),
         data=data_table(drawn.data, finder),
     )
 

@@ -40,7 +40,7 @@ CURVES = {
     "effective_rank": "Effective rank",
     "knn_top1": "Neighbours, top-1 (%)",
     "probe_top1": "Online probe, top-1 (%)",
-    "probe_train_top1": "Online probe on views, top-1 (%)",
+    "probe_train_top1": "Probe on views, top-1 (%)",
 }
 #: Shares that are shown in percent.
 PERCENT = ("knn_top1", "probe_top1", "probe_train_top1")

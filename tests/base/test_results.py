@@ -1,4 +1,5 @@
 import json
+import os
 import subprocess
 import sys
 
@@ -50,6 +51,7 @@ def test_a_result_file_states_config_and_environment(tmp_path):
     document = json.loads(path.read_text())
     assert document["config"] == {"model": "pixels", "seed": 1}
     assert document["environment"]["numpy"] == np.__version__
+    assert f"{os.cpu_count()} cores" in document["environment"]["processor"]
 
 
 def test_load_gives_one_tidy_table_of_all_stages(tmp_path):

@@ -286,6 +286,7 @@ def histories():
                     "effective_rank": np.where(
                         step % 100 == 0, 20 + step / (10 + 5 * i), np.nan
                     ),
+                    "probe_train_top1": 0.1 + (1 + i) * step / 2000,
                     "knn_top1": np.where(
                         step % 100 == 0, 0.1 + (1 + k) * step / 1500, np.nan
                     ),

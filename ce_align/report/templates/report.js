@@ -31,7 +31,8 @@
   for (const table of document.querySelectorAll("table")) {
     const label = table.caption.textContent;
     [...table.tHead.rows[0].cells].forEach((heading, column) => {
-      const button = make("button", { type: "button", textContent: heading.textContent });
+      const button = make("button", { type: "button" });
+      button.append(...heading.childNodes);
       button.addEventListener("click", () => sort(table, column, heading));
       heading.replaceChildren(button);
     });
