@@ -107,6 +107,7 @@ VALUES = (
         "numpy.random._pickle",
         "__generator_ctor __bit_generator_ctor __randomstate_ctor",
     )
+    | _named("numpy.random.bit_generator", "__pyx_unpickle_SeedSequence")
     | _named("random", "Random")
 )
 
