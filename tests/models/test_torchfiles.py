@@ -173,6 +173,18 @@ def test_only_the_selected_part_is_read_and_other_objects_around_it_are_inert(
         read_torch_file(tmp_path / "trainer.pt")
 
 
+def test_random_generators_of_either_numpy_stand_around_weights(tmp_path):
+    """A generator's seed, which NumPy 2 rebuilds by a function of its own."""
+    seed = (
+        b"cnumpy.random.bit_generator\n__pyx_unpickle_SeedSequence\n"
+        b"(cnumpy.random.bit_generator\nSeedSequence\nI1\nNtR(dV_state\nNsb"
+    )
+    path = written(tmp_path / "file.pt", b"(dVmodel\n(dsVrng\n" + seed + b"s.")
+    assert read_torch_file(path, lambda content: content["model"]) == {}
+    with pytest.raises(DataError, match="stands where tensors should be"):
+        read_torch_file(path, lambda content: content["rng"])
+
+
 def test_authors_checkpoint_is_read_whatever_stands_around_the_weights(tmp_path):
     network = small_network()
     write_authors_checkpoint(tmp_path / "composer", network)
