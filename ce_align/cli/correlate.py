@@ -58,10 +58,10 @@ def correlate(
     found = pd.concat([store.load(), *map(_read_rows, rows or ())], ignore_index=True)
     if not {"views_digest", "raw", "recording"} <= set(found):
         raise DataError(
-            f"{results} needs rows of `ce-align score` and of `ce-align analyze`; run "
-            "both for the same networks, or add --rows"
+            f"{results} needs rows of `ce-align score` (or `import-scores`) and of "
+            "`ce-align analyze`; run both for the same networks, or add --rows"
         )
-    scores = found[found["raw"].notna()]
+    scores = found[found["metric"] == "predictivity"]
     measures = found[found["views_digest"].notna()]
     known = list(scores["recording"].unique())
     unknown = [name for name in against or () if name not in known]

@@ -1,4 +1,4 @@
-"""`ce-align import`."""
+"""`ce-align import` and `ce-align import-scores`: what was measured elsewhere."""
 
 from enum import StrEnum
 from pathlib import Path
@@ -6,7 +6,8 @@ from typing import Annotated
 
 import typer
 
-from ce_align.cli.screen import message, progress_bars
+from ce_align.cli.options import Json, Results
+from ce_align.cli.screen import message, print_json, progress_bars
 
 __all__ = ["add_to"]
 
@@ -20,6 +21,25 @@ EXAMPLES = """\b
   --region IT --order rows.csv --stimuli stimuli.csv --stratify object_name
   --out my_it.nc
 """
+
+SCORES_EXAMPLES = """\b
+[bold]Example[/bold]
+
+  ce-align import-scores leaderboard.csv && ce-align correlate --against majajhong2015
+
+\b
+[bold]leaderboard.csv[/bold]
+
+  model,benchmark,score
+
+  CE-MMCR_lmda_01,MajajHong2015.IT-pls,0.5
+
+Benchmarks of the four IT sets count as their recordings. Columns raw, error and ceiling
+are read where they are there: with one of them the figures can show Pearson r.
+"""
+
+#: As many networks without a score are named.
+NAMED = 3
 
 
 class Place(StrEnum):
@@ -98,6 +118,43 @@ def import_(
         message("no repetitions: scores will be raw correlations without a ceiling")
 
 
+def import_scores(
+    file: Annotated[
+        Path,
+        typer.Argument(
+            metavar="FILE.csv",
+            help="Table with the columns model, benchmark and score: networks and "
+            "benchmarks by their names in Brain-Score, or here.",
+        ),
+    ],
+    results: Results = Path("results"),
+    json: Json = False,
+) -> None:
+    """Take scores that Brain-Score measured by submission, as imported rows.
+
+    `correlate` and the figures use them like scores of one's own, and say that they
+    are imported.
+    """
+    from ce_align.checks import named_some
+    from ce_align.results import ResultStore
+    from ce_align.stages.imported import import_scores as read_scores
+
+    found = read_scores(file, ResultStore(results))
+    if json:
+        print_json(found.rows)
+    for recording in dict.fromkeys(row.recording for row in found.rows):
+        rows = [row for row in found.rows if row.recording == recording]
+        scores = [row.value for row in rows if row.value is not None]
+        message(
+            f"{recording} ({rows[0].benchmark}): {len(rows)} networks, scores "
+            f"{min(scores):.4f} to {max(scores):.4f}"
+        )
+    if found.without:
+        message(f"no score of {named_some(found.without, NAMED)}")
+    message(f"{len(found.rows)} rows, marked as imported, in {results}")
+
+
 def add_to(app: typer.Typer) -> None:
-    """Add the command."""
+    """Add the commands."""
     app.command("import", epilog=EXAMPLES)(import_)
+    app.command("import-scores", epilog=SCORES_EXAMPLES)(import_scores)

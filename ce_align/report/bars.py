@@ -9,6 +9,7 @@ from ce_align.report.drawing import completed, weight_legend
 from ce_align.report.material import Drawn, Material, NothingToDraw
 from ce_align.report.scores import predictivity_points
 from ce_align.report.selection import (
+    Selection,
     average,
     main_recipe,
     missing_weights,
@@ -32,7 +33,16 @@ if TYPE_CHECKING:
 
 __all__ = ["figure_3", "figure_8", "predictivity_groups"]
 
-RAW_AXIS = "Predictivity, Pearson r"
+#: The axis, and in words, by the number that is drawn.
+NUMBERS = {
+    "raw": (
+        "Predictivity, Pearson r",
+        "Pearson r between predicted and recorded responses (mean over splits of the "
+        "median neuroid)",
+        " Lines: square root of the ceiling, which a perfect model reaches.",
+    ),
+    "score": ("Score, raw² / ceiling", "Imported scores (raw² / ceiling)", ""),
+}
 #: Share of a group's width that its bars take.
 FILLED = 0.84
 #: And the width of one bar at most.
@@ -99,12 +109,12 @@ def _broken(name: str) -> str:
 
 def figure_3(material: Material, columns: int = 2) -> Drawn:
     """Predictivity by recording and λ, a panel for each objective."""
-    found = predictivity_points(material)
+    found = _points(material)
     recipe = main_recipe(found.rows)
     if recipe.rows.empty:
         raise NothingToDraw(
-            "Figure 3 needs rows of `ce-align score` for networks of known λ; run "
-            "`ce-align score --model paper`"
+            "Figure 3 needs rows of `ce-align score` (or `import-scores`) for networks "
+            "of known λ; run `ce-align score --model paper`"
         )
     rows = recipe.rows.assign(panel=recipe.rows["objective"])
     panels = {
@@ -122,9 +132,17 @@ def figure_3(material: Material, columns: int = 2) -> Drawn:
     )
 
 
+def _points(material: Material) -> Selection:
+    """Raw correlations; scores if there are only imported ones without a ceiling."""
+    found = predictivity_points(material)
+    if found.rows.empty:
+        return predictivity_points(material, "score")
+    return found
+
+
 def figure_8(material: Material, columns: int = 2) -> Drawn:
     """Predictivity of networks that were trained otherwise than most."""
-    found = predictivity_points(material)
+    found = _points(material)
     most = main_recipe(found.rows)
     others = found.rows
     if len(others):
@@ -164,8 +182,10 @@ def _bars(
 ) -> Drawn:
     """Panels of bars; `panels` gives the objective and the title of each."""
     points = _averaged(rows)
+    number = "raw" if rows["raw"].notna().any() else "score"
+    axis, what, lines = NUMBERS[number]
     recordings = list(dict.fromkeys(rows.sort_values("recording")["recording"]))
-    figure = _bar_figure(points, panels, recordings, columns)
+    figure = _bar_figure(points, panels, recordings, columns, axis)
     if complete:
         notes += missing_weights(points, "Networks")
     for name, (_, heading) in panels.items():
@@ -177,7 +197,7 @@ def _bars(
         for r in recordings
         if points["ceiling"][points["recording"] == r].isna().all()
     ]
-    if without:
+    if without and number == "raw":
         notes.append(f"No repetitions, hence no ceiling: {', '.join(without)}.")
     best = points.iloc[int(points["value"].argmax())]
     return completed(
@@ -186,11 +206,9 @@ def _bars(
         material,
         notes,
         title=title,
-        caption="Pearson r between predicted and recorded responses (mean over splits "
-        "of the median neuroid) by recording; bars from light to dark by equivariance "
-        "weight λ; error bars: standard error over splits, or sd over networks where "
-        "several share objective and λ. Lines: square root of the ceiling, which a "
-        "perfect model reaches.",
+        caption=f"{what} by recording; bars from light to dark by equivariance weight "
+        "λ; error bars: standard error over splits, or sd over networks where several "
+        f"share objective and λ.{lines}",
         alt=f"Bar charts of predictivity for {len(recordings)} recordings and "
         f"{len(panels)} panels. The highest bar is {best['value']:.3f}: "
         f"{objective_label(str(best['objective']))} at λ {best['weight']:g} for "
@@ -218,6 +236,7 @@ def _bar_figure(
     panels: dict[str, tuple[str, str]],
     recordings: Sequence[str],
     columns: int,
+    axis: str,
 ) -> "Figure":
     weights = sorted(set(points["weight"]))
     across = min(len(panels), 3) if columns == 2 else 1
@@ -235,6 +254,6 @@ def _bar_figure(
         for ax in axes[len(panels) :]:
             ax.axis("off")
         for ax in grid[:, 0]:
-            ax.set_ylabel(RAW_AXIS)
+            ax.set_ylabel(axis)
         weight_legend(figure, weights, columns, "√ceiling")
     return figure

@@ -30,6 +30,7 @@ STAGES = {
     "train": "Trainings",
     "score": "Predictivity",
     "official": "Predictivity by Brain-Score's own benchmark",
+    "imported": "Imported scores",
     "analyze": "Representational measures",
     "correlate": "Correlation with predictivity",
     "overlap": "Explained variance of two networks",

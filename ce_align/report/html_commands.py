@@ -75,6 +75,8 @@ def _words(stage: str, group: Sequence[Source]) -> list[str]:
         settings["against"] = settings.pop("recordings", [])
         expressed = settings.keys() <= {"against", "seed"}
         return [stage, *_options(settings)] if expressed else []
+    if stage == "imported":
+        return ["import-scores", str(config.get("file"))]
     if stage == "train":
         return _training(group[0])
     return []

@@ -21,6 +21,8 @@ def origins_of(rows: "pd.DataFrame") -> "pd.Series[str]":
             names = rows[column].map(str)
             found[[name.endswith(".nc") for name in names]] = "imported"
             found[[name.startswith("simulated") for name in names]] = "simulated"
+    if "imported_from" in rows:
+        found[rows["imported_from"].notna()] = "imported"
     if "pretraining" in rows:
         simulated = [str(name).startswith("simulated") for name in rows["pretraining"]]
         found[rows["stage"].eq("train") & np.array(simulated)] = "simulated"

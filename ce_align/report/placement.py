@@ -131,7 +131,7 @@ def figure_4(material: Material, columns: int = 2) -> Drawn:
 
 def _own_scores(material: Material, wanted: str | None) -> Selection:
     """Mean score of each network over the recordings that count."""
-    found = predictivity_points(material)
+    found = predictivity_points(material, "score")
     rows = found.rows
     if rows.empty:
         return Selection(rows)

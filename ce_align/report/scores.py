@@ -1,6 +1,6 @@
 """Which scores a figure of predictivity shows."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from ce_align.checks import named_some
 from ce_align.report.material import Material
@@ -17,31 +17,42 @@ if TYPE_CHECKING:
 __all__ = ["predictivity_points"]
 
 
-def predictivity_points(material: Material) -> Selection:
-    """Raw predictivity of every network and recording, one layer each.
+def predictivity_points(
+    material: Material, number: Literal["raw", "score"] = "raw"
+) -> Selection:
+    """Predictivity of every network and recording, one layer each.
+
+    Scores that were imported are among them.
+
+    Parameters
+    ----------
+    material : rows
+    number : which of the two is the value; imported scores may have no raw correlation
 
     Returns
     -------
     Selection
-        Rows with ``value`` the raw correlation, ``score`` raw² / ceiling, ``low`` and
-        ``high`` one standard error over splits.
+        Rows with ``value`` the number, ``score`` raw² / ceiling, ``low`` and ``high``
+        one standard error over splits, if the value is the raw correlation.
     """
     import pandas as pd
 
-    rows = material.stage("score")
-    known = with_networks(rows)
+    parts = [material.stage(name) for name in ("score", "imported")]
+    parts = [part for part in parts if len(part)] or parts[:1]
+    known = with_networks(pd.concat(parts))
     if known.rows.empty:
         return known
     parts, notes = [], list(known.notes)
+    column = {"raw": "raw", "score": "value"}[number]
     for recording in dict.fromkeys(known.rows["recording"]):
         own = known.rows[known.rows["recording"] == recording]
-        own = own.assign(score=own["value"], value=own["raw"])
+        own = own.assign(score=own["value"], value=own[column])
         chosen = _one_layer(own)
         found = comparable(chosen.rows, SCORE_SETTINGS, str(recording))
         notes += [*chosen.notes, *found.notes]
         parts.append(found.rows)
     joined = pd.concat(parts, ignore_index=True)
-    error = joined["error"]
+    error = joined["error"] if number == "raw" else float("nan")
     joined = joined.assign(low=joined["value"] - error, high=joined["value"] + error)
     return Selection(joined, tuple(notes))
 

@@ -48,7 +48,8 @@ class CorrelationRow(Row):
 
     `value` is Pearson r; `low` and `high` its 95 % bootstrap interval over networks;
     `within` the correlation after removing each objective's mean; `p` of exchanging
-    networks within their objective; `q` its false discovery rate over the table.
+    networks within their objective; `q` its false discovery rate over the table;
+    `imported_from` the file of scores that were measured elsewhere.
     """
 
     measure: str
@@ -63,6 +64,7 @@ class CorrelationRow(Row):
     q: float
     n_networks: int
     networks: tuple[str, ...]
+    imported_from: str | None = None
 
 
 def correlate_measures(
@@ -89,9 +91,9 @@ def correlate_measures(
         If no measure has five networks or more with a score.
     """
     notes: list[str] = []
-    targets = {}
+    targets, files = {}, {}
     for recording in config.recordings:
-        targets[recording], found = _scores(scores, recording)
+        targets[recording], files[recording], found = _scores(scores, recording)
         notes += [f"{recording}: {note}" for note in found]
     tables: dict[tuple[str, ...], dict[str, pd.Series[float]]] = {}
     for metric, group in measures.groupby("metric", sort=False):
@@ -113,7 +115,7 @@ def correlate_measures(
             "`ce-align analyze` for the same networks"
         )
     rows = [
-        _row(association, networks)
+        _row(association, networks, files[association.target])
         for networks, association in _associate(tables, config)
     ]
     content = digest_json([row.model_dump(exclude={"created"}) for row in rows])
@@ -153,15 +155,28 @@ def _differing(rows: "pd.DataFrame", settings: list[str]) -> str:
 
 def _scores(
     scores: "pd.DataFrame", recording: str
-) -> "tuple[pd.Series[float], list[str]]":
-    """Score of each network, or its raw correlation where there is no ceiling."""
+) -> "tuple[pd.Series[float], str | None, list[str]]":
+    """Score of each network, or its raw correlation where there is no ceiling.
+
+    With the files that scores were imported from, and notes.
+    """
     rows = scores[scores["recording"] == recording]
     without = rows["value"].isna().any()
     rows = rows.assign(value=rows["raw"] if without else rows["value"])
+    if "imported_from" in rows:
+        # Nothing is known of their settings but that Brain-Score's are one.
+        imported = rows["imported_from"].notna()
+        absent = dict.fromkeys(set(SCORE_SETTINGS) - set(rows))
+        settings = rows.assign(**absent)[SCORE_SETTINGS].astype(object)
+        rows = rows.assign(**settings.mask(imported, "imported"))
     chosen, notes = _comparable(rows, SCORE_SETTINGS)
     if without:
         notes.insert(0, "no ceiling, so measures meet the raw correlation")
-    return chosen["value"].astype("float64"), notes
+    files = chosen["imported_from"].dropna() if "imported_from" in chosen else ()
+    origin = named_some(list(dict.fromkeys(files))) or None
+    if origin:
+        notes.insert(0, f"scores are imported, from {origin}")
+    return chosen["value"].astype("float64"), origin, notes
 
 
 def _unusable(values: "pd.Series[float]", target: "pd.Series[float]") -> str:
@@ -202,7 +217,9 @@ def _associate(
     ]
 
 
-def _row(found: Association, networks: tuple[str, ...]) -> CorrelationRow:
+def _row(
+    found: Association, networks: tuple[str, ...], imported_from: str | None
+) -> CorrelationRow:
     def finite(value: float) -> float | None:
         return value if np.isfinite(value) else None
 
@@ -223,4 +240,5 @@ def _row(found: Association, networks: tuple[str, ...]) -> CorrelationRow:
         q=found.q,
         n_networks=found.n_networks,
         networks=networks,
+        imported_from=imported_from,
     )

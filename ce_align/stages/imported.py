@@ -1,0 +1,276 @@
+"""Scores that were measured elsewhere, such as Brain-Score's by submission, as rows."""
+
+import csv
+import math
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from ce_align.checks import named_some, nearest_names
+from ce_align.config import StageConfig
+from ce_align.digests import digest_json
+from ce_align.errors import DataError
+from ce_align.results import ResultStore, Row
+
+__all__ = ["ImportConfig", "Imported", "ImportedRow", "import_scores"]
+
+STAGE = "imported"
+
+NEEDED = ("model", "benchmark", "score")
+#: Further columns that are read where they are there.
+OPTIONAL = ("raw", "error", "ceiling")
+
+#: How Brain-Score's tables write that a network could not be scored.
+NO_SCORE = {"", "x", "nan", "none", "-"}
+
+#: A score may exceed 1, as a ceiling is an estimate; beyond this it is in percent.
+MOST = 2.0
+
+#: Raw correlation, ceiling and score that are rounded still agree so well.
+AGREEMENT = 0.01
+
+
+class ImportConfig(StageConfig):
+    """Where scores were read from."""
+
+    file: str
+
+
+class ImportedRow(Row):
+    """A score that others measured.
+
+    `value` is as stated: for neural benchmarks raw² / ceiling. `raw` is stated, or
+    follows from the ceiling; it, `error` and `ceiling` are None where nothing is
+    known.
+    """
+
+    recording: str
+    region: str | None
+    layer: str | None = None
+    benchmark: str
+    raw: float | None
+    error: float | None
+    ceiling: float | None
+    imported_from: str
+
+
+@dataclass(frozen=True)
+class Imported:
+    """What was read.
+
+    Attributes
+    ----------
+    rows : one for each network and benchmark
+    without : networks and benchmarks that the file has no score of
+    """
+
+    rows: tuple[ImportedRow, ...]
+    without: tuple[str, ...]
+
+
+def import_scores(path: Path, store: ResultStore) -> Imported:
+    """Store scores of a table as rows that are marked as imported.
+
+    Importing an unchanged file again changes nothing; of two files that score the same
+    network on the same benchmark, the one imported last counts.
+
+    Parameters
+    ----------
+    path : CSV with the columns ``model`` (a name of ours, or that in Brain-Score),
+        ``benchmark`` (Brain-Score's identifier) and ``score``, and perhaps ``raw``,
+        ``error`` and ``ceiling``
+    store : where the rows go
+
+    Raises
+    ------
+    DataError
+        If the file is no such table, a benchmark does not exist, a number is none, or
+        a network has two scores on one benchmark.
+    """
+    lines = _read(path)
+    first: dict[str, int] = {}
+    for number, text in lines.items():
+        first.setdefault(text["benchmark"], number)
+    benchmarks = _benchmarks(first, path)
+    names = _our_names(store)
+    rows: dict[tuple[str, str], ImportedRow] = {}
+    without: list[str] = []
+    for number, text in lines.items():
+        if text["score"].lower() in NO_SCORE:
+            without.append(f"{text['model']} × {text['benchmark']}")
+            continue
+        model = names.get(text["model"], text["model"])
+        benchmark = benchmarks[text["benchmark"]]
+        row = _row(model, text, benchmark, f"{path} line {number}", path.name)
+        known = rows.setdefault((row.model, row.recording), row)
+        if known.value != row.value:
+            raise DataError(
+                f"{path} line {number}: {row.model} has another score on "
+                f"{row.benchmark}, {known.value:g}; keep one of them"
+            )
+    if not rows:
+        raise DataError(f"{path} holds no score")
+    config = ImportConfig(file=str(path))
+    content = digest_json(
+        [row.model_dump(exclude={"created"}) for row in rows.values()]
+    )
+    config_id = config.fingerprint(rows=content)
+    found = [row.model_copy(update={"config_id": config_id}) for row in rows.values()]
+    store.put(STAGE, config_id, config, found)
+    return Imported(tuple(found), tuple(without))
+
+
+def _read(path: Path) -> dict[int, dict[str, str]]:
+    """Cells of each line by column, all text, by the number of the line."""
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            reader = csv.reader(file, strict=True)
+            header = [name.strip().lower() for name in next(reader, [])]
+            lines = [(reader.line_num, cells) for cells in reader if any(cells)]
+    except (OSError, UnicodeError, csv.Error) as error:
+        told = getattr(error, "strerror", None) or error
+        raise DataError(f"cannot read {path} as CSV: {told}") from error
+    missing = [name for name in NEEDED if name not in header]
+    if missing or len(set(header)) < len(header):
+        raise DataError(
+            f"{path} needs the columns {', '.join(NEEDED)}, each once, found "
+            f"{', '.join(header) or 'none'}"
+        )
+    columns = [name for name in (*NEEDED, *OPTIONAL) if name in header]
+    found = {}
+    for number, cells in lines:
+        if len(cells) != len(header):
+            raise DataError(
+                f"{path} line {number} has {len(cells)} cells, expected {len(header)}"
+            )
+        text = {name: cells[header.index(name)].strip() for name in columns}
+        if not text["model"]:
+            raise DataError(f"{path} line {number} names no model")
+        found[number] = text
+    return found
+
+
+@dataclass(frozen=True)
+class _Benchmark:
+    """A benchmark, and the recording that it scores against."""
+
+    identifier: str
+    recording: str
+    region: str | None
+
+
+def _benchmarks(named: Mapping[str, int], path: Path) -> dict[str, _Benchmark]:
+    """Each benchmark by the name it has in the file."""
+    from ce_align.brainscore.datasets import DATASETS
+
+    recordings = {entry.benchmark_id: name for name, entry in DATASETS.items()}
+    found, registered, unknown = {}, [*recordings], []
+    for name, line in named.items():
+        identifier = DATASETS[name].benchmark_id if name in DATASETS else name
+        known = _registered(identifier, registered)
+        if known is None and len(registered) == len(recordings):
+            from ce_align.brainscore.benchmarks import benchmark_names
+
+            registered += benchmark_names()
+            known = _registered(identifier, registered)
+        if known is None:
+            unknown.append(f"{name!r} (line {line})")
+            continue
+        region = re.search(r"\.(V1|V2|V4|IT)-", known)
+        found[name] = _Benchmark(
+            known, recordings.get(known, f"brainscore/{known}"), region and region[1]
+        )
+    if unknown:
+        first = next(name for name in named if name not in found)
+        near = ", ".join(nearest_names(first, registered)) or "none"
+        raise DataError(
+            f"{path}: Brain-Score has no benchmark {named_some(unknown)}; nearest: "
+            f"{near}; correct these lines or leave them out"
+        )
+    return found
+
+
+def _registered(name: str, registered: Iterable[str]) -> str | None:
+    """The registered identifier that tables write with a version or a lab's name."""
+    plain = re.sub(r"[._]v\d+$", "", name)
+    known = set(registered)
+    choices = (name, plain, plain.partition(".")[2])
+    return next((choice for choice in choices if choice in known), None)
+
+
+def _row(
+    model: str, text: Mapping[str, str], benchmark: _Benchmark, where: str, file: str
+) -> ImportedRow:
+    score = _number(text["score"], "score", where)
+    numbers = {
+        name: None
+        if text.get(name, "").lower() in NO_SCORE
+        else _number(text[name], name, where)
+        for name in OPTIONAL
+    }
+    raw, ceiling = numbers["raw"], numbers["ceiling"]
+    if ceiling is not None and not 0 < ceiling <= 1:
+        raise DataError(
+            f"{where}: a ceiling lies above 0 and up to 1, found {ceiling:g}"
+        )
+    if raw is None and ceiling is not None and score >= 0:
+        raw = math.sqrt(score * ceiling)
+    elif raw is not None and ceiling is not None:
+        follows = raw**2 / ceiling
+        if abs(follows - score) > AGREEMENT:
+            raise DataError(
+                f"{where}: raw² / ceiling is {follows:.4f}, but the score {score:.4f}"
+            )
+    return ImportedRow(
+        model=model,
+        metric="predictivity",
+        value=score,
+        config_id="",
+        recording=benchmark.recording,
+        region=benchmark.region,
+        benchmark=benchmark.identifier,
+        raw=raw,
+        error=numbers["error"],
+        ceiling=ceiling,
+        imported_from=file,
+    )
+
+
+def _number(text: str, what: str, where: str) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not math.isfinite(number):
+        raise DataError(
+            f"{where}: the {what} {text!r} is no number; correct it or leave it empty"
+        )
+    if abs(number) > MOST:
+        raise DataError(
+            f"{where}: the {what} {text} is no share of 1; divide percentages by 100"
+        )
+    return number
+
+
+def _our_names(store: ResultStore) -> dict[str, str]:
+    """Names of networks here by those in Brain-Score, ours and others' submissions.
+
+    A network of one's own is known by the digest at the end of its identifier, where
+    the store has rows of it.
+    """
+    from ce_align.brainscore.submission import default_identifier
+    from ce_align.models.catalogue import PUBLISHED
+
+    found: dict[str, str] = {}
+    for document in store.documents():
+        for row in document["rows"]:
+            model, digest = row.get("model"), row.get("model_digest")
+            if model and digest:
+                found[default_identifier(model, digest)] = model
+                found[f"{model}-{digest}"] = model
+    for name, entry in PUBLISHED.items():
+        found[default_identifier(name, "")] = name
+        if entry.brainscore_id is not None:
+            found[entry.brainscore_id] = name
+    return found
