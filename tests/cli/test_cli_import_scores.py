@@ -149,7 +149,7 @@ def test_the_report_leads_back_to_the_table(ce_align, tmp_path, scores):
     page = re.sub("<[^>]*>", "", (tmp_path / "report.html").read_text())
     assert "Imported scores" in page
     assert "ce-align import-scores board.csv" in page
-    assert "Imported: All rows are from a file of the user" in page
+    assert "Imported. All rows are from a file of the user" in page
 
 
 def test_what_was_not_scored_is_named_and_left_out(ce_align, tmp_path):
