@@ -157,7 +157,7 @@ def figure_8(material: Material, columns: int = 2) -> Drawn:
     panels = {}
     for objective in objective_order(rows["objective"]):
         for recipe in sorted(set(rows["recipe"][rows["objective"] == objective])):
-            title = f"{objective_label(objective)}, {recipe}"
+            title = f"{objective_label(objective)}\n{recipe}"
             panels[f"{recipe}|{objective}"] = objective, title
     return _bars(
         material,
@@ -191,7 +191,8 @@ def _bars(
     for name, (_, heading) in panels.items():
         there = set(points["recording"][points["panel"] == name])
         if absent := [r for r in recordings if r not in there]:
-            notes.append(f"{heading}: no scores against {', '.join(absent)}.")
+            named = heading.replace("\n", ", ")
+            notes.append(f"{named}: no scores against {', '.join(absent)}.")
     without = [
         r
         for r in recordings
