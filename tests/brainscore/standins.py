@@ -61,9 +61,14 @@ def make_stimuli(rng, n: int, folder: Path, identifier: str, extra=None) -> Any:
     stimuli = StimulusSet(table)
     stimuli.identifier = identifier
     stimuli.stimulus_paths = {}
-    for key in ids:
-        pixels = rng.integers(256, size=(8, 8, 3)).astype(np.uint8)
-        Image.fromarray(pixels).save(folder / f"{key}.png")
+    # Images show what drives the sites, so that a network can predict them.
+    down = np.linspace(-1, 1, 8)[:, None, None]
+    for key, causes in zip(ids, latents(stimuli), strict=True):
+        colours = 128 + 40 * causes[:3] + 30 * down * causes[3:]
+        pixels = colours + rng.integers(-12, 13, size=(8, 8, 3))
+        Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(
+            folder / f"{key}.png"
+        )
         stimuli.stimulus_paths[key] = folder / f"{key}.png"
     return stimuli
 

@@ -51,6 +51,8 @@ def test_registered_benchmark_gives_our_score_ceiling_and_error(
     assert recording.n_repetitions == repetitions
     theirs = check_equal(small_network(), name, recording, tmp_path)
     assert theirs.benchmark == official_id(name) == dataset.benchmark_id
+    # Of responses that the network cannot predict, equality would say little.
+    assert 0.3 < theirs.raw < 0.98
 
 
 @pytest.mark.parametrize("stratify", ["object_name", None])
