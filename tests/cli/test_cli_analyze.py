@@ -308,7 +308,7 @@ def test_figures_are_drawn_as_pdf_and_png(ce_align, scored):
 @pytest.mark.parametrize(
     ("options", "expected"),
     [
-        ((), "needs rows of `ce-align score` and of `ce-align analyze`"),
+        ((), "needs rows of `ce-align score` (or `import-scores`) and of"),
         (("--rows", "rows.json", "--against", "it"), "no scores against it"),
         (("--rows", "absent.json"), "absent.json is not a JSON array of rows"),
         (("--rows", "object.json"), "object.json is not a JSON array of rows"),
