@@ -5,7 +5,7 @@ import os
 import signal
 import sys
 from types import FrameType
-from typing import Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 from pydantic import ValidationError
@@ -32,6 +32,9 @@ from ce_align.cli import (
 )
 from ce_align.cli.screen import fault
 from ce_align.errors import CeAlignError
+
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
 
 __all__ = ["app", "main"]
 
@@ -82,18 +85,22 @@ def _explain(error: BaseException) -> tuple[str, int]:
     if isinstance(error, CeAlignError):
         return str(error), error.exit_status
     if isinstance(error, ValidationError):
-        faults = (
-            f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}, found "
-            f"{fault['input']!r}"
-            for fault in error.errors()
-        )
-        return "; ".join(faults), 2
+        return "; ".join(map(_fault, error.errors())), 2
     if isinstance(error, MemoryError):
         return f"not enough memory: {error or 'use fewer images or a smaller layer'}", 1
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return f"the disk is full ({error.filename}); free some space and run again", 1
     summary = f"{type(error).__name__}: {error}".splitlines()[0]
     return f"unexpected {summary} (--debug shows where)", 1
+
+
+def _fault(found: "ErrorDetails") -> str:
+    """What is wrong with one setting."""
+    own = found.get("ctx", {}).get("error")
+    if isinstance(own, CeAlignError):  # says what was found, and what to do
+        return str(own)
+    where = ".".join(map(str, found["loc"]))
+    return f"{where}: {found['msg']}, found {found['input']!r}"
 
 
 def main() -> None:

@@ -1,5 +1,7 @@
 """`ce-align tables` and `ce-align figures` as a user meets them."""
 
+import pytest
+
 from ce_align.results import ResultStore
 from ce_align.stages.score import ScoreConfig, ScoreRow
 
@@ -79,3 +81,14 @@ def test_our_networks_stand_among_others(ce_align, tmp_path):
         "ce_mmcr_l0",
         "b",
     ]
+
+
+@pytest.mark.parametrize("command", ["tables", "figures"])
+def test_a_number_that_there_is_not_is_one_line_with_those_that_there_are(
+    ce_align, command
+):
+    status, _, err = ce_align(command, "--which", "99")
+    assert status == 2
+    kind = command.removesuffix("s")
+    assert err.startswith(f"error: no {kind} '99'; choose from 1, 2, 3, 4, 5")
+    assert len(err.splitlines()) == 1
