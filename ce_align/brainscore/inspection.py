@@ -12,6 +12,7 @@ from ce_align.brainscore.plugin_findings import Finding, fault, warning
 from ce_align.brainscore.plugin_identity import identity_checks
 from ce_align.brainscore.plugin_papers import paper_checks
 from ce_align.brainscore.plugin_source import PluginSource
+from ce_align.progress import Progress, silent
 
 __all__ = ["inspect_plugins"]
 
@@ -20,7 +21,9 @@ REGISTERED = re.compile(r"""model_registry\[['"]([^'"]+)['"]\]""")
 
 
 def inspect_plugins(
-    folders: Sequence[Path], archive_faults: Sequence[str] = ()
+    folders: Sequence[Path],
+    archive_faults: Sequence[str] = (),
+    progress: Progress = silent,
 ) -> dict[str, list[Finding]]:
     """What is wrong with plugins, by their folders' names.
 
@@ -30,12 +33,14 @@ def inspect_plugins(
     ----------
     folders : of the plugins that would be submitted together
     archive_faults : of the zip around them
+    progress : told of plugins done
     """
     sources = [PluginSource(folder) for folder in folders]
     together = [fault("zip", problem) for problem in archive_faults]
     together += _size(folders)
     findings: dict[str, list[Finding]] = {}
-    for source in sources:
+    for done, source in enumerate(sources):
+        progress("read", done, len(sources))
         findings[source.name] = [
             *together,
             *identity_checks(source),
@@ -43,6 +48,7 @@ def inspect_plugins(
             *code_checks(source),
             *paper_checks(source),
         ]
+    progress("read", len(sources), len(sources))
     return findings
 
 

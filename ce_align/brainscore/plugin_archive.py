@@ -156,18 +156,14 @@ def opened_plugins(path: Path) -> Iterator[tuple[list[Path], list[str]]]:
 
 def _plugins_in(folder: Path, shown: Path | None = None) -> list[Path]:
     """The folder itself, those below it, or those below its ``models``."""
-    if (folder / "__init__.py").is_file() or (folder / "model.py").is_file():
+    if _is_plugin(folder):
         return [folder]
     visible = [
         path
         for path in sorted(folder.iterdir())
         if path.is_dir() and not path.name.startswith((".", "_"))
     ]
-    plugins = [
-        path
-        for path in visible
-        if (path / "__init__.py").is_file() or (path / "model.py").is_file()
-    ]
+    plugins = [path for path in visible if _is_plugin(path)]
     if plugins:
         return plugins
     if len(visible) == 1:
@@ -175,6 +171,17 @@ def _plugins_in(folder: Path, shown: Path | None = None) -> list[Path]:
     raise DataError(
         f"{shown or folder} holds no plugin: expected folders with an __init__.py"
     )
+
+
+def _is_plugin(folder: Path) -> bool:
+    """Whether a folder is a plugin, and not Brain-Score's package of all plugins."""
+    init = folder / "__init__.py"
+    if (folder / "model.py").is_file() or not init.is_file():
+        return (folder / "model.py").is_file()
+    if init.read_bytes().strip():
+        return True
+    # An empty one registers nothing: it only makes a package of what lies below.
+    return not any(folder.glob("*/__init__.py"))
 
 
 def _unpack(path: Path, target: Path) -> list[str]:

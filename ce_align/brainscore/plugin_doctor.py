@@ -65,9 +65,7 @@ def examine(
         If there is no plugin, or the zip is damaged.
     """
     with opened_plugins(path) as (folders, archive_faults):
-        progress("read", 0, len(folders))
-        found = inspect_plugins(folders, archive_faults)
-        progress("read", len(folders), len(folders))
+        found = inspect_plugins(folders, archive_faults, progress)
         sources = [PluginSource(folder) for folder in folders]
         ours = {source.name: is_ours(source.folder) for source in sources}
         runnable = {

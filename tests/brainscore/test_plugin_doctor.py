@@ -321,6 +321,20 @@ def test_one_identifier_in_two_folders_is_found(sound, tmp_path):
     assert all("duplicate" in checks(findings) for findings in found.values())
 
 
+def test_brainscores_folder_of_all_plugins_is_no_plugin(installed, tmp_path):
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models" / "__init__.py").touch()
+    for name in ("CE-SimCLR_lmda_01", "CE-MMCR_lmda_01"):
+        shutil.copytree(installed / name, tmp_path / "models" / name)
+    told = []
+    examined = examine(
+        tmp_path / "models", progress=lambda *progress: told.append(progress)
+    )
+    names = ["CE-MMCR_lmda_01", "CE-SimCLR_lmda_01"]
+    assert [diagnosis.plugin for diagnosis in examined] == names
+    assert told == [("read", done, 2) for done in range(3)]
+
+
 def test_an_identifier_that_brainscore_has_is_found(installed, tmp_path):
     for name, severity in (
         ("CE-SimCLR_lmda_01", "warning"),
