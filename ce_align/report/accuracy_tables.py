@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ce_align.checks import named_some
 from ce_align.report.by_weight import online_points
 from ce_align.report.drawing import merged
 from ce_align.report.material import BuiltTable, Material, NothingToDraw
@@ -66,7 +67,7 @@ def _transfer(material: Material, *, own: bool) -> BuiltTable:
     rows = found.rows
     datasets = [name for name in DATASETS if name in set(rows["dataset"])]
     datasets += sorted(set(rows["dataset"]) - set(datasets))
-    lines, shown = [], []
+    lines, shown, without = [], [], []
     for objective in objective_order(rows["objective"]):
         group = rows[rows["objective"] == objective]
         keys = ["weight", "recipe", "model"]
@@ -80,7 +81,9 @@ def _transfer(material: Material, *, own: bool) -> BuiltTable:
                 row = by_name.get(name)
                 shown_as = DATASETS.get(name, name)
                 line[shown_as] = "–"
-                if row is not None:
+                if row is None:
+                    without.append(f"{model} on {shown_as}")
+                else:
                     line[shown_as] = _cell(row["value"], row.get("sd", np.nan))
                     lines.append(row)
             shown.append(line)
@@ -90,6 +93,8 @@ def _transfer(material: Material, *, own: bool) -> BuiltTable:
     notes = [*known.notes, *found.notes]
     if absent := [title for name, title in DATASETS.items() if name not in datasets]:
         notes.append(f"No rows for {', '.join(absent)}.")
+    if without:
+        notes.append(f"No rows of {named_some(without)}.")
     if not own:
         notes += _missing(rows)
     return BuiltTable(

@@ -24,6 +24,7 @@ from ce_align.report.style import (
     objective_order,
     shade,
     style,
+    weight_label,
 )
 
 if TYPE_CHECKING:
@@ -188,6 +189,7 @@ def _bars(
     figure = _bar_figure(points, panels, recordings, columns, axis)
     if complete:
         notes += missing_weights(points, "Networks")
+    notes += _gaps(points, panels, recordings)
     for name, (_, heading) in panels.items():
         there = set(points["recording"][points["panel"] == name])
         if absent := [r for r in recordings if r not in there]:
@@ -215,6 +217,25 @@ def _bars(
         f"{objective_label(str(best['objective']))} at λ {best['weight']:g} for "
         f"{best['recording']}.",
     )
+
+
+def _gaps(
+    points: "pd.DataFrame",
+    panels: dict[str, tuple[str, str]],
+    recordings: Sequence[str],
+) -> list[str]:
+    """Weights that have a bar for some recordings and none for others."""
+    notes = []
+    for name, (_, heading) in panels.items():
+        own = points[points["panel"] == name]
+        weights = set(own["weight"])
+        for recording in recordings:
+            there = set(own["weight"][own["recording"] == recording])
+            if there and weights - there:
+                absent = ", ".join(weight_label(w) for w in sorted(weights - there))
+                named = heading.replace("\n", ", ")
+                notes.append(f"{named}, {recording}: no scores for λ = {absent}.")
+    return notes
 
 
 def _averaged(rows: "pd.DataFrame") -> "pd.DataFrame":

@@ -95,6 +95,9 @@ def figure_layers(material: Material, columns: int = 2) -> Drawn:
     kept = ["model", "region", "recording", "layer", "value", "origin"]
     data = data[kept].reset_index(drop=True)
     tables = {model: _layer_table(data[data["model"] == model]) for model in models}
+    n_empty = sum(int(table.isna().to_numpy().sum()) for table in tables.values())
+    if n_empty:
+        notes.append(f"Empty: layers without a score for a recording, {n_empty}.")
     labels = network_labels(models)
     low, high = float(data["value"].min()), float(data["value"].max())
     across = min(len(models), 2 if columns == 2 else 1)
@@ -158,6 +161,13 @@ def figure_overlap(material: Material, columns: int = 2) -> Drawn:
         notes.append(f"{recording} is shown; there are rows for {named_some(others)}.")
     rows = rows[rows["recording"] == recording].sort_values("created", kind="stable")
     rows = rows.drop_duplicates(["model", "other", "metric"], keep="last")
+    empty = pd.to_numeric(rows["value"], errors="coerce").isna()
+    if empty.any():
+        names = [
+            f"{a} and {b}" for a, b in zip(rows["model"], rows["other"], strict=True)
+        ]
+        undefined = [n for n, gone in zip(names, empty, strict=True) if gone]
+        notes.append(f"Without a value: {named_some(list(dict.fromkeys(undefined)))}.")
     rows = rows.assign(origin=origins_of(rows))
     cells = pd.DataFrame(_overlap_cells(rows))
     order = ["part", "network", "beside"]

@@ -8,6 +8,7 @@ import numpy as np
 from ce_align.report.differences import COMPARISON_TITLES, joint_distances
 from ce_align.report.drawing import completed, weight_legend
 from ce_align.report.material import Drawn, Material, NothingToDraw
+from ce_align.report.selection import missing_weights
 from ce_align.report.style import (
     INK,
     new_figure,
@@ -80,6 +81,10 @@ def figure_6(material: Material, columns: int = 2) -> Drawn:
             notes.append(f"{title}: no comparisons.")
         else:
             parts.append(found.rows.assign(measure=comparison))
+            # λ = 0 is on the horizontal axis.
+            baselines = found.rows.assign(weight=0.0, model=found.rows["baseline"])
+            there = pd.concat([found.rows, baselines])
+            notes += missing_weights(there.assign(networks=there["model"]), title)
     if not parts:
         raise NothingToDraw(
             "Figure 6 needs the arrays of `ce-align analyze --metric bures` for "

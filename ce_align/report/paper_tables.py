@@ -2,9 +2,11 @@
 
 from typing import TYPE_CHECKING
 
+from ce_align.checks import named_some
 from ce_align.report.differences import COMPARISON_TITLES, differences
 from ce_align.report.drawing import merged
 from ce_align.report.material import BuiltTable, Material, NothingToDraw
+from ce_align.report.measure_names import measure_name
 from ce_align.report.origins import origin_notes, origins_of
 
 if TYPE_CHECKING:
@@ -47,6 +49,8 @@ TABLE_5 = {
 
 def latest_correlations(material: Material) -> "tuple[pd.DataFrame, list[str]]":
     """The latest row of each measure and recording, with its origin, and notes."""
+    import pandas as pd
+
     rows = material.stage("correlate")
     if rows.empty:
         return rows, []
@@ -56,6 +60,12 @@ def latest_correlations(material: Material) -> "tuple[pd.DataFrame, list[str]]":
     columns += ["spearman", "within", "p", "q", "n_networks", "origin"]
     n = len(rows) - len(latest)
     notes = [f"{n} correlations are replaced by later ones."] if n else []
+    empty = pd.to_numeric(latest["value"], errors="coerce").isna()
+    if empty.any():
+        pairs = latest[empty][["measure", "recording"]].itertuples(index=False)
+        names = [f"{measure_name(str(m))} with {r}" for m, r in pairs]
+        notes.append(f"No correlation is defined of {named_some(names)}.")
+        latest = latest[~empty]
     return latest.assign(origin=origins_of(latest))[columns], notes
 
 
@@ -99,6 +109,14 @@ def table_1(material: Material) -> BuiltTable:
     ]
     if absent:
         notes.append(f"No rows of {', '.join(absent)}.")
+    without = [
+        f"{TABLE_1[measure]} with {name}"
+        for measure in measures
+        for name in recordings
+        if (measure, name) not in cells
+    ]
+    if without:
+        notes.append(f"No rows of {named_some(without)}.")
     counts = "/".join(map(str, sorted(set(frame["n_networks"].astype(int)))))
     return BuiltTable(
         frame,
@@ -114,13 +132,15 @@ def table_5(material: Material) -> BuiltTable:
     """What each comparison compares, and the sign of its difference."""
     import pandas as pd
 
-    rows, notes, origins = [], [], set()
+    rows, origins = [], set()
+    notes: list[str] = []
     for name, (first, second, over, sign) in TABLE_5.items():
         found = differences(material, name)
         points = found.rows[found.rows["weight"] > 0] if len(found.rows) else found.rows
         n, n_positive = len(points), 0
         if n:
             n_positive = int((points["value"] > 0).sum())
+            notes += found.notes
             origins |= set(points["origin"])
         else:
             notes.append(f"{COMPARISON_TITLES[name]}: no rows.")

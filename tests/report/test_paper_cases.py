@@ -234,3 +234,42 @@ def test_what_no_animal_gave_is_marked_in_figure_and_csv(synthetic, name, mark):
     drawn = draw("3", Material(rows.assign(recording=name)))
     assert mark in [text.get_text() for text in drawn.figure.texts]
     assert set(drawn.data["origin"]) == {mark.split()[0].lower()}
+
+
+def without_some(rows, **wanted):
+    """Rows whose columns do not all have these values."""
+    found = np.logical_and.reduce([rows[k] == v for k, v in wanted.items()])
+    return rows[~found]
+
+
+def test_a_bar_a_cell_and_a_line_of_a_table_that_are_missing_are_named(synthetic):
+    rows = synthetic.rows
+    rows = without_some(rows, model="ce_mmcr_l0.1", recording="set 2", stage="score")
+    rows = without_some(rows, measure="class_class", recording="set 3")
+    rows = without_some(rows, model="ce_mmcr_l0.1", dataset="dtd")
+    rows = without_some(rows, layer="layer1", region="V1")
+    material = with_rows(synthetic, rows)
+    assert "MMCR, set 2: no scores for λ = .1" in text_of(draw("3", material).notes)
+    assert "Class–class with set 3" in text_of(build_table("1", material).notes)
+    assert "ce_mmcr_l0.1 on DTD" in text_of(build_table("2", material).notes)
+    assert "for a recording, 1." in text_of(draw("layers", material).notes)
+
+
+def test_correlations_and_overlaps_without_a_value_are_named(synthetic):
+    rows = synthetic.rows.copy()
+    gone = (rows["measure"] == "class_class") & (rows["recording"] == "set 3")
+    rows.loc[gone, ["value", "abs_r", "r_squared", "low", "high"]] = np.nan
+    lost = (rows["metric"] == "overlap_shared") & (rows["other"] == "pixels")
+    rows.loc[lost, "value"] = np.nan
+    material = with_rows(synthetic, rows)
+    table = build_table("1", material)
+    assert "No correlation is defined of Class–class with set 3" in text_of(table.notes)
+    shown = table.shown.set_index("Measure")
+    assert shown.loc["Class–class", "set 3"] == "–"
+    assert "Class–class with set 3" in text_of(draw("forest", material).notes)
+    assert "Without a value: ce_mmcr_l0 and" in text_of(draw("overlap", material).notes)
+
+
+def test_comparisons_of_missing_networks_are_named(synthetic):
+    notes = text_of(draw("6", changed(synthetic, five)).notes)
+    assert "no rows for MMCR λ = .001, .5; Barlow Twins (all λ)" in notes
