@@ -247,12 +247,18 @@ def _layer_names(architecture: str) -> frozenset[str] | None:
     known = models.list_models(module=models)
     if architecture != "tiny" and architecture not in known:
         return None
-    with torch.device("meta"):
-        built = (
-            TinyResNet()
-            if architecture == "tiny"
-            else models.get_model(architecture, weights=None)
-        )
+
+    def build() -> torch.nn.Module:
+        if architecture == "tiny":
+            return TinyResNet()
+        network: torch.nn.Module = models.get_model(architecture, weights=None)
+        return network
+
+    try:
+        with torch.device("meta"):
+            built = build()
+    except NotImplementedError:  # some compute their widths with tensors
+        built = build()
     return frozenset(name for name, _ in built.named_modules() if name)
 
 

@@ -15,7 +15,7 @@ from ce_align.brainscore import inspection
 from ce_align.brainscore.inspection import inspect_plugins
 from ce_align.brainscore.plugin_archive import opened_plugins
 from ce_align.brainscore.plugin_doctor import examine
-from ce_align.brainscore.plugin_identity import stated_network
+from ce_align.brainscore.plugin_identity import _layer_names, stated_network
 from ce_align.brainscore.plugin_source import PluginSource, scanned_identifiers
 from ce_align.brainscore.submission import Submission, submit
 from ce_align.errors import DataError
@@ -319,6 +319,12 @@ def test_one_identifier_in_two_folders_is_found(sound, tmp_path):
         shutil.copytree(sound, tmp_path / name)
     found = inspect_plugins([tmp_path / sound.name, tmp_path / "other"])
     assert all("duplicate" in checks(findings) for findings in found.values())
+
+
+@pytest.mark.parametrize("architecture", ["regnet_y_400mf", "vit_b_16", "tiny"])
+def test_layers_of_an_architecture_are_known(architecture):
+    assert len(_layer_names(architecture)) > 10
+    assert _layer_names("nonesuch") is None
 
 
 def test_brainscores_folder_of_all_plugins_is_no_plugin(installed, tmp_path):
