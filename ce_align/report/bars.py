@@ -277,5 +277,6 @@ def _bar_figure(
             ax.axis("off")
         for ax in grid[:, 0]:
             ax.set_ylabel(axis)
-        weight_legend(figure, weights, columns, "√ceiling")
+        drawn = axis == NUMBERS["raw"][0] and points["ceiling"].notna().any()
+        weight_legend(figure, weights, columns, "√ceiling" if drawn else None)
     return figure

@@ -75,7 +75,7 @@ def weight_legend(
     figure: "Figure",
     weights: Sequence[float],
     columns: int,
-    line: str,
+    line: str | None,
     hidden: Sequence[float] = (),
 ) -> None:
     """Shades of the weights, and what a dark line is, above all axes.
@@ -85,7 +85,7 @@ def weight_legend(
     figure : made within `style`
     weights : from the lightest to the darkest
     columns : that the figure takes
-    line : what a dark line stands for
+    line : what a dark line stands for; None if there is none
     hidden : weights that have a shade and are not drawn
     """
     from matplotlib.lines import Line2D
@@ -97,7 +97,8 @@ def weight_legend(
         for k, w in enumerate(weights)
         if w not in hidden
     ]
-    handles.append(Line2D([], [], color=INK, linewidth=1.1, label=line))
+    if line is not None:
+        handles.append(Line2D([], [], color=INK, linewidth=1.1, label=line))
     figure.legend(
         handles=handles,
         loc="outside upper left",
