@@ -100,7 +100,7 @@ PRESETS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
 #: features keep a handful of directions.
 _TINY_OPTIONS: Mapping[str, dict[str, Any]] = {
     "simclr": {"head_widths": (512, 512, 128), "temperature": 0.2},
-    "barlow": {"head_widths": (512, 512, 128), "off_diagonal": 0.05},
+    "barlow": {"head_widths": (512, 512, 128), "off_diagonal": 0.02},
     "mmcr": {"head_widths": (512, 512, 16), "ema": None},
 }
 

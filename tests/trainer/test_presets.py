@@ -54,7 +54,7 @@ def test_the_tiny_preset_has_small_heads(objective, widths, ema):
     tiny = config("tiny", objective)
     found = configured_objective(tiny)
     assert (found.head_widths, found.ema) == (widths, ema)
-    assert tiny.options.get("off_diagonal") == (0.05 if objective == "barlow" else None)
+    assert tiny.options.get("off_diagonal") == (0.02 if objective == "barlow" else None)
     assert (tiny.optimizer, tiny.learning_rate, tiny.weight_decay) == (
         "adamw",
         2e-3,
