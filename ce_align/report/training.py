@@ -147,8 +147,12 @@ def _legend(
         for name, line in LOSSES.items():
             handles.append(Line2D([], [], color=INK, linestyle=line))
             labels.append(f"{name.removeprefix('loss_')} loss")
-    n = 4 if columns == 2 else 2
-    figure.legend(handles, labels, loc="outside upper left", ncols=n)
+    # As many columns as fit: names of trainings are as long as their folders'.
+    for n in range(4 if columns == 2 else 2, 0, -1):
+        legend = figure.legend(handles, labels, loc="outside upper left", ncols=n)
+        if n == 1 or legend.get_window_extent().width <= figure.bbox.width:
+            break
+        legend.remove()
 
 
 def _recorded(material: Material) -> "pd.DataFrame":
@@ -175,7 +179,7 @@ def _recorded(material: Material) -> "pd.DataFrame":
 
 
 def _looks(data: "pd.DataFrame") -> dict[str, tuple[object, str]]:
-    """Colour by objective and λ, and a label that tells networks apart."""
+    """Colour by objective and λ, and a label of each colour."""
     known = data.drop_duplicates("model")
     named = known.dropna(subset=["objective", "weight"])
     objectives = objective_order(named["objective"])
@@ -185,8 +189,9 @@ def _looks(data: "pd.DataFrame") -> dict[str, tuple[object, str]]:
         own = named[named["objective"] == objective].sort_values(["weight", "model"])
         for row in own.to_dict("records"):
             label = f"{objective_label(objective)}, λ = {weight_label(row['weight'])}"
-            if (own["weight"] == row["weight"]).sum() > 1:
-                label += f" ({row['model']})"
+            n_alike = int((own["weight"] == row["weight"]).sum())
+            if n_alike > 1:
+                label += f" ({n_alike} trainings)"
             # The lightest shade is too pale for a line.
             place = weights.index(row["weight"]) + 1
             colour = objective_colour(objective, objectives)
