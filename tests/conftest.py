@@ -1,6 +1,7 @@
 """Fixtures that every room shares."""
 
 import os
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,9 @@ from hypothesis import settings
 # Machines differ in speed; a slow one must not fail a property.
 settings.register_profile("ce_align", deadline=None)
 settings.load_profile("ce_align")
+
+# A shell's background jobs ignore Ctrl-C, and so would every process of a test.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 ROOT = Path(__file__).resolve().parent.parent
 
