@@ -152,6 +152,9 @@ def differences(material: Material, comparison: str) -> Selection:
             "comparisons."
         )
     parts = [stored.rows, pd.DataFrame(computed)]
+    if len(stored.rows):
+        # One may be compared with another of λ = 0, as of another seed.
+        reference = reference[~reference["model"].isin(stored.rows["model"])]
     if len(reference):
         # By definition, hence without uncertainty.
         parts.append(reference.assign(value=0.0, low=0.0, high=0.0))

@@ -273,3 +273,26 @@ def test_correlations_and_overlaps_without_a_value_are_named(synthetic):
 def test_comparisons_of_missing_networks_are_named(synthetic):
     notes = text_of(draw("6", changed(synthetic, five)).notes)
     assert "no rows for MMCR λ = .001, .5; Barlow Twins (all λ)" in notes
+
+
+def test_one_seed_against_another_counts_once(synthetic, tmp_path):
+    """Of two networks of λ = 0 one is the other's baseline, the other has a value."""
+    rows = synthetic.rows
+    measured = rows[rows["metric"].eq("class_class") & rows["model"].eq("ce_mmcr_l0")]
+    compared = rows[rows["metric"].eq("class_class_delta")].iloc[0]
+    folders = [tmp_path / f"run{seed}" for seed in (0, 1)]
+    for seed, folder in enumerate(folders):
+        config = {"objective": "mmcr", "equivariance_weight": 0.0, "seed": seed}
+        config |= {"backbone": "tiny", "epochs": 3, "images": "x"}
+        save_safetensors(
+            folder / "model.safetensors",
+            {"w": torch.zeros(2)},
+            {"config": json.dumps(config)},
+        )
+    first, second = map(str, folders)
+    found = [{**measured.iloc[0], "model": name} for name in (first, second)]
+    found.append({**compared, "model": second, "baseline": first, "value": 0.02})
+    drawn = draw("2", Material(pd.DataFrame(found)))
+    (row,) = drawn.data.to_dict("records")
+    assert (row["weight"], row["n_networks"]) == (0.0, 2)
+    assert row["value"] == pytest.approx(0.01)
