@@ -34,15 +34,20 @@ if TYPE_CHECKING:
 
 __all__ = ["figure_3", "figure_8", "predictivity_groups"]
 
-#: The axis, and in words, by the number that is drawn.
+#: The axis, what it is in words, what error bars and lines are, by the number drawn.
 NUMBERS = {
     "raw": (
         "Predictivity, Pearson r",
         "Pearson r between predicted and recorded responses (mean over splits of the "
         "median neuroid)",
-        " Lines: square root of the ceiling, which a perfect model reaches.",
+        "standard error over splits, or sd over networks where several share objective "
+        "and λ. Lines: square root of the ceiling, which a perfect model reaches.",
     ),
-    "score": ("Score, raw² / ceiling", "Imported scores (raw² / ceiling)", ""),
+    "score": (
+        "Score, raw² / ceiling",
+        "Imported scores (raw² / ceiling)",
+        "sd over networks where several share objective and λ.",
+    ),
 }
 #: Share of a group's width that its bars take.
 FILLED = 0.84
@@ -184,7 +189,7 @@ def _bars(
     """Panels of bars; `panels` gives the objective and the title of each."""
     points = _averaged(rows)
     number = "raw" if rows["raw"].notna().any() else "score"
-    axis, what, lines = NUMBERS[number]
+    axis, what, drawn = NUMBERS[number]
     recordings = list(dict.fromkeys(rows.sort_values("recording")["recording"]))
     figure = _bar_figure(points, panels, recordings, columns, axis)
     if complete:
@@ -210,8 +215,7 @@ def _bars(
         notes,
         title=title,
         caption=f"{what} by recording; bars from light to dark by equivariance weight "
-        "λ; error bars: standard error over splits, or sd over networks where several "
-        f"share objective and λ.{lines}",
+        f"λ; error bars: {drawn}",
         alt=f"Bar charts of predictivity for {len(recordings)} recordings and "
         f"{len(panels)} panels. The highest bar is {best['value']:.3f}: "
         f"{objective_label(str(best['objective']))} at λ {best['weight']:g} for "
@@ -277,6 +281,6 @@ def _bar_figure(
             ax.axis("off")
         for ax in grid[:, 0]:
             ax.set_ylabel(axis)
-        drawn = axis == NUMBERS["raw"][0] and points["ceiling"].notna().any()
-        weight_legend(figure, weights, columns, "√ceiling" if drawn else None)
+        line = "√ceiling" if points["ceiling"].notna().any() else None
+        weight_legend(figure, weights, columns, line)
     return figure
