@@ -48,6 +48,7 @@ class Row(BaseModel):
     config_id : fingerprint of the settings and of all that they name
     version : of ce_align
     created : UTC time, ISO 8601
+    note : what must be known to use the number, such as why it is None
     """
 
     model_config = ConfigDict(
@@ -60,6 +61,7 @@ class Row(BaseModel):
     config_id: str
     version: str = __version__
     created: str = Field(default_factory=_now)
+    note: str | None = None
 
 
 RowType = TypeVar("RowType", bound=Row)
