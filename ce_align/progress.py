@@ -1,8 +1,12 @@
 """How long work tells what it has done; who shows it is decided elsewhere."""
 
+import contextlib
+import sys
 from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import TextIO
 
-__all__ = ["Progress", "silent"]
+__all__ = ["Progress", "quiet_stdout", "silent"]
 
 #: Called with what is being done, units done so far and units in all.
 Progress = Callable[[str, int, int], None]
@@ -10,3 +14,11 @@ Progress = Callable[[str, int, int], None]
 
 def silent(what: str, done: int, total: int) -> None:
     """Show nothing."""
+
+
+def quiet_stdout() -> AbstractContextManager[TextIO]:
+    """Send to standard error what code of others prints meanwhile.
+
+    Standard output is for rows: one stray line and it is no longer JSON.
+    """
+    return contextlib.redirect_stdout(sys.stderr)

@@ -1,8 +1,10 @@
 """Outputs of named layers during one pass through a network."""
 
-from collections.abc import Sequence
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from typing import Any, Literal, Self
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
@@ -11,55 +13,133 @@ from torch import nn
 
 from ce_align.errors import CeAlignError, DataError
 from ce_align.models.networks import Preprocessing
+from ce_align.progress import quiet_stdout
 
-__all__ = ["ActivationReader", "BatchRunner", "Pool", "Precision", "summarise"]
+__all__ = [
+    "ActivationReader",
+    "BatchRunner",
+    "LayerFailure",
+    "Pool",
+    "Precision",
+    "first_tensor",
+    "input_channels",
+    "network_inputs",
+    "summarise",
+]
 
 Pool = Literal["average"] | None
 Precision = Literal["float32", "bfloat16"]
 
+#: Told of a layer that has no features, and why.
+LayerFailure = Callable[[str, DataError], None]
 
-class _AllReadError(Exception):
-    """Ends a forward pass after the last layer that is wanted."""
+
+class _AllReadError(BaseException):
+    """Ends a forward pass after the last layer that is wanted.
+
+    No subclass of Exception: a network may catch those in its own code.
+    """
 
 
-def summarise(output: Any, layer: str, n_images: int, pool: Pool) -> torch.Tensor:
-    """Copy (n, d) in float32 of a layer's output.
-
-    Maps (n, channels, height, width) and tokens (n, tokens, d) are flattened in this
-    order, as Brain-Score does, or averaged over places or tokens.
+def first_tensor(output: Any, layer: str) -> torch.Tensor:
+    """First tensor of a layer's output: itself, or of a tuple, mapping or dataclass.
 
     Raises
     ------
     DataError
-        If the output is not one real tensor with a row an image, or it is unclear which
-        of its axes are places.
+        If there is none.
     """
-    if not isinstance(output, torch.Tensor):
+    found = next(_tensors(output), None)
+    if found is None:
         raise DataError(
-            f"layer {layer} returns a {type(output).__name__}; name a layer that "
-            "returns one tensor, such as a part of it"
+            f"layer {layer} returns a {type(output).__name__} without any tensor; name "
+            "another layer, such as a part of it"
         )
-    if output.ndim == 0 or len(output) != n_images or output.is_complex():
+    return found
+
+
+def _tensors(output: Any) -> Iterator[torch.Tensor]:
+    parts: Any = ()
+    if isinstance(output, torch.Tensor):
+        yield output
+    elif isinstance(output, Mapping):  # what transformers return is one, too
+        parts = output.values()
+    elif isinstance(output, tuple | list):
+        parts = output
+    elif dataclasses.is_dataclass(output) and not isinstance(output, type):
+        parts = [getattr(output, part.name) for part in dataclasses.fields(output)]
+    for part in parts:
+        yield from _tensors(part)
+
+
+def summarise(
+    output: Any,
+    layer: str,
+    n_images: int,
+    pool: Pool,
+    axis: int = 0,
+    size: tuple[int, int] = (1, 1),
+) -> torch.Tensor:
+    """Copy (n, d) in float32 of a layer's output, the first tensor of it.
+
+    Maps (n, channels, height, width) and tokens (n, tokens, d) are flattened in this
+    order, as Brain-Score does, or averaged over places or tokens.
+
+    Parameters
+    ----------
+    output : what the layer returned
+    layer : its name, for messages
+    n_images : in the batch
+    pool : None flattens, ``average`` averages over places or tokens
+    axis : of images, which comes first in the result: 1 for tokens (tokens, n, d)
+    size : height and width of the inputs, to which maps are similar
+
+    Raises
+    ------
+    DataError
+        If the output has no tensor of real numbers with a row an image, or it is
+        unclear which of its axes are places.
+    """
+    output = first_tensor(output, layer)
+    if output.is_quantized:
+        output = output.dequantize()
+    if output.is_complex() or output.is_sparse or output.is_nested:
+        raise DataError(
+            f"layer {layer} returns {_kind(output)} numbers; expected dense real ones"
+        )
+    if output.ndim <= axis or output.shape[axis] != n_images:
         raise DataError(
             f"layer {layer} returns {output.dtype} {tuple(output.shape)}; expected "
             f"real numbers with one row for each of {n_images} images"
         )
+    if not output.numel():
+        raise DataError(f"layer {layer} returns nothing: shape {tuple(output.shape)}")
+    output = output.movedim(axis, 0)
     if pool == "average" and output.ndim > 2:
-        output = output.float().mean(_places(output, layer))
+        output = output.float().mean(_places(output, layer, size))
     # A copy in any case: later layers may work in place.
     copy = torch.empty(output.shape, dtype=torch.float32, device=output.device)
-    return copy.copy_(output).flatten(1)
+    return copy.copy_(output).reshape(n_images, -1)
 
 
-def _places(output: torch.Tensor, layer: str) -> tuple[int, ...]:
-    """Axes of places: those after the channels, or of equal length before them."""
+def _kind(output: torch.Tensor) -> str:
+    if output.is_complex():
+        return "complex"
+    return "sparse" if output.is_sparse else "nested"
+
+
+def _places(output: torch.Tensor, layer: str, size: tuple[int, int]) -> tuple[int, ...]:
+    """Axes of places: after the channels or, if similar to the inputs, before them."""
     if output.ndim == 3:
         return (1,)
     if output.ndim == 4:
         _, a, b, c = output.shape
-        if b == c:
+        first = _similar((b, c), size)
+        last = _similar((a, b), size)  # such as a Swin transformer's
+        # Of square maps, channels come first unless only the other is square.
+        if first and (size[0] == size[1] or not last):
             return (2, 3)
-        if a == b:  # such as a Swin transformer's
+        if last and not first:
             return (1, 2)
     raise DataError(
         f"layer {layer} returns {tuple(output.shape)}; it is unclear which axes are "
@@ -67,20 +147,44 @@ def _places(output: torch.Tensor, layer: str) -> tuple[int, ...]:
     )
 
 
+def _similar(places: tuple[int, int], size: tuple[int, int]) -> bool:
+    """Whether one stride leads from inputs of a size to so many places."""
+    if size[0] == size[1]:
+        return places[0] == places[1]
+    # A stride s leaves n of length places, with length / (n + 1) < s < length / (n - 1)
+    # whatever the padding.
+    (low, high), (low_2, high_2) = (
+        (length / (n + 1), length / (n - 1) if n > 1 else float("inf"))
+        for n, length in zip(places, size, strict=True)
+    )
+    return low < high_2 and low_2 < high
+
+
+def _failure(error: BaseException) -> DataError:
+    """One line for whatever a network's own code has raised."""
+    message = str(error).strip().partition("\n")[0]
+    kind = type(error).__name__
+    return DataError(f"the pass fails: {kind}{': ' if message else ''}{message}")
+
+
 class ActivationReader:
     """Reads layers of a module, all in one pass; a context manager.
 
     If a layer is called several times in a pass, its last output counts. The pass ends
     after the last layer that is wanted, once a first pass has shown that every one is
-    called only once.
+    called only once. What the network's code prints goes to standard error.
 
     Parameters
     ----------
     module : in evaluation mode, on its device
     layers : names of its parts
     pool : None flattens, ``average`` averages over places
-    compile : let torch.compile make the pass
+    axes : axis of images in the output of a layer; 0 for those that are not named
+    compile : let torch.compile make the pass, if it can
     precision : ``bfloat16`` computes where torch deems it safe; the result is float32
+    on_error
+        told of a layer that takes no part in the pass or whose output is no feature;
+        that layer is left out and the others are read. None raises for the first.
     """
 
     def __init__(
@@ -89,28 +193,32 @@ class ActivationReader:
         layers: Sequence[str],
         pool: Pool = None,
         *,
+        axes: Mapping[str, int] | None = None,
         compile: bool = False,
         precision: Precision = "float32",
+        on_error: LayerFailure | None = None,
     ) -> None:
-        self._module = module
-        self._layers = layers
+        self.module = module
+        self._layers = list(dict.fromkeys(layers))
+        self._axes = dict(axes or {})
         self._pool = pool
         self._precision = precision
         self._compile = compile
+        self._on_error = on_error
         self._forward: Any = module
         self._hooks = ExitStack()
-        self._n_calls = dict.fromkeys(layers, 0)
-        self._outputs: dict[str, torch.Tensor] = {}
-        self._n_images = 0
+        self._n_calls: dict[str, int] = {}
+        self._outputs: dict[str, torch.Tensor | DataError] = {}
+        self._inputs = torch.empty(0)
         self._may_stop = False
 
     def __enter__(self) -> Self:
         for layer in self._layers:
-            part = self._module.get_submodule(layer)
+            part = self.module.get_submodule(layer)
             handle = part.register_forward_hook(self._hook(layer))
             self._hooks.callback(handle.remove)
         if self._compile:
-            self._forward = torch.compile(self._module)
+            self._forward = torch.compile(self.module)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -122,35 +230,164 @@ class ActivationReader:
         Raises
         ------
         DataError
-            If a layer takes no part in the pass, or see :func:`summarise`.
+            If the network's own code fails; or, unless `on_error` is told, if a layer
+            takes no part in the pass, or see :func:`summarise`.
         """
-        self._outputs, self._n_images = {}, len(inputs)
+        self._pass(inputs)
+        read: dict[str, torch.Tensor] = {}
+        for layer in list(self._layers):
+            found = self._outputs.get(layer)
+            if isinstance(found, torch.Tensor):
+                read[layer] = found
+                continue
+            error = found or DataError(
+                f"layer {layer} takes no part in the pass of an image"
+            )
+            if self._on_error is None:
+                raise error
+            self._layers.remove(layer)
+            self._on_error(layer, error)
+        if not self._may_stop:
+            once = all(self._n_calls[layer] == 1 for layer in self._layers)
+            self._may_stop = once and not self._compile
+        return read
+
+    def _pass(self, inputs: torch.Tensor) -> None:
+        """Let the network look at the inputs; the hooks keep its outputs."""
+        self._outputs, self._inputs = {}, inputs
         self._n_calls = dict.fromkeys(self._layers, 0)
-        with torch.inference_mode(), self._autocast(inputs.device.type):
-            try:
+        try:
+            with (
+                quiet_stdout(),
+                torch.inference_mode(),
+                self._autocast(inputs.device.type),
+            ):
                 self._forward(inputs)
-            except _AllReadError:
-                return self._outputs
-        silent = [layer for layer in self._layers if layer not in self._outputs]
-        if silent:
-            raise DataError(f"layer {silent[0]} takes no part in the pass of an image")
-        once = all(count == 1 for count in self._n_calls.values())
-        self._may_stop = once and not self._compile
-        return self._outputs
+        except (_AllReadError, CeAlignError, torch.OutOfMemoryError) as error:
+            if not isinstance(error, _AllReadError):
+                raise
+        except (Exception, SystemExit) as error:
+            if self._forward is self.module:
+                raise _failure(error) from error
+            # What cannot be compiled may still run.
+            self._forward, self._compile = self.module, False
+            self._pass(inputs)
 
     def _hook(self, layer: str) -> Any:
         def read(_module: nn.Module, _inputs: Any, output: Any) -> None:
+            if layer not in self._n_calls:
+                return
             self._n_calls[layer] += 1
-            self._outputs[layer] = summarise(output, layer, self._n_images, self._pool)
+            self._outputs[layer] = self._summary(output, layer)
             if self._may_stop and len(self._outputs) == len(self._layers):
                 raise _AllReadError
 
         return read
 
+    def _summary(self, output: Any, layer: str) -> torch.Tensor | DataError:
+        n_images, size = len(self._inputs), self._inputs.shape[-2:]
+        try:
+            return summarise(
+                output,
+                layer,
+                n_images,
+                self._pool,
+                self._axes.get(layer, 0),
+                (size[0], size[1]),
+            )
+        except DataError as error:
+            # Another call of the layer in this pass may still be one.
+            return error
+        except torch.OutOfMemoryError:
+            raise
+        except Exception as error:  # kinds of tensors are without number
+            return DataError(f"the output of layer {layer} is no feature: {error}")
+
     def _autocast(self, device_type: str) -> AbstractContextManager[Any]:
         if self._precision == "bfloat16":
             return torch.autocast(device_type, torch.bfloat16)
         return nullcontext()
+
+
+#: Channels that modules take, once they have been tried.
+_CHANNELS: WeakKeyDictionary[nn.Module, int] = WeakKeyDictionary()
+
+
+def network_inputs(
+    module: nn.Module,
+    preprocessing: Preprocessing,
+    pixels: NDArray[np.uint8],
+    device: str,
+) -> torch.Tensor:
+    """Inputs (n, channels, height, width) of a module, of the type that it takes.
+
+    They have the type of its first floating parameter, such as float16, and the
+    channels of :func:`input_channels`.
+
+    Parameters
+    ----------
+    module : in evaluation mode, on the device
+    preprocessing : how it is fed
+    pixels : (n, height, width, 3)
+    device : of the module
+
+    Raises
+    ------
+    DataError
+        If it takes neither three channels nor one.
+    """
+    found = torch.from_numpy(np.ascontiguousarray(pixels)).to(device)
+    inputs = preprocessing.normalise(found).to(_floating_type(module))
+    if input_channels(module, inputs) == 3:
+        return inputs
+    return preprocessing.normalise(found, luminance=True).to(inputs.dtype)
+
+
+def _floating_type(module: nn.Module) -> torch.dtype:
+    for values in module.parameters():
+        if values.is_floating_point():
+            return values.dtype
+    return torch.float32
+
+
+def input_channels(module: nn.Module, example: torch.Tensor) -> int:
+    """Channels that a module takes: 3 for colour, 1 for luminance.
+
+    A module whose first convolution takes another number than three is tried with
+    three: its own code may turn colour into what it wants.
+
+    Parameters
+    ----------
+    module : in evaluation mode, on its device
+    example : inputs (n, 3, height, width), of which the first is tried
+
+    Raises
+    ------
+    DataError
+        If it takes neither.
+    """
+    kinds = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+    first = next((m for m in module.modules() if isinstance(m, kinds)), None)
+    wanted = 3 if first is None else first.in_channels
+    if wanted == 3:
+        return 3
+    if module not in _CHANNELS:
+        _CHANNELS[module] = 3 if _takes(module, example[:1]) else wanted
+    if _CHANNELS[module] not in (1, 3):
+        raise DataError(
+            f"its first convolution takes {wanted} channels; expected 3 of colour or 1 "
+            "of luminance: wrap it in a module that makes its input from colour"
+        )
+    return _CHANNELS[module]
+
+
+def _takes(module: nn.Module, example: torch.Tensor) -> bool:
+    try:
+        with ActivationReader(module, []) as read:
+            read(example)
+    except DataError:
+        return False
+    return True
 
 
 class BatchRunner:
@@ -177,11 +414,15 @@ class BatchRunner:
             start += size
         if len(parts) == 1:
             return parts[0]
-        return {name: np.concatenate([p[name] for p in parts]) for name in parts[0]}
+        # A layer that fails in one part has no features.
+        whole = [name for name in parts[0] if all(name in part for part in parts)]
+        return {name: np.concatenate([p[name] for p in parts]) for name in whole}
 
     def _run(self, pixels: NDArray[np.uint8]) -> dict[str, NDArray[np.float32]]:
-        inputs = torch.from_numpy(pixels).to(self._device)
-        outputs = self._reader(self._preprocessing.normalise(inputs))
+        inputs = network_inputs(
+            self._reader.module, self._preprocessing, pixels, self._device
+        )
+        outputs = self._reader(inputs)
         return {layer: values.cpu().numpy() for layer, values in outputs.items()}
 
     def _halve(self, size: int, error: Exception) -> None:

@@ -19,6 +19,10 @@ from ce_align.errors import ConfigError, DataError
 __all__ = ["Network", "Preprocessing", "module_digest"]
 
 
+#: Share of red, green and blue in luminance (ITU-R 601), as in Pillow's mode L.
+LUMINANCE = (0.299, 0.587, 0.114)
+
+
 class Preprocessing(BaseModel):
     """How an image becomes a network's input.
 
@@ -46,16 +50,30 @@ class Preprocessing(BaseModel):
             image = image.resize(size, Image.Resampling[self.interpolation.upper()])
         return np.asarray(image, dtype=np.uint8)
 
-    def normalise(self, pixels: torch.Tensor) -> torch.Tensor:
+    def normalise(
+        self, pixels: torch.Tensor, *, luminance: bool = False
+    ) -> torch.Tensor:
         """Input (n, 3, height, width) of the network from uint8 (n, height, width, 3).
 
         It keeps the memory order of `pixels`, which torch calls channels-last.
+
+        Parameters
+        ----------
+        luminance
+            give one channel, 0.299 R + 0.587 G + 0.114 B (ITU-R 601, unrounded);
+            `mean` and `std` are weighted alike
         """
         mean, std = (
             torch.tensor(values, device=pixels.device).view(1, 3, 1, 1)
             for values in (self.mean, self.std)
         )
         scaled = pixels.permute(0, 3, 1, 2).float().div_(255)
+        if luminance:
+            weights = torch.tensor(LUMINANCE, device=pixels.device).view(1, 3, 1, 1)
+            scaled, mean, std = (
+                (values * weights).sum(1, keepdim=True)
+                for values in (scaled, mean, std)
+            )
         return scaled.sub_(mean).div_(std)
 
 
