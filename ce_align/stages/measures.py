@@ -69,6 +69,7 @@ class MeasureRow(Row):
         or ``runs``
     views_digest : of the views that were looked at; only values of the same views are
         compared across networks
+    note : what a reader must know of the value, such as how many images were left out
     """
 
     layer: str
@@ -84,6 +85,7 @@ class MeasureRow(Row):
     model_digest: str
     images_digest: str
     views_digest: str
+    note: str | None = None
 
 
 @dataclass(frozen=True)
@@ -97,6 +99,7 @@ class Measurement:
     over : what the interval was computed over, None if there is none
     n_points, n_comparisons : as in `MeasureRow`
     relative : whether it is a difference from the baseline
+    note : as in `MeasureRow`
     """
 
     metric: str
@@ -105,6 +108,7 @@ class Measurement:
     n_points: int
     n_comparisons: int
     relative: bool = False
+    note: str | None = None
 
 
 @dataclass
@@ -123,10 +127,11 @@ class Measured:
         n_points: int,
         n_comparisons: int,
         relative: bool = False,
+        note: str | None = None,
     ) -> None:
         """Add one measurement, see `Measurement`."""
         self.measurements.append(
-            Measurement(metric, interval, over, n_points, n_comparisons, relative)
+            Measurement(metric, interval, over, n_points, n_comparisons, relative, note)
         )
 
     def rows(self, config: AnalysisConfig, **identity: str) -> list[MeasureRow]:
@@ -146,6 +151,7 @@ class Measured:
                 images=config.images,
                 interval=found.over,
                 seed=config.seed,
+                note=found.note,
                 **identity,
             )
             for found in self.measurements
