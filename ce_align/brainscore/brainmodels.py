@@ -17,7 +17,8 @@ from ce_align.errors import ConfigError
 if TYPE_CHECKING:
     from torch import nn
 
-    from ce_align.models.networks import Network, Preprocessing
+    from ce_align.models.networks import Network
+    from ce_align.models.preprocessing import Preprocessing
 
 __all__ = ["REGIONS", "brain_model"]
 

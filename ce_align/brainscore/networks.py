@@ -11,7 +11,8 @@ from ce_align.checks import nearest_names
 from ce_align.errors import AccessError, CeAlignError, ConfigError
 
 if TYPE_CHECKING:
-    from ce_align.models.networks import Network, Preprocessing
+    from ce_align.models.networks import Network
+    from ce_align.models.preprocessing import Preprocessing
 
 __all__ = ["load_brainscore_network"]
 
@@ -108,7 +109,7 @@ def _registered_networks() -> list[str]:
 
 def _preprocessing(name: str, prepare: Any) -> "Preprocessing":
     """Settings of Brain-Score's usual preparation of images."""
-    from ce_align.models.networks import Preprocessing
+    from ce_align.models.preprocessing import Preprocessing
 
     pytorch = import_brainscore("model_helpers.activations.pytorch")
     settings = dict(getattr(prepare, "keywords", {}))

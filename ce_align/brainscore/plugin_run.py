@@ -179,7 +179,7 @@ def _input_findings(
     """Whether images become what the published networks were shown."""
     import torch
 
-    from ce_align.models.networks import Preprocessing
+    from ce_align.models.preprocessing import Preprocessing
 
     size = facts["image_size"]
     if prepared.ndim != 4 or prepared.shape[1] != 3 or prepared.shape[2] != size:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from ce_align.errors import CeAlignError, DataError
-from ce_align.models.networks import Preprocessing
+from ce_align.models.preprocessing import Preprocessing
 from ce_align.progress import quiet_stdout
 
 __all__ = [

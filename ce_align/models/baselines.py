@@ -7,7 +7,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from ce_align.models.networks import Network, Preprocessing
+from ce_align.models.networks import Network
+from ce_align.models.preprocessing import Preprocessing
 
 __all__ = ["GaborEnergy", "gabor", "pixels"]
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from ce_align.data.imagesets import ImageSet
 from ce_align.errors import DataError
-from ce_align.models.networks import Preprocessing
+from ce_align.models.preprocessing import Preprocessing
 
 __all__ = ["load_pixels", "pixel_batches"]
 

@@ -34,7 +34,7 @@ from ce_align.models.checksums import (
     write_record,
 )
 from ce_align.models.downloads import MEGABYTE, discard_stale, download
-from ce_align.models.networks import Preprocessing
+from ce_align.models.preprocessing import Preprocessing
 from ce_align.progress import Progress, silent
 
 __all__ = ["fetch"]

@@ -24,7 +24,8 @@ from ce_align.models.catalogue import (
 )
 from ce_align.models.checkpoints import read_checkpoint
 from ce_align.models.fetching import fetch
-from ce_align.models.networks import Network, Preprocessing
+from ce_align.models.networks import Network
+from ce_align.models.preprocessing import Preprocessing
 from ce_align.models.userfiles import described_network, load_user_file
 from ce_align.progress import Progress, silent
 

@@ -17,7 +17,8 @@ from torch import nn
 from ce_align.checks import nearest_names
 from ce_align.digests import digest_bytes
 from ce_align.errors import CeAlignError, ConfigError, DataError
-from ce_align.models.networks import Network, Preprocessing
+from ce_align.models.networks import Network
+from ce_align.models.preprocessing import Preprocessing
 
 __all__ = ["described_network", "load_user_file"]
 

@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from ce_align.brainscore.official import official_scores
-from ce_align.models.networks import Network, Preprocessing
+from ce_align.models.networks import Network
+from ce_align.models.preprocessing import Preprocessing
 from ce_align.results import ResultStore
 from ce_align.stages.hardware import Hardware
 from ce_align.stages.score import ScoreConfig, score

@@ -151,7 +151,8 @@ def test_network_on_a_screen_scores_the_same_from_pixels_to_score(
 
     from ce_align.brainscore.assemblies import assembly_from_recording
     from ce_align.brainscore.brainmodels import brain_model
-    from ce_align.models.networks import Network, Preprocessing
+    from ce_align.models.networks import Network
+    from ce_align.models.preprocessing import Preprocessing
 
     monkeypatch.setattr(screen, "root_path", tmp_path / "screens")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)

@@ -18,7 +18,8 @@ from ce_align.errors import AccessError, CeAlignError, ConfigError, DataError
 from ce_align.models.baselines import pixels
 from ce_align.models.catalogue import PUBLISHED
 from ce_align.models.features import extract
-from ce_align.models.networks import Network, Preprocessing
+from ce_align.models.networks import Network
+from ce_align.models.preprocessing import Preprocessing
 from ce_align.models.sources import load_network
 
 pytestmark = pytest.mark.brainscore

@@ -173,7 +173,8 @@ def test_images_that_both_hvm_recordings_show_are_computed_once(
     import torch
 
     from ce_align.models.features import extract
-    from ce_align.models.networks import Network, Preprocessing
+    from ce_align.models.networks import Network
+    from ce_align.models.preprocessing import Preprocessing
 
     credentials(READER)
     everything = make_stimuli(rng, 12, tmp_path / "hvm", "hvm")

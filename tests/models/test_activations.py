@@ -16,7 +16,7 @@ from ce_align.models.activations import (
     network_inputs,
     summarise,
 )
-from ce_align.models.networks import Preprocessing
+from ce_align.models.preprocessing import Preprocessing
 
 Named = namedtuple("Named", "logits aux")
 

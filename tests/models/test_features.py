@@ -17,7 +17,8 @@ from ce_align.models.activations import ActivationReader, BatchRunner
 from ce_align.models.featurecache import RowSink
 from ce_align.models.features import extract
 from ce_align.models.folding import accelerated, folded
-from ce_align.models.networks import Network, Preprocessing
+from ce_align.models.networks import Network
+from ce_align.models.preprocessing import Preprocessing
 from ce_align.models.sources import load_network
 
 

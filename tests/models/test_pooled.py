@@ -7,8 +7,9 @@ from torch import nn
 
 from ce_align.errors import ConfigError, DataError
 from ce_align.models.devices import full_precision, resolve_device
-from ce_align.models.networks import Network, Preprocessing
+from ce_align.models.networks import Network
 from ce_align.models.pooled import PooledReader
+from ce_align.models.preprocessing import Preprocessing
 
 
 def make_network(size=16):

@@ -14,7 +14,8 @@ from ce_align.models import sources
 from ce_align.models.baselines import gabor_filters
 from ce_align.models.checkpoints import save_safetensors
 from ce_align.models.features import extract
-from ce_align.models.networks import Network, Preprocessing, module_digest
+from ce_align.models.networks import Network, module_digest
+from ce_align.models.preprocessing import Preprocessing
 from ce_align.models.sources import load_network, register_source
 
 

@@ -6,7 +6,8 @@ import torch
 
 from ce_align.data.imagesets import ImageSet
 from ce_align.data.recordings import Recording
-from ce_align.models.networks import Network, Preprocessing
+from ce_align.models.networks import Network
+from ce_align.models.preprocessing import Preprocessing
 from ce_align.results import ResultStore
 from ce_align.stages.overlap import OverlapConfig, overlap
 

@@ -12,7 +12,8 @@ from ce_align.data.populations import Population, planted_recording
 from ce_align.data.recordings import Recording
 from ce_align.errors import ConfigError, DataError
 from ce_align.models import features
-from ce_align.models.networks import Network, Preprocessing
+from ce_align.models.networks import Network
+from ce_align.models.preprocessing import Preprocessing
 from ce_align.results import ResultStore
 from ce_align.stages.score import ScoreConfig, score
 

@@ -10,7 +10,8 @@ from toys import toy_network
 from ce_align.data.cropping import centre_crop
 from ce_align.data.published_sets import load_splits
 from ce_align.errors import ConfigError, DataError
-from ce_align.models.networks import Network, Preprocessing
+from ce_align.models.networks import Network
+from ce_align.models.preprocessing import Preprocessing
 from ce_align.results import ResultStore
 from ce_align.stages import transfer as stage
 from ce_align.stages.online import adopt_online

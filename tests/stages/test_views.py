@@ -10,7 +10,8 @@ from toys import toy_config, toy_images, toy_network
 
 from ce_align.augment import AugmentationLedger, sample
 from ce_align.errors import CeAlignError, ConfigError, DataError
-from ce_align.models.networks import Network, Preprocessing
+from ce_align.models.networks import Network
+from ce_align.models.preprocessing import Preprocessing
 from ce_align.stages.hardware import Hardware
 from ce_align.stages.plan import ViewPlan, view_names
 from ce_align.stages.responses import Responses, Subject, respond

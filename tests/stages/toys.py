@@ -4,7 +4,8 @@ import numpy as np
 import torch
 
 from ce_align.data.imagesets import ImageSet
-from ce_align.models.networks import Network, Preprocessing
+from ce_align.models.networks import Network
+from ce_align.models.preprocessing import Preprocessing
 from ce_align.results import ResultStore
 from ce_align.stages.analyze import Job, analyze
 from ce_align.stages.measures import AnalysisConfig
