@@ -1,6 +1,6 @@
 """The errors that ce_align raises: each says what was expected, found and to do."""
 
-__all__ = ["AccessError", "CeAlignError", "ConfigError", "DataError"]
+__all__ = ["AccessError", "CeAlignError", "ConfigError", "DataError", "is_signal"]
 
 
 class CeAlignError(Exception):
@@ -23,3 +23,13 @@ class DataError(CeAlignError, ValueError):
 
 class AccessError(CeAlignError):
     """Something that exists but is private, absent here or out of reach."""
+
+
+def is_signal(error: BaseException) -> bool:
+    """Whether an error is a signal that asked to stop: its status is 128 or more."""
+    status = None
+    if isinstance(error, CeAlignError):
+        status = error.exit_status
+    elif isinstance(error, SystemExit):
+        status = error.code
+    return isinstance(status, int) and status >= 128

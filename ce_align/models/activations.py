@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from ce_align.errors import CeAlignError, DataError
+from ce_align.errors import CeAlignError, DataError, is_signal
 from ce_align.models.preprocessing import Preprocessing
 from ce_align.progress import quiet_stdout
 
@@ -25,6 +25,7 @@ __all__ = [
     "input_channels",
     "network_inputs",
     "summarise",
+    "takes",
 ]
 
 Pool = Literal["average"] | None
@@ -263,10 +264,13 @@ class ActivationReader:
                 self._autocast(inputs.device.type),
             ):
                 self._forward(inputs)
-        except (_AllReadError, CeAlignError, torch.OutOfMemoryError) as error:
-            if not isinstance(error, _AllReadError):
-                raise
+        except _AllReadError:
+            pass
+        except (CeAlignError, torch.OutOfMemoryError):
+            raise
         except (Exception, SystemExit) as error:
+            if is_signal(error):
+                raise
             if self._forward is self.module:
                 raise _failure(error) from error
             # What cannot be compiled may still run.
@@ -321,8 +325,8 @@ def network_inputs(
 ) -> torch.Tensor:
     """Inputs (n, channels, height, width) of a module, of the type that it takes.
 
-    They have the type of its first floating parameter, such as float16, and the
-    channels of :func:`input_channels`.
+    They have the type of its first floating parameter, such as float16, the channels of
+    :func:`input_channels`, and the memory order of its weights.
 
     Parameters
     ----------
@@ -336,18 +340,23 @@ def network_inputs(
     DataError
         If it takes neither three channels nor one.
     """
-    found = torch.from_numpy(np.ascontiguousarray(pixels)).to(device)
-    inputs = preprocessing.normalise(found).to(_floating_type(module))
+    # Pixels of Pillow cannot be written to, of which torch warns.
+    writable = np.require(pixels, requirements=["C", "W"])
+    found = torch.from_numpy(writable).to(device)
+    inputs = _as_taken(preprocessing.normalise(found), module)
     if input_channels(module, inputs) == 3:
         return inputs
-    return preprocessing.normalise(found, luminance=True).to(inputs.dtype)
+    return _as_taken(preprocessing.normalise(found, luminance=True), module)
 
 
-def _floating_type(module: nn.Module) -> torch.dtype:
-    for values in module.parameters():
-        if values.is_floating_point():
-            return values.dtype
-    return torch.float32
+def _as_taken(inputs: torch.Tensor, module: nn.Module) -> torch.Tensor:
+    """Inputs of the type and memory order of a module's weights."""
+    weights = [v for v in module.parameters() if v.is_floating_point()]
+    maps = any(v.ndim == 4 and not v.is_contiguous() for v in weights)
+    # A network's own code may call view(), which needs the usual order.
+    order = torch.channels_last if maps else torch.contiguous_format
+    dtype = weights[0].dtype if weights else torch.float32
+    return inputs.to(dtype).contiguous(memory_format=order)
 
 
 def input_channels(module: nn.Module, example: torch.Tensor) -> int:
@@ -372,7 +381,7 @@ def input_channels(module: nn.Module, example: torch.Tensor) -> int:
     if wanted == 3:
         return 3
     if module not in _CHANNELS:
-        _CHANNELS[module] = 3 if _takes(module, example[:1]) else wanted
+        _CHANNELS[module] = 3 if takes(module, example[:1]) else wanted
     if _CHANNELS[module] not in (1, 3):
         raise DataError(
             f"its first convolution takes {wanted} channels; expected 3 of colour or 1 "
@@ -381,7 +390,8 @@ def input_channels(module: nn.Module, example: torch.Tensor) -> int:
     return _CHANNELS[module]
 
 
-def _takes(module: nn.Module, example: torch.Tensor) -> bool:
+def takes(module: nn.Module, example: torch.Tensor) -> bool:
+    """Whether a module answers such inputs without an error."""
     try:
         with ActivationReader(module, []) as read:
             read(example)

@@ -9,7 +9,8 @@ import torch
 from numpy.typing import NDArray
 
 from ce_align.errors import ConfigError
-from ce_align.models.folding import accelerated
+from ce_align.models.activations import network_inputs, takes
+from ce_align.models.folding import accelerated, channels_last
 from ce_align.models.networks import Network
 
 __all__ = ["full_precision", "prepared", "resolve_device"]
@@ -41,18 +42,40 @@ def prepared(
 ) -> torch.nn.Module:
     """Copy of a network on a device, made faster where that does not show.
 
+    What cannot be copied is moved itself.
+
     Parameters
     ----------
     network : to copy
     layers : that will be read, and must stay as they are
     device : as `resolve_device` gives it
     pixels : (height, width, 3) of one input, to try the copy on
+
+    Raises
+    ------
+    DataError
+        If the network's own code fails, or it takes other inputs than images.
     """
     if device == "cpu":
-        example = network.preprocessing.normalise(torch.tensor(pixels[None]))
-        return accelerated(network.module, layers, example)
-    moved = copy.deepcopy(network.module).to(device)
-    return moved.to(memory_format=torch.channels_last)
+        module = network.module.to("cpu")
+        example = network_inputs(module, network.preprocessing, pixels[None], "cpu")
+        return accelerated(module, layers, example)
+    module = _moved(network.module, device)
+    with full_precision(device):
+        example = network_inputs(module, network.preprocessing, pixels[None], device)
+        fast = channels_last(module)
+        if fast is not None and takes(fast, example):
+            return fast
+    return module.to(memory_format=torch.contiguous_format)
+
+
+def _moved(module: torch.nn.Module, device: str) -> torch.nn.Module:
+    try:
+        return copy.deepcopy(module).to(device)
+    except torch.OutOfMemoryError:
+        raise
+    except Exception:  # such as a module that holds a lock, or weights with a history
+        return module.to(device)
 
 
 def full_precision(device: str) -> AbstractContextManager[Any]:

@@ -8,12 +8,12 @@ from typing import Any
 
 from ce_align.config import StageConfig
 from ce_align.digests import digest_json
-from ce_align.errors import CeAlignError, ConfigError
+from ce_align.errors import CeAlignError, ConfigError, is_signal
 from ce_align.progress import Progress, silent
 from ce_align.results import ResultStore, Row
 from ce_align.stages.hardware import Hardware
 
-__all__ = ["Context", "Report", "Runner", "interrupts", "plan", "run"]
+__all__ = ["Context", "Report", "Runner", "plan", "run"]
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ class Report:
         try:
             yield
         except CeAlignError as error:
-            if interrupts(error):
+            if is_signal(error):
                 raise
             self.failures.append((what, error))
         except Exception as error:
@@ -92,11 +92,6 @@ class Report:
 
 #: Executes all configurations of one type, and adds to the report.
 Runner = Callable[[Sequence[Any], Context, Report], None]
-
-
-def interrupts(error: CeAlignError) -> bool:
-    """Whether an error is a signal that asked to stop."""
-    return error.exit_status >= 128
 
 
 def run(

@@ -197,9 +197,10 @@ def test_whatever_a_network_raises_is_one_line(error, message):
         read(torch.ones(1, 3, 4, 4))
 
 
-def test_an_interrupt_stays_one():
-    module = nn.Sequential(Saying(None, error=KeyboardInterrupt()))
-    with ActivationReader(module, ["0"]) as read, pytest.raises(KeyboardInterrupt):
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), SystemExit(143)])
+def test_what_asks_to_stop_is_no_failure_of_the_network(error):
+    module = nn.Sequential(Saying(None, error=error))
+    with ActivationReader(module, ["0"]) as read, pytest.raises(type(error)):
         read(torch.ones(1, 3, 4, 4))
 
 

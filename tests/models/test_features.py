@@ -16,7 +16,6 @@ from ce_align.files import atomic_path
 from ce_align.models.activations import ActivationReader, BatchRunner
 from ce_align.models.featurecache import RowSink
 from ce_align.models.features import extract
-from ce_align.models.folding import accelerated, folded
 from ce_align.models.networks import Network
 from ce_align.models.preprocessing import Preprocessing
 from ce_align.models.sources import load_network
@@ -361,47 +360,6 @@ def test_image_that_does_not_fit_is_explained(monkeypatch):
     run = BatchRunner(ActivationReader(nn.ReLU(), []), Preprocessing(), "cpu")
     with pytest.raises(CeAlignError, match="one image does not fit"):
         run(np.zeros((2, 4, 4, 3), np.uint8))
-
-
-def test_folding_leaves_no_batch_norm_that_nobody_looks_between():
-    module = small_module().eval()
-
-    def n_norms(layer):
-        parts = folded(module, [layer]).modules()
-        return sum(isinstance(part, nn.BatchNorm2d) for part in parts)
-
-    found = {layer: n_norms(layer) for layer in ("3", "2.norm", "2.conv", "0")}
-    assert found == {"3": 0, "2.norm": 0, "2.conv": 1, "0": 1}
-
-
-def test_folding_spares_a_convolution_that_others_read_too():
-    class Branches(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.conv, self.norm = nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)
-
-        def forward(self, x):
-            out = self.conv(x)
-            return self.norm(out) + out
-
-    module = Branches().eval()
-    assert isinstance(folded(module, ["norm"]).norm, nn.BatchNorm2d)
-
-
-def test_network_that_cannot_be_traced_is_used_as_it_is():
-    class Branching(nn.Module):
-        def forward(self, x):
-            return x if x.sum() > 0 else -x
-
-    module = Branching().eval()
-    assert accelerated(module, [], torch.ones(1)) is module
-
-
-def test_accelerated_network_that_differs_is_not_used(monkeypatch):
-    module = small_module().eval()
-    wrong = small_module(seed=1).eval()
-    monkeypatch.setattr("ce_align.models.folding.folded", lambda *_: wrong)
-    assert accelerated(module, ["3"], torch.randn(1, 3, 20, 20)) is module
 
 
 def test_memory_holds_no_second_copy_of_the_features(rng, tmp_path):
