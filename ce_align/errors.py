@@ -27,7 +27,7 @@ class AccessError(CeAlignError):
 
 def is_signal(error: BaseException) -> bool:
     """Whether an error is a signal that asked to stop: its status is 128 or more."""
-    status = None
+    status: object = None
     if isinstance(error, CeAlignError):
         status = error.exit_status
     elif isinstance(error, SystemExit):
