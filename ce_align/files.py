@@ -1,15 +1,42 @@
-"""Where ce_align keeps files, and how it writes them: whole or not at all."""
+"""Where ce_align keeps files, and how it writes them: whole or not at all.
 
+What a killed process (SIGKILL, out of memory, power) could not remove itself is removed
+by the next one that writes into the same folder.
+"""
+
+import hashlib
 import os
+import re
 import secrets
 import shutil
-from collections.abc import Iterator
+import socket
+import tempfile
+import time
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 
 from ce_align.errors import CeAlignError
 
-__all__ = ["atomic_path", "cache_folder", "check_space"]
+__all__ = [
+    *("atomic_folder", "atomic_path", "cache_folder", "check_space"),
+    *("scratch_folder", "sweep"),
+]
+
+#: Seconds after which an unfinished file of another machine counts as given up.
+STALE = 24 * 3600
+
+#: Unfinished files: name, machine, process, its start, random part, suffix.
+_UNFINISHED = re.compile(
+    r".+\.(?P<machine>[0-9a-f]{8})-(?P<pid>\d+)-(?P<start>\d+)-[0-9a-f]{8}\.tmp(\..*)?"
+)
+
+#: Characters of a name that its temporary one keeps: names have at most 255 bytes.
+_KEPT = 40
+
+#: Folders that this process has swept.
+_swept: set[Path] = set()
 
 
 def cache_folder(room: str) -> Path:
@@ -27,6 +54,8 @@ def cache_folder(room: str) -> Path:
 def check_space(folder: Path, n_bytes: int, what: str, remedy: str) -> None:
     """Raise CeAlignError unless `n_bytes` of `what` fit on the disk of `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
+    # First: what killed processes left may be what fills the disk.
+    sweep(folder)
     free = shutil.disk_usage(folder).free
     if n_bytes > free:
         raise CeAlignError(
@@ -48,18 +77,157 @@ def atomic_path(path: Path) -> Iterator[Path]:
     CeAlignError
         If the system refuses to write there (full disk, no permission).
     """
-    # Random, not only the process number: machines that share a folder share numbers.
-    token = f"{os.getpid()}-{secrets.token_hex(4)}"
-    temporary = path.with_name(f".{path.stem}.{token}.tmp{path.suffix}")
+    temporary = path.with_name(_unfinished_name(path.stem, path.suffix))
+    with _told(path):
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            sweep(path.parent)
+            yield temporary
+            temporary.replace(path)
+        finally:
+            _remove(temporary)
+
+
+@contextmanager
+def atomic_folder(path: Path) -> Iterator[Path]:
+    """Empty folder beside `path` that takes its place on success.
+
+    On any failure it is removed, and a folder that stood at `path` is untouched.
+
+    Raises
+    ------
+    CeAlignError
+        If the system refuses to write there (full disk, no permission).
+    """
+    temporary = path.with_name(_unfinished_name(path.name))
+    replaced = path.with_name(_unfinished_name(path.name))
+    with _told(path):
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            sweep(path.parent)
+            temporary.mkdir()
+            yield temporary
+            if path.is_dir():  # no system call exchanges folders everywhere
+                path.replace(replaced)
+            temporary.replace(path)
+        finally:
+            _remove(temporary)
+            _remove(replaced)
+
+
+@contextmanager
+def scratch_folder(purpose: str, parent: Path | None = None) -> Iterator[Path]:
+    """Folder that exists as long as it is needed.
+
+    Parameters
+    ----------
+    purpose : part of its name
+    parent : where it lies; by default the system's folder of temporary files
+
+    Raises
+    ------
+    CeAlignError
+        If it cannot be made.
+    """
+    parent = Path(tempfile.gettempdir()) if parent is None else parent
+    # Not hidden: what is hidden counts as no plugin and no image.
+    path = parent / _unfinished_name(f"ce-align-{purpose}").lstrip(".")
+    with _told(path):
+        parent.mkdir(parents=True, exist_ok=True)
+        sweep(parent)
+        path.mkdir(mode=0o700)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        yield temporary
-        temporary.replace(path)
+        yield path
+    finally:
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def sweep(folder: Path) -> None:
+    """Remove what killed processes left unfinished in a folder, once a process.
+
+    That is what a process of this machine wrote that has ended, and what another
+    machine, which may be writing still, has not touched for a day. All folders of a
+    room of the caches are swept, as what is written next may belong into another one.
+    """
+    folder, home = folder.absolute(), cache_folder("").absolute()
+    places: Iterable[Path | str] = (folder,)
+    if folder != home and folder.is_relative_to(home):
+        folder = home / folder.relative_to(home).parts[0]
+        places = (place for place, _, _ in os.walk(folder))
+    if folder in _swept:
+        return
+    _swept.add(folder)
+    for place in places:
+        with suppress(OSError), os.scandir(place) as entries:
+            for entry in entries:
+                found = _UNFINISHED.fullmatch(entry.name)
+                if found is not None and _given_up(found, Path(entry.path)):
+                    _remove(Path(entry.path))
+
+
+def _remove(path: Path) -> None:
+    """Remove a file or folder; another process may be faster."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        with suppress(OSError):
+            path.unlink()
+
+
+@contextmanager
+def _told(path: Path) -> Iterator[None]:
+    """Refusals of the system in a line that names what was to be written."""
+    try:
+        yield
     except OSError as error:
         raise CeAlignError(
             f"cannot write {path}: {error.strerror or error}; free some space or "
             "choose another folder"
         ) from error
-    finally:
-        with suppress(OSError):  # it never came to be
-            temporary.unlink()
+
+
+def _unfinished_name(stem: str, suffix: str = "") -> str:
+    pid = os.getpid()
+    token = f"{_machine()}-{pid}-{_start(pid) or 0}-{secrets.token_hex(4)}"
+    return f".{stem[:_KEPT]}.{token}.tmp{suffix}"
+
+
+@cache
+def _machine() -> str:
+    """Digest of what numbers of processes are unique in: host, boot, container."""
+    parts = [socket.gethostname()]
+    with suppress(OSError):
+        parts.append(Path("/proc/sys/kernel/random/boot_id").read_text().strip())
+        parts.append(str(Path("/proc/self/ns/pid").readlink()))
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:8]
+
+
+def _start(pid: int) -> int | None:
+    """When a process began, in ticks since the boot; None where that is not told."""
+    try:
+        # The name of the program, in parentheses, may itself hold blanks.
+        state, *facts = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except (OSError, ValueError):
+        return None
+    # One that was killed but not yet asked for by its parent does not write any more.
+    return -1 if state in "ZX" else int(facts[18])
+
+
+def _given_up(found: re.Match[str], path: Path) -> bool:
+    """Whether nobody is writing an unfinished file any more."""
+    if found["machine"] != _machine() or os.name != "posix":
+        try:
+            changes = [part.lstat().st_mtime for part in (path, *path.rglob("*"))]
+        except OSError:
+            return False
+        return time.time() - max(changes) > STALE
+    pid = int(found["pid"])
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return True
+    except (OSError, OverflowError):
+        pass  # another user's
+    # Numbers of processes are given again, but not to one that began at that time.
+    now, then = _start(pid), int(found["start"])
+    return bool(now and then and now != then)

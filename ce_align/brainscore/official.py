@@ -1,7 +1,6 @@
 """Brain-Score's own benchmark objects, run on our networks."""
 
 import io
-import tempfile
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
@@ -17,7 +16,7 @@ from ce_align.brainscore.datasets import DATASETS
 from ce_align.brainscore.upstream import import_brainscore, without_result_caching
 from ce_align.data.recordings import Recording
 from ce_align.errors import CeAlignError
-from ce_align.files import cache_folder
+from ce_align.files import cache_folder, scratch_folder
 from ce_align.progress import Progress, silent
 
 if TYPE_CHECKING:
@@ -111,13 +110,11 @@ def official_scores(
 def _own_place() -> Iterator[Path]:
     """Temporary folder of ours where Brain-Score places stimuli on the screen."""
     screen: Any = import_brainscore("benchmark_helpers.screen")
-    parent = cache_folder("brainscore")
-    parent.mkdir(parents=True, exist_ok=True)
     before = screen.root_path
-    with tempfile.TemporaryDirectory(dir=parent) as place:
-        screen.root_path = Path(place) / "screen"
+    with scratch_folder("official", cache_folder("brainscore")) as place:
+        screen.root_path = place / "screen"
         try:
-            yield Path(place)
+            yield place
         finally:
             screen.root_path = before
 

@@ -1,19 +1,21 @@
 """Plugins on disk: a folder of them, or a zip as Brain-Score's website takes it."""
 
+import filecmp
 import io
-import secrets
 import shutil
 import stat
 import zipfile
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
-from tempfile import TemporaryDirectory
 
-from ce_align.errors import CeAlignError, DataError
-from ce_align.files import atomic_path
+from ce_align.errors import DataError
+from ce_align.files import atomic_folder, atomic_path, scratch_folder
 
-__all__ = ["ZIP_LIMIT", "opened_plugins", "write_plugins", "zipped_size"]
+__all__ = [
+    *("ZIP_LIMIT", "equal_folders", "opened_plugins", "write_plugins"),
+    "zipped_size",
+]
 
 #: Bytes of a zip that Brain-Score's website accepts.
 ZIP_LIMIT = 50_000_000
@@ -98,7 +100,20 @@ def write_plugins(folder: Path, out: Path) -> None:
         return
     _check_size(zipped_size(folder))
     for plugin in sorted(folder.iterdir()):
-        _replace_folder(plugin, out / plugin.name)
+        with atomic_folder(out / plugin.name) as temporary:
+            shutil.copytree(plugin, temporary, dirs_exist_ok=True)
+
+
+def equal_folders(folder: Path, other: Path) -> bool:
+    """Whether two folders hold the same files."""
+    found = [
+        {path.relative_to(root): path for path in root.rglob("*") if path.is_file()}
+        for root in (folder, other)
+    ]
+    return found[0].keys() == found[1].keys() and all(
+        filecmp.cmp(path, found[1][name], shallow=False)
+        for name, path in found[0].items()
+    )
 
 
 def _check_size(n_bytes: int) -> None:
@@ -108,27 +123,6 @@ def _check_size(n_bytes: int) -> None:
             f"Brain-Score takes {ZIP_LIMIT / 1e6:.0f} MB; put the weights on a server "
             "and name it: --weights https://…/ (the file to upload is written too)"
         )
-
-
-def _replace_folder(source: Path, target: Path) -> None:
-    token = secrets.token_hex(4)
-    fresh = target.with_name(f".{target.name}.{token}.tmp")
-    old = target.with_name(f".{target.name}.{token}.old")
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copytree(source, fresh)
-        if target.exists():
-            target.replace(old)
-        fresh.replace(target)
-    except OSError as error:
-        raise CeAlignError(
-            f"cannot write {target}: {error.strerror or error}; free some space or "
-            "choose another folder"
-        ) from error
-    finally:
-        for leftover in (fresh, old):
-            with suppress(OSError):
-                shutil.rmtree(leftover)
 
 
 @contextmanager
@@ -149,9 +143,9 @@ def opened_plugins(path: Path) -> Iterator[tuple[list[Path], list[str]]]:
         return
     if not path.is_file():
         raise DataError(f"there is no plugin, folder of plugins or zip at {path}")
-    with TemporaryDirectory(prefix="ce-align-plugins-") as scratch:
-        faults = _unpack(path, Path(scratch))
-        yield _plugins_in(Path(scratch), path), faults
+    with scratch_folder("plugins") as scratch:
+        faults = _unpack(path, scratch)
+        yield _plugins_in(scratch, path), faults
 
 
 def _plugins_in(folder: Path, shown: Path | None = None) -> list[Path]:

@@ -1,7 +1,6 @@
 """Networks that torchvision can rebuild by name, with their weights."""
 
 import json
-import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -13,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ce_align.errors import AccessError, ConfigError, DataError
+from ce_align.files import scratch_folder
 from ce_align.models.catalogue import (
     EXPORTED,
     FILE_SUFFIXES,
@@ -84,10 +84,10 @@ def rebuildable(
         network = _load(published.name)
         yield _checked(model, network, published.architecture, published)
         return
-    with tempfile.TemporaryDirectory(prefix="ce-align-served-") as scratch:
-        file: Path | None = Path(scratch, "served.safetensors")
+    with scratch_folder("served") as scratch:
+        file: Path | None = scratch / "served.safetensors"
         try:
-            network = _served(published, url, Path(scratch, "served.safetensors"))
+            network = _served(published, url, scratch / "served.safetensors")
         except AccessError as unserved:
             try:
                 network, file = _load(published.name), None

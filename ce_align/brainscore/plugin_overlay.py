@@ -3,14 +3,13 @@
 import importlib.util
 import os
 import shutil
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from ce_align.brainscore.plugin import EMBEDDED, recovered_spec
 from ce_align.errors import CeAlignError
-from ce_align.files import cache_folder
+from ce_align.files import cache_folder, scratch_folder
 
 __all__ = ["environment", "is_ours", "overlay"]
 
@@ -69,8 +68,8 @@ def overlay(folders: Sequence[Path]) -> Iterator[Path]:
             "brainscore-vision is not installed; pip install brainscore-vision"
         )
     installed = Path(next(iter(places)))
-    with tempfile.TemporaryDirectory(prefix="ce-align-overlay-") as scratch:
-        package = Path(scratch, "brainscore_vision")
+    with scratch_folder("overlay") as scratch:
+        package = scratch / "brainscore_vision"
         helpers = package / "model_helpers"
         helpers.mkdir(parents=True)
         (package / "models").mkdir()
@@ -82,7 +81,7 @@ def overlay(folders: Sequence[Path]) -> Iterator[Path]:
         (package / "models" / "__init__.py").symlink_to(init)
         for folder in folders:
             _copy_plugin(folder, package / "models" / folder.name)
-        yield Path(scratch)
+        yield scratch
 
 
 def _link(source: Path, target: Path, but: Sequence[str]) -> None:

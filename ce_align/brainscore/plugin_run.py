@@ -3,7 +3,6 @@
 import json
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +16,7 @@ from ce_align.brainscore.plugin_overlay import environment, overlay
 from ce_align.checks import named_some
 from ce_align.data.recordings import Recording
 from ce_align.errors import DataError
+from ce_align.files import scratch_folder
 
 __all__ = ["Trial", "run_plugins"]
 
@@ -73,11 +73,11 @@ def run_plugins(plugins: Mapping[str, Path]) -> dict[str, Trial]:
     ).recording
     folders = list(dict.fromkeys(plugins.values()))
     with (
-        tempfile.TemporaryDirectory(prefix="ce-align-trial-") as scratch,
+        scratch_folder("trial") as scratch,
         overlay(folders) as overlaid,
     ):
-        job = _write_job(Path(scratch), list(plugins), recording)
-        ended = _run(job, environment(overlaid, Path(scratch)), len(plugins))
+        job = _write_job(scratch, list(plugins), recording)
+        ended = _run(job, environment(overlaid, scratch), len(plugins))
         facts = _results(job.parent)
         trials = {
             identifier: _judged(
@@ -87,7 +87,7 @@ def run_plugins(plugins: Mapping[str, Path]) -> dict[str, Trial]:
             )
             for number, identifier in enumerate(plugins)
         }
-        left = _left_behind(Path(scratch, "tmp"))
+        left = _left_behind(scratch / "tmp")
     return {
         identifier: Trial([*trial.findings, *left], trial.score)
         for identifier, trial in trials.items()

@@ -1,7 +1,6 @@
 """Networks as plugins for Brain-Score: a folder to propose, or a zip to upload."""
 
 import hashlib
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from ce_align.brainscore.plugin import EMBEDDED, PluginSpec, plugin_files
-from ce_align.brainscore.plugin_archive import write_plugins
+from ce_align.brainscore.plugin_archive import equal_folders, write_plugins
 from ce_align.brainscore.plugin_metadata import citation, metadata_document
 from ce_align.brainscore.plugin_networks import (
     Rebuildable,
@@ -19,6 +18,7 @@ from ce_align.brainscore.plugin_networks import (
 )
 from ce_align.checks import named_some
 from ce_align.errors import ConfigError
+from ce_align.files import scratch_folder
 from ce_align.models.catalogue import EXPORTED, find_published
 from ce_align.progress import Progress, silent
 
@@ -142,13 +142,13 @@ def submit(
     _check_options(models, out, submission, force)
     uploads = out.with_name(f"{out.stem}-weights")
     written: list[Submitted] = []
-    with tempfile.TemporaryDirectory(prefix="ce-align-submit-") as scratch:
-        plugins = Path(scratch, "plugins")
+    with scratch_folder("submit") as scratch:
+        plugins = scratch / "plugins"
         for done, model in enumerate(models):
             progress("plugins", done, len(models))
             with rebuildable(model, submission.url) as found:
                 written.append(_write(found, plugins, uploads, submission))
-        _check_identifiers(written, out, force)
+        _check_identifiers(written, plugins, out, force)
         write_plugins(plugins, out)
         progress("plugins", len(models), len(models))
     return written
@@ -182,7 +182,9 @@ def _check_options(
         raise ConfigError(f"{out} exists; choose another name or add --force")
 
 
-def _check_identifiers(written: Sequence[Submitted], out: Path, force: bool) -> None:
+def _check_identifiers(
+    written: Sequence[Submitted], plugins: Path, out: Path, force: bool
+) -> None:
     names = [found.identifier for found in written]
     repeated = sorted({name for name in names if names.count(name) > 1})
     if repeated:
@@ -190,7 +192,14 @@ def _check_identifiers(written: Sequence[Submitted], out: Path, force: bool) -> 
             f"several networks would be called {named_some(repeated)} in Brain-Score; "
             "export them one by one, with --identifier"
         )
-    there = [] if out.suffix == ".zip" else [n for n in names if (out / n).exists()]
+    there = []
+    if out.suffix != ".zip":
+        # An equal plugin is what this command wrote before it was stopped.
+        there = [
+            name
+            for name in names
+            if (out / name).exists() and not equal_folders(plugins / name, out / name)
+        ]
     if there and not force:
         raise ConfigError(
             f"{out} has {named_some(there)} already; choose another folder or add "

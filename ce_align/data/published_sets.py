@@ -2,7 +2,6 @@
 
 import shutil
 import sys
-import tempfile
 from collections.abc import Callable, Mapping
 from contextlib import redirect_stdout
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from ce_align.data.labelled_sets import (
     read_splits,
 )
 from ce_align.errors import AccessError, ConfigError, DataError
+from ce_align.files import scratch_folder
 
 __all__ = ["DATASETS", "PublishedSet", "load_splits"]
 
@@ -176,14 +176,13 @@ def _read(name: str, known: PublishedSet, root: Path, split: str) -> Any:
 def _download(name: str, known: PublishedSet, root: Path) -> None:
     """Download beside the place and rename: a broken download leaves nothing."""
     try:
-        root.mkdir(parents=True, exist_ok=True)
         with (
-            tempfile.TemporaryDirectory(prefix=f".{known.folder}-", dir=root) as part,
+            scratch_folder(known.folder, root) as part,
             # Whatever torchvision prints is no row.
             redirect_stdout(sys.stderr),
         ):
-            _reader(known)(part, **known.arguments["train"], download=True)
-            shutil.move(Path(part) / known.folder, root / known.folder)
+            _reader(known)(str(part), **known.arguments["train"], download=True)
+            shutil.move(part / known.folder, root / known.folder)
     except (RuntimeError, OSError) as error:
         raise AccessError(
             f"{name} cannot be downloaded from {known.url}: {error}; unpack it as "

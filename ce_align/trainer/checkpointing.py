@@ -5,7 +5,6 @@ import os
 import pickle
 import zipfile
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,8 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
-from ce_align.errors import CeAlignError, ConfigError, DataError
+from ce_align.errors import ConfigError, DataError
+from ce_align.files import atomic_path
 from ce_align.trainer.module import PairedTraining
 from ce_align.trainer.presets import TrainConfig
 from ce_align.trainer.processes import Council
@@ -248,22 +248,13 @@ class CheckpointWriter(Checkpoint):
             If the system refuses to write there.
         """
         path = self.folder / f"step-{trainer.global_step:09d}.ckpt"
-        temporary = path.with_suffix(".tmp")
-        try:
-            trainer.save_checkpoint(temporary)
-            if trainer.is_global_zero:
-                temporary.replace(path)
-                for old in checkpoint_paths(self.folder)[KEPT:]:
-                    old.unlink(missing_ok=True)
-        except OSError as error:
-            raise CeAlignError(
-                f"cannot write {path}: {error.strerror or error}; free some space or "
-                "choose another folder, then run the same command again"
-            ) from error
-        finally:
-            if trainer.is_global_zero:
-                with suppress(OSError):
-                    temporary.unlink()
+        if trainer.is_global_zero:
+            with atomic_path(path) as temporary:
+                trainer.save_checkpoint(temporary)
+            for old in checkpoint_paths(self.folder)[KEPT:]:
+                old.unlink(missing_ok=True)
+        else:  # takes part in gathering the state, and writes nothing
+            trainer.save_checkpoint(path)
         if isinstance(pl_module, PairedTraining):
             pl_module.last_checkpoint = str(path)
         return path

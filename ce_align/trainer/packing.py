@@ -1,8 +1,6 @@
 """Images decoded once: a memory map of their pixels, and what it was made from."""
 
 import json
-import shutil
-import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +9,8 @@ from PIL import Image
 
 from ce_align import __version__
 from ce_align.data.imagesets import ImageSet
-from ce_align.errors import CeAlignError, ConfigError, DataError
+from ce_align.errors import ConfigError, DataError
+from ce_align.files import atomic_folder
 from ce_align.progress import Progress, silent
 from ce_align.trainer.pixels import PlacedPixels
 
@@ -64,49 +63,60 @@ def pack(
     Parameters
     ----------
     images : to be decoded, once each
-    folder : that must not exist; it appears when it is whole
+    folder : that appears when it is whole. Part of a pack is replaced, and a whole one
+        of the same images is left as it is; any other folder is in the way.
     short_edge : resize larger images to this many pixels, bicubic. It changes what
         random crops show, and so is written into the metadata.
 
     Raises
     ------
     ConfigError
-        If the folder exists or `short_edge` is too small.
+        If the folder is in the way or `short_edge` is too small.
     DataError
         If an image cannot be read.
     CeAlignError
         If the system refuses to write there.
     """
-    if folder.exists():
-        raise ConfigError(f"{folder} exists; name another folder or delete it")
     if short_edge is not None and short_edge < 8:
         raise ConfigError(f"a short edge of {short_edge} pixels is too small; give 8")
-    temporary = None
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    whole = folder.exists() and _is_whole(folder)
+    if whole and _is_of(folder, images, short_edge):
+        return folder
+    files = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+    if whole or folder.is_file() or not files <= {PIXELS, PLACES, METADATA}:
+        raise ConfigError(f"{folder} exists; name another folder or delete it")
+    with atomic_folder(folder) as temporary:
         places = _write_pixels(images, temporary / PIXELS, short_edge, progress)
         np.save(temporary / PLACES, places)
         document = {
             "version": __version__,
             "source": images.identifier,
+            "digest": images.digest,
             "short_edge": short_edge,
             "n_images": len(images),
             "ids": images.ids,
             "columns": {k: np.asarray(v).tolist() for k, v in images.columns.items()},
         }
         (temporary / METADATA).write_text(json.dumps(document) + "\n")
-        temporary.chmod(0o755)
-        temporary.rename(folder)
-    except OSError as error:
-        raise CeAlignError(
-            f"cannot write {folder}: {error.strerror or error}; free some space or "
-            "choose another folder"
-        ) from error
-    finally:
-        if temporary is not None and temporary.exists():
-            shutil.rmtree(temporary, ignore_errors=True)
     return folder
+
+
+def _is_whole(folder: Path) -> bool:
+    try:
+        open_packed(folder)
+    except DataError:
+        return False
+    return True
+
+
+def _is_of(folder: Path, images: ImageSet, short_edge: int | None) -> bool:
+    """Whether a folder is the pack of these very images."""
+    document = json.loads((folder / METADATA).read_text())
+    columns = {k: np.asarray(v).tolist() for k, v in images.columns.items()}
+    known = document["ids"], document["columns"], document["short_edge"]
+    return known == (list(images.ids), columns, short_edge) and (
+        document.get("digest") == images.digest
+    )
 
 
 def _write_pixels(

@@ -213,11 +213,24 @@ def test_a_plugin_that_is_there_is_replaced_only_if_asked(paper, tmp_path):
     for out in (tmp_path / "plugins", tmp_path / "mine.zip"):
         submit(["ce_mmcr_l0.1"], out, EMBEDDED)
         with pytest.raises(ConfigError, match="--force"):
-            submit(["ce_mmcr_l0.1"], out, EMBEDDED)
+            submit(["ce_mmcr_l0.1"], out, HOSTED)
     submit(["ce_mmcr_l0.1"], tmp_path / "plugins", HOSTED, force=True)
     plugin = tmp_path / "plugins" / "ce_mmcr_l0_1"
     assert not (plugin / "weights.safetensors").exists()
     assert [p.name for p in (tmp_path / "plugins").iterdir()] == [plugin.name]
+
+
+def test_plugins_of_an_export_that_was_killed_are_not_in_the_way(paper, tmp_path):
+    names = ["ce_mmcr_l0.1", "ce_mmcr_l0"]
+    for name in names:
+        cache_tiny(name)
+    submit(names[:1], tmp_path / "plugins", EMBEDDED)
+    submit(names, tmp_path / "plugins", EMBEDDED)
+    found = sorted(path.name for path in (tmp_path / "plugins").iterdir())
+    assert found == ["ce_mmcr_l0", "ce_mmcr_l0_1"]
+    (tmp_path / "plugins" / "ce_mmcr_l0" / "model.py").write_text("# mine")
+    with pytest.raises(ConfigError, match="has ce_mmcr_l0 already"):
+        submit(names, tmp_path / "plugins", EMBEDDED)
 
 
 @pytest.mark.parametrize(

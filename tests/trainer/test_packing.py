@@ -2,6 +2,9 @@
 
 import json
 import pickle
+import signal
+import subprocess
+import sys
 import zipfile
 
 import numpy as np
@@ -67,10 +70,65 @@ def test_packing_leaves_nothing_behind_if_an_image_cannot_be_read(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["source"]
 
 
-def test_packing_does_not_overwrite(archive, tmp_path):
-    (tmp_path / "packed").mkdir()
+@pytest.mark.parametrize("other", ["images", "short_edge", "notes"])
+def test_packing_does_not_overwrite_anything_else(archive, tmp_path, other):
+    folder = tmp_path / "packed"
+    if other == "notes":
+        folder.mkdir()
+        (folder / "notes.txt").write_text("mine")
+    else:
+        pack(archive.select([0, 1]) if other == "images" else archive, folder)
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
     with pytest.raises(ConfigError, match="exists"):
-        pack(archive, tmp_path / "packed")
+        pack(archive, folder, short_edge=12 if other == "short_edge" else None)
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+
+
+def test_packing_the_same_images_again_leaves_them_as_they_are(archive, tmp_path):
+    folder = pack(archive, tmp_path / "packed")
+    before = (folder / "pixels.u8").stat()
+    assert pack(archive, folder) == folder
+    assert (folder / "pixels.u8").stat() == before
+
+
+@pytest.mark.parametrize("lost", ["pixels.u8", "places.npy", "metadata.json", "end"])
+def test_part_of_a_pack_is_made_whole_by_packing_again(archive, tmp_path, lost):
+    folder = pack(archive, tmp_path / "packed")
+    if lost == "end":
+        pixels = folder / "pixels.u8"
+        pixels.write_bytes(pixels.read_bytes()[:-1])
+    else:
+        (folder / lost).unlink()
+    packed = open_packed(pack(archive, folder))
+    assert [packed.load(i).tobytes() for i in range(4)] == [
+        archive.load(i).tobytes() for i in range(4)
+    ]
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from ce_align.data.imagesets import ImageSet
+from ce_align.trainer.packing import pack
+
+def killed(what, done, total):
+    if done == 3:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+pack(ImageSet.from_path(Path(sys.argv[1])), Path(sys.argv[2]), progress=killed)
+"""
+
+
+def test_packing_that_was_killed_is_done_by_the_next_and_leaves_nothing(
+    archive, tmp_path
+):
+    place = tmp_path / "out"
+    command = [sys.executable, "-c", KILLED, tmp_path / "images.zip", place / "packed"]
+    assert subprocess.run(command).returncode == -signal.SIGKILL
+    assert len(list(place.iterdir())) == 1
+    packed = open_packed(pack(archive, place / "packed"))
+    assert np.array_equal(packed.load(3), archive.load(3))
+    assert [path.name for path in place.iterdir()] == ["packed"]
 
 
 def test_a_truncated_pack_is_refused(archive, tmp_path):
