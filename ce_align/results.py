@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ce_align import __version__
+from ce_align.archives import reading_archive
 from ce_align.config import StageConfig
 from ce_align.errors import DataError
 from ce_align.files import atomic_path
@@ -158,7 +159,8 @@ class ResultStore:
         path = self._path(stage, config_id).with_suffix(".nc")
         if not path.exists():
             raise DataError(f"no arrays at {path}; run that configuration again")
-        dataset: xr.Dataset = import_xarray().load_dataset(path, engine="netcdf4")
+        with reading_archive(path, "netCDF file"):
+            dataset: xr.Dataset = import_xarray().load_dataset(path, engine="netcdf4")
         return dataset
 
     def documents(self, stage: str | None = None) -> Iterator[dict[str, Any]]:

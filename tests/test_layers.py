@@ -21,6 +21,7 @@ FLOORS = (
     {"trainer", "models", "metrics"},
     {"augment", "data", "backbones"},
     {
+        "archives",
         "config",
         "results",
         "checks",

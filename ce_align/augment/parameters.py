@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import zipfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ce_align.archives import DAMAGE, first_line
 from ce_align.checks import check_finite
 from ce_align.digests import combine_digests, digest_array
 from ce_align.errors import AccessError, DataError
@@ -280,10 +280,10 @@ class AugmentationLedger:
             with np.load(path, allow_pickle=False) as archive:
                 digest = str(archive["digest"])
                 ledger = cls(**{name: archive[name] for name in COLUMNS})
-        except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile) as error:
+        except DAMAGE as error:
             raise DataError(
-                f"{path} is not an augmentation ledger ({error}); sample and save it "
-                "again"
+                f"{path} is not an augmentation ledger ({first_line(error)}); sample "
+                "and save it again"
             ) from error
         if ledger.digest != digest:
             raise DataError(

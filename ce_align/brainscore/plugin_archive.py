@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
+from ce_align.archives import check_readable, reading_archive
 from ce_align.errors import DataError
 from ce_align.files import atomic_folder, atomic_path, scratch_folder
 
@@ -180,13 +181,10 @@ def _is_plugin(folder: Path) -> bool:
 
 def _unpack(path: Path, target: Path) -> list[str]:
     """Unpack a zip into `target`; what Brain-Score would not like about it."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            entries = archive.infolist()
-            _check_entries(path, entries)
-            archive.extractall(target)
-    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, OSError) as error:
-        raise DataError(f"{path} is damaged or no zip: {error}") from error
+    with reading_archive(path, "zip"), zipfile.ZipFile(path) as archive:
+        entries = archive.infolist()
+        _check_entries(path, entries)
+        archive.extractall(target)
     names = [entry.filename for entry in entries]
     roots = {PurePosixPath(name).parts[0] for name in names}
     visible = sorted(root for root in roots if not root.startswith((".", "_")))
@@ -206,6 +204,7 @@ def _unpack(path: Path, target: Path) -> list[str]:
 def _check_entries(path: Path, entries: list[zipfile.ZipInfo]) -> None:
     if not entries:
         raise DataError(f"{path} is empty")
+    check_readable(entries, path)
     for entry in entries:
         parts = PurePosixPath(entry.filename.replace("\\", "/")).parts
         if not parts or parts[0].endswith(("/", ":")) or ".." in parts:

@@ -1,17 +1,20 @@
 """Encoded images in a folder, zip, tar or memory; read in place, never unpacked."""
 
 import os
+import posixpath
 import re
 import tarfile
 import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path, PurePosixPath
-from typing import Any, Protocol
+from tarfile import HeaderError, ReadError
+from typing import Any, NoReturn, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ce_align.archives import check_readable, reading_archive
 from ce_align.checks import named_some
 from ce_align.errors import ConfigError, DataError
 
@@ -67,6 +70,34 @@ class MemorySource:
         return self._files[name]
 
 
+def _files_below(folder: Path) -> Iterator[Path]:
+    """Files of a folder and of those below it, linked ones too.
+
+    Raises
+    ------
+    DataError
+        If a folder cannot be read.
+    """
+
+    def refused(error: OSError) -> NoReturn:
+        raise DataError(
+            f"{error.filename} cannot be read: {error.strerror}; its images would be "
+            "missing"
+        ) from error
+
+    for here, folders, names in os.walk(folder, onerror=refused, followlinks=True):
+        above = [Path(here).resolve(), *Path(here).resolve().parents]
+        # A link to a folder above would never end.
+        folders[:] = [
+            name
+            for name in folders
+            if not ((link := Path(here, name)).is_symlink() and link.resolve() in above)
+        ]
+        # A link that leads nowhere is told of when it is read, not left out.
+        paths = [Path(here, name) for name in names]
+        yield from (path for path in paths if path.is_file() or not path.exists())
+
+
 class FolderSource:
     """Image files below a folder."""
 
@@ -78,17 +109,21 @@ class FolderSource:
         """Paths relative to the folder, sorted."""
         found = (
             path.relative_to(self._folder).as_posix()
-            for path in self._folder.rglob("*")
-            if path.is_file()
+            for path in _files_below(self._folder)
         )
         return tuple(sorted(filter(_is_image, found)))
 
     def read(self, name: str) -> bytes:
         """Encoded bytes of one image."""
         path = self._folder / name
-        if path.stat().st_size > MAX_FILE_BYTES:
-            raise DataError(f"{path} is larger than {MAX_FILE_BYTES >> 20} MiB")
-        return path.read_bytes()
+        try:
+            if path.stat().st_size > MAX_FILE_BYTES:
+                raise DataError(f"{path} is larger than {MAX_FILE_BYTES >> 20} MiB")
+            return path.read_bytes()
+        except OSError as error:
+            raise DataError(
+                f"image {path} cannot be read: {error.strerror or error}"
+            ) from error
 
 
 class ZipSource:
@@ -111,7 +146,9 @@ class ZipSource:
     @cached_property
     def names(self) -> tuple[str, ...]:
         """Names in the order of the archive."""
-        infos = [info for info in self._zip.infolist() if _is_image(info.filename)]
+        with reading_archive(self._path, "zip"):
+            infos = [info for info in self._zip.infolist() if _is_image(info.filename)]
+        check_readable(infos, self._path)
         large = [info.filename for info in infos if info.file_size > MAX_FILE_BYTES]
         if large:
             raise DataError(
@@ -122,26 +159,99 @@ class ZipSource:
 
     def read(self, name: str) -> bytes:
         """Encoded bytes of one image."""
-        return self._zip.read(name)
+        with reading_archive(f"image {name} of {self._path}", "zip entry"):
+            entry = self._zip.getinfo(name)
+            check_readable([entry], self._path)
+            return self._zip.read(entry)
+
+
+class _StrictHeader(tarfile.TarInfo):
+    """Header of a tar; one that is damaged is no end of the archive."""
+
+    @classmethod
+    def fromtarfile(cls, tarfile: Any) -> "_StrictHeader":
+        """Next header of an open tar."""
+        try:
+            return super().fromtarfile(tarfile)
+        except HeaderError as error:
+            if type(error).__name__ == "EOFHeaderError":  # typeshed lacks it
+                raise
+            # Python's tarfile takes it for the end, and what follows would be lost.
+            raise ReadError(f"no header at byte {tarfile.offset}: {error}") from None
 
 
 def _read_tar(path: Path) -> MemorySource:
     files: dict[str, bytes] = {}
+    links: dict[str, str] = {}
     total = 0
-    with tarfile.open(path) as archive:
-        for member in archive:
-            if not (member.isfile() and _is_image(member.name)):
-                continue
-            total += member.size
-            if member.size > MAX_FILE_BYTES or total > MAX_TAR_BYTES:
-                raise DataError(
-                    f"{path} holds more than can be read from a tar "
-                    f"({MAX_TAR_BYTES >> 30} GiB); unpack it or make it a zip"
-                )
-            stream = archive.extractfile(member)
-            if stream is not None:
-                files[member.name] = stream.read()
-    return MemorySource(files)
+    try:
+        with (
+            reading_archive(path, "tar"),
+            tarfile.open(path, tarinfo=_StrictHeader) as archive,
+        ):
+            for member in archive:
+                if not _is_image(member.name):
+                    continue
+                if member.issym() or member.islnk():
+                    links[member.name] = _link_target(member)
+                if not member.isfile():
+                    continue
+                total += member.size
+                if member.size > MAX_FILE_BYTES or total > MAX_TAR_BYTES:
+                    raise DataError(
+                        f"{path} holds more than can be read from a tar "
+                        f"({MAX_TAR_BYTES >> 30} GiB); unpack it or make it a zip"
+                    )
+                stream = archive.extractfile(member)
+                if stream is not None:
+                    files[member.name] = stream.read()
+            _check_end(archive, path)
+    except MemoryError as error:
+        raise DataError(
+            f"{path} needs more memory than there is, or its sizes are damaged; make "
+            "it a zip"
+        ) from error
+    return MemorySource(files | _linked(files, links, path))
+
+
+def _check_end(archive: tarfile.TarFile, path: Path) -> None:
+    """Read what follows the end mark: checksums of the compression, or another tar."""
+    stream: Any = archive.fileobj
+    while rest := stream.read(2**20):
+        if rest.strip(b"\0"):
+            raise DataError(
+                f"{path} goes on after its end mark; if archives were joined, unpack "
+                "them and make one"
+            )
+
+
+def _link_target(member: tarfile.TarInfo) -> str:
+    """Name of the file that a link of a tar stands for."""
+    if member.islnk():
+        return member.linkname
+    return posixpath.normpath(
+        posixpath.join(posixpath.dirname(member.name), member.linkname)
+    )
+
+
+def _linked(
+    files: dict[str, bytes], links: dict[str, str], path: Path
+) -> dict[str, bytes]:
+    """Content of the links of a tar."""
+    found, lost = {}, []
+    for name, target in links.items():
+        for _ in links:  # a chain is no longer than this
+            target = links.get(target, target)
+        if target in files:
+            found[name] = files[target]
+        else:
+            lost.append(name)
+    if lost:
+        raise DataError(
+            f"{path} has links to what is no image in it ({named_some(lost)}); make it "
+            "with the files themselves (tar --dereference)"
+        )
+    return found
 
 
 def open_source(path: Path) -> FileSource:
@@ -155,20 +265,16 @@ def open_source(path: Path) -> FileSource:
     """
     if not path.exists():
         raise DataError(f"no images at {path}; give a folder, a zip or a tar")
-    try:
-        source: FileSource
-        if path.is_dir():
-            source = FolderSource(path)
-        elif path.suffix.lower() in ZIP_SUFFIXES:
-            source = ZipSource(path)
-        elif path.suffix.lower() in TAR_SUFFIXES:
-            source = _read_tar(path)
-        else:
-            raise DataError(f"{path} is not a folder, a zip or a tar of images")
-        empty = not source.names
-    except (zipfile.BadZipFile, tarfile.TarError, EOFError) as error:
-        raise DataError(f"{path} is damaged or not an archive: {error}") from error
-    if empty:
+    source: FileSource
+    if path.is_dir():
+        source = FolderSource(path)
+    elif path.suffix.lower() in ZIP_SUFFIXES:
+        source = ZipSource(path)
+    elif path.suffix.lower() in TAR_SUFFIXES:
+        source = _read_tar(path)
+    else:
+        raise DataError(f"{path} is not a folder, a zip or a tar of images")
+    if not source.names:
         raise DataError(f"{path} holds no image ({', '.join(sorted(SUFFIXES))})")
     return source
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from ce_align.archives import DAMAGE, first_line
 from ce_align.data.imagefiles import FileSource, MemorySource, ZipSource
 from ce_align.data.imagesets import ImageSet
 from ce_align.data.recordings import Entry, Recording
@@ -96,8 +97,10 @@ def read_recording(path: Path) -> Recording:
     try:
         with xr.open_dataset(path, engine="netcdf4") as opened:
             dataset = opened.load()
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path} is not a netCDF file: {error}") from error
+    except DAMAGE as error:
+        raise DataError(
+            f"{path} is not a netCDF file, or damaged: {first_line(error)}"
+        ) from error
     if dataset.attrs.get("format") != FORMAT:
         raise DataError(
             f"{path} is not a recording of ce_align (format "
@@ -140,7 +143,7 @@ def describe_files(folder: Path) -> list[Entry]:
                     repetitions=dataset.sizes["repetition"],
                     access=f"{dataset.attrs['origin']}: this folder",
                 )
-        except (OSError, ValueError):
+        except DAMAGE:
             continue  # another program's file
         entries.append(entry)
     return entries

@@ -6,10 +6,12 @@ from collections.abc import Callable, Mapping
 from contextlib import redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import numpy as np
 
+from ce_align.archives import DAMAGE, first_line
 from ce_align.checks import nearest_names
 from ce_align.data.imagefiles import MAX_FILE_BYTES
 from ce_align.data.imagesets import ImageSet
@@ -166,10 +168,10 @@ def _reader(known: PublishedSet) -> Callable[..., Any]:
 def _read(name: str, known: PublishedSet, root: Path, split: str) -> Any:
     try:
         return _reader(known)(str(root), **known.arguments[split])
-    except (RuntimeError, OSError, ValueError, KeyError) as error:
+    except (*DAMAGE, UnpicklingError) as error:
         raise DataError(
-            f"{root / known.folder} is not the whole {name} ({error}); expected "
-            f"{known.contents} from {known.url}; remove it and try again"
+            f"{root / known.folder} is not the whole {name} ({first_line(error)}); "
+            f"expected {known.contents} from {known.url}; remove it and try again"
         ) from error
 
 
@@ -183,10 +185,10 @@ def _download(name: str, known: PublishedSet, root: Path) -> None:
         ):
             _reader(known)(str(part), **known.arguments["train"], download=True)
             shutil.move(part / known.folder, root / known.folder)
-    except (RuntimeError, OSError) as error:
+    except DAMAGE as error:
         raise AccessError(
-            f"{name} cannot be downloaded from {known.url}: {error}; unpack it as "
-            f"{root / known.folder} yourself"
+            f"{name} cannot be downloaded from {known.url}: {first_line(error)}; "
+            f"unpack it as {root / known.folder} yourself"
         ) from error
 
 

@@ -13,6 +13,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
+from ce_align.archives import DAMAGE, first_line
 from ce_align.errors import ConfigError, DataError
 from ce_align.files import atomic_path
 from ce_align.trainer.module import PairedTraining
@@ -65,12 +66,10 @@ def read_resumable(path: Path, config: TrainConfig, data: str) -> dict[str, Any]
         settings = TrainConfig.model_validate_json(identity["config"])
     except DataError:
         raise
-    except (
-        *(OSError, RuntimeError, EOFError, zipfile.BadZipFile),
-        *(pickle.UnpicklingError, KeyError, TypeError, ValueError),
-    ) as error:
-        reason = str(error).partition("\n")[0] or type(error).__name__
-        raise DataError(f"{path} cannot be resumed from: {reason}") from error
+    except (*DAMAGE, pickle.UnpicklingError) as error:
+        raise DataError(
+            f"{path} cannot be resumed from: {first_line(error)}"
+        ) from error
     found, wanted = settings.model_dump(mode="json"), config.model_dump(mode="json")
     differing = [
         f"{name} {found[name]!r} instead of {wanted[name]!r}"
