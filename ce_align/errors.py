@@ -1,6 +1,18 @@
 """The errors that ce_align raises: each says what was expected, found and to do."""
 
-__all__ = ["AccessError", "CeAlignError", "ConfigError", "DataError", "is_signal"]
+import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+__all__ = [
+    "AccessError",
+    "CeAlignError",
+    "ConfigError",
+    "DataError",
+    "explained",
+    "is_signal",
+    "noted",
+]
 
 
 class CeAlignError(Exception):
@@ -33,3 +45,36 @@ def is_signal(error: BaseException) -> bool:
     elif isinstance(error, SystemExit):
         status = error.code
     return isinstance(status, int) and status >= 128
+
+
+def explained(error: Exception) -> CeAlignError:
+    """An error in one line: itself, if it is one of ours."""
+    if isinstance(error, CeAlignError):
+        return error
+    if isinstance(error, MemoryError):
+        advice = str(error) or "use fewer images or a smaller layer"
+        found = CeAlignError(f"not enough memory: {advice}")
+    elif isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        found = CeAlignError(
+            f"the disk is full ({error.filename}); free some space and run again"
+        )
+    else:
+        summary = f"{type(error).__name__}: {error}".splitlines()[0]
+        found = CeAlignError(f"unexpected {summary} (--debug shows where)")
+    found.__cause__ = error
+    return found
+
+
+@contextmanager
+def noted(what: str, failures: list[tuple[str, CeAlignError]]) -> Iterator[None]:
+    """Add a failure of `what` to `failures` instead of ending the work on the rest.
+
+    What nobody foresaw is noted too: one network must not end a night's work. Signals
+    that ask to stop are passed on.
+    """
+    try:
+        yield
+    except Exception as error:
+        if is_signal(error):
+            raise
+        failures.append((what, explained(error)))

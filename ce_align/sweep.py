@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from ce_align.data.imagesets import ImageSet
 from ce_align.data.recordings import Recording, load_recording
-from ce_align.errors import CeAlignError, ConfigError
+from ce_align.errors import CeAlignError, ConfigError, noted
 from ce_align.models.catalogue import find_published
 from ce_align.progress import Progress, silent
 from ce_align.results import ResultStore
@@ -72,6 +72,10 @@ def score_all(
     force : compute stored rows again
     progress : told of images and layers done
     """
+    # A setting that is wrong is wrong for all.
+    ScoreConfig(model="", recording="", layer="", **settings)
+    if "all" in layers and len(layers) > 1:
+        raise ConfigError("--layer all already stands for every layer")
     report = ScoreReport()
     loaded = _load_each(recordings, load_recording, report)
     for model in models:
@@ -79,12 +83,13 @@ def score_all(
         networks = _load_each([model], _network_loader(settings, progress), report)
         for network in networks.values():
             for name, recording in loaded.items():
-                try:
+                what = f"{model} × {name}"
+                with noted(what, report.failures):
                     named: list[dict[str, Any]] = [
                         {"model": model, "recording": name, "layer": layer}
-                        for layer in _layers(network, recording, layers)
+                        for layer in _layers(network, recording, layers, report)
                     ]
-                    if ours:
+                    if ours and named:
                         outcome = score(
                             network,
                             recording,
@@ -96,7 +101,7 @@ def score_all(
                         )
                         report.rows += outcome.rows
                         report.n_stored += outcome.n_stored
-                    if official:
+                    if official and named:
                         rows, n_stored = score_officially(
                             network,
                             recording,
@@ -108,8 +113,6 @@ def score_all(
                         )
                         report.official += rows
                         report.n_stored += n_stored
-                except CeAlignError as error:
-                    report.failures.append((f"{model} × {name}", error))
     return report
 
 
@@ -208,20 +211,25 @@ def _load_each(
     """Load what can be loaded; report the rest."""
     loaded: dict[str, Loaded] = {}
     for name in names:
-        try:
+        with noted(name, report.failures):
             loaded[name] = load(name)
-        except CeAlignError as error:
-            report.failures.append((name, error))
     return loaded
 
 
 def _layers(
-    network: "Network", recording: Recording, layers: Sequence[str]
+    network: "Network",
+    recording: Recording,
+    layers: Sequence[str],
+    report: ScoreReport,
 ) -> Sequence[str]:
+    """Layers to score that the network has; the others are reported."""
     if not layers:
         return [network.layer_for(recording.region)]
     if "all" in layers:
-        if len(layers) > 1:
-            raise ConfigError("--layer all already stands for every layer")
         return network.block_names()
-    return list(dict.fromkeys(layers))
+    known = []
+    for layer in dict.fromkeys(layers):
+        with noted(network.name, report.failures):
+            network.check_layers([layer])
+            known.append(layer)
+    return known

@@ -1,6 +1,5 @@
 """The `ce-align` command and how it ends: one line for each fault, no traceback."""
 
-import errno
 import os
 import signal
 import sys
@@ -31,7 +30,7 @@ from ce_align.cli import (
     transfer,
 )
 from ce_align.cli.screen import fault
-from ce_align.errors import CeAlignError
+from ce_align.errors import CeAlignError, explained
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
@@ -80,18 +79,12 @@ def _terminate(signum: int, frame: FrameType | None) -> NoReturn:
     raise SystemExit(128 + signum)
 
 
-def _explain(error: BaseException) -> tuple[str, int]:
+def _explain(error: Exception) -> tuple[str, int]:
     """One line and the exit status for what went wrong."""
-    if isinstance(error, CeAlignError):
-        return str(error), error.exit_status
     if isinstance(error, ValidationError):
         return "; ".join(map(_fault, error.errors())), 2
-    if isinstance(error, MemoryError):
-        return f"not enough memory: {error or 'use fewer images or a smaller layer'}", 1
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return f"the disk is full ({error.filename}); free some space and run again", 1
-    summary = f"{type(error).__name__}: {error}".splitlines()[0]
-    return f"unexpected {summary} (--debug shows where)", 1
+    found = explained(error)
+    return str(found), found.exit_status
 
 
 def _fault(found: "ErrorDetails") -> str:

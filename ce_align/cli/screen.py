@@ -6,6 +6,7 @@ import time
 import traceback
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import typer
 from rich.console import Console
@@ -41,12 +42,15 @@ __all__ = [
 #: As many things of one kind that are not at hand are named in one line.
 MANY = 5
 
-_messages = Console(stderr=True, highlight=False, soft_wrap=True)
+#: Names may hold what rich takes for markup, or for an emoji: net.py:leaves.
+_PLAIN: dict[str, Any] = {"markup": False, "emoji": False}
+
+_messages = Console(stderr=True, highlight=False, soft_wrap=True, **_PLAIN)
 
 
 def message(text: str) -> None:
     """Tell the user something, on standard error."""
-    _messages.print(text, markup=False)
+    _messages.print(text)
 
 
 def fault(text: str, error: BaseException) -> None:
@@ -98,10 +102,10 @@ def print_json(rows: Sequence[Row]) -> None:
 
 def print_tables(tables: Iterable[Table]) -> None:
     """Print tables on standard output."""
-    console = Console()
+    console = Console(**_PLAIN)
     if not console.is_terminal:
         # A pipe has no width: let no column be cut.
-        console = Console(width=1000)
+        console = Console(width=1000, **_PLAIN)
     for table in tables:
         console.print(table)
 
@@ -128,7 +132,11 @@ def progress_bars() -> Iterator[Progress]:
     if not _messages.is_terminal:
         yield _Lines()
         return
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        MofNCompleteColumn(),
+    )
     with Bars(
         *columns, _Speed(), TimeRemainingColumn(), console=_messages, transient=True
     ) as bars:

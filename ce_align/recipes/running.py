@@ -8,7 +8,7 @@ from typing import Any
 
 from ce_align.config import StageConfig
 from ce_align.digests import digest_json
-from ce_align.errors import CeAlignError, ConfigError, is_signal
+from ce_align.errors import CeAlignError, ConfigError, noted
 from ce_align.progress import Progress, silent
 from ce_align.results import ResultStore, Row
 from ce_align.stages.hardware import Hardware
@@ -63,21 +63,9 @@ class Report:
 
     @contextmanager
     def attempt(self, what: str) -> Iterator[None]:
-        """Note a failure of `what` instead of ending the run.
-
-        What nobody foresaw is noted too: one network must not end a night's work.
-        """
-        try:
+        """Note a failure of `what` instead of ending the run."""
+        with noted(what, self.failures):
             yield
-        except CeAlignError as error:
-            if is_signal(error):
-                raise
-            self.failures.append((what, error))
-        except Exception as error:
-            text = f"{what}: unexpected {type(error).__name__}: {error}"
-            unforeseen = CeAlignError(text.partition("\n")[0])
-            unforeseen.__cause__ = error
-            self.failures.append((what, unforeseen))
 
     def has_failed(self, what: str) -> bool:
         """Whether a failure of `what` was noted: no need to say it again."""

@@ -115,7 +115,12 @@ def _score(configs: Sequence[ScoreConfig], context: Context, report: Report) -> 
         # One network in memory at a time; none if it could not be loaded.
         with report.attempt(model):
             network = load_network(model, seed=seed)
-            for same in _grouped(group, _but_layer).values():
+            known = []
+            for config in group:
+                with report.attempt(model):
+                    network.check_layers([config.layer])
+                    known.append(config)
+            for same in _grouped(known, _but_layer).values():
                 name = same[0].recording
                 with report.attempt(f"{model} × {name}"):
                     outcome = score(

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from ce_align.data.imagesets import ImageSet
 from ce_align.digests import combine_digests, digest_json
-from ce_align.errors import CeAlignError, DataError
+from ce_align.errors import CeAlignError, DataError, noted
 from ce_align.progress import Progress, silent
 from ce_align.results import ResultStore
 from ce_align.stages.hardware import Hardware
@@ -107,12 +107,8 @@ def analyze(
         )
         for done, (job, key) in enumerate(pending):
             progress("measures", done, len(pending))
-            try:
+            with noted(f"{job.config.model}, {job.config.metric}", report.failures):
                 known[key] = reading.put(job, key, store)
-            except CeAlignError as error:
-                report.failures.append(
-                    (f"{job.config.model}, {job.config.metric}", error)
-                )
         progress("measures", len(pending), len(pending))
     for key in ids:
         report.rows += known.get(key, [])
@@ -220,8 +216,9 @@ class _Reading:
     def _compared(self, subject: Subject) -> dict[str, Comparison]:
         # A baseline is compared once, whatever the number of networks.
         if subject.digest not in self.compared:
+            answers = self._answers(subject)
             try:
-                found = compare(self._answers(subject), self.plan.config)
+                found = compare(answers, self.plan.config)
             except DataError as error:
                 message = f"{subject.network.name} {subject.layer}, {error}"
                 raise DataError(message) from error

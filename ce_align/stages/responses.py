@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ce_align.digests import combine_digests
-from ce_align.errors import CeAlignError
+from ce_align.errors import CeAlignError, explained, is_signal
 from ce_align.files import atomic_path, check_space
 from ce_align.progress import Progress, silent
 from ce_align.stages.hardware import Hardware
@@ -162,8 +162,13 @@ class _Readers:
             return None
         try:
             return self._reader(subject)(pixels)
-        except CeAlignError as error:
-            self.failed[subject.digest] = error
+        except Exception as error:  # any code can run in a network
+            if is_signal(error):
+                raise
+            found = explained(error)
+            named = f"{subject.network.name} {subject.layer}: {found}"
+            self.failed[subject.digest] = type(found)(named)
+            self.failed[subject.digest].__cause__ = error
             return None
 
     def _reader(self, subject: Subject) -> "PooledReader":

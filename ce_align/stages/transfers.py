@@ -1,13 +1,12 @@
 """Many networks on many data sets: what can be done is done, the rest is named."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from ce_align.data.labelled_sets import LabelledSplits
 from ce_align.data.published_sets import load_splits
-from ce_align.errors import CeAlignError
+from ce_align.errors import CeAlignError, noted
 from ce_align.progress import Progress, silent
 from ce_align.results import ResultStore
 from ce_align.stages.hardware import Hardware
@@ -30,14 +29,6 @@ class TransferReport:
     rows: list[TransferRow] = field(default_factory=list)
     n_stored: int = 0
     failures: list[tuple[str, CeAlignError]] = field(default_factory=list)
-
-    @contextmanager
-    def attempt(self, what: str) -> Iterator[None]:
-        """Note a failure of `what` and go on."""
-        try:
-            yield
-        except CeAlignError as error:
-            self.failures.append((what, error))
 
 
 def transfer_all(
@@ -78,10 +69,10 @@ def transfer_all(
     report = TransferReport()
     opened: dict[str, LabelledSplits] = {}
     for name in dict.fromkeys(datasets):
-        with report.attempt(name):
+        with noted(name, report.failures):
             opened[name] = load_splits(name, root, download=download)
     for model in models if opened else ():
-        with report.attempt(model):
+        with noted(model, report.failures):
             network = load_network(model, seed=seed)
             chosen = layer or network.layer_for("IT")
             network.check_layers([chosen])
@@ -94,7 +85,7 @@ def transfer_all(
                     runs=runs,
                     seed=seed,
                 )
-                with report.attempt(f"{model} × {name}"):
+                with noted(f"{model} × {name}", report.failures):
                     row, stored = transfer(
                         network,
                         data,
