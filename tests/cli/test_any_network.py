@@ -120,7 +120,7 @@ def test_a_layer_that_is_not_there_does_not_cost_the_others(ce_align, toy):
     assert "'bdy'" in line
 
 
-METRICS = ("bures", "factorization", "dimensionality", "decoding", "steerability")
+METRICS = ("bures", "factorization", "dimensionality", "steerability")
 
 
 @pytest.fixture
@@ -145,7 +145,8 @@ def test_a_collapsed_network_is_refused_in_words_by_every_metric_and_others_stay
     models = [part for name in names for part in ("--model", f"net.py:{name}")]
     status, out, err = ce_align(
         *("analyze", "--metric", metric, "--images", pictures, "--json"),
-        *("--comparisons", 20, *models),
+        *("--comparisons", 10, "--views", 8, "--crops", 4, "--photometrics", 4),
+        *models,
     )
     assert status in (1, 2)
     rows = json.loads(out)
