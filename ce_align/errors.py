@@ -9,6 +9,7 @@ __all__ = [
     "CeAlignError",
     "ConfigError",
     "DataError",
+    "PassError",
     "explained",
     "is_signal",
     "noted",
@@ -31,6 +32,10 @@ class DataError(CeAlignError, ValueError):
     """Arrays or files that do not describe what they claim."""
 
     exit_status = 2
+
+
+class PassError(DataError):
+    """A network's own code fails during a pass."""
 
 
 class AccessError(CeAlignError):

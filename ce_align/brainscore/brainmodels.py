@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from torch import nn
 
     from ce_align.models.networks import Network
-    from ce_align.models.preprocessing import Preprocessing
 
 __all__ = ["REGIONS", "brain_model"]
 
@@ -70,7 +69,7 @@ def brain_model(
     wrapper = pytorch.PytorchWrapper(
         identifier=identifier,
         model=_with_parameters(network.module),
-        preprocessing=partial(_prepare, preprocessing=network.preprocessing),
+        preprocessing=partial(_prepare, network=network),
         batch_size=batch_size,
     )
     wrapper.image_size = network.preprocessing.input_size
@@ -106,17 +105,15 @@ def _identifier(network: "Network") -> str:
     return f"{readable}-{network.digest}"
 
 
-def _prepare(
-    paths: Sequence[str], preprocessing: "Preprocessing"
-) -> NDArray[np.float32]:
-    """Input (n, 3, size, size) of a network from image files."""
-    import torch
-
+def _prepare(paths: Sequence[str], network: "Network") -> NDArray[np.float32]:
+    """Input (n, channels, height, width) of a network from image files."""
     from ce_align.data.imagesets import decode_image
+    from ce_align.models.activations import network_inputs
 
     images = [decode_image(Path(path).read_bytes(), str(path)) for path in paths]
-    pixels = np.stack([preprocessing.resize(image) for image in images])
-    prepared: NDArray[np.float32] = preprocessing.normalise(
-        torch.from_numpy(pixels)
-    ).numpy()
+    pixels = np.stack([network.preprocessing.resize(image) for image in images])
+    device = next((str(p.device) for p in network.module.parameters()), "cpu")
+    inputs = network_inputs(network.module, network.preprocessing, pixels, device)
+    # Brain-Score gives them the precision of the weights again.
+    prepared: NDArray[np.float32] = inputs.float().cpu().numpy()
     return prepared

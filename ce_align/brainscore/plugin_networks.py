@@ -238,7 +238,7 @@ def layer_statistics(
     from ce_align.data.imagesets import ImageSet
     from ce_align.models.features import extract
 
-    pixels = pattern(network.preprocessing.input_size)
+    pixels = pattern(network.preprocessing.edge("a plugin"))
     images = ImageSet.from_array("pattern", pixels[None])
     found = extract(network, images, list(layers), device="cpu", cache=None)
     return {

@@ -267,7 +267,7 @@ def _spec(found: Rebuildable, **facts: Any) -> PluginSpec:
         return PluginSpec(
             architecture=found.architecture,
             n_classes=found.n_classes,
-            input_size=prepared.input_size,
+            input_size=prepared.edge("Brain-Score's way of preparing images"),
             mean=prepared.mean,
             std=prepared.std,
             interpolation=prepared.interpolation,

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from ce_align.errors import CeAlignError, DataError, is_signal
+from ce_align.errors import CeAlignError, DataError, PassError, is_signal
 from ce_align.models.preprocessing import Preprocessing
 from ce_align.progress import quiet_stdout
 
@@ -161,11 +161,11 @@ def _similar(places: tuple[int, int], size: tuple[int, int]) -> bool:
     return low < high_2 and low_2 < high
 
 
-def _failure(error: BaseException) -> DataError:
+def _failure(error: BaseException) -> PassError:
     """One line for whatever a network's own code has raised."""
     message = str(error).strip().partition("\n")[0]
     kind = type(error).__name__
-    return DataError(f"the pass fails: {kind}{': ' if message else ''}{message}")
+    return PassError(f"the pass fails: {kind}{': ' if message else ''}{message}")
 
 
 class ActivationReader:
@@ -230,9 +230,11 @@ class ActivationReader:
 
         Raises
         ------
+        PassError
+            If the network's own code fails.
         DataError
-            If the network's own code fails; or, unless `on_error` is told, if a layer
-            takes no part in the pass, or see :func:`summarise`.
+            Unless `on_error` is told: if a layer takes no part in the pass, or see
+            :func:`summarise`.
         """
         self._pass(inputs)
         read: dict[str, torch.Tensor] = {}

@@ -18,7 +18,7 @@ Pixels = NDArray[np.uint8]
 
 
 def load_pixels(images: ImageSet, index: int, preprocessing: Preprocessing) -> Pixels:
-    """Resized pixels (size, size, 3) of one image.
+    """Resized pixels (height, width, 3) of one image.
 
     Raises
     ------
@@ -36,7 +36,7 @@ def load_pixels(images: ImageSet, index: int, preprocessing: Preprocessing) -> P
 def pixel_batches(
     images: ImageSet, rows: Sequence[int], preprocessing: Preprocessing, size: int
 ) -> Iterator[tuple[list[int], Pixels]]:
-    """Rows of each batch and their pixels (n, size, size, 3).
+    """Rows of each batch and their pixels (n, height, width, 3).
 
     As many threads as torch uses decode the next batch while the network works on this
     one.

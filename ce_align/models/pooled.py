@@ -46,9 +46,9 @@ class PooledReader:
         self._layer = layer
         self._preprocessing = network.preprocessing
         self._batch_size = batch_size or BATCH_SIZES[self._device.partition(":")[0]]
-        side = network.preprocessing.input_size
         # Noise: a uniform image would leave most of a network silent.
-        example = np.random.default_rng(0).integers(0, 256, (side, side, 3), np.uint8)
+        shape = (*network.preprocessing.size, 3)
+        example = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
         module = prepared(network, [layer], self._device, example)
         self._reader = ActivationReader(module, [layer], "average")
         self._run = BatchRunner(self._reader, self._preprocessing, self._device)
@@ -76,12 +76,12 @@ class PooledReader:
         return np.concatenate(parts)
 
     def _fitted(self, views: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        side = self._preprocessing.input_size
-        if views.shape[1:3] == (side, side):
+        size = self._preprocessing.size
+        if views.shape[1:3] == size:
             return views
         pixels = torch.from_numpy(views).permute(0, 3, 1, 2).float()
         resized = torch.nn.functional.interpolate(
-            pixels, (side, side), mode="bilinear", antialias=True
+            pixels, size, mode="bilinear", antialias=True
         )
         rounded = resized.round().clamp(0, 255).to(torch.uint8)
         return np.ascontiguousarray(rounded.permute(0, 2, 3, 1).numpy())

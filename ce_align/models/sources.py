@@ -81,7 +81,7 @@ def _load_timm(name: str, seed: int) -> Network:
             ) from error
     data = timm.data.resolve_model_data_config(module)
     preprocessing = Preprocessing(
-        input_size=data["input_size"][-1], mean=data["mean"], std=data["std"]
+        input_size=data["input_size"][1:], mean=data["mean"], std=data["std"]
     )
     return Network(f"timm/{name}", module, preprocessing, stage_layers(module))
 

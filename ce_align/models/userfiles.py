@@ -50,8 +50,9 @@ def described_network(
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "it"
+        message = first["msg"].removeprefix("Value error, ")
         raise DataError(
-            f"{name} describes itself wrongly: {where}: {first['msg']}; expected "
+            f"{name} describes itself wrongly: {where}: {message}; expected "
             f"{', '.join(Description.model_fields)}"
         ) from error
     values = checked.model_dump()

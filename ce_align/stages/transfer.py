@@ -11,7 +11,7 @@ from ce_align.config import StageConfig
 from ce_align.data.cropping import centre_cropped
 from ce_align.data.imagesets import ImageSet
 from ce_align.data.labelled_sets import Convention, LabelledSplits
-from ce_align.errors import DataError
+from ce_align.errors import DataError, PassError
 from ce_align.metrics.linear_evaluation import Evaluation, Sample, evaluate_linearly
 from ce_align.metrics.probe import STRENGTHS
 from ce_align.progress import Progress, silent
@@ -193,11 +193,10 @@ class _Job:
                     compile=self.hardware.compiled,
                     progress=show,
                 )
-            except RuntimeError as error:
-                first = str(error).partition("\n")[0]
+            except PassError as error:
                 raise DataError(
                     f"{self.network.name} cannot be shown images of {size} pixels "
-                    f"({first}); choose another --size"
+                    f"({error}); choose another --size"
                 ) from error
             blocks.append(found[layer].values)
         return np.concatenate(blocks)

@@ -81,7 +81,7 @@ def transfer_all(
                     model=model,
                     dataset=name,
                     layer=chosen,
-                    size=size or network.preprocessing.input_size,
+                    size=size or network.preprocessing.edge(f"transfer of {model}"),
                     runs=runs,
                     seed=seed,
                 )

@@ -105,7 +105,11 @@ def test_edited_user_file_is_another_network(user_file):
         ("leaves", DataError, "mine.py, line 30: SystemExit: 3"),
         ("sized", ConfigError, "needs the arguments width"),
         ("biuld", ConfigError, "no callable 'biuld'; it has build"),
-        ("misdescribed", DataError, "input_size: Input should be a valid integer"),
+        (
+            "misdescribed",
+            DataError,
+            "input_size: expected pixels from 1 to 4096",
+        ),
         ("misnamed", DataError, "has no such layer; nearest: conv"),
     ],
 )
