@@ -13,7 +13,7 @@ from ce_align.brainscore.stimuli import (
     stimulus_set,
 )
 from ce_align.brainscore.upstream import import_brainscore
-from ce_align.data.recordings import Recording
+from ce_align.data.recordings import Protocol, Recording, without_silent
 from ce_align.errors import DataError
 
 __all__ = ["assembly_from_recording", "coordinate_names", "recording_from_assembly"]
@@ -30,13 +30,15 @@ def recording_from_assembly(
     degrees: float,
     stratify: str | None,
     averaged: bool = False,
+    protocol: Protocol | None = None,
 ) -> Recording:
     """Recording from an assembly that keeps its repetitions.
 
     Stimuli are in the order in which Brain-Score's ``average_repetition`` puts them,
     so that indices of its cross-validation splits mean the same stimuli here; the
     repetition axis holds the sorted unique values of the coordinate ``repetition``,
-    over which its ceiling splits.
+    over which its ceiling splits. Neuroids without a response, or with the same to
+    every stimulus, are left out, as they are from Brain-Score's medians.
 
     Parameters
     ----------
@@ -49,6 +51,7 @@ def recording_from_assembly(
     degrees : visual angle of the images
     stratify : coordinate over which splits are balanced, or None
     averaged : whether each stimulus has one presentation; their order is kept then
+    protocol : how Brain-Score scores on it
 
     Raises
     ------
@@ -69,7 +72,10 @@ def recording_from_assembly(
             f"{_differing(assembly)}, so that Brain-Score would not average them; drop "
             "these coordinates"
         )
-    responses = _by_repetition(assembly, ids, identifier)
+    responses, names, note = without_silent(
+        _by_repetition(assembly, ids, identifier),
+        tuple(map(str, assembly["neuroid_id"].values)),
+    )
     columns = {
         name: values
         for name, values in _presentation_coords(order)
@@ -79,10 +85,12 @@ def recording_from_assembly(
         identifier=identifier,
         images=images_of(assembly.attrs.get("stimulus_set"), ids, identifier, columns),
         responses=responses,
-        neuroid_ids=tuple(map(str, assembly["neuroid_id"].values)),
+        neuroid_ids=names,
         region=region,
         degrees=degrees,
         stratify=stratify,
+        notes=(note,) if note else (),
+        protocol=protocol,
     )
 
 

@@ -4,7 +4,7 @@ import inspect
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +21,13 @@ from ce_align.brainscore.assemblies import (
 from ce_align.brainscore.upstream import import_brainscore, without_result_caching
 from ce_align.checks import nearest_names
 from ce_align.data.imagesets import ImageSet
-from ce_align.data.recordings import Recording
+from ce_align.data.recordings import Protocol, Recording
 from ce_align.errors import CeAlignError, ConfigError, DataError
 
 __all__ = [
     "benchmark_from_recording",
     "benchmark_names",
+    "benchmark_protocol",
     "load_benchmark",
     "load_benchmark_recording",
 ]
@@ -96,10 +97,13 @@ def _explaining(identifier: str) -> Iterator[None]:
 def load_benchmark_recording(identifier: str) -> Recording:
     """Recording ``brainscore/ID``: what a neural benchmark holds.
 
-    Repetitions are kept where the benchmark's ceiling is computed from them; without
-    them the recording has no ceiling. Stimuli are in the benchmark's order and splits
-    are balanced over its column. Of a benchmark that trains and tests on two sets of
-    images, the recording holds both, training first, with the column ``part``.
+    Repetitions are kept where the benchmark's ceiling is the split-half reliability
+    of them; else the recording has no ceiling. Stimuli are in the benchmark's order and
+    splits are balanced over its column. Of a benchmark that trains and tests on two
+    sets of images, the recording holds both, training first, with the column ``part``.
+
+    The recording's protocol is how the benchmark scores: its number is had from our
+    regressions only if its metric is one of them, on the same splits.
 
     Raises
     ------
@@ -121,14 +125,101 @@ def load_benchmark_recording(identifier: str) -> Recording:
         assembly = _loaded(getattr(benchmark, "_assembly", None))
         _check_neural(benchmark, assembly, identifier)
         shown = _recording(benchmark, assembly, identifier)
-        for repeated in _repeated_assemblies(benchmark):
+        protocol = benchmark_protocol(benchmark, identifier)
+        for repeated in _repeated_assemblies(benchmark) if protocol.ceiling else ():
             try:
                 recording = _recording(benchmark, repeated, identifier)
                 if _is_average_of(shown, recording):
-                    return recording
+                    return replace(recording, protocol=protocol)
             except DataError:
                 continue
-        return shown
+        return replace(shown, protocol=replace(protocol, ceiling=False))
+
+
+def benchmark_protocol(benchmark: Any, identifier: str) -> Protocol:
+    """How a benchmark scores, and whether that is what a regression here does.
+
+    It is, if the benchmark is Brain-Score's usual one and differs from that of a
+    recording of IT in nothing but the column of its splits and its regression: PLS
+    without scaling, or ridge.
+
+    Parameters
+    ----------
+    benchmark : object of Brain-Score's registry
+    identifier : its key there
+    """
+    common = import_brainscore("benchmark_helpers.neural_common")
+    metric: Any = getattr(benchmark, "_similarity_metric", None)
+    measure = f"{identifier.rsplit('-', 1)[-1]} ({type(metric or benchmark).__name__})"
+    if type(benchmark) is not common.NeuralBenchmark or not _is_usual(metric):
+        return Protocol(identifier, measure, None, ceiling=False)
+    regression = metric.regression._regression
+    settings = regression.get_params()
+    kind = {"PLSRegression": "pls", "Ridge": "ridge"}[type(regression).__name__]
+    return Protocol(
+        identifier,
+        f"{kind} regression",
+        kind,
+        components=settings.get("n_components", Protocol.components),
+        alpha=settings.get("alpha"),
+        ceiling=_has_split_half_ceiling(benchmark),
+    )
+
+
+def _is_usual(metric: Any) -> bool:
+    """Whether a metric is cross-validated PLS or ridge with the usual settings."""
+    module = import_brainscore("metrics.regression_correlation.metric")
+    if type(metric) is not module.CrossRegressedCorrelation:
+        return False
+    reference = import_brainscore().load_metric("pls")
+    inner: Any = getattr(metric.regression, "_regression", None)
+    if type(metric.regression) is not type(reference.regression):
+        return False
+    usual = {"PLSRegression": module.pls_regression, "Ridge": module.ridge_regression}
+    if type(inner).__name__ not in usual:
+        return False
+    expected = usual[type(inner).__name__]()._regression
+    free = {"n_components", "alpha"}
+    same = type(inner) is type(expected) and all(
+        value == inner.get_params()[name]
+        for name, value in expected.get_params().items()
+        if name not in free
+    )
+    return (
+        same
+        and type(metric.correlation) is type(reference.correlation)
+        and metric.correlation._correlation is reference.correlation._correlation
+        and _has_usual_splits(metric.cross_validation, reference.cross_validation)
+    )
+
+
+def _has_usual_splits(splitting: Any, reference: Any) -> bool:
+    """Whether splits are those of `brainscore_splits`, over any column."""
+    own, usual = splitting._split, reference._split
+    kinds = {"ShuffleSplit", "StratifiedShuffleSplit"}
+    settings = ("n_splits", "train_size", "test_size", "random_state")
+    return (
+        type(splitting) is type(reference)
+        and getattr(splitting, "_preprocess_indices", None) is None
+        and own._split_coord == usual._split_coord
+        and own._unique_split_values == usual._unique_split_values
+        and type(own._split).__name__ in kinds
+        and all(getattr(own._split, s) == getattr(usual._split, s) for s in settings)
+    )
+
+
+def _has_split_half_ceiling(benchmark: Any) -> bool:
+    """Whether the ceiling is Brain-Score's internal consistency over repetitions."""
+    ceiling = getattr(benchmark, "_ceiling_func", None)
+    if not inspect.isfunction(ceiling):
+        return False
+    usual = import_brainscore().load_ceiling("internal_consistency")
+    coordinate = usual._consistency._cross_validation._split._split_coord
+    return any(
+        type(value) is type(usual)
+        and value._consistency._cross_validation._split._split_coord == coordinate
+        for value in inspect.getclosurevars(ceiling).nonlocals.values()
+    )
 
 
 def _check_neural(benchmark: Any, assembly: Any, identifier: str) -> None:
@@ -244,6 +335,13 @@ def _joined(train: Recording, test: Recording) -> Recording:
         neuroid_ids=train.neuroid_ids,
         region=train.region,
         degrees=train.degrees,
+        notes=(*train.notes, *test.notes),
+        protocol=Protocol(
+            train.identifier.partition("/")[2],
+            "a regression that is fitted to one set of images and tested on another",
+            None,
+            ceiling=False,
+        ),
     )
 
 

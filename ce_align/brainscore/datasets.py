@@ -9,7 +9,7 @@ import numpy as np
 
 from ce_align.brainscore.access import Held, explained
 from ce_align.brainscore.upstream import brainscore_home, import_brainscore
-from ce_align.data.recordings import Entry, Recording
+from ce_align.data.recordings import Entry, Protocol, Recording
 from ce_align.errors import DataError
 
 __all__ = ["DATASETS", "Dataset", "brainio_folder", "entries", "is_cached", "load"]
@@ -200,6 +200,7 @@ def load(name: str) -> Recording:
         region="IT",
         degrees=dataset.degrees,
         stratify=dataset.stratify,
+        protocol=Protocol(dataset.benchmark_id),
     )
     _check_loaded(dataset, recording, assembly.attrs.get("image_size_degree"))
     return recording

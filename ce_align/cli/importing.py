@@ -65,12 +65,17 @@ def import_(
         str,
         typer.Option(
             help="Which image belongs to which row: natural (numbers in names), name, "
-            "or a csv that lists file names."
+            "or a csv with a column that names the image of each row (one image may "
+            "stand in several)."
         ),
     ] = "natural",
     degrees: Annotated[float, typer.Option(help="Visual angle of the images.")] = 8.0,
     stimuli: Annotated[
-        Path | None, typer.Option(help="csv of further columns, one line a stimulus.")
+        Path | None,
+        typer.Option(
+            help="csv of further columns, one line a stimulus; attached by the column "
+            "that names the images, else in the order of the rows."
+        ),
     ] = None,
     stratify: Annotated[
         str | None, typer.Option(help="Column over which splits are balanced.")
@@ -78,11 +83,23 @@ def import_(
     keep_images: Annotated[
         Place, typer.Option(help="Images inside the file, or in a zip beside it.")
     ] = Place.inside,
+    keep_silent: Annotated[
+        bool,
+        typer.Option(
+            "--keep-silent",
+            help="Refuse neuroids that never respond, or always equally, instead of "
+            "leaving them out.",
+        ),
+    ] = False,
     force: Annotated[
         bool, typer.Option("--force", help="Replace an existing file.")
     ] = False,
 ) -> None:
-    """Make a recording from your own responses and images."""
+    """Make a recording from your own responses and images.
+
+    Equal images in several rows become repetitions of one stimulus. Pixels are read as
+    stored (an orientation in EXIF is not applied); files of several frames are refused.
+    """
     from ce_align.data.importing import import_recording
     from ce_align.data.netcdf import write_recording
     from ce_align.errors import ConfigError
@@ -91,27 +108,30 @@ def import_(
         raise ConfigError(f"--out must end in .nc, found {out}")
     if out.exists() and not force:
         raise ConfigError(f"{out} exists; choose another name or add --force")
-    recording = import_recording(
-        responses,
-        images,
-        axes=[axis.strip() for axis in axes.split(",")],
-        region=region,
-        identifier=out.stem,
-        order=order,
-        degrees=degrees,
-        stimuli=stimuli,
-        stratify=stratify,
-    )
+    lines: list[str] = []  # told once the bars are gone
     # A broken image is found now, not in the middle of a score.
     with progress_bars() as progress:
-        for done in range(len(recording.images)):
-            recording.images.load(done)
-            progress("images", done + 1, len(recording.images))
+        recording = import_recording(
+            responses,
+            images,
+            axes=[axis.strip() for axis in axes.split(",")],
+            region=region,
+            identifier=out.stem,
+            order=order,
+            degrees=degrees,
+            stimuli=stimuli,
+            stratify=stratify,
+            keep_silent=keep_silent,
+            tell=lines.append,
+            progress=progress,
+        )
+    for line in lines:
+        message(line)
     write_recording(recording, out, images=keep_images.value)
     n_stimuli, n_repetitions, n_neuroids = recording.responses.shape
     message(
         f"{out}: {n_stimuli} stimuli × {n_repetitions} repetitions × {n_neuroids} "
-        f"neuroids, {region}"
+        f"neuroids, {recording.region}, images at {recording.degrees:g}°"
     )
     message(f"first image {recording.images.ids[0]}, last {recording.images.ids[-1]}")
     if not recording.has_repetitions:

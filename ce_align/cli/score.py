@@ -50,6 +50,14 @@ class PlsMode(StrEnum):
     exact = "exact"
 
 
+class CeilingKind(StrEnum):
+    """Estimators of the ceiling."""
+
+    auto = "auto"
+    split_half = "split-half"
+    variance = "variance"
+
+
 class GramDtype(StrEnum):
     """Precision of the products of features."""
 
@@ -96,6 +104,14 @@ def score(
         GramDtype,
         typer.Option(help="float32 is twice as fast, scores move by up to 1e-5."),
     ] = GramDtype.float64,
+    ceiling: Annotated[
+        CeilingKind,
+        typer.Option(
+            help="split-half is Brain-Score's; variance is right for unequal "
+            "repetitions; auto takes split-half where they are equal, or the recording "
+            "is Brain-Score's."
+        ),
+    ] = CeilingKind.auto,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
     batch_size: Annotated[
         int | None, typer.Option(min=1, help="Images at a time. \\[default: by memory]")
@@ -140,6 +156,7 @@ def score(
         "stratify": stratify,
         "seed": seed,
         "gram_dtype": gram_dtype.value,
+        "ceiling": ceiling.value,
     }
     if official or compare_official:
         _check_official(settings)

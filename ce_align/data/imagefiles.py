@@ -23,6 +23,9 @@ __all__ = [
     "FileSource",
     "MemorySource",
     "ZipSource",
+    "encode_ppm",
+    "find_names",
+    "is_image_name",
     "open_source",
     "order_names",
 ]
@@ -48,7 +51,8 @@ class FileSource(Protocol):
         """Encoded bytes of one image."""
 
 
-def _is_image(name: str) -> bool:
+def is_image_name(name: str) -> bool:
+    """Whether a name is that of an image file, and of no hidden one."""
     path = PurePosixPath(name)
     hidden = any(part.startswith((".", "__MACOSX")) for part in path.parts)
     return path.suffix.lower() in SUFFIXES and not hidden
@@ -111,7 +115,7 @@ class FolderSource:
             path.relative_to(self._folder).as_posix()
             for path in _files_below(self._folder)
         )
-        return tuple(sorted(filter(_is_image, found)))
+        return tuple(sorted(filter(is_image_name, found)))
 
     def read(self, name: str) -> bytes:
         """Encoded bytes of one image."""
@@ -147,7 +151,9 @@ class ZipSource:
     def names(self) -> tuple[str, ...]:
         """Names in the order of the archive."""
         with reading_archive(self._path, "zip"):
-            infos = [info for info in self._zip.infolist() if _is_image(info.filename)]
+            infos = [
+                info for info in self._zip.infolist() if is_image_name(info.filename)
+            ]
         check_readable(infos, self._path)
         large = [info.filename for info in infos if info.file_size > MAX_FILE_BYTES]
         if large:
@@ -190,7 +196,7 @@ def _read_tar(path: Path) -> MemorySource:
             tarfile.open(path, tarinfo=_StrictHeader) as archive,
         ):
             for member in archive:
-                if not _is_image(member.name):
+                if not is_image_name(member.name):
                     continue
                 if member.issym() or member.islnk():
                     links[member.name] = _link_target(member)
@@ -281,7 +287,8 @@ def open_source(path: Path) -> FileSource:
 
 def _natural_key(name: str) -> list[tuple[int, int | str]]:
     parts = re.split(r"(\d+)", name.lower())
-    return [(0, int(p)) if p.isdigit() else (1, p) for p in parts if p]
+    # `isdigit` is true of "²", too, which is no number to `int`.
+    return [(0, int(p)) if p.isdecimal() else (1, p) for p in parts if p]
 
 
 #: Ways to order file names.
@@ -302,6 +309,33 @@ def order_names(names: Sequence[str], order: str) -> tuple[str, ...]:
     if order not in ORDERS:
         raise ConfigError(f"unknown order {order!r}; choose from {sorted(ORDERS)}")
     return tuple(sorted(names, key=ORDERS[order]))
+
+
+def find_names(available: Sequence[str], listed: Sequence[str]) -> list[str | None]:
+    """Full names of listed files; None where there is none, or more than one.
+
+    A listed name may lack its folder or its suffix, or have other folders before it.
+
+    >>> find_names(["a/im1.png", "a/im2.png"], ["im2", "/data/im1.png", "im3"])
+    ['a/im2.png', 'a/im1.png', None]
+    """
+    by_name: dict[str, set[str]] = {}
+    keys: tuple[Callable[[PurePosixPath], str], ...] = (
+        lambda p: p.as_posix(),
+        lambda p: p.name,
+        lambda p: p.with_suffix("").as_posix(),
+        lambda p: p.stem,
+    )
+    for name in available:
+        for key in keys:
+            by_name.setdefault(key(PurePosixPath(name)), set()).add(name)
+
+    def find(name: str) -> str | None:
+        path = PurePosixPath(name.strip().replace("\\", "/"))
+        matches = by_name.get(path.as_posix()) or by_name.get(path.name) or set()
+        return next(iter(matches)) if len(matches) == 1 else None
+
+    return [find(name) for name in listed]
 
 
 def encode_ppm(image: NDArray[np.uint8]) -> bytes:

@@ -2,7 +2,7 @@
 
 import io
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path, PurePosixPath
@@ -13,25 +13,37 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ce_align.checks import check_unique, named_some
-from ce_align.data.imagefiles import FileSource, encode_ppm, open_source, order_names
+from ce_align.data.imagefiles import (
+    FileSource,
+    encode_ppm,
+    find_names,
+    open_source,
+    order_names,
+)
 from ce_align.data.screen import place_on_screen
 from ce_align.digests import combine_digests, digest_bytes
 from ce_align.errors import DataError
 
-__all__ = ["ImageSet", "PixelSource", "decode_image"]
+__all__ = ["ImageSet", "PixelSource", "decode_image", "exif_orientation"]
 
 #: Decoding refuses larger images: a few bytes can declare terabytes of pixels.
 MAX_PIXELS = 100_000_000
+#: Number of the tag.
+EXIF_ORIENTATION = 0x0112
 
 
 def decode_image(encoded: bytes, name: str) -> Image.Image:
     """8-bit RGB image from encoded bytes; grey, palette, alpha and CMYK become RGB.
 
+    Pixels are as stored, as Brain-Score and torchvision show them: an orientation in
+    EXIF is not applied (see `exif_orientation`).
+
     Raises
     ------
     DataError
-        Naming the file, if it is damaged, larger than 100 megapixels or of more than
-        8 bits a channel.
+        Naming the file, if it is damaged, larger than 100 megapixels, of more than
+        8 bits a channel, or holds several images. Of a photograph with previews
+        behind it (MPO) the photograph is read.
     """
     try:
         with warnings.catch_warnings():
@@ -47,6 +59,12 @@ def decode_image(encoded: bytes, name: str) -> Image.Image:
                     f"image {name} has more than 8 bits a channel (mode {image.mode}); "
                     "convert it to 8-bit first"
                 )
+            n_frames = getattr(image, "n_frames", 1)
+            if n_frames > 1 and image.format != "MPO":
+                raise DataError(
+                    f"image {name} holds {n_frames} images (frames or pages); save the "
+                    "one that was shown as a file of its own"
+                )
             return image.convert("RGB")
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
         raise DataError(f"image {name} declares too many pixels: {error}") from error
@@ -54,6 +72,13 @@ def decode_image(encoded: bytes, name: str) -> Image.Image:
         raise
     except (OSError, ValueError, SyntaxError, EOFError) as error:
         raise DataError(f"image {name} cannot be read: {error}") from error
+
+
+def exif_orientation(encoded: bytes) -> int:
+    """Orientation in the EXIF data of an image file; 1 is upright, and if none."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return int(Image.open(io.BytesIO(encoded)).getexif().get(EXIF_ORIENTATION, 1))
 
 
 class PixelSource(Protocol):
@@ -239,6 +264,15 @@ class ImageSet:
         """Digest of all images in their order; ids and columns do not enter."""
         return combine_digests(*(self.image_digest(i) for i in range(len(self))))
 
+    def pixel_digest(self, index: int) -> str:
+        """Digest of the pixels of image `index`: equal for losslessly encoded copies.
+
+        The image is decoded; its place on the screen does not enter.
+        """
+        image = self.pixels.load(self.index[index])
+        size = f"{image.width}x{image.height}".encode()
+        return digest_bytes(size, image.convert("RGB").tobytes())
+
     def select(self, rows: Sequence[int]) -> "ImageSet":
         """Images `rows`, in that order."""
         return replace(
@@ -274,21 +308,12 @@ def _common_folder(paths: Sequence[PurePosixPath]) -> PurePosixPath:
 def _listed_names(
     available: Sequence[str], listed: Sequence[str], path: Path
 ) -> tuple[str, ...]:
-    """Full names of the listed files; a bare name may stand for one in a folder."""
-    by_name: dict[str, list[str]] = {}
-    keys: tuple[Callable[[PurePosixPath], str], ...] = (
-        lambda p: p.as_posix(),
-        lambda p: p.name,
-        lambda p: p.with_suffix("").as_posix(),
-        lambda p: p.stem,
-    )
-    for name in available:
-        for key in {key(PurePosixPath(name)) for key in keys}:
-            by_name.setdefault(key, []).append(name)
-    absent = [name for name in listed if len(by_name.get(name, ())) != 1]
+    """Full names of the listed files."""
+    found = find_names(available, listed)
+    absent = [name for name, full in zip(listed, found, strict=True) if full is None]
     if absent:
         raise DataError(
             f"{len(absent)} of {len(listed)} listed images are not in {path}, or are "
             f"there more than once: {named_some(absent)}"
         )
-    return tuple(by_name[name][0] for name in listed)
+    return tuple(full for full in found if full is not None)

@@ -1,7 +1,7 @@
 """Recordings from a lab's own arrays, images and tables."""
 
-import csv
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,14 +9,26 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ce_align.checks import named_some
-from ce_align.data.imagefiles import ORDERS
-from ce_align.data.imagesets import ImageSet
-from ce_align.data.recordings import Recording
+from ce_align.data.imagefiles import ORDERS, FileSource, open_source, order_names
+from ce_align.data.imagesets import ImageSet, exif_orientation
+from ce_align.data.recordings import Recording, canonical_region, without_silent
+from ce_align.data.repeats import (
+    first_rows,
+    join_rows,
+    joining_note,
+    shared_columns,
+)
+from ce_align.data.tables import lines_of_rows, listed_images, read_table
 from ce_align.errors import ConfigError, DataError
+from ce_align.progress import Progress, silent
 
 __all__ = ["AXES", "import_recording"]
 
 AXES = ("stimulus", "repetition", "neuroid")
+
+
+def _tell_nobody(line: str) -> None:
+    """Keep silent."""
 
 
 def import_recording(
@@ -30,8 +42,14 @@ def import_recording(
     degrees: float = 8.0,
     stimuli: Path | None = None,
     stratify: str | None = None,
+    keep_silent: bool = False,
+    tell: Callable[[str], None] = _tell_nobody,
+    progress: Progress = silent,
 ) -> Recording:
     """Recording from an array of responses and a folder or archive of images.
+
+    Rows that show equal images (by their pixels) become repetitions of one stimulus, so
+    that no image is ever in training and in test.
 
     Parameters
     ----------
@@ -40,43 +58,139 @@ def import_recording(
     images : folder, zip or tar; the image of row k is the k-th in `order`
     axes : names of the array's axes, out of stimulus, repetition and neuroid;
         repetition may be absent (responses are averages, there will be no ceiling)
-    region : recorded area
+    region : recorded area, in any case
     identifier : short name of the recording
     order : ``natural`` (by the numbers in the file names), ``name`` (by letter) or a
-        csv file that lists the file names in its first column
+        csv file with a column that names the image of each row; the column is found by
+        its names, and an image may stand in several rows
     degrees : visual angle of the images
-    stimuli : csv with one line a stimulus, in the order of the rows; every column is
-        kept
+    stimuli : csv with one line a stimulus; every column is kept. Lines are attached by
+        the column that names the images, else they are in the order of the rows
     stratify : column of `stimuli` over which splits are balanced
+    keep_silent : refuse neuroids without a response, or with the same to every
+        stimulus, instead of leaving them out
+    tell : told in a line each how the files were understood
+    progress : told of images read
 
     Raises
     ------
     ConfigError
         If `axes` or `order` are not understood.
     DataError
-        If a file cannot be read or shapes do not fit.
+        If a file cannot be read, shapes do not fit, or names contradict each other.
     """
     array = _load_responses(responses, tuple(axes))
-    listed = order if order in ORDERS else _first_column(Path(order))
-    image_set = ImageSet.from_path(images, order=listed, identifier=identifier)
-    if len(image_set) != array.shape[0]:
+    source = open_source(images)
+    shown = _images_of_rows(source, order, images, tell)
+    if len(shown) != array.shape[0]:
         raise DataError(
             f"{responses.name} has {array.shape[0]} stimuli but {images.name} has "
-            f"{len(image_set)} images; give one image for each row (axes are "
+            f"{len(shown)} images; give one image for each row (axes are "
             f"{','.join(axes)})"
         )
+    _tell_equal_axes(array, axes, tell)
+    files = list(dict.fromkeys(shown))
+    image_set = ImageSet.from_files(identifier, source, files)
+    place = {name: i for i, name in enumerate(files)}
+    file_of_row = np.array([place[name] for name in shown])
+    # From rows to files, and from files to the first file of the same pixels.
+    first = first_rows(_look_at(image_set, tell, progress)[file_of_row].tolist())
+    columns = {k: values[file_of_row] for k, values in image_set.columns.items()}
     if stimuli is not None:
-        image_set = image_set.with_columns(_stimulus_columns(stimuli, len(image_set)))
+        columns |= _attached(stimuli, source, shown, tell)
+    columns, differing = shared_columns(columns, first, stratify, identifier)
+    notes = []
+    if len(np.unique(first)) < len(first):
+        notes.append(joining_note(first, shown, differing))
+        array = join_rows(array, first)
+    ids = tuple(f"neuroid_{i:04d}" for i in range(array.shape[2]))
+    if not keep_silent:
+        array, ids, note = without_silent(array, ids)
+        notes += [note] if note else []
+    for note in notes:
+        tell(note)
     return Recording(
         identifier=identifier,
-        images=image_set,
+        images=replace(
+            image_set.select(file_of_row[np.unique(first)].tolist()), columns=columns
+        ),
         responses=array,
-        neuroid_ids=tuple(f"neuroid_{i:04d}" for i in range(array.shape[2])),
-        region=region,
+        neuroid_ids=ids,
+        region=canonical_region(region),
         degrees=degrees,
         stratify=stratify,
         origin="imported",
+        notes=tuple(notes),
     )
+
+
+def _images_of_rows(
+    source: FileSource, order: str, images: Path, tell: Callable[[str], None]
+) -> list[str]:
+    """File of each row."""
+    if order in ORDERS:
+        names = list(order_names(source.names, order))
+        others = [list(order_names(source.names, other)) for other in ORDERS]
+        if any(other != names for other in others):
+            how = "the numbers in their names" if order == "natural" else "letter"
+            tell(f"images are ordered by {how}: {named_some(names)}")
+        return names
+    path = Path(order)
+    if not path.exists():
+        raise ConfigError(
+            f"order must be {' or '.join(sorted(ORDERS))}, or a csv file that exists; "
+            f"found {path}"
+        )
+    names = listed_images(read_table(path, source.names), source.names)
+    n_left = len(set(source.names) - set(names))
+    if n_left:
+        tell(f"{n_left} images of {images.name} are not listed in {path.name}")
+    return names
+
+
+def _tell_equal_axes(
+    array: NDArray[np.float64], axes: Sequence[str], tell: Callable[[str], None]
+) -> None:
+    """Say which axes only the user can tell apart."""
+    for one, other in ((0, 1), (0, 2), (1, 2)):
+        if array.shape[one] == array.shape[other] and array.shape[one] > 1:
+            tell(
+                f"{AXES[one]} and {AXES[other]} both have {array.shape[one]} entries: "
+                f"which is which is taken from the axes {','.join(axes)}"
+            )
+
+
+def _look_at(
+    images: ImageSet, tell: Callable[[str], None], progress: Progress
+) -> NDArray[np.intp]:
+    """For each image the first with the same pixels; say what is not applied."""
+    pixels, turned = [], []
+    for i, name in enumerate(images.ids):
+        pixels.append(images.pixel_digest(i))
+        if exif_orientation(images.encoded(i)) != 1:
+            turned.append(name)
+        progress("images", i + 1, len(images))
+    if turned:
+        tell(
+            f"{len(turned)} images state an orientation (EXIF), which is not applied, "
+            f"as Brain-Score does not: {named_some(turned)}; turn the pixels if the "
+            "images were shown upright"
+        )
+    return first_rows(pixels)
+
+
+def _attached(
+    path: Path, source: FileSource, shown: Sequence[str], tell: Callable[[str], None]
+) -> dict[str, NDArray[np.str_]]:
+    """Columns of a table, one value a row."""
+    table = read_table(path)
+    lines, column = lines_of_rows(table, source.names, shown)
+    by = f"by its column {column!r}" if column else "line by line, in the rows' order"
+    tell(f"{path.name} is attached {by}")
+    return {
+        name: np.array([values[line] for line in lines])
+        for name, values in table.columns.items()
+    }
 
 
 def _load_responses(path: Path, axes: tuple[str, ...]) -> NDArray[np.float64]:
@@ -100,7 +214,10 @@ def _load_responses(path: Path, axes: tuple[str, ...]) -> NDArray[np.float64]:
     if "repetition" not in axes:
         array, axes = array[..., np.newaxis], (*axes, "repetition")
     ordered = array.transpose([axes.index(name) for name in AXES])
-    return np.ascontiguousarray(ordered, dtype=np.float64)
+    values = np.ascontiguousarray(ordered, dtype=np.float64)
+    empty = np.isnan(values).all(axis=(0, 2))
+    # A repetition that nobody was shown is padding.
+    return values[:, ~empty] if empty.any() and not empty.all() else values
 
 
 def _load_array(path: Path) -> NDArray[Any]:
@@ -122,36 +239,3 @@ def _load_array(path: Path) -> NDArray[Any]:
         raise
     except (OSError, ValueError, EOFError) as error:
         raise DataError(f"{path} is not a .npy or .npz array: {error}") from error
-
-
-def _read_csv(path: Path) -> tuple[list[str], list[list[str]]]:
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            header, *lines = [line for line in csv.reader(file) if line]
-    except (OSError, ValueError) as error:
-        raise DataError(f"cannot read {path} as a csv table: {error}") from error
-    ragged = [i for i, line in enumerate(lines, 2) if len(line) != len(header)]
-    if ragged:
-        raise DataError(
-            f"{path} has {len(header)} columns but other numbers of values in lines "
-            f"{named_some(ragged)}"
-        )
-    return header, lines
-
-
-def _first_column(path: Path) -> list[str]:
-    if not path.exists():
-        raise ConfigError(
-            f"order must be {' or '.join(sorted(ORDERS))}, or a csv file that exists; "
-            f"found {path}"
-        )
-    return [line[0] for line in _read_csv(path)[1]]
-
-
-def _stimulus_columns(path: Path, n_stimuli: int) -> dict[str, NDArray[np.str_]]:
-    header, lines = _read_csv(path)
-    if len(lines) != n_stimuli:
-        raise DataError(f"{path} has {len(lines)} lines for {n_stimuli} stimuli")
-    return {
-        name: np.array([line[i] for line in lines]) for i, name in enumerate(header)
-    }

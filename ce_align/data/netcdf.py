@@ -1,6 +1,9 @@
 """Recordings as netCDF files that carry their images."""
 
+import json
+import re
 import zipfile
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -11,7 +14,8 @@ from numpy.typing import NDArray
 from ce_align.archives import DAMAGE, first_line
 from ce_align.data.imagefiles import FileSource, MemorySource, ZipSource
 from ce_align.data.imagesets import ImageSet
-from ce_align.data.recordings import Entry, Recording
+from ce_align.data.recordings import Entry, Recording, canonical_region
+from ce_align.data.repeats import equal_pixels, join_equal_images
 from ce_align.errors import DataError
 from ce_align.files import atomic_path
 from ce_align.labelled import import_xarray
@@ -22,6 +26,8 @@ if TYPE_CHECKING:
 __all__ = ["describe_files", "read_recording", "write_recording"]
 
 FORMAT = "ce_align recording 1"
+#: Columns of other names are numbered; "/" and blanks mean something to netCDF.
+PLAIN = re.compile(r"[A-Za-z0-9_]+", re.ASCII)
 
 
 def write_recording(
@@ -45,10 +51,12 @@ def write_recording(
         "stimulus_id": ("stimulus", np.array(recording.images.ids, dtype=object)),
         "neuroid_id": ("neuroid", np.array(recording.neuroid_ids, dtype=object)),
     }
-    for name, values in recording.images.columns.items():
+    for i, (name, values) in enumerate(recording.images.columns.items()):
         kept = values if values.dtype.kind in "iufb" else values.astype(str)
         kept = kept if kept.dtype.kind != "U" else kept.astype(object)
-        variables[f"column_{name}"] = ("stimulus", kept)
+        safe = name if PLAIN.fullmatch(name) else f"{i}th"
+        variables[f"column_{safe}"] = ("stimulus", kept, {"name": name})
+    first = equal_pixels(recording.images)
     attributes = {
         "format": FORMAT,
         "identifier": recording.identifier,
@@ -58,6 +66,8 @@ def write_recording(
         "origin": recording.origin,
         "digest": recording.digest,
         "images": images,
+        "notes": json.dumps(recording.notes),
+        "distinct_images": int((first == np.arange(len(first))).all()),
     }
     if images == "inside":
         sizes = np.array([len(data) for data in files.values()], dtype=np.int64)
@@ -84,6 +94,8 @@ def write_recording(
 
 def read_recording(path: Path) -> Recording:
     """Recording written by `write_recording`.
+
+    Rows that show equal images are joined into repetitions.
 
     Raises
     ------
@@ -116,13 +128,17 @@ def read_recording(path: Path) -> Recording:
         degrees=float(attributes["degrees"]),
         stratify=str(attributes["stratify"]) or None,
         origin=str(attributes["origin"]),
+        notes=tuple(json.loads(attributes.get("notes", "[]"))),
     )
     if recording.digest != attributes["digest"]:
         raise DataError(
             f"{path} was changed after it was written (digest {recording.digest}, "
             f"written {attributes['digest']}); import it again"
         )
-    return recording
+    recording = replace(recording, region=canonical_region(recording.region))
+    if attributes.get("distinct_images"):
+        return recording
+    return join_equal_images(recording, equal_pixels(recording.images))
 
 
 def describe_files(folder: Path) -> list[Entry]:
@@ -136,7 +152,7 @@ def describe_files(folder: Path) -> list[Entry]:
                     continue
                 entry = Entry(
                     name=str(path),
-                    region=str(dataset.attrs["region"]),
+                    region=canonical_region(str(dataset.attrs["region"])),
                     load=partial(read_recording, path),
                     images=dataset.sizes["stimulus"],
                     neuroids=dataset.sizes["neuroid"],
@@ -174,7 +190,8 @@ def _read_images(dataset: "xr.Dataset", path: Path) -> ImageSet:
         if str(name).startswith("column_"):
             values = dataset[name].values
             values = values.astype(str) if values.dtype.kind == "O" else values
-            columns[str(name).removeprefix("column_")] = values
+            stated = dataset[name].attrs.get("name", str(name).removeprefix("column_"))
+            columns[str(stated)] = values
     return ImageSet.from_encoded(
         str(dataset.attrs["identifier"]), ids, source, names, columns
     )

@@ -18,12 +18,94 @@ from ce_align.errors import ConfigError, DataError
 __all__ = [
     "RECORDINGS",
     "Entry",
+    "Protocol",
     "Recording",
+    "canonical_region",
     "expand_recordings",
     "load_recording",
     "register_recording_source",
     "register_recordings",
+    "without_silent",
 ]
+
+#: Regions that networks commit layers for; they are written in any case.
+REGIONS = ("V1", "V2", "V4", "IT")
+#: No screen is seen at more.
+MAX_DEGREES = 180
+
+
+def canonical_region(name: str) -> str:
+    """Region as networks know it: ``v4`` is V4; other areas keep their name.
+
+    >>> canonical_region(" it ")
+    'IT'
+    """
+    stripped = name.strip()
+    return stripped.upper() if stripped.upper() in REGIONS else stripped
+
+
+def without_silent(
+    responses: NDArray[np.float64], neuroid_ids: tuple[str, ...]
+) -> tuple[NDArray[np.float64], tuple[str, ...], str | None]:
+    """Responses without neuroids that tell no stimulus from another.
+
+    Parameters
+    ----------
+    responses : (n_stimuli, n_repetitions, n_neuroids)
+    neuroid_ids : their names
+
+    Returns
+    -------
+    responses, neuroid_ids, note : what is left, and which were left out; all as given,
+        and no note, if none is silent or all are
+    """
+    silent = _is_silent(responses)
+    if not silent.any() or silent.all():
+        return responses, neuroid_ids, None
+    names = [neuroid_ids[i] for i in np.flatnonzero(silent)]
+    left = tuple(neuroid_ids[i] for i in np.flatnonzero(~silent))
+    note = f"{len(names)} of {len(neuroid_ids)} neuroids are silent and left out: "
+    return responses[:, :, ~silent], left, note + named_some(names)
+
+
+def _is_silent(responses: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Neuroids of NaN alone, or with one average for all stimuli, (n_neuroids,)."""
+    average = _nan_average(responses)
+    highest = np.where(np.isnan(average), -np.inf, average).max(axis=0)
+    lowest = np.where(np.isnan(average), np.inf, average).min(axis=0)
+    # Equal responses may have averages that differ by rounding.
+    rounding = 1e-12 * np.maximum(np.abs(highest), np.abs(lowest))
+    silent: NDArray[np.bool_] = ~(highest - lowest > rounding)
+    return silent
+
+
+def _nan_average(responses: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Averages over repetitions that are not NaN, (n_stimuli, n_neuroids)."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # rows without repetition
+        average: NDArray[np.float64] = np.nanmean(responses, axis=1)
+    return average
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """How Brain-Score scores on a recording that is its own.
+
+    Attributes
+    ----------
+    benchmark : its identifier there
+    metric : its metric, in words
+    regression : ``pls`` or ``ridge``; None if its number cannot be had from ours
+    components, alpha : of the regression
+    ceiling : whether its ceiling is the split-half reliability of the repetitions
+    """
+
+    benchmark: str
+    metric: str = "pls"
+    regression: str | None = "pls"
+    components: int = 25
+    alpha: float | None = None
+    ceiling: bool = True
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,6 +123,9 @@ class Recording:
     degrees : visual angle of the images
     stratify : column of ``images`` over which splits are balanced, or None
     origin : ``recorded``, ``simulated`` or ``imported``
+    notes : what a reader of its numbers should know, such as neuroids left out
+    protocol : of a recording that Brain-Score holds: its splits and its ceiling are
+        kept, whatever they are
 
     Raises
     ------
@@ -57,6 +142,8 @@ class Recording:
     degrees: float = 8.0
     stratify: str | None = None
     origin: str = "recorded"
+    notes: tuple[str, ...] = ()
+    protocol: Protocol | None = None
 
     def __post_init__(self) -> None:
         shape = self.responses.shape
@@ -70,8 +157,11 @@ class Recording:
         if 0 in shape:
             raise DataError(f"{self.identifier} is empty: responses are {shape}")
         check_unique(self.neuroid_ids, f"neuroid ids of {self.identifier}")
-        if not self.degrees > 0:
-            raise DataError(f"degrees must be positive, found {self.degrees}")
+        if not 0 < self.degrees <= MAX_DEGREES:
+            raise DataError(
+                f"degrees must be positive and at most {MAX_DEGREES}, found "
+                f"{self.degrees}; give the visual angle of the images"
+            )
         if self.stratify is not None and self.stratify not in self.images.columns:
             raise DataError(
                 f"{self.identifier} has no column {self.stratify!r} to stratify by; "
@@ -85,9 +175,9 @@ class Recording:
             raise DataError(f"{self.identifier} has {n_infinite} infinite responses")
         silent = np.isnan(self.responses).all(axis=(0, 1))
         self._refuse_neuroids(silent, "have no response at all (only NaN)")
-        average = self._nan_average
-        spread = np.nanmax(average, axis=0) - np.nanmin(average, axis=0)
-        self._refuse_neuroids(spread == 0, "respond equally to every stimulus")
+        self._refuse_neuroids(
+            _is_silent(self.responses), "respond equally to every stimulus"
+        )
 
     def _refuse_neuroids(self, which: NDArray[np.bool_], fault: str) -> None:
         if which.any():
@@ -104,15 +194,9 @@ class Recording:
 
     @property
     def has_repetitions(self) -> bool:
-        """Whether a ceiling can be estimated."""
-        return self.n_repetitions > 1
-
-    @cached_property
-    def _nan_average(self) -> NDArray[np.float64]:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", RuntimeWarning)  # rows without repetition
-            average: NDArray[np.float64] = np.nanmean(self.responses, axis=1)
-        return average
+        """Whether a stimulus was shown twice, so that there may be a ceiling."""
+        shown = ~np.isnan(self.responses)
+        return bool((shown.sum(axis=1) > 1).any())
 
     def averaged(self) -> NDArray[np.float64]:
         """Responses averaged over repetitions, (n_stimuli, n_neuroids).
@@ -122,7 +206,7 @@ class Recording:
         DataError
             If a neuroid has no response to some stimulus.
         """
-        average = self._nan_average
+        average = _nan_average(self.responses)
         absent = np.isnan(average)
         if absent.any():
             ids = [self.images.ids[i] for i in np.flatnonzero(absent.any(axis=1))]

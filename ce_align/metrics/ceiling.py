@@ -1,6 +1,7 @@
-"""The ceiling: how well one half of the repetitions predicts the other."""
+"""The ceiling: how much of the averaged responses repeats from showing to showing."""
 
 from dataclasses import dataclass
+from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -8,25 +9,40 @@ from numpy.typing import ArrayLike, NDArray
 from ce_align.errors import ConfigError, DataError
 from ce_align.metrics.pearson import columnwise_pearson_r
 
-__all__ = ["Ceiling", "split_half_ceiling"]
+__all__ = [
+    *("Ceiling", "CeilingKind", "chance_of_ceiling", "equally_repeated"),
+    *("repeated_ceiling", "split_half_ceiling", "variance_ceiling"),
+]
 
 Array = NDArray[np.float64]
+
+CeilingKind = Literal["split-half", "variance"]
+
+#: Reliability this many standard errors (as of noise) above zero needs no test.
+CLEARLY = 8.0
+#: Shuffles of the test, and hence the least p: 1 / 200.
+N_SHUFFLES = 199
 
 
 @dataclass(frozen=True)
 class Ceiling:
-    """Split-half reliability of a recording.
+    """Reliability of a recording's averages.
 
     Attributes
     ----------
+    kind : how it was estimated
     value : float
-        Mean over splits of the median over neuroids.
+        Mean over splits of the median over neuroids; it may be zero or below.
     per_split_neuroid : (n_splits, n_neuroids)
-        Spearman–Brown-corrected correlations; NaN where undefined.
+        Of ``variance`` there is one split; NaN where undefined.
+    n_stimuli : int
+        Stimuli whose repetitions entered, of any neuroid.
     """
 
+    kind: CeilingKind
     value: float
     per_split_neuroid: Array
+    n_stimuli: int
 
 
 def split_half_ceiling(
@@ -38,7 +54,7 @@ def split_half_ceiling(
     ----------
     responses : (n_stimuli, n_repetitions, n_neuroids)
         One slice a repetition, in ascending order of its label; NaN where a stimulus
-        was not shown or a neuroid not recorded.
+        was not shown or a neuroid not recorded. A repetition of NaN alone is none.
     n_splits, seed
         Brain-Score's are the defaults.
 
@@ -58,6 +74,9 @@ def split_half_ceiling(
     that split; Brain-Score's `internal_consistency`, equal otherwise, fails there or
     drops the neuroid.
 
+    It is the reliability of all averages only if every stimulus was shown equally
+    often: else see `variance_ceiling`.
+
     Reference: Spearman (1910); Brown (1910), both on the correlation of halves.
     """
     from sklearn.model_selection import ShuffleSplit
@@ -66,24 +85,173 @@ def split_half_ceiling(
         raise ConfigError(f"n_splits must be at least 1, not {n_splits}")
     values = _checked_repetitions(responses)
     halves = ShuffleSplit(n_splits=n_splits, train_size=0.5, random_state=seed)
-    corrected = np.stack(
-        [
-            _spearman_brown(
-                columnwise_pearson_r(
-                    _mean_of_shown(values[:, first]), _mean_of_shown(values[:, second])
-                )
-            )
-            for first, second in halves.split(np.zeros(values.shape[1]))
-        ]
-    )
+    corrected, used = [], np.zeros(len(values), dtype=bool)
+    for first, second in halves.split(np.zeros(values.shape[1])):
+        means = [_mean_of_shown(values[:, half])[0] for half in (first, second)]
+        corrected.append(_spearman_brown(columnwise_pearson_r(*means)))
+        used |= ~np.isnan(means[0] + means[1]).all(axis=1)
     for split, row in enumerate(corrected):
         if np.isnan(row).all():
             raise DataError(
                 f"no neuroid has varying responses in both halves of split {split}, so "
                 "there is no ceiling; check the repetitions of each stimulus"
             )
-    value = float(np.nanmedian(corrected, axis=1).mean())
-    return Ceiling(value=value, per_split_neuroid=corrected)
+    stacked = np.stack(corrected)
+    value = float(np.nanmedian(stacked, axis=1).mean())
+    return Ceiling("split-half", value, stacked, int(used.sum()))
+
+
+def variance_ceiling(responses: ArrayLike) -> Ceiling:
+    """Reliability of the averages, whatever the number of repetitions of each.
+
+    Parameters
+    ----------
+    responses : (n_stimuli, n_repetitions, n_neuroids)
+        NaN where a stimulus was not shown or a neuroid not recorded.
+
+    Raises
+    ------
+    DataError
+        If there are fewer than two repetitions or stimuli, a value is infinite, or no
+        neuroid has varying averages and a stimulus that it was shown twice.
+
+    Notes
+    -----
+    For each neuroid 1 − V / T. T is the variance over stimuli of the averages that a
+    network has to predict, V the part of it that is noise: the mean over stimuli of
+    s² / n, where n is how often the stimulus was shown and s² the variance of its
+    repetitions. Of a stimulus shown once, s² is the pooled variance within all
+    repeated ones, which must then be like the others. V and T are unbiased, so that
+    1 − V / T is what r² of a perfect prediction comes to. The value is the median over
+    neuroids.
+
+    Reference: one-way analysis of variance, as in Sahani & Linden (2003), with unequal
+    numbers of repetitions.
+    """
+    values = _checked_repetitions(responses)
+    reliability = _reliability(values)
+    if np.isnan(reliability).all():
+        raise DataError(
+            "no neuroid has varying averages and a stimulus shown twice, so there is "
+            "no ceiling"
+        )
+    repeated = ((~np.isnan(values)).sum(axis=1) > 1).any(axis=1)
+    value = float(np.nanmedian(reliability))
+    return Ceiling("variance", value, reliability[np.newaxis], int(repeated.sum()))
+
+
+def equally_repeated(responses: ArrayLike) -> bool:
+    """Whether every neuroid was shown every stimulus in every repetition.
+
+    Repetitions of NaN alone do not count.
+
+    Parameters
+    ----------
+    responses : (n_stimuli, n_repetitions, n_neuroids)
+    """
+    absent = np.isnan(np.asarray(responses, dtype=np.float64))
+    return bool(((~absent).any(axis=(0, 2)) == (~absent).all(axis=(0, 2))).all())
+
+
+def repeated_ceiling(
+    responses: ArrayLike,
+    *,
+    kind: CeilingKind | Literal["auto"] = "auto",
+    n_splits: int = 10,
+    seed: int = 1,
+) -> Ceiling:
+    """The ceiling of a kind; ``auto`` is split-half where repetitions are equal.
+
+    Parameters
+    ----------
+    responses : (n_stimuli, n_repetitions, n_neuroids)
+    kind : ``auto`` takes `variance_ceiling` where repetitions are unequal
+    n_splits, seed : of `split_half_ceiling`
+
+    Raises
+    ------
+    ConfigError
+        If there is no such kind.
+    DataError
+        If there is no ceiling.
+    """
+    if kind == "auto":
+        kind = "split-half" if equally_repeated(responses) else "variance"
+    if kind == "variance":
+        return variance_ceiling(responses)
+    if kind == "split-half":
+        return split_half_ceiling(responses, n_splits=n_splits, seed=seed)
+    known = ["auto", *get_args(CeilingKind)]
+    raise ConfigError(f"unknown ceiling {kind!r}; choose from {known}")
+
+
+def chance_of_ceiling(responses: ArrayLike, seed: int = 1) -> float | None:
+    """How often responses that know nothing of the stimuli would repeat as well.
+
+    Parameters
+    ----------
+    responses : (n_stimuli, n_repetitions, n_neuroids)
+        NaN where there is none.
+    seed : of the shuffles
+
+    Returns
+    -------
+    float or None
+        p of the median reliability of `variance_ceiling`; None if it is so far above
+        chance (8 standard errors of noise) that no test is needed.
+
+    Notes
+    -----
+    Stimuli are shuffled within each repetition, all neuroids alike, so that drifts
+    over repetitions and noise that neuroids share stay as they are.
+
+    Reference: Phipson & Smyth (2010) on p of shuffles.
+    """
+    values = _checked_repetitions(responses)
+    shown = ~np.isnan(values)
+    n_shown = shown.sum(axis=1)
+    degrees = np.maximum(n_shown - 1, 0).sum(axis=0)
+    n_stimuli = (n_shown > 0).sum(axis=0)
+    with np.errstate(divide="ignore"):
+        error = np.sqrt(2 / np.maximum(n_stimuli - 1, 1) + 2 / degrees)
+    found = float(np.nanmedian(_reliability(values)))
+    if found > CLEARLY * float(np.median(error)):
+        return None
+    rng = np.random.default_rng(seed)
+    as_good = 0
+    for _ in range(N_SHUFFLES):
+        shuffled = _reliability(_shuffled(values, shown, rng))
+        as_good += not float(np.nanmedian(shuffled)) < found
+    return (1 + as_good) / (1 + N_SHUFFLES)
+
+
+def _shuffled(
+    values: Array, shown: NDArray[np.bool_], rng: np.random.Generator
+) -> Array:
+    """Responses with stimuli shuffled within each repetition; NaN stay in place."""
+    shuffled = np.full_like(values, np.nan)
+    for repetition in range(values.shape[1]):
+        here, key = shown[:, repetition], rng.random((len(values), 1))
+        source = np.argsort(np.where(here, key, np.inf), axis=0)
+        place = np.argsort(~here, axis=0, kind="stable")
+        moved = np.take_along_axis(values[:, repetition], source, axis=0)
+        np.put_along_axis(shuffled[:, repetition], place, moved, axis=0)
+    return shuffled
+
+
+def _reliability(values: Array) -> Array:
+    """Share of the averages' variance that is no noise, (n_neuroids,)."""
+    mean, n_shown = _mean_of_shown(values)
+    squares = np.nansum((values - mean[:, np.newaxis]) ** 2, axis=1)
+    freedom = np.maximum(n_shown - 1, 0)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        pooled = squares.sum(axis=0) / freedom.sum(axis=0)
+        within = np.where(freedom > 0, squares / freedom, pooled)
+        # A neuroid that missed a stimulus is measured on the others.
+        noise = np.nanmean(np.where(n_shown > 0, within / n_shown, np.nan), axis=0)
+        total = np.nanvar(mean, axis=0, ddof=1)
+        reliability: Array = np.where(total > 0, 1 - noise / total, np.nan)
+    return reliability
 
 
 def _checked_repetitions(responses: ArrayLike) -> Array:
@@ -94,22 +262,25 @@ def _checked_repetitions(responses: ArrayLike) -> Array:
             "responses must be stimuli × repetitions × neuroids with at least two "
             f"stimuli and a neuroid, but have shape {values.shape}"
         )
+    if np.isinf(values).any():
+        raise DataError("responses have infinite values; use NaN for what is missing")
+    empty = np.isnan(values).all(axis=(0, 2))
+    values = values[:, ~empty] if empty.any() else values
     if values.shape[1] < 2:
         raise DataError(
             f"a ceiling needs at least 2 repetitions, but there is {values.shape[1]}; "
             "score without a ceiling"
         )
-    if np.isinf(values).any():
-        raise DataError("responses have infinite values; use NaN for what is missing")
     return values
 
 
-def _mean_of_shown(half: Array) -> Array:
-    """Mean over the repetitions that are not NaN; NaN where there is none."""
+def _mean_of_shown(half: Array) -> tuple[Array, NDArray[np.int64]]:
+    """Mean over the repetitions that are not NaN, NaN without any, and their number."""
     shown = ~np.isnan(half)
+    n_shown = shown.sum(axis=1)
     with np.errstate(invalid="ignore"):
-        mean: Array = np.where(shown, half, 0.0).sum(axis=1) / shown.sum(axis=1)
-    return mean
+        mean: Array = np.where(shown, half, 0.0).sum(axis=1) / n_shown
+    return mean, n_shown
 
 
 def _spearman_brown(r: Array) -> Array:

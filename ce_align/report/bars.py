@@ -84,7 +84,7 @@ def predictivity_groups(
             linewidth=0.25,
         )
         ax.vlines(x, group["low"], group["high"], color=INK, linewidth=0.6)
-        ceiling = group["ceiling"].dropna()
+        ceiling = group["ceiling"][group["ceiling"] > 0]
         if len(ceiling):
             # A perfect model reaches raw² = ceiling.
             best = float(ceiling.iloc[0]) ** 0.5

@@ -195,9 +195,13 @@ def _differing(rows: "pd.DataFrame") -> Iterator[str]:
 def _undefined(rows: "pd.DataFrame") -> Iterator[str]:
     without = rows[rows["value"].isna()]
     scores = without[without["stage"] == "score"]
-    if len(scores):
-        names = named_some(list(dict.fromkeys(scores["recording"])))
-        yield f"No ceiling: Without repetitions {names} has raw values only."
+    for low, why in (
+        (False, "No ceiling: Without repetitions {} has raw values only."),
+        (True, "No score: The ceiling of {} is not above 0; raw values only."),
+    ):
+        part = scores[(scores["ceiling"] <= 0) == low] if len(scores) else scores
+        if len(part):
+            yield why.format(named_some(list(dict.fromkeys(part["recording"]))))
     others = without[without["stage"] != "score"]
     if len(others):
         names = named_some(list(dict.fromkeys(others["metric"])))

@@ -29,7 +29,7 @@ def predictivity_bars(rows: "Sequence[ScoreRow]", ax: "Axes") -> "Axes":
     heights = [row.raw for row in rows]
     ax.barh(labels, heights, xerr=[row.error for row in rows], color=BAR)
     ax.invert_yaxis()
-    ceilings = [row.ceiling for row in rows if row.ceiling is not None]
+    ceilings = [row.ceiling for row in rows if row.ceiling and row.ceiling > 0]
     if ceilings:
         # A perfect model reaches raw² = ceiling, hence raw = its square root.
         best = ceilings[0] ** 0.5

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from rich.table import Table
+from rich.text import Text
 
 from ce_align.data.recordings import Entry
 from ce_align.models.catalogue import Published, is_cached
@@ -32,28 +33,55 @@ def _number(value: float | None) -> str:
 
 
 def score_tables(rows: "Sequence[ScoreRow]") -> Iterator[Table]:
-    """A table of scores for each recording, headed by what its rows share."""
+    """A table of scores for each recording, headed by what its rows share.
+
+    Notes of rows stand below it; a mark leads from a score to its note, unless all
+    rows share it.
+    """
     for recording in dict.fromkeys(row.recording for row in rows):
         group = [row for row in rows if row.recording == recording]
         first = group[0]
-        ceiling = (
-            "no repetitions, hence neither ceiling nor score"
-            if first.ceiling is None
-            else f"ceiling {first.ceiling:.4f}, score = raw² / ceiling"
-        )
         title = (
             f"{recording}: {first.region}, {first.n_stimuli} stimuli × "
-            f"{first.n_neuroids} neuroids, {first.regression}\n{ceiling}"
+            f"{first.n_neuroids} neuroids, {first.regression}\n{_ceiling_line(first)}"
         )
-        table = Table(title=title, title_justify="left")
+        notes = list(dict.fromkeys(n for row in group for n in _notes(row)))
+        shared = [note for note in notes if all(note in _notes(row) for row in group)]
+        marked = [note for note in notes if note not in shared]
+        lines = [*shared, *(f"[{i}] {note}" for i, note in enumerate(marked, 1))]
+        table = Table(
+            title=title,
+            title_justify="left",
+            caption=Text("\n".join(lines)) if lines else None,
+            caption_justify="left",
+        )
         for name in ("model", "layer"):
             table.add_column(name, overflow="fold")
         for name in ("score", "raw r", "± error"):
             table.add_column(name, justify="right", no_wrap=True)
         for row in group:
-            shown = map(_number, (row.value, row.raw, row.error))
-            table.add_row(row.model, row.layer, *shown)
+            shown = [*map(_number, (row.value, row.raw, row.error))]
+            marks = [marked.index(n) + 1 for n in _notes(row) if n in marked]
+            shown[0] += "".join(f" [{mark}]" for mark in marks)
+            table.add_row(row.model, row.layer, *map(Text, shown))
         yield table
+
+
+def _notes(row: "ScoreRow") -> list[str]:
+    return row.note.split("; ") if row.note else []
+
+
+def _ceiling_line(row: "ScoreRow") -> str:
+    """The ceiling, its kind, and the stimuli behind it."""
+    if row.ceiling is None:
+        return "no repetitions, hence neither ceiling nor score"
+    line = f"ceiling {row.ceiling:.4f}"
+    if row.ceiling_kind is not None:
+        line += f" ({row.ceiling_kind}"
+        if row.n_ceiling_stimuli != row.n_stimuli:
+            line += f", from {row.n_ceiling_stimuli} of {row.n_stimuli} stimuli"
+        line += ")"
+    return f"{line}, score = raw² / ceiling"
 
 
 def models_table(entries: Sequence[Published]) -> Table:

@@ -7,9 +7,17 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from pydantic import PositiveFloat, PositiveInt
 
+from ce_align.checks import named_some
 from ce_align.config import StageConfig
-from ce_align.data.recordings import Recording
-from ce_align.metrics.ceiling import Ceiling, split_half_ceiling
+from ce_align.data.recordings import Protocol, Recording
+from ce_align.data.repeats import equal_files
+from ce_align.errors import ConfigError, DataError
+from ce_align.metrics.ceiling import (
+    Ceiling,
+    chance_of_ceiling,
+    repeated_ceiling,
+    variance_ceiling,
+)
 from ce_align.metrics.predictivity import (
     cross_validated_r,
     normalised_score,
@@ -32,7 +40,12 @@ __all__ = ["Outcome", "ScoreConfig", "ScoreRow", "score"]
 STAGE = "score"
 
 #: Changes whenever the same settings and data would give another number.
-ALGORITHM = "predictivity 1"
+ALGORITHM = "predictivity 2"
+
+#: A ceiling with a larger p is not told from chance.
+CHANCE = 0.05
+#: Ceilings of the two kinds that differ by more are both stated.
+NOTED_DIFFERENCE = 0.02
 
 #: Visual angle of every network's input, as Brain-Score assumes for its models.
 VISUAL_DEGREES = 8.0
@@ -52,6 +65,7 @@ class ScoreConfig(StageConfig):
     stratify: str | None = None
     seed: int = 1
     gram_dtype: Literal["float64", "float32"] = "float64"
+    ceiling: Literal["auto", "split-half", "variance"] = "auto"
 
     @property
     def regression_name(self) -> str:
@@ -64,9 +78,11 @@ class ScoreConfig(StageConfig):
 class ScoreRow(Row):
     """Predictivity of one layer for one recording.
 
-    `value` is raw² / ceiling, unclipped; it and `ceiling` are None for a recording
-    without repetitions. `raw` is the mean over splits of the median over neuroids of
-    Pearson r, and `error` its standard error over splits.
+    `value` is raw² / ceiling, unclipped. It is None, and `note` says why, where the
+    ceiling is not positive or there is none, as without repetitions. `raw` is the mean
+    over splits of the median over neuroids of Pearson r, and `error` its standard error
+    over splits. The ceiling comes from the repetitions of `n_ceiling_stimuli` stimuli
+    in the way that `ceiling_kind` names; `note` marks what a reader should know.
     """
 
     recording: str
@@ -82,6 +98,8 @@ class ScoreRow(Row):
     seed: int
     model_digest: str
     recording_digest: str
+    ceiling_kind: str | None = None
+    n_ceiling_stimuli: int | None = None
 
 
 @dataclass(frozen=True)
@@ -172,9 +190,15 @@ class _Target:
     averaged: "NDArray[np.float64]"
     splits: list[tuple["NDArray[np.intp]", "NDArray[np.intp]"]]
     ceiling: Ceiling | None
+    notes: tuple[str, ...]
 
     @classmethod
     def of(cls, recording: Recording, config: ScoreConfig) -> "_Target":
+        protocol = recording.protocol
+        notes = [*recording.notes]
+        if protocol is not None:
+            notes += _against_protocol(recording, protocol, config)
+        notes += _equal_images(recording)
         averaged = recording.averaged()
         splits = brainscore_splits(
             len(recording.images),
@@ -182,14 +206,8 @@ class _Target:
             n_splits=config.splits,
             seed=config.seed,
         )
-        ceiling = (
-            split_half_ceiling(
-                recording.responses, n_splits=config.splits, seed=config.seed
-            )
-            if recording.has_repetitions
-            else None
-        )
-        return cls(recording, averaged, splits, ceiling)
+        ceiling, why = _ceiling(recording, config)
+        return cls(recording, averaged, splits, ceiling, (*notes, *why))
 
     def predict(
         self, features: "Features", config: ScoreConfig
@@ -214,18 +232,28 @@ class _Target:
         config_id: str,
     ) -> ScoreRow:
         raw, error = summarise(r)
-        ceiling = None if self.ceiling is None else self.ceiling.value
+        ceiling = self.ceiling
+        value, notes = None, list(self.notes)
+        if ceiling is not None and ceiling.value > 0:
+            value = normalised_score(raw, ceiling.value)
+            if value > 1:
+                notes.append(f"score {value:.3g} is above 1: raw² exceeds the ceiling")
+        n_partial = int(np.isnan(r).any(axis=0).sum())
+        if n_partial:
+            notes.append(
+                f"{n_partial} of {r.shape[1]} neuroids lack a correlation in some split"
+            )
         return ScoreRow(
             model=config.model,
             metric="predictivity",
-            value=None if ceiling is None else normalised_score(raw, ceiling),
+            value=value,
             config_id=config_id,
             recording=config.recording,
             region=self.recording.region,
             layer=config.layer,
             raw=raw,
             error=error,
-            ceiling=ceiling,
+            ceiling=None if ceiling is None else ceiling.value,
             n_stimuli=len(self.recording.images),
             n_neuroids=len(self.recording.neuroid_ids),
             n_splits=config.splits,
@@ -233,6 +261,10 @@ class _Target:
             seed=config.seed,
             model_digest=model_digest,
             recording_digest=self.recording.digest,
+            ceiling_kind=None if ceiling is None else ceiling.kind,
+            n_ceiling_stimuli=None if ceiling is None else ceiling.n_stimuli,
+            # One "; " parts notes, as in the tables that list them.
+            note="; ".join(note.replace("; ", ", ") for note in notes) or None,
         )
 
     def arrays(self, r: "NDArray[np.float64]") -> "xr.Dataset":
@@ -242,8 +274,92 @@ class _Target:
         variables = {"r": (("split", "neuroid"), r)}
         if self.ceiling is not None:
             variables["ceiling"] = (
-                ("split", "neuroid"),
+                ("ceiling_split", "neuroid"),
                 self.ceiling.per_split_neuroid,
             )
         names = np.array(self.recording.neuroid_ids, dtype=object)
         return xr.Dataset(variables, coords={"neuroid_id": ("neuroid", names)})
+
+
+def _against_protocol(
+    recording: Recording, protocol: Protocol, config: ScoreConfig
+) -> list[str]:
+    """Refuse to score a benchmark by another metric than its own, or say so."""
+    name, official = recording.identifier, "--official gives its own number"
+    if protocol.regression is None:
+        raise ConfigError(
+            f"{name} is scored by Brain-Score with {protocol.metric}, which differs "
+            f"from every regression here; {official}"
+        )
+    options = f"--regression {protocol.regression}"
+    same = config.regression == protocol.regression
+    if protocol.regression == "pls":
+        same = same and config.components == protocol.components
+        options += f" --components {protocol.components}"
+    else:
+        same = same and config.alpha == protocol.alpha
+        options += f" --alpha {protocol.alpha:g}"
+    if same:
+        return []
+    if protocol.regression == "pls" and protocol.components == Protocol.components:
+        # The defaults are the benchmark's: the user chose others.
+        return [f"not the metric of Brain-Score's {protocol.benchmark}"]
+    raise ConfigError(
+        f"{name} is scored by Brain-Score with {protocol.metric}; add {options}, or "
+        f"{official}"
+    )
+
+
+def _equal_images(recording: Recording) -> list[str]:
+    """Refuse equal images among the stimuli, or say that Brain-Score has them."""
+    first = equal_files(recording.images)
+    ids = recording.images.ids
+    pairs = [f"{ids[i]} = {ids[j]}" for j, i in enumerate(first) if i != j]
+    if not pairs:
+        return []
+    if recording.protocol is None:
+        raise DataError(
+            f"{len(pairs)} stimuli of {recording.identifier} show the image of another "
+            f"({named_some(pairs)}) and would be in training and in test; join them "
+            "into repetitions (join_equal_images)"
+        )
+    return [
+        f"{len(pairs)} stimuli show the image of another ({named_some(pairs)}), which "
+        "Brain-Score may have in training and in test"
+    ]
+
+
+def _ceiling(
+    recording: Recording, config: ScoreConfig
+) -> tuple[Ceiling | None, list[str]]:
+    """The ceiling, None if there is none, and what to say of it."""
+    protocol = recording.protocol
+    if not recording.has_repetitions:
+        if protocol is not None and not protocol.ceiling:
+            return None, ["no score: Brain-Score's ceiling is computed another way"]
+        return None, ["no score: no stimulus has repetitions, hence no ceiling"]
+    # What is Brain-Score's own keeps its number.
+    own = protocol is not None and config.ceiling == "auto"
+    settings = {"n_splits": config.splits, "seed": config.seed}
+    try:
+        ceiling = repeated_ceiling(
+            recording.responses,
+            kind="split-half" if own else config.ceiling,
+            **settings,
+        )
+    except DataError as error:
+        return None, [f"no score: {error}"]
+    if not ceiling.value > 0:
+        return ceiling, [
+            f"no score: the ceiling is {ceiling.value:.3g}, so that repetitions do not "
+            "agree"
+        ]
+    notes = []
+    p = chance_of_ceiling(recording.responses, config.seed)
+    if p is not None and p > CHANCE:
+        notes.append(f"the ceiling is not told from chance (p = {p:.2g})")
+    if ceiling.kind == "split-half":
+        other = variance_ceiling(recording.responses).value
+        if abs(other - ceiling.value) > NOTED_DIFFERENCE * ceiling.value:
+            notes.append(f"--ceiling variance gives a ceiling of {other:.4f}")
+    return ceiling, notes

@@ -29,6 +29,7 @@ ROW_KEYS = (
     *("model", "recording", "region", "layer", "metric", "value", "raw", "error"),
     *("ceiling", "n_stimuli", "n_neuroids", "n_splits", "regression", "seed"),
     *("model_digest", "recording_digest", "config_id", "version", "created", "note"),
+    *("ceiling_kind", "n_ceiling_stimuli"),
 )
 
 
