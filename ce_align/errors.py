@@ -63,6 +63,10 @@ def explained(error: Exception) -> CeAlignError:
         found = CeAlignError(
             f"the disk is full ({error.filename}); free some space and run again"
         )
+    elif isinstance(error, UnicodeEncodeError):
+        around = error.object[max(0, error.start - 40) : error.end + 40]
+        name = around.encode("utf-8", "backslashreplace").decode()
+        found = DataError(f"a name is no UTF-8 ({name}); rename the file or folder")
     else:
         summary = f"{type(error).__name__}: {error}".splitlines()[0]
         found = CeAlignError(f"unexpected {summary} (--debug shows where)")

@@ -29,7 +29,7 @@ from ce_align.cli import (
     train,
     transfer,
 )
-from ce_align.cli.screen import fault
+from ce_align.cli.screen import fault, take_any_encoding
 from ce_align.errors import CeAlignError, explained
 
 if TYPE_CHECKING:
@@ -101,6 +101,7 @@ def main() -> None:
     # Brain-Score would otherwise run pip inside this process.
     os.environ.setdefault("BS_INSTALL_DEPENDENCIES", "no")
     signal.signal(signal.SIGTERM, _terminate)
+    take_any_encoding()
     try:
         app()
     except BrokenPipeError:  # the reader of a pipe, such as `head`, has gone

@@ -1,5 +1,7 @@
 """What commands show: tables on standard output, all else on standard error."""
 
+import codecs
+import io
 import json
 import sys
 import time
@@ -37,15 +39,43 @@ __all__ = [
     "print_table",
     "progress_bars",
     "report_failures",
+    "take_any_encoding",
 ]
 
 #: As many things of one kind that are not at hand are named in one line.
 MANY = 5
 
+#: How letters are written where the terminal's encoding lacks them; most keep the
+#: width that columns of tables were laid out for.
+SPELLED = {
+    "−": "-", "–": "-", "×": "x", "·": ".", "…": ".", "′": "'", "²": "2", "³": "3",
+    "°": "d", "≥": ">=", "≤": "<=", "≠": "!=", "→": "->", "±": "+-", "√": "sqrt ",
+    "λ": "lambda", "Δ": "Delta", "Σ": "Sigma", "α": "alpha", "ε": "epsilon",
+}  # fmt: skip
+
 #: Names may hold what rich takes for markup, or for an emoji: net.py:leaves.
 _PLAIN: dict[str, Any] = {"markup": False, "emoji": False}
 
 _messages = Console(stderr=True, highlight=False, soft_wrap=True, **_PLAIN)
+
+
+def take_any_encoding() -> None:
+    """Let standard output and error spell what their encoding lacks, and not fail."""
+    codecs.register_error("ce_align", _spelled)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="ce_align")
+
+
+def _spelled(error: UnicodeError) -> tuple[str, int]:
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    return "".join(map(_spell, error.object[error.start : error.end])), error.end
+
+
+def _spell(character: str) -> str:
+    escaped = character.encode("ascii", "backslashreplace").decode()
+    return SPELLED.get(character, escaped)
 
 
 def message(text: str) -> None:
@@ -57,7 +87,8 @@ def fault(text: str, error: BaseException) -> None:
     """Tell of a fault in one line, after its traceback if --debug was given."""
     if "--debug" in sys.argv:
         traceback.print_exception(error)
-    message(f"error: {text}")
+    # Names of files may have line breaks.
+    message(f"error: {' '.join(text.splitlines())}")
 
 
 def report_failures(found: Sequence[tuple[str, CeAlignError]]) -> None:

@@ -280,6 +280,12 @@ def open_source(path: Path) -> FileSource:
         source = _read_tar(path)
     else:
         raise DataError(f"{path} is not a folder, a zip or a tar of images")
+    spelled = {n: n.encode("utf-8", "backslashreplace").decode() for n in source.names}
+    if odd := [text for name, text in spelled.items() if text != name]:
+        raise DataError(
+            f"{path} has names of images that are no UTF-8 ({named_some(odd)}); rename "
+            "them"
+        )
     if not source.names:
         raise DataError(f"{path} holds no image ({', '.join(sorted(SUFFIXES))})")
     return source

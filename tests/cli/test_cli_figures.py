@@ -1,5 +1,9 @@
 """`ce-align tables` and `ce-align figures` as a user meets them."""
 
+import signal
+import subprocess
+import sys
+
 import pytest
 
 from ce_align.results import ResultStore
@@ -45,6 +49,40 @@ def test_a_figure_is_written_with_the_csv_of_what_it_shows(ce_align, tmp_path):
     assert len(rows) == 2
     assert all("simulated" in row for row in rows)
     assert "origin" in header
+
+
+KILLED = """
+import os, signal, sys
+from matplotlib.figure import Figure
+from ce_align.cli import main
+
+save = Figure.savefig
+
+def killed(self, path, **options):
+    save(self, path, **options)
+    if path.suffix == ".png":
+        os.kill(os.getpid(), signal.SIGKILL)
+
+Figure.savefig = killed
+sys.argv = ["ce-align", "figures", "--which", "3"]
+main()
+"""
+
+
+def test_figures_that_were_killed_are_finished_by_the_next_run(ce_align, tmp_path):
+    store_scores(tmp_path / "results")
+    folder = tmp_path / "figures"
+    killed = subprocess.run(
+        [sys.executable, "-c", KILLED],
+    )
+    assert killed.returncode == -signal.SIGKILL
+    before = {path.name for path in folder.iterdir()}
+    assert "figure_3.pdf" in before
+    assert len(before) == 2
+    status, _, err = ce_align("figures", "--which", "3")
+    assert status == 0, err
+    names = {f"figure_3.{suffix}" for suffix in ("pdf", "png", "csv")}
+    assert {path.name for path in folder.iterdir()} == names
 
 
 def test_what_has_no_rows_is_left_out_unless_it_was_asked_for(ce_align, tmp_path):
