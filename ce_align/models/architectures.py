@@ -1,5 +1,7 @@
 """Networks of torchvision by name, and weights fitted into them."""
 
+import logging
+import re
 import sys
 from collections import Counter
 from collections.abc import Mapping
@@ -17,6 +19,27 @@ __all__ = [
     "torchvision_network",
     "torchvision_weights",
 ]
+
+#: Names that tell which of two networks is usually evaluated, and what its sibling has
+#: in its place; nothing stands for no mark. Teachers are those of self-distillation
+#: (DINO), q and k those of MoCo, online and target those of BYOL; running averages
+#: (EMA) are what timm loads.
+USUAL = (
+    *(("teacher", "student"), ("ema", ""), ("q", "k"), ("query", "key")),
+    *(("online", "target"), ("base", "momentum"), ("", "momentum"), ("", "mom")),
+    ("", "target"),
+)
+
+#: Words in the names of what trainers keep beside a backbone in the same module.
+TRAINERS = {
+    *("projection", "projector", "proj", "predictor", "prediction", "prototypes"),
+    *("head", "heads", "classifier", "linear", "queue", "center", "temperature"),
+}
+
+#: End of the names of counters of batch norms.
+COUNTER = "num_batches_tracked"
+
+_log = logging.getLogger(__name__)
 
 #: Stages of a residual network by depth. A convention, not a fitted commitment.
 STAGES = {"V1": "layer1", "V2": "layer2", "V4": "layer3", "IT": "layer4"}
@@ -103,41 +126,61 @@ def torchvision_network(
 
 
 def build_architecture(
-    architecture: str, state: Mapping[str, torch.Tensor], what: str
+    architecture: str,
+    state: Mapping[str, torch.Tensor],
+    what: str,
+    choice: str = "",
 ) -> torch.nn.Module:
     """Network of torchvision, or ``tiny``, with the given weights, for evaluation.
 
     A prefix of the keys that a trainer added (``module.``, ``backbone.``) is found by
-    comparison with the architecture, and what lies beside it is left out. The
-    classifier takes the number of classes of the weights; it becomes the identity where
-    they have none, as after self-supervised training.
+    comparison with the architecture, and what lies beside it is left out. Of several
+    networks that fit, `choice` names one; without it the one that is usually evaluated
+    is taken (:data:`USUAL`), which is said in the log.
+
+    The classifier takes the number of classes of the weights. It becomes the identity
+    where they have none, as after self-supervised training, or where they are those of
+    another head, such as a projector, which is said in the log.
 
     Parameters
     ----------
     architecture : torchvision's name, or ``tiny`` for `ce_align.backbones.TinyResNet`
     state : tensors by name
     what : where they are from, for messages
+    choice : part of the names of one of several networks, such as ``teacher``
 
     Raises
     ------
     ConfigError
-        If torchvision has no such architecture.
+        If torchvision has no such architecture, or `choice` names no network.
     DataError
-        If any other weight is missing, left over or of another shape.
+        If any other weight is missing, left over or of another shape; or if several
+        networks fit and none of them is the usual one.
     """
     network = _random_network(architecture)
     *_, (head, _) = network.named_children()
     own = network.state_dict()
-    fitting = _without_prefix(state, own, what)
+    fitting = _below_prefix(state, own, head, what, choice)
+    fitting = _without_trainers_own(fitting, own, f"{head}.")
+    heads = [key for key in fitting if key.startswith(f"{head}.")]
     head_weights = [key for key in own if key.startswith(f"{head}.")]
-    if not any(key.startswith(f"{head}.") for key in fitting):
-        setattr(network, head, torch.nn.Identity())
-    elif head_weights[-1] in fitting:
-        n_classes = len(fitting[head_weights[-1]])
-        if n_classes != len(own[head_weights[-1]]):
-            network = _random_network(architecture, n_classes)
+    if heads and head_weights and head_weights[-1] in fitting:
+        last = fitting[head_weights[-1]]
+        if last.ndim and last.shape[0] not in (0, own[head_weights[-1]].shape[0]):
+            network = _random_network(architecture, last.shape[0])
     expected = network.state_dict()
-    counters = [key for key in expected if key.endswith("num_batches_tracked")]
+    if {key: fitting[key].shape for key in heads} != {
+        key: expected[key].shape for key in head_weights
+    }:
+        if heads:
+            _log.warning(
+                "%s: its weights below %s (%s) are not those of %s: they are left out",
+                *(what, head, named_some(heads), architecture),
+            )
+        setattr(network, head, torch.nn.Identity())
+        fitting = {key: v for key, v in fitting.items() if key not in heads}
+        expected = network.state_dict()
+    counters = [key for key in expected if key.endswith(COUNTER)]
     # Files from before torch 0.4.1 have no such counters, which inference ignores.
     fitting = {**{key: expected[key] for key in counters}, **fitting}
     _check_fit(expected, fitting, f"{architecture} ({what})")
@@ -152,28 +195,115 @@ def _random_network(name: str, n_classes: int | None = None) -> torch.nn.Module:
         return TinyResNet(n_classes=n_classes or 1000).eval()
 
 
-def _without_prefix(
-    state: Mapping[str, torch.Tensor], own: Mapping[str, torch.Tensor], what: str
+def _below_prefix(
+    state: Mapping[str, torch.Tensor],
+    own: Mapping[str, torch.Tensor],
+    head: str,
+    what: str,
+    choice: str,
 ) -> dict[str, torch.Tensor]:
-    """The part of `state` whose keys, below one prefix, are most like the network's."""
+    """The part of `state` whose keys, below one prefix, are those of the network."""
     found: Counter[str] = Counter()
     for key in state:
         parts = key.split(".")
         for start in range(len(parts)):
             if ".".join(parts[start:]) in own:
                 found[".".join([*parts[:start], ""]) if start else ""] += 1
-    best = [p for p, count in found.items() if count == max(found.values())]
-    prefix = min(best, key=len, default="")
-    # A momentum copy often has the same name with something added.
-    others = [p for p in best if not p.startswith(prefix.removesuffix("."))]
-    if others:
-        raise DataError(
-            f"{what} holds several networks, below {named_some(best)}; save one alone"
+    body = [k for k in own if not k.startswith(f"{head}.") and not k.endswith(COUNTER)]
+    whole = [
+        prefix
+        for prefix in sorted(found, key=len)
+        if all(
+            prefix + key in state and state[prefix + key].shape == own[key].shape
+            for key in body
         )
+    ]
+    if not whole:
+        # Those most like it, to say what does not fit.
+        whole = [p for p, count in found.items() if count == max(found.values())]
+    prefix = _chosen(_distinct(whole, state, body), what, choice)
     return {
         key.removeprefix(prefix): values
         for key, values in state.items()
         if key.startswith(prefix)
+    }
+
+
+def _distinct(
+    prefixes: list[str], state: Mapping[str, torch.Tensor], body: list[str]
+) -> list[str]:
+    """Prefixes of networks that differ: some files hold the same one twice."""
+    kept: list[str] = []
+    for prefix in prefixes:
+        if not any(
+            all(
+                prefix + key in state
+                and other + key in state
+                and state[prefix + key].dtype == state[other + key].dtype
+                and torch.equal(state[prefix + key], state[other + key])
+                for key in body
+            )
+            for other in kept
+        ):
+            kept.append(prefix)
+    return kept
+
+
+def _chosen(prefixes: list[str], what: str, choice: str) -> str:
+    """One of several prefixes: by a part of its name, or the usual one."""
+    names = {prefix: prefix.removesuffix(".") or "the top" for prefix in prefixes}
+    if choice:
+        asked = choice.strip(".")
+        for same in (
+            lambda prefix: prefix == f"{asked}.",
+            lambda prefix: f".{asked}." in f".{prefix}",
+            lambda prefix: _words(asked) <= _words(prefix),
+        ):
+            matching = [prefix for prefix in prefixes if same(prefix)]
+            if len(matching) == 1:
+                return matching[0]
+        raise ConfigError(
+            f"{what} holds no single network called {choice!r}; it has weights below "
+            f"{named_some(list(names.values())) if names else 'no name that fits'}"
+        )
+    if len(prefixes) < 2:
+        return prefixes[0] if prefixes else ""
+    left = prefixes
+    for wanted, other in USUAL:
+        chosen = [p for p in left if (wanted or other) in _words(p)]
+        beside = [p for p in left if p not in chosen]
+        if not wanted:  # the network without a mark
+            chosen, beside = beside, chosen
+        elif other and not all(other in _words(p) for p in beside):
+            continue
+        if chosen and beside:
+            left = chosen
+    choices = ", ".join(f"@{name}" for name in names.values())
+    if len(left) > 1:
+        raise DataError(
+            f"{what} holds several networks, below {named_some(list(names.values()))}; "
+            f"choose one at the end of the name: {choices}"
+        )
+    _log.warning(
+        "%s holds several networks: that below %s is taken, as is usual (%s)",
+        *(what, names[left[0]], choices),
+    )
+    return left[0]
+
+
+def _words(name: str) -> set[str]:
+    return set(re.split(r"[._]", name.lower()))
+
+
+def _without_trainers_own(
+    state: Mapping[str, torch.Tensor], own: Mapping[str, torch.Tensor], head: str
+) -> dict[str, torch.Tensor]:
+    """Weights without what trainers keep in the same module: projectors, queues."""
+    parts = {key.partition(".")[0] for key in own} | {head.removesuffix(".")}
+    return {
+        key: values
+        for key, values in state.items()
+        if (first := key.partition(".")[0]) in parts or not TRAINERS & _words(first)
     }
 
 

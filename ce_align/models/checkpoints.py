@@ -1,7 +1,7 @@
 """Weights of a network from a file: which of its tensors they are, and safetensors."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from ce_align.checks import named_some
 from ce_align.errors import ConfigError, DataError
 from ce_align.files import atomic_path
 from ce_align.models.architectures import build_architecture
+from ce_align.models.picklenames import TensorRecord
 from ce_align.models.torchfiles import read_torch_file
 
 __all__ = [
@@ -24,20 +25,23 @@ __all__ = [
 
 State = dict[str, torch.Tensor]
 
-#: Where trainers keep the weights inside a checkpoint; () is the file itself.
-CONTAINERS = (
-    ("state", "model"),
-    *(("state_dict",), ("model_state_dict",), ("model_state",), ("model",), ()),
-)
+#: What trainers keep beside the weights, by the beginning of its name: their shapes are
+#: those of the weights.
+BESIDES = ("optim", "scheduler", "lr_", "scaler", "grad")
+
+#: Dictionaries deeper than this hold no network.
+MAX_DEPTH = 8
 
 
 @dataclass(frozen=True, eq=False)
 class Checkpoint:
-    """Weights of one network.
+    """Weights of a network, or of several beside one another.
 
     Attributes
     ----------
-    state : tensors in the key layout of the architecture
+    state
+        tensors in the key layout of the architecture, possibly below a prefix; of
+        several networks, below the names of the dictionaries that they were in
     probe : ``weight`` and ``bias`` of a linear classifier trained along, if any
     metadata : what the file says about itself (architecture, input_size, …)
     """
@@ -87,8 +91,8 @@ def backbone_state(model_state: Mapping[str, Any]) -> Checkpoint:
 def read_checkpoint(path: Path) -> Checkpoint:
     """Weights from safetensors, or from a file of ``torch.save`` without executing it.
 
-    Plain state dicts, the usual containers of trainers, and the authors' Composer
-    checkpoints are understood.
+    Plain state dicts, dictionaries in which trainers keep one or several, and the
+    authors' Composer checkpoints are understood.
 
     Raises
     ------
@@ -107,25 +111,50 @@ def read_checkpoint(path: Path) -> Checkpoint:
 
 
 def _weights(content: Any, path: Path) -> dict[str, Any]:
-    """The mapping from names to tensors (still records), wherever a trainer put it."""
-    for container in CONTAINERS:
-        found = content
-        for key in container:
-            found = found.get(key) if isinstance(found, dict) else None
-        if isinstance(found, dict) and _is_state(found):
-            return found
-    keys = [str(key) for key in content] if isinstance(content, dict) else []
-    raise DataError(
-        f"{path} holds no weights: expected a state_dict, or one under "
-        f"{', '.join('.'.join(c) for c in CONTAINERS if c)}; found "
-        f"{named_some(keys) if keys else type(content).__name__}"
-    )
+    """Names and tensors (still records), wherever a trainer put them."""
+    states = list(_states(content, (), set()))
+    if not states:
+        keys = [str(key) for key in content] if isinstance(content, dict) else []
+        raise DataError(
+            f"{path} holds no weights: expected a state_dict, or one in a dictionary "
+            f"such as model or state_dict; found "
+            f"{named_some(keys) if keys else type(content).__name__}"
+        )
+    if ("state", "model") in dict(states):  # the authors' trainer
+        return dict(states)["state", "model"]
+    # What holds other objects is no network, unless it is the largest.
+    states.sort(key=lambda state: len(state[1]), reverse=True)
+    if not _is_pure(states[0][1]):
+        return states[0][1]
+    pure = {names: state for names, state in states if _is_pure(state)}
+    if len(pure) == 1:
+        return next(iter(pure.values()))
+    return {
+        ".".join((*names, key)): value
+        for names, state in pure.items()
+        for key, value in state.items()
+    }
 
 
-def _is_state(found: dict[Any, Any]) -> bool:
-    plain = (str, int, float, bool, type(None), dict, list, tuple)
-    has_tensors = any(not isinstance(value, plain) for value in found.values())
-    return has_tensors and all(isinstance(key, str) for key in found)
+def _states(
+    found: Any, names: tuple[str, ...], seen: set[int]
+) -> Iterator[tuple[tuple[str, ...], dict[str, Any]]]:
+    """Dictionaries with tensors, without their plain numbers and dictionaries."""
+    if type(found) is not dict or id(found) in seen or len(names) > MAX_DEPTH:
+        return
+    seen.add(id(found))
+    plain = (str, int, float, bool, type(None), dict)
+    values = {key: value for key, value in found.items() if type(value) not in plain}
+    has_tensors = any(type(value) is TensorRecord for value in values.values())
+    if has_tensors and all(type(key) is str for key in values):
+        yield names, values
+    for key, value in found.items():
+        if type(key) is str and not key.lower().startswith(BESIDES):
+            yield from _states(value, (*names, key), seen)
+
+
+def _is_pure(state: dict[str, Any]) -> bool:
+    return all(type(value) is TensorRecord for value in state.values())
 
 
 def _only_tensors(state: Mapping[str, Any], path: Path) -> State:

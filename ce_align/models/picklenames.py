@@ -90,7 +90,7 @@ VALUES = (
     | _named("torch", " ".join(STORAGES))
     | _named("torch", "device float16 float32 float64 bfloat16 int64 int32 bool")
     | _named("builtins", "list tuple object int float bool str bytes bytearray")
-    | _named("builtins", "complex slice range")
+    | _named("builtins", "complex slice range xrange")
     | _named("collections", "deque")
     | _named("copyreg", "_reconstructor")
     | _named("datetime", "datetime date time timedelta timezone")

@@ -110,8 +110,9 @@ def load_network(name: str, *, seed: int = 0, progress: Progress = silent) -> Ne
         a published network or its Brain-Score identifier, downloaded if it is not on
         this machine; ``torchvision/NAME`` with
         ``:WEIGHTS`` or ``:none`` (random); ``timm/NAME``; a registered source;
-        ``checkpoint.safetensors`` or ``checkpoint.pt:architecture``; the folder of a
-        training; ``file.py:callable``; ``pixels``; ``gabor``
+        ``checkpoint.safetensors`` or ``checkpoint.pt:architecture``, with ``@teacher``
+        for one of several networks in it; the folder of a training;
+        ``file.py:callable``; ``pixels``; ``gabor``
     seed : of random weights
     progress : told of megabytes while a published network is downloaded
 
@@ -160,7 +161,8 @@ def _load_published(entry: Published, progress: Progress) -> Network:
     return Network(entry.name, module, layers=entry.layers)
 
 
-def _load_file(name: str, path: Path, architecture: str) -> Network:
+def _load_file(name: str, path: Path, option: str) -> Network:
+    architecture, _, choice = option.partition("@")
     if not path.is_file():
         raise ConfigError(f"there is no file {path}")
     checkpoint = read_checkpoint(path)
@@ -170,7 +172,7 @@ def _load_file(name: str, path: Path, architecture: str) -> Network:
         raise ConfigError(
             f"{path} does not say its architecture; name it: {path}:resnet50"
         )
-    module = build_architecture(architecture, checkpoint.full_state, str(path))
+    module = build_architecture(architecture, checkpoint.full_state, str(path), choice)
     described = {key: metadata[key] for key in DESCRIBED if key in metadata}
     description = {"layers": stage_layers(module), **described}
     return described_network(name, module, description)

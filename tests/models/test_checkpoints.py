@@ -1,3 +1,4 @@
+from argparse import Namespace
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -101,12 +102,186 @@ def test_backbone_without_classifier_ends_in_its_features(network, images):
         assert rebuilt(images).shape == (2, 1024)
 
 
-def test_two_networks_in_one_file_are_refused(network):
-    state = {}
-    for name in ("student", "teacher"):
-        state |= {f"{name}.{key}": v for key, v in network.state_dict().items()}
-    with pytest.raises(DataError, match=r"several networks, below student\., teac"):
-        build_architecture(ARCHITECTURE, state, "distilled")
+def copies(network, names):
+    """The network below each name, with other weights below each further one."""
+    return {
+        f"{name}{key}": values + index if values.is_floating_point() else values
+        for index, name in enumerate(names)
+        for key, values in network.state_dict().items()
+    }
+
+
+def is_copy(rebuilt, network, index):
+    own = network.state_dict()
+    return torch.equal(
+        rebuilt.state_dict()["conv1.0.weight"], own["conv1.0.weight"] + index
+    )
+
+
+PAIRS = [
+    ("student.", "teacher.", 1),
+    ("teacher.module.backbone.", "student.module.backbone.", 0),
+    ("student_backbone.", "teacher_backbone.", 1),
+    ("module.encoder_q.", "module.encoder_k.", 0),
+    ("module.momentum_encoder.", "module.base_encoder.", 1),
+    ("online_encoder.net.", "target_encoder.net.", 0),
+    ("target_network.", "online_network.", 1),
+    ("backbone.", "momentum_backbone.", 0),
+    ("backbone_momentum.", "backbone.", 1),
+    ("encoder.", "target_encoder.", 0),
+    ("state_dict.", "state_dict_ema.", 1),
+]
+
+
+@pytest.mark.parametrize(("first", "second", "usual"), PAIRS)
+def test_of_two_networks_the_usual_one_is_taken_and_said(
+    first, second, usual, network, caplog
+):
+    state = copies(network, (first, second))
+    rebuilt = build_architecture(ARCHITECTURE, state, "mine.pt")
+    assert is_copy(rebuilt, network, usual)
+    (said,) = caplog.messages
+    names = (first[:-1], second[:-1])
+    assert f"mine.pt holds several networks: that below {names[usual]} is taken" in said
+    assert all(f"@{name}" in said for name in names)
+    caplog.clear()
+    for index, name in enumerate(names):
+        chosen = build_architecture(ARCHITECTURE, state, "mine.pt", name)
+        assert is_copy(chosen, network, index)
+    assert not caplog.messages
+
+
+@pytest.mark.parametrize(
+    ("choice", "index"),
+    [("teacher", 1), ("student", 0), ("backbone", None), ("tutor", None)],
+)
+def test_a_part_of_a_name_chooses_one_network_or_is_refused(choice, index, network):
+    state = copies(network, ("student.module.backbone.", "teacher.backbone."))
+    if index is None:
+        message = f"no single network called '{choice}'; it has weights below"
+        with pytest.raises(ConfigError, match=message):
+            build_architecture(ARCHITECTURE, state, "dino.pt", choice)
+    else:
+        chosen = build_architecture(ARCHITECTURE, state, "dino.pt", choice)
+        assert is_copy(chosen, network, index)
+
+
+def test_a_whole_name_is_preferred_to_a_part_of_one(network):
+    state = copies(network, ("momentum_backbone.", "backbone."))
+    chosen = build_architecture(ARCHITECTURE, state, "mine.pt", "backbone")
+    assert is_copy(chosen, network, 1)
+
+
+def test_networks_of_which_none_is_usual_are_refused_with_their_names(network):
+    state = copies(network, ("left.", "right."))
+    message = r"several networks, below left, right; choose one .*: @left, @right"
+    with pytest.raises(DataError, match=message):
+        build_architecture(ARCHITECTURE, state, "twins.pt")
+
+
+def test_the_same_network_twice_is_one(network, caplog):
+    """As of robust training, which keeps its attacker's copy."""
+    own = network.state_dict()
+    names = ("module.model.", "module.attacker.model.")
+    state = {f"{name}{key}": v for name in names for key, v in own.items()}
+    assert is_copy(build_architecture(ARCHITECTURE, state, "robust.pt"), network, 0)
+    assert not caplog.messages
+
+
+def test_a_network_that_does_not_fit_is_no_choice(network, caplog):
+    state = copies(network, ("student.", "teacher."))
+    del state["teacher.conv1.0.weight"]
+    assert is_copy(build_architecture(ARCHITECTURE, state, "mine.pt"), network, 0)
+    with pytest.raises(ConfigError, match="no single network called 'teacher'"):
+        build_architecture(ARCHITECTURE, state, "mine.pt", "teacher")
+
+
+@pytest.mark.parametrize(
+    "container",
+    [
+        *("net", "encoder", "weights", "teacher", "network", "params"),
+        *("classy_state_dict.base_model.model.trunk", "state_dict_ema", "ema.model"),
+    ],
+)
+def test_weights_are_found_in_any_dictionary(container, network, images, tmp_path):
+    content = {f"_feature_blocks.{k}": v for k, v in network.state_dict().items()}
+    for name in reversed(container.split(".")):
+        content = {name: content, "epoch": 3, "loss": {"center": torch.ones(3)}}
+    optimizer = torch.optim.Adam(network.parameters()).state_dict()
+    named = {f"{k}.exp_avg": v for k, v in network.state_dict().items()}
+    content |= {"optimizer": optimizer, "optim_state": named, "args": Namespace(lr=1)}
+    torch.save(content, tmp_path / "trainer.pt")
+    state = read_checkpoint(tmp_path / "trainer.pt").state
+    assert not any("exp_avg" in key for key in state)
+    rebuilt = build_architecture(ARCHITECTURE, state, "trainer")
+    with torch.no_grad():
+        assert torch.equal(rebuilt(images), network(images))
+
+
+def test_student_and_teacher_in_two_dictionaries_can_be_chosen(network, tmp_path):
+    """As DINO saves them, with heads below and settings beside them."""
+    parts = {}
+    for index, (name, prefix) in enumerate(
+        [("student", "module.backbone."), ("teacher", "backbone.")]
+    ):
+        parts[name] = {
+            f"{prefix}{key}": values + index if values.is_floating_point() else values
+            for key, values in network.state_dict().items()
+            if not key.startswith("fc.")
+        }
+        parts[name][prefix.replace("backbone", "head") + "mlp.0.weight"] = torch.ones(2)
+    extra = {
+        "args": Namespace(arch="x"),
+        "epoch": 3,
+        "dino_loss": {"center": torch.ones(2)},
+    }
+    torch.save(parts | extra, tmp_path / "dino.pt")
+    state = read_checkpoint(tmp_path / "dino.pt").state
+    for choice, index in (("", 1), ("teacher", 1), ("student", 0)):
+        rebuilt = build_architecture(ARCHITECTURE, state, "dino.pt", choice)
+        assert is_copy(rebuilt, network, index)
+        assert isinstance(rebuilt.fc, torch.nn.Identity)
+
+
+PROJECTORS = [
+    {"fc.0.weight": (64, 1024), "fc.0.bias": (64,), "fc.2.weight": (16, 64)},
+    {"fc.weight": (16, 64)},
+    {"fc.layers.0.weight": (64, 1024), "fc.layers.1.running_mean": (64,)},
+]
+
+
+@pytest.mark.parametrize("projector", PROJECTORS)
+def test_a_projector_in_the_place_of_the_classifier_is_left_out_and_said(
+    projector, network, images, caplog
+):
+    state = {k: v for k, v in network.state_dict().items() if not k.startswith("fc.")}
+    own = build_architecture(ARCHITECTURE, state, "backbone")
+    heads = {key: torch.ones(shape) for key, shape in projector.items()}
+    rebuilt = build_architecture(ARCHITECTURE, state | heads, "moco.pt")
+    with torch.no_grad():
+        assert torch.equal(rebuilt(images), own(images))
+    (said,) = caplog.messages
+    assert "moco.pt: its weights below fc (fc." in said
+    assert "left out" in said
+
+
+def test_projectors_and_queues_beside_the_backbone_are_left_out(network, images):
+    """As SwAV and MoCo save them, in the same module."""
+    state = {f"module.{k}": v for k, v in network.state_dict().items()}
+    state |= {
+        "module.projection_head.0.weight": torch.ones(3, 3),
+        "module.prototypes.weight": torch.ones(3, 3),
+        "module.queue_ptr": torch.ones(1),
+    }
+    rebuilt = build_architecture(ARCHITECTURE, state, "swav.pt")
+    with torch.no_grad():
+        assert torch.equal(rebuilt(images), network(images))
+
+
+def test_a_classifier_of_more_classes_is_kept(network, images):
+    state = network.state_dict()
+    state["fc.weight"], state["fc.bias"] = torch.ones(21, 1024), torch.ones(21)
+    assert build_architecture(ARCHITECTURE, state, "x")(images).shape == (2, 21)
 
 
 def test_weights_that_do_not_fit_are_named(network):

@@ -214,6 +214,20 @@ def test_safetensors_describe_their_network(tmp_path):
     assert load_network(f"{path}:resnet18").preprocessing.input_size == 224
 
 
+def test_one_of_several_networks_in_a_file_is_named_after_the_architecture(tmp_path):
+    own = models.resnet18().state_dict()
+    other = {k: v + 1 if v.is_floating_point() else v for k, v in own.items()}
+    path = tmp_path / "dino.pt"
+    torch.save({"student": own, "teacher": other}, path)
+    student = load_network(f"{path}:resnet18@student")
+    assert torch.equal(student.module.conv1.weight, own["conv1.weight"])
+    for name in ("resnet18@teacher", "resnet18"):
+        teacher = load_network(f"{path}:{name}")
+        assert torch.equal(teacher.module.conv1.weight, other["conv1.weight"])
+    with pytest.raises(ConfigError, match="no single network called 'tutor'"):
+        load_network(f"{path}:resnet18@tutor")
+
+
 def test_registered_source_is_asked_for_what_follows_its_prefix(monkeypatch):
     monkeypatch.setattr(sources, "SOURCES", dict(sources.SOURCES))
     register_source("mine", lambda name, seed: Network(f"{name} {seed}", nn.ReLU()))
