@@ -52,9 +52,9 @@ class ViewFamily(StrEnum):
 
 
 class IntervalKind(StrEnum):
-    """What an interval treats as independent."""
+    """What an interval is over."""
 
-    bootstrap = "bootstrap"
+    population = "population"
     comparisons = "comparisons"
 
 
@@ -106,8 +106,11 @@ def analyze(
     ] = ViewFamily.strong,
     interval: Annotated[
         IntervalKind,
-        typer.Option(help="Bootstrap over images, or the paper's over comparisons."),
-    ] = IntervalKind.bootstrap,
+        typer.Option(
+            help="Over images and classes as if drawn anew, or the paper's: over "
+            "comparisons as if none shared an image, which is too narrow."
+        ),
+    ] = IntervalKind.population,
     seed: Annotated[int, typer.Option(min=0, help="Seed of every draw.")] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
     batch_size: Annotated[

@@ -19,6 +19,7 @@ from ce_align.metrics.paired_design import (
 from ce_align.metrics.paired_views import (
     check_views,
     is_constant,
+    r2_effects,
     r2_scores,
     split_views,
 )
@@ -44,6 +45,8 @@ class Decoding:
     strengths : ridge strength of every parameter; zero for ``"ols"``, NaN where it is
         not decoded
     n_train_views, n_test_views : rows that were fitted and rows that were held out
+    n_held_out : rows that were held out, of every subset
+    effects : for every subset of views, (n_images, n_parameters), see `r2_effects`
     """
 
     r2: Mapping[str, FloatArray]
@@ -52,11 +55,21 @@ class Decoding:
     strengths: FloatArray
     n_train_views: int
     n_test_views: int
+    n_held_out: Mapping[str, int]
+    effects: Mapping[str, FloatArray]
 
     def mean_r2(self, subset: str = "all") -> float:
         """Uniform mean over the parameters that are defined; NaN if there is none."""
         defined = self.r2[subset][np.isfinite(self.r2[subset])]
         return float(defined.mean()) if defined.size else float("nan")
+
+    def mean_effects(self, subset: str = "all") -> FloatArray:
+        """What each image adds to `mean_r2`, (n_images,)."""
+        defined = np.isfinite(self.r2[subset])
+        effects = self.effects[subset]
+        if not defined.any():
+            return np.full(len(effects), np.nan)
+        return np.asarray(effects[:, defined].mean(axis=1), dtype=np.float64)
 
     def undefined(self, subset: str = "all") -> tuple[str, ...]:
         """Parameters left out of the mean because they do not vary."""
@@ -153,7 +166,18 @@ def decode_parameters(
         name: r2_scores(scores[test][mask[test]], predicted[mask[test]])
         for name, mask in masks.items()
     }
-    return Decoding(r2, names, method, used, int(train.sum()), int(test.sum()))
+    effects = {
+        name: r2_effects(
+            scores[test][mask[test]],
+            predicted[mask[test]],
+            index[test][mask[test]],
+            len(clean),
+        )
+        for name, mask in masks.items()
+    }
+    n_train, n_test = int(train.sum()), int(test.sum())
+    n_held_out = {name: int(mask[test].sum()) for name, mask in masks.items()}
+    return Decoding(r2, names, method, used, n_train, n_test, n_held_out, effects)
 
 
 def _fit(

@@ -8,7 +8,10 @@ from numpy.typing import ArrayLike, NDArray
 from ce_align.checks import check_finite
 from ce_align.errors import DataError
 
-__all__ = ["check_views", "image_splits", "is_constant", "r2_scores", "split_views"]
+__all__ = [
+    *("check_views", "image_splits", "is_constant"),
+    *("r2_effects", "r2_scores", "split_views"),
+]
 
 FloatArray = NDArray[np.float64]
 
@@ -53,6 +56,38 @@ def r2_scores(observed: FloatArray, predicted: FloatArray) -> FloatArray:
     return 1.0 - np.divide(
         residual, total, out=np.full(len(total), np.nan), where=defined
     )
+
+
+def r2_effects(
+    observed: FloatArray, predicted: FloatArray, image: NDArray[np.intp], n_images: int
+) -> FloatArray:
+    """What each image adds to R² of every column by its share of the rows.
+
+    Parameters
+    ----------
+    observed, predicted : (n_rows, n_columns)
+    image : (n_rows,), image of each row
+    n_images : of all, those without rows included
+
+    Returns
+    -------
+    (n_images, n_columns)
+        Sums to zero; its sum of squares is the variance of R², to first order, where
+        rows come image by image from a population of images and the prediction stays
+        as it is. NaN where the observed column is constant.
+    """
+    spread = (observed - observed.mean(axis=0)) ** 2
+    total = spread.sum(axis=0)
+    lost = 1.0 - r2_scores(observed, predicted)
+    excess = (observed - predicted) ** 2 - lost * spread
+    sums = np.zeros((n_images, observed.shape[1]))
+    np.add.at(sums, image, excess)
+    n = len(np.unique(image))
+    scale = np.sqrt(n / max(n - 1, 1))
+    defined = np.isfinite(lost)
+    found = np.full_like(sums, np.nan)
+    found[:, defined] = -scale * sums[:, defined] / total[defined]
+    return found
 
 
 def check_views(clean: NDArray[Any], views: NDArray[Any], index: NDArray[Any]) -> None:

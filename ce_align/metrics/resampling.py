@@ -1,4 +1,4 @@
-"""Confidence intervals: one bootstrap for everything, and means over pairs."""
+"""Confidence intervals: of any statistic, and of means over units and over pairs."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,9 +14,10 @@ from ce_align.metrics.significance import checked_vector
 __all__ = [
     "Interval",
     "bootstrap_interval",
+    "crossed_interval",
     "mean_interval",
-    "pair_bootstrap_interval",
     "pair_interval",
+    "unit_interval",
 ]
 
 FloatArray = NDArray[np.float64]
@@ -27,6 +28,10 @@ Transform = tuple[Callable[[Any], Any], Callable[[Any], Any]]
 
 #: With fewer units the resamples are too few different ones to speak of a spread.
 MIN_UNITS = 5
+#: With fewer units in pairs, no interval was found that covers what it should.
+MIN_PAIRED = 8
+#: A spread below this share of the values is rounding.
+ROUNDING = 1e-12
 #: Share of the resamples on which a statistic may be undefined.
 MAX_UNDEFINED = 0.01
 #: Indices that are in memory at once.
@@ -148,88 +153,233 @@ def mean_interval(values: ArrayLike, level: float = 0.95) -> Interval:
     return Interval(mean, mean - float(half), mean + float(half), level, len(data))
 
 
-def pair_interval(values: ArrayLike, pairs: ArrayLike, level: float = 0.95) -> Interval:
-    """Mean over pairs of images, with an interval that knows that pairs share images.
+def unit_interval(
+    values: ArrayLike,
+    rng: np.random.Generator,
+    *,
+    n_resamples: int = 2000,
+    level: float = 0.95,
+) -> Interval:
+    """Mean of one value for each unit, with an interval that knows of skewness.
 
-    The variance adds the products of residuals of all pairs that have an image in
-    common, so it is right for few pairs of many images as for all pairs of few.
+    Each bound is the farther one of Student's interval and of the studentised
+    bootstrap: the first misses the long side of skewed values, the second trusts
+    outliers too little.
 
     Parameters
     ----------
-    values : (n_pairs,)
-    pairs : (n_pairs, 2), two different images each
+    values : (n_units,), one for each independent unit
+    rng : random generator
+    n_resamples : of the bootstrap
+    level : confidence level
 
     Raises
     ------
     DataError
-        For NaN, other shapes, an image paired with itself or fewer than five images.
+        For NaN or fewer than five units.
 
     Notes
     -----
-    Reference: Aronow, Samii and Assenova (2015), Political Analysis 23.
+    At 95 % and 20 units or more, normal, uniform and exponential values are covered to
+    95–97 %, lognormal ones of σ = 1 to 93–96 % (by Student's alone: 88 %). It fails
+    where the units do not show the tail: lognormal values of σ = 1 are covered to
+    88–90 % by 6 to 12 units, and a rare large value that none of them has not at all.
+
+    Reference: Efron and Tibshirani (1993), An Introduction to the Bootstrap, ch. 12.
     """
     from scipy import special
 
-    data, index, n_images = _paired(values, pairs)
-    residual = data - data.mean()
-    of_image = np.bincount(index[:, 0], residual, n_images)
-    of_image += np.bincount(index[:, 1], residual, n_images)
-    dyad = np.unique(np.sort(index, axis=1), axis=0, return_inverse=True)[1]
-    of_dyad = np.bincount(dyad.ravel(), residual)
-    shared = np.sum(of_image**2) - np.sum(of_dyad**2)
-    # Not below the variance of independent pairs, which the sum may miss by chance.
-    variance = max(shared, np.sum(residual**2)) / len(data) ** 2
-    half = special.stdtrit(n_images - 1, (1 + level) / 2) * np.sqrt(variance)
-    mean = float(data.mean())
-    return Interval(mean, mean - float(half), mean + float(half), level, n_images)
+    data = checked_vector(values, "values", MIN_UNITS)
+    mean, n = float(data.mean()), len(data)
+    error = float(data.std(ddof=1)) / np.sqrt(n)
+    quantile = float(special.stdtrit(n - 1, (1 + level) / 2))
+    below, above = _multiples(data, quantile, rng, n_resamples, level)
+    return Interval(mean, mean - below * error, mean + above * error, level, n)
 
 
-def pair_bootstrap_interval(
+def pair_interval(
     values: ArrayLike,
     pairs: ArrayLike,
     rng: np.random.Generator,
     *,
     n_resamples: int = 2000,
     level: float = 0.95,
-    method: Literal["t", "bca"] = "t",
 ) -> Interval:
-    """Bootstrap over images of the mean over pairs of images.
+    """Mean over pairs of units, with an interval that knows that pairs share units.
 
-    A pair counts as often as the product of the times its two images were drawn. Right
-    where every image is in many pairs; where most are in one, each pair is drawn by two
-    images at once and the interval is up to √3 too wide: `pair_interval` is not.
+    Values of pairs that have a unit in common covary; the covariance and the variance
+    of a single pair are estimated without bias whatever the choice of pairs, so that
+    few pairs of many images are treated as rightly as all pairs of few classes. Bounds
+    are moved apart for skewness as those of `unit_interval`.
 
     Parameters
     ----------
     values : (n_pairs,)
-    pairs : (n_pairs, 2), two different images each
-    rng, n_resamples, level, method : as in `bootstrap_interval`
+    pairs : (n_pairs, 2), two different units each; no pair is there twice
+    rng, n_resamples, level : as in `unit_interval`
 
     Raises
     ------
     DataError
-        As `pair_interval` and `bootstrap_interval`.
+        For NaN, other shapes, a unit paired with itself, a pair that is there twice, or
+        fewer than eight units.
+
+    Notes
+    -----
+    The mean of h(X_i, X_j) over pairs of independent X has the variance
+    (P ζ₂ + b ζ₁) / P² with ζ₂ = Var h(X, Y), ζ₁ = Cov [h(X, Y), h(X, Z)], P pairs and b
+    ordered pairs of pairs that share a unit. ζ₁ and ζ₂ solve two equations: what is
+    expected of the residuals' sum of squares, and of the sum of their products over
+    pairs that share a unit. The degrees of freedom are Satterthwaite's: those of units
+    where units matter, of pairs where pairs do.
+
+    With eight units 95 % are 93–98 % where their effects add up and are normal or
+    exponential, and 87–90 % where they multiply or are lognormal.
+
+    Reference: Hoeffding (1948), Annals of Mathematical Statistics 19.
     """
-    data, index, n_images = _paired(values, pairs)
+    from scipy import special
 
-    def weighted_mean(drawn: NDArray[np.intp]) -> FloatArray:
-        row = np.arange(len(drawn))[:, None] * n_images
-        flat = np.bincount((drawn + row).ravel(), minlength=len(drawn) * n_images)
-        counts = flat.reshape(len(drawn), n_images).astype(np.float64)
-        weights = counts[:, index[:, 0]] * counts[:, index[:, 1]]
-        total = weights.sum(axis=1)
-        return np.divide(
-            weights @ data, total, out=np.full(len(drawn), np.nan), where=total > 0
+    data, index, n_units = _paired(values, pairs)
+    mean, n = float(data.mean()), len(data)
+    residual = data - mean
+    shared, alone = _variance_of_mean(residual, index, n_units)
+    variance = shared + alone
+    if variance == 0:
+        return Interval(mean, mean, mean, level, n_units)
+    free = variance**2 / (shared**2 / (n_units - 1) + alone**2 / (n - 1))
+    quantile = float(special.stdtrit(free, (1 + level) / 2))
+    of_unit = _sums_by_unit(residual, index, n_units)
+    below, above = _multiples(of_unit, quantile, rng, n_resamples, level)
+    error = float(np.sqrt(variance))
+    return Interval(mean, mean - below * error, mean + above * error, level, n_units)
+
+
+def crossed_interval(
+    estimate: float,
+    effects: ArrayLike,
+    rng: np.random.Generator,
+    *,
+    n_resamples: int = 2000,
+    level: float = 0.95,
+) -> Interval:
+    """Interval of a number whose units are combinations, as images × transformations.
+
+    Parameters
+    ----------
+    estimate : the number
+    effects : (n_rows, n_columns), what each combination adds to the estimate, to first
+        order; zero where it is not there. Their sum is zero
+    rng, n_resamples, level : as in `unit_interval`
+
+    Raises
+    ------
+    DataError
+        For NaN or fewer than eight rows or columns with an effect.
+
+    Notes
+    -----
+    The variance is Σ (row sums)² + Σ (column sums)² − Σ effects²: rows and columns are
+    both drawn from a population. The degrees of freedom are Satterthwaite's.
+
+    Reference: Cameron, Gelbach and Miller (2011), Journal of Business & Economic
+    Statistics 29.
+    """
+    from scipy import special
+
+    table = np.asarray(effects, dtype=np.float64)
+    if table.ndim != 2 or not np.isfinite(table).all() or not np.isfinite(estimate):
+        raise DataError(
+            f"effects must be a finite matrix, found the shape {table.shape}; leave "
+            "out what is undefined"
         )
+    n = [int((table != 0).any(axis=axis).sum()) for axis in (1, 0)]
+    if min(n) < MIN_PAIRED:
+        raise DataError(
+            f"an interval over combinations needs {MIN_PAIRED} rows and columns or "
+            f"more, found {n[0]} × {n[1]}"
+        )
+    sums = [table.sum(axis=1), table.sum(axis=0)]
+    sums = [found[found != 0] for found in sums]
+    parts = [
+        float(found @ found) * k / (k - 1) for found, k in zip(sums, n, strict=True)
+    ]
+    # Never below what rows or columns alone would have.
+    variance = max(sum(parts) - float(np.sum(table**2)), *parts)
+    if not variance:
+        return Interval(estimate, estimate, estimate, level, n[0])
+    free = sum(parts) ** 2 / sum(v**2 / (k - 1) for v, k in zip(parts, n, strict=True))
+    quantile = float(special.stdtrit(free, (1 + level) / 2))
+    sides = [_multiples(found, quantile, rng, n_resamples, level) for found in sums]
+    below, above = np.average(sides, axis=0, weights=parts) * np.sqrt(variance)
+    low, high = estimate - float(below), estimate + float(above)
+    return Interval(estimate, low, high, level, n[0])
 
-    return bootstrap_interval(
-        weighted_mean,
-        n_images,
-        rng,
-        n_resamples=n_resamples,
-        level=level,
-        method=method,
+
+def _multiples(
+    data: FloatArray,
+    quantile: float,
+    rng: np.random.Generator,
+    n_resamples: int,
+    level: float,
+) -> tuple[float, float]:
+    """Standard errors that the bounds lie below and above: `quantile` or more."""
+    if np.ptp(data) <= ROUNDING * np.abs(data).max():
+        return quantile, quantile
+    n = len(data)
+    step = max(1, BATCH_INDICES // n)
+    drawn = [
+        _studentised(data, rng.integers(n, size=(min(step, n_resamples - k), n)))
+        for k in range(0, n_resamples, step)
+    ]
+    shares = (1 - level) / 2, (1 + level) / 2
+    low, high = np.quantile(np.concatenate(drawn), shares)
+    # A mean that is too high by many of its errors speaks for a value far below.
+    return max(quantile, float(high)), max(quantile, float(-low))
+
+
+def _studentised(data: FloatArray, index: NDArray[np.intp]) -> FloatArray:
+    """Error of the mean of each resample, in standard errors of that resample."""
+    values = data[index]
+    error = values.std(axis=1, ddof=1) / np.sqrt(len(data))
+    away = values.mean(axis=1) - data.mean()
+    varied = error > ROUNDING * np.abs(data).max()
+    return np.asarray(away[varied] / error[varied], dtype=np.float64)
+
+
+def _sums_by_unit(
+    values: FloatArray, index: NDArray[np.intp], n_units: int
+) -> FloatArray:
+    """Sum over all pairs of each unit."""
+    both = np.bincount(index[:, 0], values, n_units)
+    return np.asarray(both + np.bincount(index[:, 1], values, n_units))
+
+
+def _variance_of_mean(
+    residual: FloatArray, index: NDArray[np.intp], n_units: int
+) -> tuple[float, float]:
+    """Variance of the mean over pairs: what units bring in, and what pairs do."""
+    n = len(residual)
+    degree = _sums_by_unit(np.ones(n), index, n_units)
+    neighbours = degree[index].sum(axis=1) - 2
+    b = float(neighbours.sum())
+    squares = float(np.sum(residual**2))
+    sums = _sums_by_unit(residual, index, n_units)
+    products = float(np.sum(sums**2)) - 2 * squares
+    # Expectations in terms of ζ₂ and ζ₁, for residuals from the mean of all pairs.
+    table = np.array(
+        [
+            [n - 1, -b / n],
+            [-b / n, b - 2 * float(np.sum(neighbours**2)) / n + (b / n) ** 2],
+        ]
     )
+    of_pair, of_unit = np.linalg.lstsq(table, [squares, products], rcond=None)[0]
+    # ζ₂ ≥ 2 ζ₁ ≥ 0 holds for every h; by chance the estimates may not.
+    of_unit = max(float(of_unit), 0.0)
+    rest = max(float(of_pair) - 2 * of_unit, 0.0)
+    shared = of_unit * (2 * n + b) / n**2
+    floor = squares / n**2 if not of_unit else 0.0
+    return shared, max(rest / n, floor)
 
 
 def _t_bounds(
@@ -288,10 +438,12 @@ def _paired(
         raise DataError(f"expected one pair a value, found {len(index)}, {len(data)}")
     if (index[:, 0] == index[:, 1]).any():
         raise DataError("an image is paired with itself; give pairs of two images")
+    if len(np.unique(np.sort(index, axis=1), axis=0)) < len(index):
+        raise DataError("a pair is there twice; average its values")
     images, renumbered = np.unique(index, return_inverse=True)
-    if len(images) < MIN_UNITS:
+    if len(images) < MIN_PAIRED:
         raise DataError(
-            f"an interval over images needs {MIN_UNITS} images or more, found "
+            f"an interval over pairs needs {MIN_PAIRED} images or more, found "
             f"{len(images)}; compare more images"
         )
     return data, renumbered.reshape(index.shape), len(images)

@@ -1,5 +1,6 @@
 """Is the effect of a transformation on the representation the same for all images?"""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,6 +30,9 @@ class Steerability:
         responses
     strength : ridge strength of the regression on parameters
     n_train_views, n_test_views : views that were fitted and held out
+    effects : for each of the first three, (n_images, n_transformations), what each
+        combination adds to it, to first order, where the predictions stay as they are;
+        sums to zero. NaN where the number is
 
     Explained variances are at most 1 and negative where the mean displacement of the
     training views predicts better; NaN where displacements do not vary.
@@ -40,6 +44,7 @@ class Steerability:
     strength: float
     n_train_views: int
     n_test_views: int
+    effects: Mapping[str, FloatArray]
 
 
 def steerability(
@@ -96,26 +101,46 @@ def steerability(
         )
     moved = views.astype(np.float64) - clean[index]
     mean = moved[train].mean(axis=0)
-    total = float(np.sum((moved[test] - mean) ** 2))
-    clean_sum = float(np.sum((clean - clean.mean(axis=0, dtype=np.float64)) ** 2))
+    spread = np.sum((moved[test] - mean) ** 2, axis=1)
+    total = float(spread.sum())
+    from_mean = np.sum((clean - clean.mean(axis=0, dtype=np.float64)) ** 2, axis=1)
+    clean_sum = float(from_mean.sum())
     if clean_sum == 0:
         raise DataError("clean is the same for all images; check images and layer")
     share = total / test.sum() / (clean_sum / len(clean))
-    by_parameters = by_transformation = strength = float("nan")
+    _, column = np.unique(draw, return_inverse=True)
+
+    def by_combination(values: FloatArray) -> FloatArray:
+        table = np.zeros((len(clean), int(column.max()) + 1))
+        np.add.at(table, (index[test], column[test]), values)
+        return table
+
+    explained = {
+        name: (float("nan"), np.full(len(spread), np.nan))
+        for name in ("by_parameters", "by_transformation")
+    }
+    strength = float("nan")
     # Displacements are differences of responses: below their rounding nothing moved.
     step = np.finfo(views.dtype if views.dtype.kind == "f" else np.float64).eps
     if total > (8 * step) ** 2 * float(np.sum(np.square(views[test], dtype=float))):
-        steered = _mean_by(draw[train], moved[train], draw[test])
-        by_transformation = 1.0 - float(np.sum((moved[test] - steered) ** 2)) / total
         predicted, strength = _from_parameters(given, moved, train, test)
-        by_parameters = 1.0 - float(np.sum((moved[test] - predicted) ** 2)) / total
+        steered = _mean_by(draw[train], moved[train], draw[test])
+        for name, found in zip(explained, (predicted, steered), strict=True):
+            errors = np.sum((moved[test] - found) ** 2, axis=1)
+            lost = float(errors.sum()) / total
+            explained[name] = 1.0 - lost, (lost * spread - errors) / total
+    of_content = 1 / len(clean) - from_mean / clean_sum
+    of_views = spread / total - 1 / len(spread) if total else np.zeros_like(spread)
+    of_share = by_combination(of_views) + of_content[:, None] / (column.max() + 1)
     return Steerability(
-        by_parameters,
-        by_transformation,
+        explained["by_parameters"][0],
+        explained["by_transformation"][0],
         float(share),
         strength,
         int(train.sum()),
         int(test.sum()),
+        {name: by_combination(effects) for name, (_, effects) in explained.items()}
+        | {"displacement_share": share * of_share},
     )
 
 

@@ -7,12 +7,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ce_align.checks import named_some
-from ce_align.metrics.resampling import (
-    MIN_UNITS,
-    Interval,
-    mean_interval,
-    pair_interval,
-)
 from ce_align.report.material import Material
 from ce_align.report.selection import (
     MEASURE_SETTINGS,
@@ -23,6 +17,13 @@ from ce_align.report.selection import (
     with_networks,
 )
 from ce_align.report.style import objective_label
+from ce_align.stages.measures import (
+    Estimate,
+    IntervalKind,
+    mean_over_pairs,
+    mean_over_units,
+    without_interval,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -193,23 +194,43 @@ def _computed(
     """The mean difference of one network, with its interval."""
     row = chosen[chosen["model"] == joint["model"].iloc[0]].iloc[0]
     values = (joint["baseline_distance"] - joint["distance"]).to_numpy(np.float64)
-    interval = _interval(material, row, values)
+    baseline = chosen[chosen["model"] == joint["baseline"].iloc[0]].iloc[0]
+    found = _estimate(material, row, baseline, values)
     return {
         **{str(name): value for name, value in row.items()},
-        "value": interval.estimate,
-        "low": interval.low,
-        "high": interval.high,
-        "baseline": joint["baseline"].iloc[0],
+        "value": found.interval.estimate,
+        "low": found.interval.low,
+        "high": found.interval.high,
+        "interval": found.over,
+        "note": found.note,
+        "baseline": baseline["model"],
     }
 
 
-def _interval(
-    material: Material, row: "pd.Series[Any]", values: NDArray[np.float64]
-) -> Interval:
-    arrays = material.arrays("analyze", str(row["config_id"]))
-    name = f"{row['metric']}_pairs"
-    if arrays is not None and name in arrays:
-        pairs = arrays[name].values
-        if len(np.unique(pairs)) >= MIN_UNITS:
-            return pair_interval(values, pairs)
-    return mean_interval(values)
+def _estimate(
+    material: Material,
+    row: "pd.Series[Any]",
+    baseline: "pd.Series[Any]",
+    values: NDArray[np.float64],
+) -> Estimate:
+    """Mean of the differences, as `measure_shapes` has it."""
+    name = str(row["metric"])
+    own, theirs = (
+        material.arrays("analyze", str(one["config_id"])) or {}
+        for one in (row, baseline)
+    )
+    kind: IntervalKind = "population"
+    if row["interval"] == "comparisons":
+        kind = "comparisons"
+    seed = int(row["seed"])
+    if f"{name}_pairs" in own:
+        pairs = own[f"{name}_pairs"]
+        units = "classes" if "class_pair" in pairs.dims else "images"
+        return mean_over_pairs(values, pairs.values, kind, seed, units)
+    effects = None
+    if name == "augmentation_centroid":
+        if f"{name}_effects" not in own or f"{name}_effects" not in theirs:
+            why = "the stored distances do not say what each centroid adds"
+            return without_interval(float(values.mean()), len(values), why)
+        effects = theirs[f"{name}_effects"].values - own[f"{name}_effects"].values
+    return mean_over_units(values, kind, seed, effects)

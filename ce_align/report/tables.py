@@ -145,8 +145,12 @@ def _with_interval(value: float | None, low: float | None, high: float | None) -
     return f"{value:.4f} [{low:.4f}, {high:.4f}]"
 
 
+#: What an interval is over, where the row's own word says too little.
+OVER = {"comparisons": "comparisons (paper)", "bootstrap": "images or classes"}
+
+
 def measure_table(rows: "Sequence[MeasureRow]") -> Table:
-    """Measures with their 95 % intervals, a column for each network."""
+    """Measures with 95 % intervals and what those are over, a column a network."""
     models = list(dict.fromkeys(row.model for row in rows))
     cells = {
         (row.metric, row.model): _with_interval(row.value, row.low, row.high)
@@ -155,12 +159,16 @@ def measure_table(rows: "Sequence[MeasureRow]") -> Table:
     table = Table(title="Measure [95 % interval]", title_justify="left")
     table.add_column("measure", no_wrap=True)
     table.add_column("n", justify="right")
+    table.add_column("over")
     for model in models:
         table.add_column(model, overflow="fold")
     for metric in dict.fromkeys(row.metric for row in rows):
-        n = {row.n_points for row in rows if row.metric == metric}
+        own = [row for row in rows if row.metric == metric]
+        n = {row.n_points for row in own}
+        over = dict.fromkeys(row.interval for row in own if row.interval)
         shown = [cells.get((metric, model), "–") for model in models]
-        table.add_row(metric, "/".join(map(str, sorted(n))), *shown)
+        words = "/".join(OVER.get(name, name) for name in over) or "–"
+        table.add_row(metric, "/".join(map(str, sorted(n))), words, *shown)
     return table
 
 

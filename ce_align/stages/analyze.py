@@ -28,7 +28,7 @@ __all__ = ["AnalysisReport", "Job", "analyze"]
 STAGE = "analyze"
 
 #: Changes whenever the same settings and data would give another number.
-ALGORITHM = "analyses 4"
+ALGORITHM = "analyses 5"
 
 
 @dataclass(frozen=True)

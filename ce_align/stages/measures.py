@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,30 +10,41 @@ from pydantic import Field, NonNegativeInt, PositiveInt
 
 from ce_align.config import StageConfig
 from ce_align.metrics.resampling import (
+    MIN_PAIRED,
+    MIN_UNITS,
     Interval,
-    bootstrap_interval,
+    crossed_interval,
     mean_interval,
-    pair_bootstrap_interval,
+    pair_interval,
+    unit_interval,
 )
 from ce_align.results import Row
 
 if TYPE_CHECKING:
     import xarray as xr
 
-__all__ = ["AnalysisConfig", "MeasureRow", "Measured", "Measurement", "Metric"]
+__all__ = [
+    *("AnalysisConfig", "Estimate", "IntervalKind", "MeasureRow", "Measured"),
+    *("Measurement", "Metric", "Run"),
+    *("mean_over_pairs", "mean_over_runs", "mean_over_units", "without_interval"),
+]
 
+IntervalKind = Literal["population", "comparisons"]
 Metric = Literal["bures", "decoding", "factorization", "dimensionality", "steerability"]
 
-#: Resamples of every bootstrap.
-N_RESAMPLES = 2000
+
+#: Fewer images, or views, held out do not show how certain a regression is.
+MIN_HELD_OUT, MIN_VIEWS = 10, 50
+#: Variance of runs, in that which their held-out images explain: by chance below 4.
+MAX_SPREAD = 4.0
 
 
 class AnalysisConfig(StageConfig):
     """Settings of one kind of measure of one network.
 
-    `interval` says what a 95 % interval treats as independent: ``bootstrap`` resamples
-    images (or classes); ``comparisons`` is the paper's, which takes every comparison
-    for independent.
+    `interval` says what a 95 % interval is over: ``population``, the images (or
+    classes) that those at hand were drawn from, see `MeasureRow`; ``comparisons`` is
+    the paper's, which takes every comparison for independent and is too narrow.
     """
 
     metric: Metric
@@ -50,7 +61,7 @@ class AnalysisConfig(StageConfig):
     runs: PositiveInt = 5
     size: PositiveInt = 224
     family: Literal["strong", "weak", "tiny"] = "strong"
-    interval: Literal["bootstrap", "comparisons"] = "bootstrap"
+    interval: IntervalKind = "population"
     seed: NonNegativeInt = 0
 
 
@@ -65,8 +76,12 @@ class MeasureRow(Row):
         regression; values of different n_points must not be compared
     n_comparisons, n_units : comparisons, and images, classes or runs behind them
     baseline : network that a difference was taken from, or None
-    interval : what it was computed over: ``bootstrap`` over units, ``comparisons``,
-        or ``runs``
+    interval : what the interval is over, None if there is none. It is for the value
+        that is expected of so many images, views and classes: ``images``, if images,
+        their views and crops were drawn anew; ``classes``, if classes with their images
+        were; ``images and transformations``, if the transformations that all images
+        share were, too; ``comparisons``, the paper's, as if no two comparisons shared
+        an image
     views_digest : of the views that were looked at; only values of the same views are
         compared across networks
     note : what a reader must know of the value, such as how many images were left out
@@ -162,38 +177,133 @@ def _finite(value: float) -> float | None:
     return float(value) if np.isfinite(value) else None
 
 
-def interval_over_units(
-    values: NDArray[np.float64], config: AnalysisConfig
-) -> Interval:
-    """Mean of one value for each independent image or class, with its interval."""
-    if config.interval == "comparisons":
-        return mean_interval(values)
-    rng = np.random.default_rng([config.seed, len(values)])
-    return bootstrap_interval(
-        lambda drawn: values[drawn].mean(axis=1),
-        len(values),
-        rng,
-        n_resamples=N_RESAMPLES,
-    )
+class Estimate(NamedTuple):
+    """A mean with its interval, what that is over, and why there is none."""
+
+    interval: Interval
+    over: str | None
+    note: str | None
 
 
-def interval_over_pairs(
-    values: NDArray[np.float64], pairs: NDArray[Any], config: AnalysisConfig
-) -> Interval:
+def mean_over_units(
+    values: NDArray[np.float64],
+    kind: IntervalKind,
+    seed: int,
+    effects: NDArray[np.float64] | None = None,
+) -> Estimate:
+    """Mean of one value for each image, with its interval.
+
+    Parameters
+    ----------
+    values : (n_images,)
+    kind : of interval, as settings have it
+    seed : of the bootstrap
+    effects : (n_all_images,), mean zero: what each image adds to the values of all by
+        being part of a cloud that they are compared with; first those that have a value
+    """
+    if kind == "comparisons":
+        return Estimate(mean_interval(values), "comparisons", None)
+    moved = values
+    if effects is not None:
+        moved = values.mean() + effects
+        moved[: len(values)] += len(effects) / len(values) * (values - values.mean())
+    if len(values) < MIN_UNITS or not np.isfinite(moved).all():
+        return without_interval(float(values.mean()), len(values), "too few images")
+    rng = np.random.default_rng([seed, len(values)])
+    return Estimate(unit_interval(moved, rng), "images", None)
+
+
+def mean_over_pairs(
+    values: NDArray[np.float64],
+    pairs: NDArray[Any],
+    kind: IntervalKind,
+    seed: int,
+    units: str = "images",
+) -> Estimate:
     """Mean of one value for each pair of images or classes, with its interval."""
-    if config.interval == "comparisons":
-        return mean_interval(values)
-    rng = np.random.default_rng([config.seed, len(values)])
-    return pair_bootstrap_interval(values, pairs, rng, n_resamples=N_RESAMPLES)
+    if kind == "comparisons":
+        return Estimate(mean_interval(values), "comparisons", None)
+    n = len(np.unique(pairs))
+    if n < MIN_PAIRED:
+        why = f"fewer than {MIN_PAIRED} {units}"
+        return without_interval(float(values.mean()), n, why)
+    rng = np.random.default_rng([seed, len(values)])
+    return Estimate(pair_interval(values, pairs, rng), units, None)
 
 
-def interval_over_runs(values: Sequence[float]) -> Interval:
-    """Mean over runs ± Student's quantile times its standard error; NaN for one run."""
-    from scipy import stats
+class Run(NamedTuple):
+    """What one run found on the images that it held out.
 
-    found = np.asarray(values, dtype=np.float64)
-    mean, n = float(found.mean()), len(found)
-    half = float("nan")
-    if n > 1:
-        half = float(stats.t.ppf(0.975, n - 1) * found.std(ddof=1) / np.sqrt(n))
-    return Interval(mean, mean - half, mean + half, 0.95, n)
+    Attributes
+    ----------
+    value : explained variance, or NaN
+    effects : (n_images,) or (n_images, n_transformations), what each image, or each
+        combination, adds to the value; zero for those that were not held out
+    n_views : views that were held out
+    """
+
+    value: float
+    effects: NDArray[np.float64]
+    n_views: int
+
+
+def mean_over_runs(runs: Sequence[Run], test_share: float, seed: int) -> Estimate:
+    """Mean over runs that hold out different images, with its interval over images.
+
+    Runs share images, so their own spread says too little. An image adds to every run
+    that held it out, and images are independent of each other. What the images add by
+    training counts as much as the share of them that is not held out lets expect.
+
+    Parameters
+    ----------
+    runs : of one regression
+    test_share : of the images that each run holds out
+    seed : of the bootstrap
+
+    Notes
+    -----
+    For many runs it is the interval of Nadeau and Bengio (2003), Machine Learning 52,
+    whose variance of the spread of a few runs is replaced by that over images.
+    """
+    mean = float(np.mean([run.value for run in runs]))
+    # A training image adds 1 / n_train of what a held-out one adds 1 / n_test of.
+    effects = np.mean([run.effects for run in runs], axis=0) / np.sqrt(1 - test_share)
+    why = _untrusted(runs, mean, effects)
+    if why:
+        return without_interval(mean, len(effects), why)
+    held_out = np.any(effects.reshape(len(effects), -1) != 0, axis=1)
+    n = int(held_out.sum())
+    rng = np.random.default_rng([seed, n])
+    if effects.ndim == 2:
+        found = crossed_interval(mean, effects, rng)
+        return Estimate(found, "images and transformations", None)
+    return Estimate(unit_interval(mean + n * effects[held_out], rng), "images", None)
+
+
+def _untrusted(
+    runs: Sequence[Run], mean: float, effects: NDArray[np.float64]
+) -> str | None:
+    """Why the effects of held-out images do not show how certain a mean of runs is."""
+    if not np.isfinite(mean):
+        return "some run has no value"
+    table = effects.reshape(len(effects), -1)
+    if np.any(table != 0, axis=1).sum() < MIN_HELD_OUT:
+        return f"fewer than {MIN_HELD_OUT} images held out"
+    if effects.ndim == 2 and np.any(table != 0, axis=0).sum() < MIN_PAIRED:
+        return f"fewer than {MIN_PAIRED} transformations"
+    if np.mean([run.n_views for run in runs]) < MIN_VIEWS:
+        return f"fewer than {MIN_VIEWS} views held out"
+    if mean < 0:
+        return "the mean predicts better, so all hangs on the training images"
+    spread = np.var([run.value for run in runs])
+    by_image = [run.effects.reshape(len(run.effects), -1).sum(axis=1) for run in runs]
+    expected = np.mean(np.sum(np.square(by_image), axis=1))
+    if len(runs) > 1 and spread > MAX_SPREAD * expected:
+        return "runs differ by more than the images that they hold out explain"
+    return None
+
+
+def without_interval(value: float, n_units: int, why: str) -> Estimate:
+    """A number without an interval, and the reason in a note."""
+    interval = Interval(value, float("nan"), float("nan"), 0.95, n_units)
+    return Estimate(interval, None, f"no interval: {why}")

@@ -15,13 +15,14 @@ from ce_align.augment import (
 from ce_align.metrics.decoding import Decoding, decode_parameters
 from ce_align.metrics.factorization import factorization, participation_ratio
 from ce_align.metrics.paired_views import image_splits
-from ce_align.metrics.resampling import Interval
 from ce_align.metrics.steerability import steerability
 from ce_align.stages.measures import (
     AnalysisConfig,
     Measured,
-    interval_over_runs,
-    interval_over_units,
+    Run,
+    mean_over_runs,
+    mean_over_units,
+    without_interval,
 )
 
 __all__ = ["decode", "factorize", "measure_dimensionality", "steer"]
@@ -37,6 +38,9 @@ TEST_FRACTION = 0.2
 
 Method = Literal["ols", "ridge"]
 METHODS: tuple[Method, ...] = ("ols", "ridge")
+
+#: Why a number has no interval.
+ALL_IMAGES = "one number of all images together"
 
 #: Held-out views within the weak range, and those beyond it.
 SUBSETS = ("weak", "strong_only")
@@ -91,7 +95,7 @@ def decode(
         )
 
     runs: dict[Method, list[Decoding]] = {way: [] for way in METHODS}
-    within: dict[Method, list[float]] = {way: [] for way in METHODS}
+    within: dict[Method, list[Run]] = {way: [] for way in METHODS}
     weak = subsets["weak"]
     for split in _splits(n_images, config):
         held_out = np.isin(image, split[1])
@@ -100,19 +104,21 @@ def decode(
         for way in METHODS:
             runs[way].append(read(every, split, way, some))
             within[way].append(
-                read(weak, split, way, {}).mean_r2() if enough else np.nan
+                _mean(read(weak, split, way, {})) if enough else _nothing(n_images)
             )
     measured = Measured()
     for method, found in runs.items():
         series = _series(method, found)
         series[f"decoding_{method}_within_weak"] = within[method]
         for name, values in series.items():
+            mean = mean_over_runs(values, TEST_FRACTION, config.seed)
             measured.add(
                 name,
-                interval_over_runs(values),
-                "runs",
+                mean.interval,
+                mean.over,
                 n_points=found[0].n_train_views,
                 n_comparisons=found[0].n_test_views,
+                note=mean.note,
             )
         measured.arrays[f"decoding_{method}_r2"] = xr.DataArray(
             np.stack([run.r2["all"] for run in found]),
@@ -122,16 +128,28 @@ def decode(
     return measured
 
 
-def _series(method: str, runs: list[Decoding]) -> dict[str, list[float]]:
-    """Value of every run, by the name of its measure."""
-    series = {f"decoding_{method}": [run.mean_r2() for run in runs]}
+def _series(method: str, runs: list[Decoding]) -> dict[str, list[Run]]:
+    """What every run found, by the name of the measure."""
+    series = {f"decoding_{method}": [_mean(run) for run in runs]}
     for name in SUBSETS:
-        series[f"decoding_{method}_{name}"] = [
-            run.mean_r2(name) if name in run.r2 else float("nan") for run in runs
-        ]
+        series[f"decoding_{method}_{name}"] = [_mean(run, name) for run in runs]
     for k, name in enumerate(PARAMETER_NAMES):
-        series[f"decoding_{method}_{name}"] = [run.r2["all"][k] for run in runs]
+        series[f"decoding_{method}_{name}"] = [
+            Run(float(run.r2["all"][k]), run.effects["all"][:, k], run.n_test_views)
+            for run in runs
+        ]
     return series
+
+
+def _mean(run: Decoding, subset: str = "all") -> Run:
+    if subset not in run.r2:
+        return _nothing(len(run.effects["all"]))
+    effects = run.mean_effects(subset)
+    return Run(run.mean_r2(subset), effects, run.n_held_out[subset])
+
+
+def _nothing(n_images: int) -> Run:
+    return Run(float("nan"), np.full(n_images, np.nan), 0)
 
 
 def _subsets(ledger: AugmentationLedger) -> dict[str, NDArray[np.bool_]]:
@@ -161,12 +179,14 @@ def factorize(families: Families, config: AnalysisConfig) -> Measured:
     for family, responses in families:
         found = factorization(responses)
         for name in ("factorization", "invariance"):
+            one = without_interval(getattr(found, name), len(responses), ALL_IMAGES)
             measured.add(
                 f"{name}_{family}",
-                _point(getattr(found, name), len(responses)),
+                one.interval,
                 None,
                 n_points=responses.shape[1],
                 n_comparisons=len(responses),
+                note=one.note,
             )
     return measured
 
@@ -185,21 +205,25 @@ def measure_dimensionality(families: Families, config: AnalysisConfig) -> Measur
     for family, responses in families:
         name = f"dimensionality_{family}"
         values = np.array([participation_ratio(cloud) for cloud in responses])
+        found = mean_over_units(values, config.interval, config.seed)
         measured.add(
             name,
-            interval_over_units(values, config),
-            config.interval,
+            found.interval,
+            found.over,
             n_points=responses.shape[1],
             n_comparisons=len(values),
+            note=found.note,
         )
         measured.arrays[name] = xr.DataArray(values, dims="image")
         content = participation_ratio(responses.mean(axis=1, dtype=np.float64))
+        one = without_interval(content, len(responses), ALL_IMAGES)
         measured.add(
             f"dimensionality_content_{family}",
-            _point(content, len(responses)),
+            one.interval,
             None,
             n_points=len(responses),
             n_comparisons=1,
+            note=one.note,
         )
     return measured
 
@@ -234,16 +258,19 @@ def steer(
     ]
     measured = Measured()
     for name in ("by_parameters", "by_transformation", "displacement_share"):
+        runs = [
+            Run(getattr(run, name), run.effects[name], run.n_test_views)
+            for run in found
+        ]
+        # Only regressions know training images.
+        held_out = 0.0 if name == "displacement_share" else TEST_FRACTION
+        mean = mean_over_runs(runs, held_out, config.seed)
         measured.add(
             f"steerability_{name}",
-            interval_over_runs([getattr(run, name) for run in found]),
-            "runs",
+            mean.interval,
+            mean.over,
             n_points=found[0].n_train_views,
             n_comparisons=found[0].n_test_views,
+            note=mean.note,
         )
     return measured
-
-
-def _point(value: float, n_units: int) -> Interval:
-    """A number without an interval."""
-    return Interval(value, float("nan"), float("nan"), 0.95, n_units)

@@ -17,16 +17,17 @@ from ce_align.metrics.clouds import (
     bures_sample,
     half_split,
 )
-from ce_align.metrics.resampling import Interval
+from ce_align.metrics.left_out import reference_effects
 from ce_align.stages.measures import (
     AnalysisConfig,
+    Estimate,
     Measured,
-    interval_over_pairs,
-    interval_over_units,
+    mean_over_pairs,
+    mean_over_units,
 )
 
 __all__ = [
-    *("COMPARISONS", "Answers", "Comparison"),
+    *("COMPARISONS", "Answers", "Comparison", "Effects"),
     *("choose_pairs", "compare", "measure_shapes", "units_in_pairs"),
 ]
 
@@ -50,6 +51,30 @@ class Answers:
 
 
 @dataclass(frozen=True)
+class Effects:
+    """What each image adds to the distances of all, mean zero, (n_centroids,) each.
+
+    Images that have a distance of their own come first.
+
+    Attributes
+    ----------
+    distance, between, floor : of the means of what `Comparison` has
+    """
+
+    distance: NDArray[np.float64]
+    between: NDArray[np.float64]
+    floor: NDArray[np.float64]
+
+    def by_suffix(self) -> dict[str, NDArray[np.float64]]:
+        """Effects on the measures, by what their names end with."""
+        return {
+            "": self.distance,
+            "_floor": self.floor,
+            "_excess": self.between - self.floor,
+        }
+
+
+@dataclass(frozen=True)
 class Comparison:
     """Distances of one comparison, image by image or pair by pair.
 
@@ -60,6 +85,7 @@ class Comparison:
         sources, and of one source with itself
     axis : what the values belong to: ``image``, or else pairs of images or classes
     pairs : (n, 2) images or classes compared; None if each image stands alone
+    effects : of the images on a cloud that all are compared with; None without one
     """
 
     distance: BuresSample
@@ -67,6 +93,7 @@ class Comparison:
     floor: BuresSample
     axis: str = "image"
     pairs: NDArray[np.intp] | None = None
+    effects: Effects | None = None
 
     @property
     def excess(self) -> BuresSample:
@@ -103,10 +130,18 @@ def augmentation_centroid(answers: Answers, config: AnalysisConfig) -> Compariso
     ]
     own = [squared_bures_distance(*pair) for pair in zip(*views, strict=True)]
     floor = (np.array(own) + squared_bures_distance(*content)) / 2
+    on_between, on_floor = np.zeros((2, len(centroids)))
+    for k in (0, 1):
+        members, both = chosen[k * n : (k + 1) * n], content[k]
+        # An image of these few stands for many that might be in its place.
+        share = len(centroids) / n / 2
+        on_between[members] = share * reference_effects(views[1 - k], both)
+        on_floor[members] = share * reference_effects([content[1 - k]], both)
     return Comparison(
         BuresSample(distance, (len(centroids), clouds.shape[1])),
         between=BuresSample(np.mean(between, axis=0), (n, n)),
         floor=BuresSample(floor, (n, n)),
+        effects=Effects(reference_effects(clouds, centroids), on_between, on_floor),
     )
 
 
@@ -197,37 +232,51 @@ def measure_shapes(
             "_floor": comparison.floor,
             "_excess": comparison.excess,
         }
+        effects = comparison.effects.by_suffix() if comparison.effects else {}
         if baseline is not None:
             other = baseline[name]
-            for suffix, theirs in (("", other.distance), ("_excess", other.excess)):
+            theirs = other.effects.by_suffix() if other.effects else {}
+            for suffix, sample in (("", other.distance), ("_excess", other.excess)):
                 difference = BuresSample(
-                    theirs - series[suffix], series[suffix].n_points
+                    sample - series[suffix], series[suffix].n_points
                 )
                 series[f"{suffix}_delta"] = difference
+                if effects:
+                    effects[f"{suffix}_delta"] = theirs[suffix] - effects[suffix]
+        axis = comparison.axis
         for suffix, sample in series.items():
+            effect = effects.get(suffix)
+            found = _estimate(sample.values, comparison, effect, config)
             measured.add(
                 name + suffix,
-                _interval(sample.values, comparison, config),
-                config.interval,
+                found.interval,
+                found.over,
                 # The smaller cloud sets the finite-sample bias.
                 n_points=min(sample.n_points),
                 n_comparisons=len(sample.values),
                 relative=suffix.endswith("_delta"),
+                note=found.note,
             )
-            axis = comparison.axis
             measured.arrays[name + suffix] = xr.DataArray(sample.values, dims=axis)
+            if effect is not None:
+                array = xr.DataArray(effect, dims="centroid")
+                measured.arrays[f"{name}{suffix}_effects"] = array
         if comparison.pairs is not None:
             pairs = xr.DataArray(comparison.pairs, dims=(comparison.axis, "member"))
             measured.arrays[f"{name}_pairs"] = pairs
     return measured
 
 
-def _interval(
-    values: NDArray[np.float64], found: Comparison, config: AnalysisConfig
-) -> Interval:
+def _estimate(
+    values: NDArray[np.float64],
+    found: Comparison,
+    effects: NDArray[np.float64] | None,
+    config: AnalysisConfig,
+) -> Estimate:
     if found.pairs is None:
-        return interval_over_units(values, config)
-    return interval_over_pairs(values, found.pairs, config)
+        return mean_over_units(values, config.interval, config.seed, effects)
+    units = "classes" if found.axis == "class_pair" else "images"
+    return mean_over_pairs(values, found.pairs, config.interval, config.seed, units)
 
 
 def _of_pairs(

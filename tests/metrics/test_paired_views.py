@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import r2_score
 
 from ce_align.errors import DataError
-from ce_align.metrics.paired_views import image_splits, r2_scores
+from ce_align.metrics.paired_views import image_splits, r2_effects, r2_scores
 
 
 @given(st.integers(2, 60), st.floats(0.05, 0.5), st.integers(0, 2**32 - 1))
@@ -39,3 +39,26 @@ def test_r2_equals_scikit_learn_and_is_undefined_for_constants(rng):
     scores = r2_scores(observed, predicted)
     np.testing.assert_allclose(np.delete(scores, 2), np.delete(expected, 2))
     assert np.isnan(scores[2])
+
+
+def test_effects_on_r2_are_those_of_counting_an_image_a_little_more(rng):
+    image = np.repeat(np.arange(2, 12), 5)
+    observed = rng.normal(size=(50, 3)) + rng.normal(size=(14, 3))[image]
+    predicted = observed + 0.5 * rng.normal(size=(50, 3))
+    effects = r2_effects(observed, predicted, image, 14)
+    assert effects.shape == (14, 3)
+    np.testing.assert_allclose(effects.sum(axis=0), 0, atol=1e-12)
+    np.testing.assert_array_equal(effects[[0, 1, 12, 13]], 0)
+    scale = np.sqrt(10 / 9)
+    for k in (2, 7):
+        more = np.where(image == k, 1 + 1e-6, 1.0)
+        expected = [
+            r2_score(observed, predicted, sample_weight=w, multioutput="raw_values")
+            for w in (more, np.ones(50))
+        ]
+        slope = (expected[0] - expected[1]) / 1e-6
+        np.testing.assert_allclose(effects[k], scale * slope, atol=1e-5)
+    observed[:, 1] = 0.2
+    effects = r2_effects(observed, predicted, image, 14)
+    assert np.isnan(effects[:, 1]).all()
+    assert np.isfinite(effects[:, [0, 2]]).all()

@@ -92,6 +92,25 @@ def test_parameters_that_stand_still_predict_the_mean_displacement(rng, clean):
     assert result.by_parameters == pytest.approx(0, abs=1e-12)
 
 
+def test_effects_are_of_held_out_combinations_and_sum_to_zero(rng, clean, theta):
+    displacement = (
+        rng.normal(size=(len(INDEX), N_FEATURES))
+        * rng.lognormal(size=N_IMAGES)[INDEX][:, None]
+    )
+    result = measured(clean, displacement, theta)
+    for name, effects in result.effects.items():
+        assert effects.shape == (N_IMAGES, N_DRAWS)
+        assert effects.sum() == pytest.approx(0, abs=1e-10), name
+    by_draw = result.effects["by_transformation"]
+    assert not by_draw[:40].any()
+    moved = displacement.reshape(N_IMAGES, N_DRAWS, N_FEATURES)
+    mean = moved[:40].mean(axis=0)
+    lost = np.sum((moved[40:] - mean) ** 2, axis=(1, 2))
+    spread = np.sum((moved[40:] - moved[:40].mean(axis=(0, 1))) ** 2, axis=(1, 2))
+    expected = (spread * lost.sum() / spread.sum() - lost) / spread.sum()
+    np.testing.assert_allclose(by_draw[40:].sum(axis=1), expected, atol=1e-10)
+
+
 def test_expansion_has_squares_and_products_with_the_training_scale(rng):
     reference, values = (
         rng.normal(size=(50, 3)) * [1, 5, 0] + 2,

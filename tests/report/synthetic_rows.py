@@ -51,7 +51,7 @@ def networks():
 
 def analysis_rows():
     common = {"layer": "layer4", "n_units": 100, "n_comparisons": N_COMPARISONS}
-    common |= {"images": "some images", "interval": "bootstrap", "seed": 0}
+    common |= {"images": "some images", "interval": "images", "seed": 0}
     digests = dict.fromkeys(("model_digest", "images_digest", "views_digest"), "d")
     for model, objective, weight, phase in networks():
         rise = weight / 0.5
@@ -64,7 +64,7 @@ def analysis_rows():
             if weight:
                 baseline = {"baseline": f"ce_{objective}_l0"}
                 yield row(model, f"{name}_delta", delta, **fixed, **spread, **baseline)
-        fixed = common | digests | {"n_points": 400, "interval": "runs"}
+        fixed = common | digests | {"n_points": 400, "interval": "images"}
         r2 = 0.44 + 0.25 * rise * (1 - 0.2 * math.sin(phase)) - 0.1 * rise**2
         for suffix, change in (
             ("", 0.0),

@@ -7,7 +7,7 @@ from sklearn.metrics import r2_score
 from toys import toy_config
 
 from ce_align.augment import PARAMETER_NAMES, sample
-from ce_align.stages.measures import interval_over_runs
+from ce_align.stages.measures import Run, mean_over_runs
 from ce_align.stages.readout import (
     _splits,
     _subsets,
@@ -145,11 +145,43 @@ def test_dimensionality_counts_the_axes_of_the_clouds(rng, config):
     assert len(measured.arrays["dimensionality_strong"]) == N_IMAGES
 
 
-def test_an_interval_over_runs_is_students():
-    from scipy import stats
+def runs_of(rng, values, n_images=40, n_views=100, size=0.1):
+    """Runs that hold out a fifth of the images, with random effects of those."""
+    found = []
+    for value in values:
+        effects = np.zeros(n_images)
+        held_out = rng.permutation(n_images)[: n_images // 5]
+        drawn = size * rng.normal(size=len(held_out))
+        effects[held_out] = drawn - drawn.mean()
+        found.append(Run(value, effects, n_views))
+    return found
 
-    values = [0.1, 0.4, 0.2, 0.3, 0.9]
-    interval = interval_over_runs(values)
-    test = stats.ttest_1samp(values, 0.0).confidence_interval(0.95)
-    assert (interval.low, interval.high) == pytest.approx((test.low, test.high))
-    assert np.isnan(interval_over_runs([0.3]).low)
+
+def test_an_interval_over_runs_has_the_error_of_the_images_they_held_out(rng):
+    runs = runs_of(rng, [0.3, 0.4, 0.5], n_images=400)
+    found = mean_over_runs(runs, 0.2, 0)
+    total = sum(run.effects for run in runs) / 3
+    error = np.sqrt(np.sum(total**2) / 0.8)
+    width = (found.interval.high - found.interval.low) / 2
+    assert found.interval.estimate == pytest.approx(0.4)
+    assert width == pytest.approx(1.98 * error, rel=0.06)
+    assert (found.over, found.note) == ("images", None)
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        ({"values": [0.3, np.nan]}, "some run has no value"),
+        ({"values": [0.3], "n_images": 20}, "fewer than 10 images"),
+        ({"values": [0.3, 0.4], "n_views": 20}, "fewer than 50 views"),
+        ({"values": [-0.3, 0.1]}, "the mean predicts better"),
+        ({"values": [0.1, 0.9], "size": 0.01}, "runs differ by more than"),
+    ],
+)
+def test_a_regression_whose_certainty_is_unknown_has_a_value_and_a_reason(
+    rng, change, why
+):
+    found = mean_over_runs(runs_of(rng, **change), 0.2, 0)
+    assert np.isnan(found.interval.low)
+    assert found.over is None
+    assert found.note.startswith(f"no interval: {why}")

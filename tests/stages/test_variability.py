@@ -198,7 +198,7 @@ def test_an_interval_over_images_is_wider_than_one_over_pairs(rng, config):
     scales = rng.lognormal(sigma=1, size=(N_IMAGES, 1, D))
     answers = answers_of(rng, rng.normal(size=(N_IMAGES, N_VIEWS, D)) * scales)
     widths = []
-    for kind in ("bootstrap", "comparisons"):
+    for kind in ("population", "comparisons"):
         chosen = config.model_copy(update={"interval": kind})
         found = measure_shapes(compare(answers, chosen), None, chosen).measurements[0]
         widths.append(found.interval.high - found.interval.low)
