@@ -19,8 +19,8 @@ def small_network() -> Network:
     return Network("net", module, Preprocessing(input_size=20), {"IT": "1"})
 
 
-def check_equal(network, name, recording, folder, layer="1"):
-    config = ScoreConfig(model="net", recording=name, layer=layer)
+def check_equal(network, name, recording, folder, layer="1", **settings):
+    config = ScoreConfig(model="net", recording=name, layer=layer, **settings)
     store = ResultStore(folder / "results")
     (ours,) = score(network, recording, [config], store, hardware=Hardware("cpu")).rows
     (theirs,) = official_scores(network, name, recording, [layer], device="cpu")

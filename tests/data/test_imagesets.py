@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from ce_align.data.imagefiles import order_names
+from ce_align.data.imagefiles import MemorySource, order_names
 from ce_align.data.imagesets import ImageSet, decode_image
 from ce_align.errors import ConfigError, DataError
 
@@ -208,3 +208,41 @@ def test_real_archives_are_read_in_the_order_of_their_numbers(real_data: Path):
     assert len(images) == 1200
     assert images.ids[:2] == ("image0001", "image0002")
     assert images.load(1199).size == (112, 112)
+
+
+def test_digits_that_are_no_numbers_sort_as_letters():
+    assert order_names(["m²10.png", "m²9.png", "m2.png", "m①.png"], "natural") == (
+        *("m2.png", "m²9.png", "m²10.png", "m①.png"),
+    )
+
+
+def test_pixels_have_one_digest_whatever_encodes_them(rng):
+    pixels = rng.integers(0, 255, (2, 5, 4, 3)).astype(np.uint8)
+    files = {}
+    for name in ("a.png", "a.bmp", "a.tiff"):
+        buffer = io.BytesIO()
+        Image.fromarray(pixels[0]).save(buffer, format=name[2:].upper())
+        files[name] = buffer.getvalue()
+    turned = Image.fromarray(pixels[0].reshape(4, 5, 3))
+    buffer = io.BytesIO()
+    turned.save(buffer, format="PNG")
+    files["turned.png"] = buffer.getvalue()
+    images = ImageSet.from_encoded(
+        "x", list(files), MemorySource(files), list(files), {}
+    )
+    digests = [images.pixel_digest(i) for i in range(4)]
+    assert len(set(digests[:3])) == 1
+    assert digests[3] != digests[0]
+    assert len({images.image_digest(i) for i in range(4)}) == 4
+    array = ImageSet.from_array("x", pixels[:1])
+    assert array.pixel_digest(0) == digests[0]
+
+
+def test_previews_behind_a_photograph_are_not_read(rng):
+    photograph, preview = (
+        Image.fromarray(rng.integers(0, 255, (size, size, 3)).astype(np.uint8))
+        for size in (16, 8)
+    )
+    buffer = io.BytesIO()
+    photograph.save(buffer, format="MPO", save_all=True, append_images=[preview])
+    assert decode_image(buffer.getvalue(), "a.jpg").size == (16, 16)

@@ -9,9 +9,12 @@ from ce_align.data.netcdf import read_recording, write_recording
 from ce_align.data.recordings import (
     Entry,
     Recording,
+    canonical_region,
     expand_recordings,
     load_recording,
+    without_silent,
 )
+from ce_align.data.repeats import equal_files, equal_pixels, join_equal_images
 from ce_align.errors import ConfigError, DataError
 from ce_align.labelled import import_xarray
 
@@ -52,6 +55,7 @@ def with_value(value, *index):
         ({"responses": with_value(np.nan, ..., 2)}, r"1 of 4 .* no response.*: n2"),
         ({"responses": with_value(3.0, ..., 1)}, "1 of 4 .* respond equally.*: n1"),
         ({"degrees": 0}, "degrees must be positive"),
+        ({"degrees": 224}, "at most 180, found 224"),
         ({"stratify": "object_name"}, "no column 'object_name'"),
     ],
 )
@@ -194,3 +198,90 @@ def test_patterns_expand_to_names_once(tmp_path):
 def test_an_unknown_recording_lists_the_nearest():
     with pytest.raises(ConfigError, match="'sangavi'; nearest: sanghavi"):
         load_recording("sangavi")
+
+
+def make_copied(**changes):
+    """Six stimuli; 4 shows the image of 1, and 5 that of 2."""
+    array = np.random.default_rng(6).integers(0, 255, (6, 6, 5, 3), np.uint8)
+    array[4], array[5] = array[1], array[2]
+    columns = {"object_name": np.array(list("abcdbc")), "trial": np.arange(6)}
+    images = ImageSet.from_array("toy", array, columns=columns)
+    return make_recording(images=images, **changes)
+
+
+def test_rows_of_equal_images_are_repetitions_of_one_stimulus():
+    recording = make_copied(stratify="object_name")
+    first = equal_files(recording.images)
+    assert first.tolist() == equal_pixels(recording.images).tolist()
+    assert first.tolist() == [0, 1, 2, 3, 1, 2]
+    joined = join_equal_images(recording, first)
+    assert joined.images.ids == recording.images.ids[:4]
+    assert joined.responses.shape == (4, 6, 4)
+    for row, copy in ((1, 4), (2, 5)):
+        both = recording.responses[[row, copy]].reshape(6, 4)
+        assert np.array_equal(joined.responses[row], both)
+    assert np.array_equal(joined.responses[0, :3], recording.responses[0])
+    assert np.isnan(joined.responses[0, 3:]).all()
+    assert list(joined.strata()) == list("abcd")
+    assert "trial" not in joined.images.columns
+    assert "4 rows show 2 images more than once" in joined.notes[0]
+    distinct = make_recording()
+    assert join_equal_images(distinct, equal_pixels(distinct.images)) is distinct
+
+
+def test_padding_does_not_part_the_repetitions_of_joined_rows():
+    responses = make_copied().responses.copy()
+    responses[1, 1:], responses[4, 2:] = np.nan, np.nan
+    joined = join_equal_images(
+        make_copied(responses=responses), equal_files(make_copied().images)
+    )
+    shown = np.concatenate([responses[1, :1], responses[4, :2]])
+    assert np.array_equal(joined.responses[1, :3], shown)
+    assert np.isnan(joined.responses[1, 3:]).all()
+
+
+def test_a_file_with_equal_images_is_read_as_one_stimulus_each(tmp_path):
+    recording = make_copied()
+    write_recording(recording, tmp_path / "toy.nc")
+    back = read_recording(tmp_path / "toy.nc")
+    expected = join_equal_images(recording, equal_files(recording.images))
+    assert back.digest == expected.digest
+    assert back.notes == expected.notes
+    # Files of version 0.1 do not say whether their images are distinct.
+    import netCDF4
+
+    for name, fresh in (("toy.nc", expected), ("other.nc", make_recording())):
+        path = tmp_path / name
+        if not path.exists():
+            write_recording(fresh, path)
+        with netCDF4.Dataset(path, "a") as dataset:
+            dataset.delncattr("distinct_images")
+            dataset.delncattr("notes")
+        assert read_recording(path).digest == fresh.digest
+
+
+def test_a_repetition_is_one_only_if_a_neuroid_saw_it_twice():
+    responses = make_recording().responses.copy()
+    responses[:, 1:] = np.nan
+    assert not make_recording(responses=responses).has_repetitions
+    responses[2, 2, 1] = 3.0
+    assert make_recording(responses=responses).has_repetitions
+
+
+def test_equal_averages_that_differ_by_rounding_are_silence():
+    responses = np.full((6, 3, 4), np.nan)
+    responses[:, :, 0] = 0.1
+    responses[3, 2, 0] = np.nan
+    responses[:, 0, 1:] = np.random.default_rng(0).normal(size=(6, 3))
+    left, names, note = without_silent(responses, tuple("abcd"))
+    assert names == ("b", "c", "d")
+    assert note == "1 of 4 neuroids are silent and left out: a"
+    assert np.array_equal(left, responses[:, :, 1:], equal_nan=True)
+    assert without_silent(left, names)[2] is None
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"), [("v4", "V4"), (" It", "IT"), ("PIT", "PIT"), ("V1", "V1")]
+)
+def test_regions_are_known_in_any_case(given, expected):
+    assert canonical_region(given) == expected

@@ -5,7 +5,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ce_align.errors import ConfigError, DataError
-from ce_align.metrics.ceiling import split_half_ceiling
+from ce_align.metrics.ceiling import (
+    chance_of_ceiling,
+    equally_repeated,
+    repeated_ceiling,
+    split_half_ceiling,
+    variance_ceiling,
+)
+from ce_align.metrics.pearson import columnwise_pearson_r
+from ce_align.metrics.predictivity import normalised_score, summarise
+from ce_align.metrics.splits import brainscore_splits
 
 
 def recording(rng, n_stimuli=60, n_repetitions=10, n_neuroids=7, noise=1.0):
@@ -152,3 +161,142 @@ def test_constant_or_infinite_responses_have_no_ceiling(rng):
         split_half_ceiling(responses)
     with pytest.raises(ConfigError, match="n_splits"):
         split_half_ceiling(recording(rng), n_splits=0)
+
+
+def shown_in(pattern, rng, shape):
+    """Which presentations took place, (n_stimuli, n_repetitions, n_neuroids)."""
+    n_stimuli, n_repetitions, n_neuroids = shape
+    slot = np.arange(n_repetitions)[np.newaxis, :, np.newaxis]
+    counts = {
+        "equal": np.full((n_stimuli, 1), n_repetitions),
+        "two": np.full((n_stimuli, 1), 2),
+        "nearly equal": rng.integers(
+            n_repetitions - 2, n_repetitions + 1, (n_stimuli, 1)
+        ),
+        "one to all": rng.integers(1, n_repetitions + 1, (n_stimuli, 1)),
+        "a tenth": np.where(np.arange(n_stimuli) < n_stimuli / 10, n_repetitions, 1)[
+            :, np.newaxis
+        ],
+        "of each neuroid": rng.integers(1, n_repetitions + 1, (n_stimuli, n_neuroids)),
+    }
+    if pattern == "holes":
+        shown = rng.random(shape) > 0.3
+        shown[:, 0] = True
+        return shown
+    return np.broadcast_to(slot < counts[pattern][:, np.newaxis], shape)
+
+
+def score_of_the_truth(signal, responses, ceiling):
+    """Score of predictions that equal the responses without their noise."""
+    averages = np.nanmean(responses, axis=1)
+    splits = brainscore_splits(len(signal))
+    r = [columnwise_pearson_r(signal[test], averages[test]) for _, test in splits]
+    return normalised_score(summarise(np.array(r))[0], ceiling.value)
+
+
+@pytest.mark.parametrize("noise", ["alike", "as of counts"])
+@pytest.mark.parametrize(
+    "pattern",
+    [
+        "equal",
+        "two",
+        "nearly equal",
+        "one to all",
+        "a tenth",
+        "of each neuroid",
+        "holes",
+    ],
+)
+def test_the_truth_scores_one_whatever_the_repetitions(pattern, noise):
+    rng = np.random.default_rng(5)
+    shape = (600, 8, 80)
+    signal = rng.standard_normal((600, 1, 80))
+    # Of mean variance 2.25; noise of counts grows with the signal.
+    scale = 1.5 if noise == "alike" else 1.5 * np.exp(0.3 * signal - 0.09)
+    responses = signal + scale * rng.standard_normal(shape)
+    responses[~shown_in(pattern, rng, shape)] = np.nan
+    scores = [
+        score_of_the_truth(signal[:, 0], responses, repeated_ceiling(responses, kind=k))
+        for k in ("auto", "variance")
+    ]
+    # The median of r exceeds r by up to 1 %, and ceilings err by about 2 %.
+    assert scores == pytest.approx([1.0, 1.0], abs=0.06)
+
+
+def test_the_split_half_ceiling_of_a_few_repeated_stimuli_is_no_ceiling_of_all(rng):
+    signal = rng.standard_normal((500, 1, 80))
+    responses = signal + 2 * rng.standard_normal((500, 10, 80))
+    responses[50:, 1:] = np.nan
+    halves, default = split_half_ceiling(responses), repeated_ceiling(responses)
+    assert score_of_the_truth(signal[:, 0], responses, halves) == pytest.approx(
+        # Reliability of one showing over that of ten, for most stimuli.
+        (1 / (1 + 4)) / (1 / (1 + 4 / 10)),
+        abs=0.05,
+    )
+    truth = score_of_the_truth(signal[:, 0], responses, default)
+    assert truth == pytest.approx(1, abs=0.1)
+    assert (halves.n_stimuli, default.n_stimuli) == (50, 50)
+    assert (halves.kind, default.kind) == ("split-half", "variance")
+
+
+def test_equal_repetitions_keep_brain_scores_number(rng):
+    responses = recording(rng)
+    default, halves = repeated_ceiling(responses), split_half_ceiling(responses)
+    assert default.value == halves.value
+    assert default.n_stimuli == len(responses)
+    padded = np.concatenate([responses, np.full((60, 2, 7), np.nan)], axis=1)
+    assert repeated_ceiling(padded).value == halves.value
+    assert equally_repeated(padded)
+    responses[3, 4, 5] = np.nan
+    assert not equally_repeated(responses)
+    assert repeated_ceiling(responses).kind == "variance"
+
+
+def test_variance_ceiling_is_the_f_ratio_where_repetitions_are_equal(rng):
+    responses = recording(rng, noise=2.0)
+    found = variance_ceiling(responses).per_split_neuroid[0]
+    ratios = [scipy.stats.f_oneway(*responses[:, :, i]).statistic for i in range(7)]
+    np.testing.assert_allclose(found, 1 - 1 / np.array(ratios))
+
+
+def test_stimuli_that_were_shown_once_take_the_noise_of_the_others():
+    responses = np.full((4, 2, 1), np.nan)
+    responses[:, 0, 0] = [1.0, 5.0, 2.0, 8.0]
+    responses[:2, 1, 0] = [3.0, 9.0]
+    # Variances within the first two stimuli are 2 and 8, pooled 5.
+    averages = np.array([2.0, 7.0, 2.0, 8.0])
+    noise = np.mean([2 / 2, 8 / 2, 5, 5])
+    expected = 1 - noise / averages.var(ddof=1)
+    assert variance_ceiling(responses).value == pytest.approx(expected)
+
+
+def test_without_a_repeated_stimulus_there_is_no_ceiling(rng):
+    responses = recording(rng)
+    responses[:30, 1:] = np.nan
+    responses[30:, :1] = np.nan
+    responses[30:, 2:] = np.nan
+    with pytest.raises(DataError, match="no neuroid has varying averages and a stim"):
+        variance_ceiling(responses)
+    with pytest.raises(ConfigError, match="unknown ceiling 'half'; choose from"):
+        repeated_ceiling(responses, kind="half")
+
+
+@pytest.mark.parametrize("pattern", ["equal", "a tenth", "of each neuroid"])
+def test_p_of_a_ceiling_of_noise_is_uniform(pattern):
+    found = []
+    for seed in range(60):
+        rng = np.random.default_rng(seed)
+        # Noise that neuroids share, and drift over repetitions, are no signal.
+        noise = rng.standard_normal((40, 4, 1)) + np.arange(4)[:, np.newaxis]
+        responses = noise + rng.standard_normal((40, 4, 3))
+        responses[~shown_in(pattern, rng, responses.shape)] = np.nan
+        found.append(chance_of_ceiling(responses, seed))
+    assert scipy.stats.kstest(found, "uniform").pvalue > 0.01
+
+
+def test_p_of_a_ceiling_is_small_where_there_is_one(rng):
+    weak = recording(rng, n_stimuli=200, n_repetitions=4, noise=5.0)
+    p = chance_of_ceiling(weak)
+    assert p is not None
+    assert p <= 0.05
+    assert chance_of_ceiling(recording(rng, n_stimuli=200)) is None

@@ -1,16 +1,20 @@
 """From a network and a recording to a score."""
 
 import importlib.util
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from ce_align.data.imagesets import ImageSet
 from ce_align.data.importing import import_recording
 from ce_align.data.populations import Population, planted_recording
 from ce_align.data.recordings import Recording
 from ce_align.errors import ConfigError, DataError
+from ce_align.metrics.predictivity import cross_validated_r
+from ce_align.metrics.splits import brainscore_splits
 from ce_align.models import features
 from ce_align.models.networks import Network
 from ce_align.models.preprocessing import Preprocessing
@@ -143,6 +147,148 @@ def test_refusals_come_before_features(images, tmp_path, monkeypatch):
 def planted_noise(images):
     responses = np.random.default_rng(0).poisson(5.0, (300, 2, 3)).astype(float)
     return Recording("toy", images, responses, ("a", "b", "c"), "IT")
+
+
+def noise_like(images, seed, n_repetitions=2, n_neuroids=3):
+    shape = (len(images), n_repetitions, n_neuroids)
+    responses = np.random.default_rng(seed).normal(size=shape)
+    names = tuple(f"n{i}" for i in range(n_neuroids))
+    return Recording("toy", images, responses, names, "IT")
+
+
+def test_a_ceiling_that_is_not_positive_leaves_the_raw_number_and_says_why(
+    images, tmp_path
+):
+    seen = set()
+    for seed in range(6):
+        store = ResultStore(tmp_path / str(seed))
+        recording = noise_like(images, seed)
+        (row,) = score(make_network(), recording, configs_for("1"), store).rows
+        seen.add(row.ceiling > 0)
+        assert np.isfinite(row.raw)
+        if row.ceiling > 0:
+            assert row.value == pytest.approx(row.raw**2 / row.ceiling)
+            assert "the ceiling is not told from chance (p = 0." in row.note
+        else:
+            assert row.value is None
+            assert row.note.startswith(f"no score: the ceiling is {row.ceiling:.3g}")
+    assert seen == {True, False}
+
+
+def test_a_score_above_one_is_marked(images, tmp_path):
+    values = features.extract(make_network(), images, ["1"])["1"].values.astype(float)
+    marked = set()
+    for seed in range(6):
+        rng = np.random.default_rng(seed)
+        signal = values @ rng.normal(size=(N_FEATURES, 3))
+        noise = rng.normal(size=(300, 2, 3)) * signal.std(axis=0)
+        recording = Recording(
+            "toy", images, signal[:, None] + noise, ("a", "b", "c"), "IT"
+        )
+        config = configs_for("1", regression="ridge", alpha=1e-3)
+        store = ResultStore(tmp_path / str(seed))
+        (row,) = score(make_network(), recording, config, store).rows
+        marked.add(row.value > 1)
+        assert ("is above 1" in (row.note or "")) == (row.value > 1)
+        assert "chance" not in (row.note or "")
+    assert marked == {True, False}
+
+
+def test_without_repetitions_the_row_says_that_there_is_no_score(images, tmp_path):
+    recording = noise_like(images, 0, n_repetitions=1)
+    store = ResultStore(tmp_path)
+    (row,) = score(make_network(), recording, configs_for("1"), store).rows
+    assert (row.value, row.ceiling, row.ceiling_kind) == (None, None, None)
+    assert row.note == "no score: no stimulus has repetitions, hence no ceiling"
+
+
+def test_rows_carry_the_stimuli_and_the_estimator_behind_the_ceiling(images, tmp_path):
+    """Fifty images were shown ten times, the others once; the truth is predicted."""
+    values = features.extract(make_network(), images, ["1"])["1"].values.astype(float)
+    rng = np.random.default_rng(2)
+    signal = values @ rng.normal(size=(N_FEATURES, 40))
+    noise = rng.normal(size=(300, 10, 40)) * 1.5 * signal.std(axis=0)
+    responses = signal[:, None] + noise
+    responses[50:, 1:] = np.nan
+    names = tuple(f"n{i}" for i in range(40))
+    recording = Recording("toy", images, responses, names, "IT")
+    rows = {
+        kind: score(
+            make_network(),
+            recording,
+            configs_for("1", regression="ridge", ceiling=kind),
+            ResultStore(tmp_path),
+        ).rows[0]
+        for kind in ("auto", "split-half")
+    }
+    default, halves = rows["auto"], rows["split-half"]
+    assert (default.ceiling_kind, default.n_ceiling_stimuli) == ("variance", 50)
+    assert (halves.ceiling_kind, halves.n_ceiling_stimuli) == ("split-half", 50)
+    assert default.raw == halves.raw
+    # Reliabilities of averages: 1 / (1 + 2.25 · (5/6 + 1/60)) and 1 / (1 + .225).
+    assert default.ceiling == pytest.approx(1 / (1 + 2.25 * 0.85), abs=0.05)
+    assert halves.ceiling == pytest.approx(1 / 1.225, abs=0.05)
+    # Fitting 24 features to noise costs the prediction some of the truth.
+    spurious = (1 - default.ceiling) * N_FEATURES / 270
+    expected = default.ceiling / (default.ceiling + spurious)
+    assert default.value == pytest.approx(expected, abs=0.08)
+    assert halves.value < 0.5
+    assert "--ceiling variance gives a ceiling of" in halves.note
+    assert default.config_id != halves.config_id
+
+
+def test_notes_of_the_recording_are_notes_of_its_rows(images, tmp_path):
+    recording = noise_like(images, 0)
+    told = replace(recording, notes=("1 of 4 neuroids are silent and left out: x",))
+    store = ResultStore(tmp_path)
+    (row,) = score(make_network(), told, configs_for("1"), store).rows
+    assert row.note.split("; ")[0] == told.notes[0]
+
+
+def test_equal_images_are_never_scored_as_different_stimuli(images, tmp_path):
+    recording = noise_like(images, 0)
+    pixels = np.stack([np.asarray(images.load(i)) for i in range(300)])
+    pixels[7] = pixels[2]
+    copied = replace(recording, images=ImageSet.from_array("noise", pixels))
+    with pytest.raises(DataError, match="1 stimuli of toy show the image of another"):
+        score(make_network(), copied, configs_for("1"), ResultStore(tmp_path))
+
+
+def test_trials_given_as_rows_tell_the_network_nothing(tmp_path):
+    """Each image is shown in five rows; nothing but the image predicts a response."""
+    rng = np.random.default_rng(8)
+    folder = tmp_path / "images"
+    folder.mkdir()
+    for k in range(120):
+        pixels = rng.integers(0, 255, (16, 16, 3)).astype(np.uint8)
+        Image.fromarray(pixels).save(folder / f"{k}.png")
+    of_row = rng.permutation(np.repeat(np.arange(120), 5))
+    trials = rng.normal(size=(120, 6))[of_row] + 0.2 * rng.normal(size=(600, 6))
+    np.save(tmp_path / "trials.npy", trials)
+    (tmp_path / "order.csv").write_text(
+        "trial,file\n" + "".join(f"{i},{k}.png\n" for i, k in enumerate(of_row))
+    )
+    recording = import_recording(
+        tmp_path / "trials.npy",
+        folder,
+        axes=("stimulus", "neuroid"),
+        region="IT",
+        identifier="toy",
+        order=str(tmp_path / "order.csv"),
+    )
+    assert recording.responses.shape == (120, 5, 6)
+    config = configs_for("1", regression="ridge")
+    (row,) = score(make_network(), recording, config, ResultStore(tmp_path)).rows
+    assert row.raw < 0.3
+    assert row.ceiling > 0.9
+    # With its trials apart, the same network would predict them.
+    values = features.extract(make_network(width=60), recording.images, ["1"])["1"]
+    place = {name: i for i, name in enumerate(recording.images.ids)}
+    rows = [place[str(k)] for k in of_row]
+    r = cross_validated_r(
+        values.values[rows], trials, brainscore_splits(600), n_components=100
+    )
+    assert np.median(r) > 0.6
 
 
 def load_mobilenet(folder, *, trained):
