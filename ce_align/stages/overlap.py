@@ -8,6 +8,7 @@ from pydantic import Field, NonNegativeInt
 
 from ce_align.config import StageConfig
 from ce_align.data.recordings import Recording
+from ce_align.data.repeats import equal_files, join_equal_images
 from ce_align.metrics.overlap import variance_overlap
 from ce_align.metrics.resampling import MIN_UNITS, bootstrap_interval
 from ce_align.results import ResultStore, Row
@@ -72,6 +73,8 @@ def overlap(
 ) -> tuple[list[OverlapRow], bool]:
     """Partition the explained variance of a recording between two networks.
 
+    Stimuli that show one image are one stimulus, in one fold.
+
     Parameters
     ----------
     networks : the two that `config` names, in that order
@@ -92,6 +95,7 @@ def overlap(
     """
     import xarray as xr
 
+    recording = join_equal_images(recording, equal_files(recording.images))
     first, second = networks
     digests = (first.digest, second.digest)
     config_id = config.fingerprint(
@@ -164,5 +168,6 @@ def _row(
         n_stimuli=len(recording.images),
         n_neuroids=len(values),
         seed=config.seed,
+        note="; ".join(recording.notes) or None,
         **identity,
     )

@@ -57,6 +57,40 @@ def test_a_table_without_ceiling_says_why_and_shows_the_raw_correlation():
     assert "None" not in text
 
 
+def test_a_table_says_what_is_behind_the_ceiling():
+    few = make_row(ceiling_kind="variance", n_ceiling_stimuli=50)
+    assert "ceiling 0.6400 (variance, from 50 of 640 stimuli)" in shown([few])
+    all_of_them = make_row(ceiling_kind="split-half", n_ceiling_stimuli=640)
+    assert "ceiling 0.6400 (split-half), score" in shown([all_of_them])
+
+
+def test_notes_of_a_row_stand_below_the_table_and_its_score_is_marked():
+    common = "1 of 4 neuroids are silent and left out: n1"
+    above = "score 7.18 is above 1: raw² exceeds the ceiling"
+    text = shown(
+        [
+            make_row(note=common),
+            make_row(model="gabor", value=7.18, note=f"{common}; {above}"),
+        ]
+    )
+    assert text.count(common) == 1
+    assert f"[1] {above}" in text
+    (line,) = [line for line in text.splitlines() if "gabor" in line]
+    assert "7.1800 [1]" in line
+    (line,) = [line for line in text.splitlines() if "pixels" in line]
+    assert "[1]" not in line
+    assert "[" not in shown([make_row()])
+
+
+def test_a_ceiling_below_zero_is_shown_without_a_score_or_a_line():
+    row = make_row(ceiling=-0.02, value=None, note="no score: the ceiling is -0.02")
+    text = shown([row])
+    assert "-0.0200" in text
+    assert "no score: the ceiling is -0.02" in text
+    ax = predictivity_bars([row], Figure().subplots())
+    assert not ax.lines or all(line.get_linestyle() != "--" for line in ax.lines)
+
+
 @pytest.mark.parametrize("ceiling", [0.64, None])
 def test_bars_are_the_raw_correlations_up_to_the_root_of_the_ceiling(ceiling):
     changes = {"ceiling": ceiling, "value": None if ceiling is None else 0.25}

@@ -99,3 +99,18 @@ def test_few_neuroids_have_no_interval(rng, tmp_path):
     found, _ = parts((eye("red", 0), eye("green", 1)), planted, tmp_path)
     assert found["r2_a"].low is None
     assert found["r2_a"].value > 0.8
+
+
+def test_copies_of_an_image_stand_in_one_fold(rng, tmp_path):
+    """Responses that no network predicts, each image in three rows."""
+    coarse = rng.integers(0, 256, (40, 2, 2, 3), np.uint8)
+    pixels = coarse.repeat(8, axis=1).repeat(8, axis=2)
+    of_row = rng.permutation(np.repeat(np.arange(40), 3))
+    rates = rng.normal(size=(40, 6))[of_row] + 0.1 * rng.normal(size=(N, 6))
+    names = tuple(f"n{k}" for k in range(6))
+    images = ImageSet.from_array("x", pixels[of_row])
+    planted = Recording("x", images, rates[:, None], names, "IT")
+    found, _ = parts((eye("red", 0), eye("all", 0, 1, 2)), planted, tmp_path)
+    assert found["r2_joint"].value < 0.1
+    assert found["r2_joint"].n_stimuli == 40
+    assert "120 rows show 40 images more than once" in found["r2_joint"].note
