@@ -6,14 +6,22 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import TextIO
 
-__all__ = ["Progress", "quiet_stdout", "silent"]
+__all__ = ["Notify", "Progress", "quiet", "quiet_stdout", "silent"]
 
 #: Called with what is being done, units done so far and units in all.
 Progress = Callable[[str, int, int], None]
 
 
+#: Called with one line that a person should read.
+Notify = Callable[[str], None]
+
+
 def silent(what: str, done: int, total: int) -> None:
     """Show nothing."""
+
+
+def quiet(line: str) -> None:
+    """Say nothing."""
 
 
 def quiet_stdout() -> AbstractContextManager[TextIO]:

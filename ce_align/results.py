@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     import pandas as pd
     import xarray as xr
 
-__all__ = ["ResultStore", "Row"]
+__all__ = ["ResultStore", "Row", "joined_notes"]
 
 #: Packages whose versions can change a number; written beside every result.
 REPORTED_PACKAGES = (
@@ -66,6 +66,11 @@ class Row(BaseModel):
 
 
 RowType = TypeVar("RowType", bound=Row)
+
+
+def joined_notes(*notes: str | None) -> str | None:
+    """Notes as one, each once; None if there are none."""
+    return "; ".join(dict.fromkeys(note for note in notes if note)) or None
 
 
 @cache
@@ -135,14 +140,20 @@ class ResultStore:
         config: StageConfig,
         rows: Sequence[Row],
         arrays: "xr.Dataset | None" = None,
+        behaviours: Sequence[Any] = (),
     ) -> Path:
-        """Store the rows of a configuration, and its arrays beside them."""
+        """Store the rows of a configuration, and its arrays beside them.
+
+        `behaviours` are what the networks behind the rows answer to fixed images, by
+        which a changed one is noticed.
+        """
         path = self._path(stage, config_id)
         document = {
             "stage": stage,
             "config_id": config_id,
             "config": config.model_dump(mode="json"),
             "environment": _environment(),
+            "behaviours": list(behaviours),
             "rows": [row.model_dump(mode="json") for row in rows],
         }
         # Arrays first: whoever sees the rows can rely on the arrays.
@@ -153,6 +164,11 @@ class ResultStore:
         with atomic_path(path) as temporary:
             temporary.write_text(json.dumps(document, indent=1, allow_nan=False) + "\n")
         return path
+
+    def behaviours(self, stage: str, config_id: str) -> list[Any]:
+        """What the networks answered when a configuration's rows were stored."""
+        found = _read(self._path(stage, config_id)).get("behaviours", [])
+        return found if isinstance(found, list) else []
 
     def arrays(self, stage: str, config_id: str) -> "xr.Dataset":
         """Per-neuroid or per-comparison arrays of a stored configuration."""

@@ -8,7 +8,7 @@ from ce_align.data.imagesets import ImageSet
 from ce_align.data.recordings import Recording, load_recording
 from ce_align.errors import CeAlignError, ConfigError, noted
 from ce_align.models.catalogue import find_published
-from ce_align.progress import Progress, silent
+from ce_align.progress import Notify, Progress, quiet, silent
 from ce_align.results import ResultStore
 from ce_align.stages.analyze import AnalysisReport, Job, analyze
 from ce_align.stages.hardware import Hardware
@@ -54,7 +54,9 @@ def score_all(
     ours: bool = True,
     official: bool = False,
     force: bool = False,
+    allow_unstable: bool = False,
     progress: Progress = silent,
+    notify: Notify = quiet,
 ) -> ScoreReport:
     """Score every network against every recording.
 
@@ -69,8 +71,11 @@ def score_all(
     settings : the remaining fields of `ScoreConfig`
     hardware : device and batch size
     ours, official : by this package, by Brain-Score's own benchmark object, or both
-    force : compute stored rows again
+    force : compute stored rows again, with their features
+    allow_unstable : measure layers, too, whose answers are random or depend on the
+        batch; their rows say so
     progress : told of images and layers done
+    notify : told of what is computed again because a network has changed
     """
     # A setting that is wrong is wrong for all.
     ScoreConfig(model="", recording="", layer="", **settings)
@@ -97,10 +102,16 @@ def score_all(
                             store,
                             hardware=hardware,
                             force=force,
+                            allow_unstable=allow_unstable,
                             progress=progress,
+                            notify=notify,
                         )
                         report.rows += outcome.rows
                         report.n_stored += outcome.n_stored
+                        report.failures += [
+                            (f"{layer} × {name}", error)
+                            for layer, error in outcome.failures
+                        ]
                     if official and named:
                         rows, n_stored = score_officially(
                             network,
@@ -109,7 +120,9 @@ def score_all(
                             store,
                             hardware=hardware,
                             force=force,
+                            allow_unstable=allow_unstable,
                             progress=progress,
+                            notify=notify,
                         )
                         report.official += rows
                         report.n_stored += n_stored
@@ -128,7 +141,9 @@ def analyze_all(
     settings: dict[str, Any],
     hardware: Hardware,
     force: bool = False,
+    allow_unstable: bool = False,
     progress: Progress = silent,
+    notify: Notify = quiet,
 ) -> AnalysisReport:
     """Measure every network that is at hand, all on identical views.
 
@@ -143,8 +158,11 @@ def analyze_all(
         same objective at equivariance weight 0
     settings : the remaining fields of `AnalysisConfig`
     hardware : device, batch size and rendering threads
-    force : compute stored rows again
+    force : compute stored rows again, with the responses behind them
+    allow_unstable : measure layers, too, whose answers are random or depend on the
+        batch; their rows say so
     progress : told of images and measures done
+    notify : told of what is computed again because a network has changed
     """
     failed = AnalysisReport()
     # Only distances are compared with a baseline.
@@ -157,7 +175,9 @@ def analyze_all(
         list(dict.fromkeys(wanted)), _network_loader(settings, progress), failed
     )
     subjects = _load_each(
-        list(networks), lambda name: Subject.of(networks[name], layer), failed
+        list(networks),
+        lambda name: Subject.of(networks[name], layer, allow_unstable=allow_unstable),
+        failed,
     )
     jobs = []
     for metric in metrics:
@@ -182,6 +202,7 @@ def analyze_all(
         hardware=hardware,
         force=force,
         progress=progress,
+        notify=notify,
     )
     report.failures[:0] = failed.failures
     return report

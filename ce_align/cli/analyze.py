@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ce_align.cli.options import Figure, Json, Models, Results
+from ce_align.cli.options import AllowUnstable, Figure, Json, Models, Results
 from ce_align.cli.screen import (
     message,
     print_json,
@@ -118,6 +118,7 @@ def analyze(
     ] = None,
     workers: Annotated[int, typer.Option(min=1, help="Threads that render views.")] = 1,
     force: Annotated[bool, typer.Option("--force", help="Compute again.")] = False,
+    allow_unstable: AllowUnstable = False,
     results: Results = Path("results"),
     figure: Figure = None,
     json: Json = False,
@@ -165,7 +166,9 @@ def analyze(
             settings=settings,
             hardware=Hardware(device, batch_size, workers),
             force=force,
+            allow_unstable=allow_unstable,
             progress=progress,
+            notify=message,
         )
     if json:
         print_json(report.rows)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ce_align.cli.options import Figure, Json, Models, Results
+from ce_align.cli.options import AllowUnstable, Figure, Json, Models, Results
 from ce_align.cli.screen import message, print_json, print_table
 from ce_align.errors import ConfigError, DataError
 from ce_align.results import ResultStore
@@ -109,6 +109,7 @@ def overlap(
     seed: Annotated[int, typer.Option(min=0, help="Seed of the folds.")] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
     force: Annotated[bool, typer.Option("--force", help="Compute again.")] = False,
+    allow_unstable: AllowUnstable = False,
     results: Results = Path("results"),
     json: Json = False,
 ) -> None:
@@ -154,6 +155,8 @@ def overlap(
         ResultStore(results),
         device=device,
         force=force,
+        allow_unstable=allow_unstable,
+        notify=message,
     )
     if json:
         print_json(rows)

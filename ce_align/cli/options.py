@@ -7,7 +7,7 @@ import typer
 
 from ce_align.data.recordings import RECORDINGS
 
-__all__ = ["Figure", "Json", "Models", "Recordings", "Results"]
+__all__ = ["AllowUnstable", "Figure", "Json", "Models", "Recordings", "Results"]
 
 
 def _complete_model(incomplete: str) -> list[str]:
@@ -45,6 +45,14 @@ Recordings = Annotated[
     ),
 ]
 Results = Annotated[Path, typer.Option("--results", help="Folder that keeps the rows.")]
+AllowUnstable = Annotated[
+    bool,
+    typer.Option(
+        "--allow-unstable",
+        help="Measure layers, too, that are random or depend on the batch; their rows "
+        "say so.",
+    ),
+]
 Json = Annotated[
     bool, typer.Option("--json", help="Print rows as JSON, and nothing else.")
 ]

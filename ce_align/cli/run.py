@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ce_align.cli.options import Json, Results
+from ce_align.cli.options import AllowUnstable, Json, Results
 from ce_align.cli.screen import (
     message,
     print_json,
@@ -55,6 +55,7 @@ def run(
     ] = None,
     workers: Annotated[int, typer.Option(min=1, help="Threads that render views.")] = 1,
     force: Annotated[bool, typer.Option("--force", help="Compute again.")] = False,
+    allow_unstable: AllowUnstable = False,
     results: Results = Path("results"),
     json: Json = False,
 ) -> None:
@@ -85,6 +86,7 @@ def run(
                 root=root,
                 hardware=Hardware(device, batch_size, workers),
                 force=force,
+                allow_unstable=allow_unstable,
                 progress=progress,
                 notify=message,
             ),

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from ce_align.cli.options import Json, Models, Recordings, Results
+from ce_align.cli.options import AllowUnstable, Json, Models, Recordings, Results
 from ce_align.cli.screen import (
     message,
     print_json,
@@ -133,6 +133,7 @@ def score(
         ),
     ] = False,
     force: Annotated[bool, typer.Option("--force", help="Compute again.")] = False,
+    allow_unstable: AllowUnstable = False,
     results: Results = Path("results"),
     json: Json = False,
 ) -> None:
@@ -173,7 +174,9 @@ def score(
             ours=compare_official or not official,
             official=official or compare_official,
             force=force,
+            allow_unstable=allow_unstable,
             progress=progress,
+            notify=message,
         )
     if json:
         print_json([*report.rows, *report.official])

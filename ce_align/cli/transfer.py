@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from ce_align.cli.options import Json, Models, Results
+from ce_align.cli.options import AllowUnstable, Json, Models, Results
 from ce_align.cli.screen import (
     message,
     print_json,
@@ -90,6 +90,7 @@ def transfer(
         int | None, typer.Option(min=1, help="Images at a time. \\[default: by device]")
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Compute again.")] = False,
+    allow_unstable: AllowUnstable = False,
     results: Results = Path("results"),
     json: Json = False,
 ) -> None:
@@ -125,7 +126,9 @@ def transfer(
             download=download,
             hardware=Hardware(device, batch_size),
             force=force,
+            allow_unstable=allow_unstable,
             progress=progress,
+            notify=message,
         )
     if json:
         print_json(report.rows)

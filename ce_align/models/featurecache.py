@@ -1,9 +1,10 @@
 """Features on disk, by the content of what they were computed from.
 
 ``<key>/<image set>.npy`` holds one layer's features, ``.json`` beside it the digest of
-each row's image. The key has the digests of weights, preprocessing, layer, pooling and
-algorithm, so a change of any of them is another folder. An image that several sets
-share is computed once: other sets copy its row.
+each row's image and what the layer answered to the probe images. The key has the
+digests of the network, layer, pooling and algorithm, so a change of any of them is
+another folder; features of a network that answers otherwise now are not taken. An image
+that several sets share is computed once: other sets copy its row.
 """
 
 import json
@@ -17,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ce_align.files import atomic_path
+from ce_align.models.probing import Behaviour
 
 __all__ = ["FeatureCache", "RowSink"]
 
@@ -101,19 +103,31 @@ class FeatureCache:
 
     folder: Path
 
-    def read(self, key: str, images_digest: str, n_rows: int) -> FloatArray | None:
+    def read(
+        self, key: str, images_digest: str, n_rows: int, behaviour: Behaviour
+    ) -> FloatArray | None:
         """Features of an image set as a read-only memory map, or None."""
         path = self.folder / key / f"{images_digest}.npy"
-        if len(self._digests(path)) != n_rows:
+        digests, stored = self._listing(path)
+        if len(digests) != n_rows or stored is None or not stored.agrees(behaviour):
             return None
         return _mapped(path, n_rows)
 
-    def shared_rows(self, key: str, wanted: set[str]) -> dict[str, tuple[Path, int]]:
+    def has_another(self, key: str, images_digest: str, behaviour: Behaviour) -> bool:
+        """Whether there are features of a network that answered otherwise."""
+        stored = self._listing(self.folder / key / f"{images_digest}.npy")[1]
+        return stored is not None and not stored.agrees(behaviour)
+
+    def shared_rows(
+        self, key: str, wanted: set[str], behaviour: Behaviour
+    ) -> dict[str, tuple[Path, int]]:
         """File and row of every wanted image that another set already has."""
         found: dict[str, tuple[Path, int]] = {}
         for listing in sorted((self.folder / key).glob("[!.]*.json")):
             path = listing.with_suffix(".npy")
-            digests = self._digests(path)
+            digests, stored = self._listing(path)
+            if stored is None or not stored.agrees(behaviour):
+                continue
             new = wanted.intersection(digests).difference(found)
             if new and _mapped(path, len(digests)) is not None:
                 found |= {
@@ -125,7 +139,11 @@ class FeatureCache:
 
     @contextmanager
     def writing(
-        self, key: str, images_digest: str, image_digests: Sequence[str]
+        self,
+        key: str,
+        images_digest: str,
+        image_digests: Sequence[str],
+        behaviour: Behaviour,
     ) -> Iterator[Path]:
         """Temporary path of features; they are in the cache after a success."""
         path = self.folder / key / f"{images_digest}.npy"
@@ -133,15 +151,17 @@ class FeatureCache:
             yield temporary
         # Last: who sees the list of rows can rely on the rows.
         with atomic_path(path.with_suffix(".json")) as temporary:
-            temporary.write_text(json.dumps({"images": list(image_digests)}))
+            listing = {"images": list(image_digests), "behaviour": behaviour.document()}
+            temporary.write_text(json.dumps(listing))
 
-    def _digests(self, path: Path) -> list[str]:
-        """Digest of the image of each row; none where a file is missing or damaged."""
+    def _listing(self, path: Path) -> tuple[list[str], Behaviour | None]:
+        """Digest of each row's image, and the behaviour; nothing from damaged files."""
         try:
             listing: Any = json.loads(path.with_suffix(".json").read_text())
-            return [str(digest) for digest in listing["images"]]
-        except (OSError, ValueError, KeyError, TypeError):
-            return []
+            digests = [str(digest) for digest in listing["images"]]
+            return digests, Behaviour.read(listing.get("behaviour"))
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            return [], None
 
 
 def _mapped(path: Path, n_rows: int) -> FloatArray | None:

@@ -1,10 +1,10 @@
 """Features: what the layers of a network answer to a set of images."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,11 +13,19 @@ from ce_align.data.imagesets import ImageSet
 from ce_align.digests import combine_digests, digest_json
 from ce_align.errors import CeAlignError, ConfigError, DataError
 from ce_align.files import cache_folder, check_space
-from ce_align.models.activations import ActivationReader, BatchRunner, Pool, Precision
+from ce_align.models.activations import (
+    ActivationReader,
+    BatchRunner,
+    LayerFailure,
+    Pool,
+    Precision,
+)
 from ce_align.models.batches import load_pixels, pixel_batches
 from ce_align.models.devices import full_precision, prepared, resolve_device
 from ce_align.models.featurecache import FeatureCache, RowSink
 from ce_align.models.networks import Network
+from ce_align.models.probing import Probe
+from ce_align.progress import Notify, quiet
 
 __all__ = ["ALGORITHM_VERSION", "Features", "extract"]
 
@@ -71,12 +79,17 @@ def extract(
     precision: Precision = "float32",
     compile: bool = False,
     overwrite: bool = False,
+    probe: Probe | None = None,
+    failures: dict[str, CeAlignError] | None = None,
     progress: Progress | None = None,
+    notify: Notify = quiet,
 ) -> dict[str, Features]:
     """Features of several layers for a set of images, computed in one pass.
 
-    Only what the cache lacks is computed. The same request gives the same features to
-    float32 rounding, whatever the batch size, device or number of threads.
+    Only what the cache lacks is computed; features are taken from it only while the
+    network still answers as it did when they were computed. The same request gives the
+    same features to float32 rounding, whatever the batch size, device or number of
+    threads.
 
     Parameters
     ----------
@@ -90,11 +103,15 @@ def extract(
     precision : ``bfloat16`` is faster on some machines and has 3 digits
     compile : use torch.compile, which takes a minute to start and is then faster
     overwrite : compute again what the cache has
+    probe : what `network.probe` has just said of these layers; None asks it
+    failures : takes layers that fail, and why, while the others are read; None raises
+        for the first
     progress : called with the number of images done and of all
+    notify : told if cached features cannot be used any more
 
     Returns
     -------
-    features : by layer
+    features : by layer, without those that fail
 
     Raises
     ------
@@ -112,27 +129,38 @@ def extract(
             f"expected images and a batch size of at least 1, found {len(images)} "
             f"images and batch size {batch_size}"
         )
+    device = resolve_device(device)
+    probe = probe or network.probe(layers)
     job = _Job(
         network=network,
         images=images,
         pool=pool,
         precision=precision,
-        device=resolve_device(device),
+        device=device,
         batch_size=batch_size,
         compile=compile,
+        probe=probe,
+        failures={} if failures is None else failures,
+        strict=failures is None,
         progress=progress or (lambda done, total: None),
     )
-    keys = job.keys(layers)
+    for layer in layers:
+        if layer in probe.failures:
+            job.fail(layer, probe.failures[layer])
+    keys = job.keys([layer for layer in layers if layer not in job.failures])
+    kept = {layer: key for layer, key in keys.items() if probe.behaviour(layer)}
     if cache is None:
-        found = job.compute(keys, None, overwrite=True)
-    else:
-        store = FeatureCache(cache_folder("features") if cache == "default" else cache)
-        found = {} if overwrite else job.cached(keys, store)
-        missing = {layer: key for layer, key in keys.items() if layer not in found}
-        if missing:
-            job.compute(missing, store, overwrite=overwrite)
-            found |= job.cached(missing, store)
-    lost = [layer for layer in keys if layer not in found]
+        kept = {}
+    store = FeatureCache(cache if isinstance(cache, Path) else cache_folder("features"))
+    found = {} if overwrite else job.cached(kept, store, notify)
+    missing = {layer: key for layer, key in kept.items() if layer not in found}
+    if missing:
+        job.compute(missing, store, overwrite=overwrite)
+        found |= job.cached(missing, store)
+    passing = {layer: key for layer, key in keys.items() if layer not in kept}
+    if passing:
+        found |= job.compute(passing, None, overwrite=True)
+    lost = [layer for layer in keys if layer not in found and layer not in job.failures]
     if lost:
         raise CeAlignError(
             f"the cached features of {network.name} {lost[0]} were removed meanwhile; "
@@ -147,6 +175,7 @@ def extract(
             digest=combine_digests(key, images.digest),
         )
         for layer, key in keys.items()
+        if layer in found
     }
 
 
@@ -161,6 +190,9 @@ class _Job:
     device: str
     batch_size: int | None
     compile: bool
+    probe: Probe
+    failures: dict[str, CeAlignError]
+    strict: bool
     progress: Progress
     image_digests: list[str] = field(init=False)
 
@@ -168,10 +200,16 @@ class _Job:
         digests = [self.images.image_digest(i) for i in range(len(self.images))]
         object.__setattr__(self, "image_digests", digests)
 
+    def fail(self, layer: str, error: CeAlignError) -> None:
+        """Note that a layer has no features, or raise."""
+        if self.strict:
+            raise error
+        self.failures[layer] = error
+
     def keys(self, layers: Sequence[str]) -> dict[str, str]:
         """Cache key of each layer."""
         content = {
-            "network": self.network.digest,
+            "network": self.probe.digest,
             "pool": self.pool,
             "precision": self.precision,
             "algorithm": ALGORITHM_VERSION,
@@ -179,14 +217,21 @@ class _Job:
         return {layer: digest_json({**content, "layer": layer}) for layer in layers}
 
     def cached(
-        self, keys: Mapping[str, str], store: FeatureCache
+        self, keys: Mapping[str, str], store: FeatureCache, notify: Notify = quiet
     ) -> dict[str, NDArray[np.float32]]:
-        """Features that the cache has."""
-        found = {
-            layer: store.read(key, self.images.digest, len(self.images))
-            for layer, key in keys.items()
-        }
-        return {layer: values for layer, values in found.items() if values is not None}
+        """Features that the cache has of this network as it answers now."""
+        found = {}
+        for layer, key in keys.items():
+            behaviour = self.probe.behaviours[layer]
+            values = store.read(key, self.images.digest, len(self.images), behaviour)
+            if values is not None:
+                found[layer] = values
+            elif store.has_another(key, self.images.digest, behaviour):
+                notify(
+                    f"{self.network.name} {layer} answers otherwise than when its "
+                    "features were cached; they are computed again"
+                )
+        return found
 
     def compute(
         self, keys: Mapping[str, str], store: FeatureCache | None, *, overwrite: bool
@@ -195,7 +240,10 @@ class _Job:
         shared: dict[str, dict[str, tuple[Path, int]]] = {layer: {} for layer in keys}
         if store is not None and not overwrite:
             wanted = set(self.image_digests)
-            shared = {layer: store.shared_rows(k, wanted) for layer, k in keys.items()}
+            shared = {
+                layer: store.shared_rows(key, wanted, self.probe.behaviours[layer])
+                for layer, key in keys.items()
+            }
         rows = [
             row
             for row, digest in enumerate(self.image_digests)
@@ -204,44 +252,50 @@ class _Job:
         n_images = len(self.images)
         n_done = n_images - len(rows)
         with ExitStack() as stack:
-            sinks: dict[str, RowSink] = {}
-            for layer, key in keys.items():
-                path = None
-                if store is not None:
-                    path = stack.enter_context(
-                        store.writing(key, self.images.digest, self.image_digests)
-                    )
-                sinks[layer] = stack.enter_context(RowSink(path, n_images))
-            for batch, outputs in self._outputs(list(keys), rows):
+            sinks = {
+                layer: stack.enter_context(_Sink(self, layer, key, store))
+                for layer, key in keys.items()
+            }
+
+            def drop(layer: str, error: CeAlignError) -> None:
+                self.fail(layer, DataError(f"{self.network.name}: {error}"))
+                sinks.pop(layer).discard(error)
+
+            for batch, outputs in self._outputs(list(keys), rows, drop):
                 if store is not None and batch[0] == rows[0]:
                     width = sum(values.shape[1] for values in outputs.values())
                     n_bytes = 4 * width * n_images
                     check_space(
                         store.folder, n_bytes, "the features", "or pool the layer"
                     )
-                for layer, values in outputs.items():
-                    self._check_finite(values, layer, batch)
-                    sinks[layer].write(batch, values)
+                for layer in [layer for layer in sinks if layer in outputs]:
+                    fault = self._fault(outputs[layer], layer, batch)
+                    if fault is None:
+                        sinks[layer].rows.write(batch, outputs[layer])
+                    else:
+                        drop(layer, fault)
                 n_done += len(batch)
                 self.progress(n_done, n_images)
-            for layer, known in shared.items():
-                sinks[layer].copy(self.image_digests, known, skip=set(rows))
-            return {layer: sink.values for layer, sink in sinks.items() if not store}
+            for layer, sink in sinks.items():
+                sink.rows.copy(self.image_digests, shared[layer], skip=set(rows))
+            return {
+                layer: sink.rows.values for layer, sink in sinks.items() if not store
+            }
 
-    def _check_finite(
+    def _fault(
         self, values: NDArray[np.float32], layer: str, rows: Sequence[int]
-    ) -> None:
+    ) -> DataError | None:
         finite = np.isfinite(values).all(axis=1)
-        if not finite.all():
-            first = self.images.ids[rows[int(np.argmin(finite))]]
-            raise DataError(
-                f"layer {layer} of {self.network.name} gives NaN or infinity for "
-                f"{int((~finite).sum())} of {len(rows)} images, first {first}; look at "
-                "its weights"
-            )
+        if finite.all():
+            return None
+        first = self.images.ids[rows[int(np.argmin(finite))]]
+        return DataError(
+            f"layer {layer} gives NaN or infinity for {int((~finite).sum())} of "
+            f"{len(rows)} images, first {first}; look at its weights"
+        )
 
     def _outputs(
-        self, layers: list[str], rows: list[int]
+        self, layers: list[str], rows: list[int], drop: LayerFailure
     ) -> Iterator[tuple[list[int], dict[str, NDArray[np.float32]]]]:
         """Batches of rows with the layers' features."""
         if not rows:
@@ -250,11 +304,59 @@ class _Job:
         size = self.batch_size or BATCH_SIZES[kind]
         preprocessing = self.network.preprocessing
         first = load_pixels(self.images, rows[0], preprocessing)
-        module = prepared(self.network, layers, self.device, first)
+        with self.network.running(), self._named():
+            module = prepared(self.network, layers, self.device, first)
         reader = ActivationReader(
-            module, layers, self.pool, compile=self.compile, precision=self.precision
+            module,
+            layers,
+            self.pool,
+            axes=self.probe.axes,
+            compile=self.compile,
+            precision=self.precision,
+            on_error=drop,
         )
         with reader, full_precision(self.device):
             run = BatchRunner(reader, preprocessing, self.device)
             for batch, pixels in pixel_batches(self.images, rows, preprocessing, size):
-                yield batch, run(pixels)
+                with self.network.running(), self._named():
+                    outputs = run(pixels)
+                yield batch, outputs
+
+    @contextmanager
+    def _named(self) -> Iterator[None]:
+        """A failure of the pass as one of this network."""
+        try:
+            yield
+        except DataError as error:
+            raise DataError(f"{self.network.name}: {error}") from error
+
+
+class _Sink:
+    """Where one layer's features go: its file in the cache, or memory."""
+
+    def __init__(
+        self, job: _Job, layer: str, key: str, store: FeatureCache | None
+    ) -> None:
+        self._open = ExitStack()
+        path = None
+        if store is not None:
+            path = self._open.enter_context(
+                store.writing(
+                    key,
+                    job.images.digest,
+                    job.image_digests,
+                    job.probe.behaviours[layer],
+                )
+            )
+        self.rows = self._open.enter_context(RowSink(path, len(job.images)))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: Any) -> bool | None:
+        return self._open.__exit__(*error)
+
+    def discard(self, error: CeAlignError) -> None:
+        """Leave nothing of it."""
+        self._open.__exit__(type(error), error, error.__traceback__)
+        self._open = ExitStack()

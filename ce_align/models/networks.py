@@ -1,20 +1,29 @@
 """A network with all that is needed to read its features."""
 
-import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
-from typing import Any
+from weakref import WeakKeyDictionary
 
-import numpy as np
-import torch
 from torch import nn
 
 from ce_align.checks import named_some, nearest_names
-from ce_align.digests import combine_digests, digest_array, digest_bytes
+from ce_align.digests import combine_digests, digest_json
 from ce_align.errors import ConfigError, DataError
+from ce_align.models.content import Contents, tensor_digest
+from ce_align.models.localcode import LocalCode
 from ce_align.models.preprocessing import Preprocessing
+from ce_align.models.probing import Look, Probe, look
+from ce_align.progress import quiet_stdout
 
-__all__ = ["Network", "module_digest"]
+__all__ = ["Network", "weights_digest"]
+
+#: Raise it when an identity means something else than before.
+IDENTITY = "network 2"
+
+#: What the passes of modules have been seen to write, by its name. A first pass may be
+#: the only one that writes.
+_TRANSIENT: WeakKeyDictionary[nn.Module, set[str]] = WeakKeyDictionary()
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,14 +36,14 @@ class Network:
     module : in evaluation mode
     preprocessing : from images to its input
     layers : region (V1, V2, V4, IT) to layer
-    source_digest : of the Python file that builds it, if one does
+    code : the Python file that builds it, if one does
     """
 
     name: str
     module: nn.Module
     preprocessing: Preprocessing = field(default_factory=Preprocessing)
     layers: Mapping[str, str] = field(default_factory=dict)
-    source_digest: str = ""
+    code: LocalCode | None = None
 
     def __post_init__(self) -> None:
         self.module.eval()
@@ -51,15 +60,72 @@ class Network:
 
     @property
     def digest(self) -> str:
-        """Digest of architecture, weights, preprocessing and source, as they are now.
+        """Digest of weights, architecture, attributes, code and preprocessing.
 
         It is computed at every call, so that it is right after weights have changed.
+        What passes write and images do not depend on is no part of it: see `probe`.
         """
-        return combine_digests(
-            module_digest(self.module),
+        return self.probe(()).digest
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """Run its code: it finds its own modules, and prints to standard error."""
+        with quiet_stdout(), self.code.active() if self.code else nullcontext():
+            yield
+
+    def probe(self, layers: Sequence[str], *, allow_unstable: bool = False) -> Probe:
+        """What the network is at the moment, and what its layers answer.
+
+        Attributes, buffers and globals that a pass writes are the state of that pass
+        and no part of the digest.
+
+        Parameters
+        ----------
+        layers : names of layers
+        allow_unstable : mark layers whose answers are random or depend on the batch
+            instead of refusing them
+
+        Raises
+        ------
+        ConfigError
+            If there is no such layer.
+        """
+        self.check_layers(list(layers))
+        with self.running():
+            before = self._contents()
+            try:
+                found = look(
+                    self.module,
+                    self.preprocessing,
+                    layers,
+                    name=self.name,
+                    allow_unstable=allow_unstable,
+                )
+            except DataError as error:
+                found = Look({}, {}, dict.fromkeys(layers, error), {})
+            after = self._contents()
+        transient = _TRANSIENT.setdefault(self.module, set())
+        transient |= before.differing(after)
+        entries = {k: v for k, v in after.entries.items() if k not in transient}
+        unknown = {k: v for k, v in after.unknown.items() if k not in transient}
+        digest = combine_digests(
+            IDENTITY,
+            weights_digest(self.module),
+            digest_json(entries),
             self.preprocessing.fingerprint,
-            self.source_digest,
+            self.code.digest if self.code else "",
         )
+        return Probe(
+            digest=digest,
+            unknown=tuple(f"{name} ({kind})" for name, kind in unknown.items()),
+            behaviours=found.behaviours,
+            axes=found.axes,
+            failures=found.failures,
+            marks=found.marks,
+        )
+
+    def _contents(self) -> Contents:
+        return Contents(self.module, self.code.modules if self.code else ())
 
     def layer_for(self, region: str) -> str:
         """Layer committed to a region.
@@ -140,41 +206,8 @@ def _repeats_blocks(sequence: nn.Module) -> bool:
     return len(blocks) > 1 and len(set(map(type, blocks))) == 1 and all(composed)
 
 
-def module_digest(module: nn.Module) -> str:
-    """Digest of a module: architecture, parameters, buffers and plain attributes.
-
-    Values that are neither parameters nor buffers enter too, because a layer may keep
-    a stride or a table of numbers as a mere attribute.
-    """
-    # Addresses of functions differ from process to process.
-    architecture = re.sub(r" at 0x[0-9a-f]+", "", repr(module))
-    digests = [digest_bytes(f"{type(module).__qualname__}\n{architecture}".encode())]
-    for tensors in (module.named_parameters(), module.named_buffers()):
-        for name, tensor in tensors:
-            digests += [digest_bytes(name.encode()), _tensor_digest(tensor)]
-    for name, part in module.named_modules():
-        for key, value in sorted(vars(part).items()):
-            if isinstance(value, torch.Tensor):
-                content = _tensor_digest(value)
-            elif isinstance(value, np.ndarray) and value.dtype != object:
-                content = digest_array(value)
-            elif _is_plain(value) and key != "training":
-                content = digest_bytes(repr(value).encode())
-            else:
-                continue
-            digests += [digest_bytes(f"{name}.{key}".encode()), content]
-    return combine_digests(*digests)
-
-
-def _is_plain(value: Any) -> bool:
-    if isinstance(value, tuple | list):
-        return all(map(_is_plain, value))
-    return isinstance(value, bool | int | float | str | bytes | None)
-
-
-def _tensor_digest(tensor: torch.Tensor) -> str:
-    values = tensor.detach().cpu().contiguous()
-    header = f"{values.dtype}{tuple(values.shape)}".encode()
-    # By bytes: NumPy has no bfloat16.
-    flat = values.reshape(-1).view(torch.uint8).numpy()
-    return digest_bytes(header, flat.data)
+def weights_digest(module: nn.Module) -> str:
+    """Digest of the parameters of a module, with their names."""
+    return combine_digests(
+        *(f"{name}:{tensor_digest(p)}" for name, p in module.named_parameters())
+    )

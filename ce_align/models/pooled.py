@@ -26,6 +26,7 @@ class PooledReader:
     layer : name of the layer
     device : ``auto``, ``cpu``, ``cuda``
     batch_size : views at a time; None for 32, or 512 on a GPU
+    axis : of images in the layer's output
 
     Raises
     ------
@@ -40,6 +41,7 @@ class PooledReader:
         *,
         device: str = "auto",
         batch_size: int | None = None,
+        axis: int = 0,
     ) -> None:
         network.check_layers([layer])
         self._device = resolve_device(device)
@@ -49,8 +51,10 @@ class PooledReader:
         # Noise: a uniform image would leave most of a network silent.
         shape = (*network.preprocessing.size, 3)
         example = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
-        module = prepared(network, [layer], self._device, example)
-        self._reader = ActivationReader(module, [layer], "average")
+        with network.running():
+            module = prepared(network, [layer], self._device, example)
+        self._network = network
+        self._reader = ActivationReader(module, [layer], "average", axes={layer: axis})
         self._run = BatchRunner(self._reader, self._preprocessing, self._device)
         self._open = ExitStack()
 
@@ -67,12 +71,13 @@ class PooledReader:
 
         Views of another size than the network's input are resized, antialiased.
         """
-        parts = [
-            self._run(self._fitted(views[start : start + self._batch_size]))[
-                self._layer
+        with self._network.running():
+            parts = [
+                self._run(self._fitted(views[start : start + self._batch_size]))[
+                    self._layer
+                ]
+                for start in range(0, len(views), self._batch_size)
             ]
-            for start in range(0, len(views), self._batch_size)
-        ]
         return np.concatenate(parts)
 
     def _fitted(self, views: NDArray[np.uint8]) -> NDArray[np.uint8]:

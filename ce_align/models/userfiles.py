@@ -1,8 +1,6 @@
 """Networks from a user's Python file: ``path/to/file.py:callable``."""
 
-import importlib.util
 import inspect
-import sys
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,10 +13,11 @@ from pydantic import Field, ValidationError
 from torch import nn
 
 from ce_align.checks import nearest_names
-from ce_align.digests import digest_bytes
 from ce_align.errors import CeAlignError, ConfigError, DataError
+from ce_align.models.localcode import LocalCode
 from ce_align.models.networks import Network
 from ce_align.models.preprocessing import Preprocessing
+from ce_align.progress import quiet_stdout
 
 __all__ = ["described_network", "load_user_file"]
 
@@ -30,7 +29,7 @@ class Description(Preprocessing):
 
 
 def described_network(
-    name: str, module: nn.Module, description: Any, source_digest: str = ""
+    name: str, module: nn.Module, description: Any, code: LocalCode | None = None
 ) -> Network:
     """Network from a module and a description of its input and layers.
 
@@ -39,6 +38,7 @@ def described_network(
     description
         mapping with any of ``input_size``, ``mean``, ``std`` (of RGB in [0, 1]),
         ``interpolation`` and ``layers`` (region to layer); the rest is ImageNet's
+    code : the Python file that builds it, if one does
 
     Raises
     ------
@@ -57,7 +57,7 @@ def described_network(
         ) from error
     values = checked.model_dump()
     layers = values.pop("layers")
-    return Network(name, module, Preprocessing(**values), layers, source_digest)
+    return Network(name, module, Preprocessing(**values), layers, code)
 
 
 def load_user_file(path: Path, attribute: str, *, seed: int = 0) -> Network:
@@ -77,32 +77,20 @@ def load_user_file(path: Path, attribute: str, *, seed: int = 0) -> Network:
     if not path.is_file():
         raise ConfigError(f"there is no file {path}")
     name = f"{path}:{attribute}"
-    digest = digest_bytes(path.read_bytes())
-    with _reported(path), _importable(path.parent), torch.random.fork_rng(devices=[]):
+    code = LocalCode(path)
+    with (
+        _reported(path),
+        quiet_stdout(),
+        code.active(),
+        torch.random.fork_rng(devices=[]),
+    ):
         torch.manual_seed(seed)
-        build = _callable(_imported(path, digest), attribute, path)
-        module = build()
+        module = _callable(code.load(), attribute, path)()
     if not isinstance(module, nn.Module):
         raise DataError(
             f"{name} returned a {type(module).__name__}; expected a torch.nn.Module"
         )
-    return described_network(name, module, getattr(module, "ce_align", {}), digest)
-
-
-def _imported(path: Path, digest: str) -> ModuleType:
-    name = f"ce_align_user_{path.stem}_{digest}"
-    spec = importlib.util.spec_from_file_location(name, path)
-    if spec is None or spec.loader is None:
-        raise ConfigError(f"{path} is no Python file")
-    module = importlib.util.module_from_spec(spec)
-    # Dataclasses and pickles of the file look their module up by name.
-    sys.modules[name] = module
-    try:
-        spec.loader.exec_module(module)
-    except BaseException:
-        del sys.modules[name]
-        raise
-    return module
+    return described_network(name, module, getattr(module, "ce_align", {}), code)
 
 
 def _callable(module: ModuleType, attribute: str, path: Path) -> Callable[[], Any]:
@@ -130,17 +118,6 @@ def _callable(module: ModuleType, attribute: str, path: Path) -> Callable[[], An
         )
     found: Callable[[], Any] = build
     return found
-
-
-@contextmanager
-def _importable(folder: Path) -> Iterator[None]:
-    """Modules beside the user's file can be imported, as when it runs as a script."""
-    entry = str(folder.resolve())
-    sys.path.insert(0, entry)
-    try:
-        yield
-    finally:
-        sys.path.remove(entry)
 
 
 @contextmanager

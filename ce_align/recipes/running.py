@@ -28,6 +28,7 @@ class Context:
     root : folder of published data sets; None for the one in the cache
     hardware : of every stage that reads networks
     force : compute again what is stored
+    allow_unstable : measure layers, too, that are random or depend on the batch
     progress, notify : told of units done, and of what a person should know
     """
 
@@ -37,6 +38,7 @@ class Context:
     root: Path | None = None
     hardware: Hardware = field(default_factory=Hardware)
     force: bool = False
+    allow_unstable: bool = False
     progress: Progress = silent
     notify: Callable[[str], None] = print
 

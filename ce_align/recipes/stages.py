@@ -130,11 +130,17 @@ def _score(configs: Sequence[ScoreConfig], context: Context, report: Report) -> 
                         context.store,
                         hardware=context.hardware,
                         force=context.force,
+                        allow_unstable=context.allow_unstable,
                         progress=context.progress,
+                        notify=context.notify,
                     )
                     report.rows += outcome.rows
                     report.n_stored += outcome.n_stored
-                    report.n_done += len(same) - outcome.n_stored
+                    report.n_done += len(outcome.rows) - outcome.n_stored
+                    report.failures += [
+                        (f"{layer} × {name}", error)
+                        for layer, error in outcome.failures
+                    ]
     context.progress("networks to score", len(networks), len(networks))
 
 
@@ -170,16 +176,25 @@ def _analyze_together(
         names, lambda name: load_network(name, seed=first.seed), report
     )
     jobs = []
+    subjects: dict[tuple[str, str | None], Subject] = {}
+
+    def subject_of(name: str, layer: str | None) -> Subject:
+        if (name, layer) not in subjects:
+            subjects[name, layer] = Subject.of(
+                networks[name], layer, allow_unstable=context.allow_unstable
+            )
+        return subjects[name, layer]
+
     for config in configs:
         baseline = config.baseline
         if config.model in networks and (baseline is None or baseline in networks):
             with report.attempt(f"{config.model}, {config.metric}"):
                 network = networks[config.model]
-                subject = Subject.of(network, config.layer)
+                subject = subject_of(config.model, config.layer)
                 # Each network's own layer, or one that was chosen for both.
                 usual = config.layer == network.layer_for("IT")
                 layer = None if usual else config.layer
-                other = Subject.of(networks[baseline], layer) if baseline else None
+                other = subject_of(baseline, layer) if baseline else None
                 jobs.append(Job(config, subject, other))
     if not jobs:
         return
@@ -193,6 +208,7 @@ def _analyze_together(
         hardware=context.hardware,
         force=context.force,
         progress=context.progress,
+        notify=context.notify,
     )
     report.rows += found.rows
     report.failures += found.failures
@@ -218,6 +234,8 @@ def _overlap(
                 context.store,
                 device=context.hardware.device,
                 force=context.force,
+                allow_unstable=context.allow_unstable,
+                notify=context.notify,
             )
             report.count(rows, stored=stored)
 
@@ -244,7 +262,9 @@ def _transfer(
                         context.store,
                         hardware=context.hardware,
                         force=context.force,
+                        allow_unstable=context.allow_unstable,
                         progress=context.progress,
+                        notify=context.notify,
                     )
                     report.count([row], stored=stored)
 

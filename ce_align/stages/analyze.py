@@ -7,18 +7,20 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from ce_align.augment import TRANSFORMS_VERSION
 from ce_align.data.imagesets import ImageSet
 from ce_align.digests import combine_digests, digest_json
 from ce_align.errors import CeAlignError, DataError, noted
-from ce_align.progress import Progress, silent
-from ce_align.results import ResultStore
+from ce_align.progress import Notify, Progress, quiet, silent
+from ce_align.results import ResultStore, joined_notes
 from ce_align.stages.hardware import Hardware
+from ce_align.stages.known import Probed, recall, remember
 from ce_align.stages.measures import AnalysisConfig, Measured, MeasureRow
 from ce_align.stages.plan import GEOMETRY_FAMILIES, ViewPlan, class_labels, view_names
 from ce_align.stages.readout import decode, factorize, measure_dimensionality, steer
 from ce_align.stages.responses import Responses, Subject, respond
 from ce_align.stages.variability import Answers, Comparison, compare, measure_shapes
-from ce_align.stages.views import ViewSet
+from ce_align.stages.views import RESPONSES_VERSION, ViewSet
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -38,6 +40,12 @@ class Job:
     config: AnalysisConfig
     subject: Subject
     baseline: Subject | None = None
+
+    @property
+    def networks(self) -> list[Probed]:
+        """What its rows depend on."""
+        subjects = [self.subject, *([self.baseline] if self.baseline else [])]
+        return [subject.asked for subject in subjects]
 
 
 @dataclass
@@ -65,6 +73,7 @@ def analyze(
     hardware: Hardware | None = None,
     force: bool = False,
     progress: Progress = silent,
+    notify: Notify = quiet,
 ) -> AnalysisReport:
     """Measure networks on identical views.
 
@@ -78,8 +87,9 @@ def analyze(
     store : where rows, arrays and ledgers go
     responses : where the networks' answers are kept, so that a run can be resumed
     hardware : device, batch size and rendering threads
-    force : compute stored rows again
+    force : compute stored rows again, and ask the networks again
     progress : told of images and measures done
+    notify : told of networks that answer otherwise than before
 
     Raises
     ------
@@ -87,11 +97,12 @@ def analyze(
         If there are too few images.
     """
     ids = [_config_id(job, images) for job in jobs]
-    known = {
-        key: rows
-        for key in ids
-        if not force and (rows := store.get(STAGE, key, MeasureRow))
-    }
+    known = {}
+    for job, key in zip(jobs, ids, strict=True):
+        if not force and key not in known:
+            rows = recall(store, STAGE, key, MeasureRow, job.networks, notify)
+            if rows:
+                known[key] = rows
     report = AnalysisReport(n_stored=len(known))
     pending = [
         (job, key) for job, key in zip(jobs, ids, strict=True) if key not in known
@@ -103,7 +114,9 @@ def analyze(
             list(reading.sets.values()),
             responses,
             hardware=hardware or Hardware(),
+            force=force,
             progress=progress,
+            notify=notify,
         )
         for done, (job, key) in enumerate(pending):
             progress("measures", done, len(pending))
@@ -123,7 +136,8 @@ def _config_id(job: Job, images: ImageSet) -> str:
         images=images.digest,
         # The digest of images leaves their labels out.
         labels="" if labels is None else digest_json(labels.astype(str).tolist()),
-        algorithm=ALGORITHM,
+        algorithm=f"{ALGORITHM}, views {TRANSFORMS_VERSION}, responses "
+        f"{RESPONSES_VERSION}",
     )
 
 
@@ -169,11 +183,17 @@ class _Reading:
         rows = measured.rows(
             job.config,
             config_id=config_id,
-            model_digest=job.subject.network.digest,
+            model_digest=job.subject.asked.probe.digest,
             images_digest=self.plan.images.digest,
             views_digest=combine_digests(*used.values()),
         )
-        store.put(STAGE, config_id, job.config, rows, self._dataset(measured, used))
+        own = [one.probe.note(one.layer) for one in job.networks]
+        rows = [
+            row.model_copy(update={"note": joined_notes(row.note, *own)})
+            for row in rows
+        ]
+        arrays = self._dataset(measured, used)
+        remember(store, STAGE, job.config, rows, job.networks, arrays)
         return rows
 
     def _dataset(self, measured: Measured, used: dict[str, str]) -> "xr.Dataset":

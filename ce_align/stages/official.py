@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING
 
 from ce_align.config import StageConfig
 from ce_align.data.recordings import Recording
-from ce_align.progress import Progress, silent
+from ce_align.progress import Notify, Progress, quiet, silent
 from ce_align.results import ResultStore, Row
 from ce_align.stages.hardware import Hardware
+from ce_align.stages.known import Probed, recall, remember
 
 if TYPE_CHECKING:
     from ce_align.models.networks import Network
@@ -53,7 +54,9 @@ def score_officially(
     *,
     hardware: Hardware | None = None,
     force: bool = False,
+    allow_unstable: bool = False,
     progress: Progress = silent,
+    notify: Notify = quiet,
 ) -> tuple[list[OfficialRow], int]:
     """Score layers of one network with Brain-Score's own benchmark object.
 
@@ -67,7 +70,10 @@ def score_officially(
     store : where rows go
     hardware : device; batches are Brain-Score's
     force : compute again and replace what is stored
+    allow_unstable : score layers, too, whose answers are random or depend on the batch;
+        their rows say so
     progress : told of what Brain-Score does
+    notify : told if stored rows are of a network that answered otherwise
 
     Returns
     -------
@@ -81,17 +87,24 @@ def score_officially(
     from ce_align.brainscore.official import official_scores
 
     release = version("brainscore-vision")
+    layers = [config.layer for config in configs]
+    probe = network.probe(layers, allow_unstable=allow_unstable)
+    for failure in probe.failures.values():
+        raise failure
+    asked = {c: Probed(network.name, c.layer, probe) for c in configs}
     identity = {
-        "weights": network.digest,
+        "weights": probe.digest,
         "recording": recording.digest,
         "brainscore": release,
     }
     ids = {config: config.fingerprint(**identity) for config in configs}
     rows: dict[OfficialConfig, OfficialRow] = {}
     for config, config_id in ids.items():
-        stored = None if force else store.get(STAGE, config_id, OfficialRow)
-        if stored:
-            rows[config] = stored[0]
+        if not force:
+            known = [asked[config]]
+            stored = recall(store, STAGE, config_id, OfficialRow, known, notify)
+            if stored:
+                rows[config] = stored[0]
     missing = [config for config in ids if config not in rows]
     if missing:
         scores = official_scores(
@@ -118,7 +131,8 @@ def score_officially(
                 brainscore=release,
                 model_digest=identity["weights"],
                 recording_digest=identity["recording"],
+                note=probe.note(config.layer),
             )
-            store.put(STAGE, ids[config], config, [row])
+            remember(store, STAGE, config, [row], [asked[config]])
             rows[config] = row
     return [rows[config] for config in configs], len(configs) - len(missing)

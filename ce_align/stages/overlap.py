@@ -11,7 +11,9 @@ from ce_align.data.recordings import Recording
 from ce_align.data.repeats import equal_files, join_equal_images
 from ce_align.metrics.overlap import variance_overlap
 from ce_align.metrics.resampling import MIN_UNITS, bootstrap_interval
-from ce_align.results import ResultStore, Row
+from ce_align.progress import Notify, quiet
+from ce_align.results import ResultStore, Row, joined_notes
+from ce_align.stages.known import probed, recall, remember
 from ce_align.stages.score import VISUAL_DEGREES
 
 if TYPE_CHECKING:
@@ -70,6 +72,8 @@ def overlap(
     *,
     device: str = "auto",
     force: bool = False,
+    allow_unstable: bool = False,
+    notify: Notify = quiet,
 ) -> tuple[list[OverlapRow], bool]:
     """Partition the explained variance of a recording between two networks.
 
@@ -82,7 +86,10 @@ def overlap(
     config : layers, folds and seed
     store : where rows, and the parts of every neuroid, go
     device : of the networks
-    force : compute stored rows again
+    force : compute stored rows again, with their features
+    allow_unstable : take layers, too, whose answers are random or depend on the batch;
+        the rows say so
+    notify : told if stored rows are of a network that answered otherwise
 
     Returns
     -------
@@ -95,27 +102,38 @@ def overlap(
     """
     import xarray as xr
 
+    from ce_align.models.features import ALGORITHM_VERSION, extract
+
     recording = join_equal_images(recording, equal_files(recording.images))
-    first, second = networks
-    digests = (first.digest, second.digest)
+    asked = [
+        probed(network, layer, allow_unstable=allow_unstable)
+        for network, layer in zip(
+            networks, (config.layer_a, config.layer_b), strict=True
+        )
+    ]
+    digests = [one.probe.digest for one in asked]
     config_id = config.fingerprint(
         weights_a=digests[0],
         weights_b=digests[1],
         recording=recording.digest,
-        algorithm=ALGORITHM,
+        algorithm=f"{ALGORITHM}, features {ALGORITHM_VERSION}",
     )
-    known = None if force else store.get(STAGE, config_id, OverlapRow)
-    if known:
-        return known, True
-
-    from ce_align.models.features import extract
-
+    if not force:
+        known = recall(store, STAGE, config_id, OverlapRow, asked, notify)
+        if known:
+            return known, True
     images = recording.images.on_screen(recording.degrees, VISUAL_DEGREES)
     a, b = (
-        extract(network, images, [layer], device=device)[layer].values
-        for network, layer in zip(
-            networks, (config.layer_a, config.layer_b), strict=True
-        )
+        extract(
+            network,
+            images,
+            [one.layer],
+            device=device,
+            overwrite=force,
+            probe=one.probe,
+            notify=notify,
+        )[one.layer].values
+        for network, one in zip(networks, asked, strict=True)
     )
     rng = np.random.default_rng(config.seed)
     folds = rng.permutation(np.arange(len(images)) % config.folds)
@@ -136,7 +154,9 @@ def overlap(
         {name: ("neuroid", values) for name, values in parts.items()},
         coords={"neuroid_id": ("neuroid", names)},
     )
-    store.put(STAGE, config_id, config, rows, arrays)
+    note = joined_notes(*(one.probe.note(one.layer) for one in asked))
+    rows = [row.model_copy(update={"note": note}) for row in rows]
+    remember(store, STAGE, config, rows, asked, arrays)
     return rows, False
 
 

@@ -5,6 +5,8 @@ and streamed through all networks that lack it; what they answer is kept in smal
 so that an interrupted run goes on where it stopped.
 """
 
+import json
+import shutil
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -17,20 +19,25 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ce_align.digests import combine_digests
-from ce_align.errors import CeAlignError, explained, is_signal
+from ce_align.errors import CeAlignError, DataError, explained, is_signal
 from ce_align.files import atomic_path, check_space
-from ce_align.progress import Progress, silent
+from ce_align.progress import Notify, Progress, quiet, silent
 from ce_align.stages.hardware import Hardware
+from ce_align.stages.known import Probed, probed
 from ce_align.stages.views import ViewSet
 
 if TYPE_CHECKING:
     from ce_align.models.networks import Network
     from ce_align.models.pooled import PooledReader
+    from ce_align.models.probing import Behaviour
 
 __all__ = ["Responses", "Subject", "respond"]
 
 #: Images whose views are rendered, shown and stored together.
 BLOCK = 4
+
+#: What a subject answers to fixed images, beside its responses.
+BEHAVIOUR = "behaviour.json"
 
 FloatArray = NDArray[np.float32]
 
@@ -40,21 +47,34 @@ class Subject:
     """A network and the layer whose average over places is its response."""
 
     network: "Network"
-    layer: str
-    digest: str
+    asked: Probed
+
+    @property
+    def layer(self) -> str:
+        """Name of the layer."""
+        return self.asked.layer
+
+    @property
+    def digest(self) -> str:
+        """Digest of the network and of the name of the layer."""
+        return combine_digests(self.asked.probe.digest, self.layer)
 
     @classmethod
-    def of(cls, network: "Network", layer: str | None) -> "Subject":
+    def of(
+        cls, network: "Network", layer: str | None, *, allow_unstable: bool = False
+    ) -> "Subject":
         """Subject with the named layer, or else the network's last for IT.
 
         Raises
         ------
         ConfigError
             If there is no such layer.
+        DataError
+            If it cannot be measured, see `ce_align.stages.known.probed`.
         """
         chosen = layer or network.layer_for("IT")
-        network.check_layers([chosen])
-        return cls(network, chosen, combine_digests(network.digest, chosen))
+        asked = probed(network, chosen, allow_unstable=allow_unstable)
+        return cls(network, asked)
 
 
 @dataclass(frozen=True)
@@ -67,6 +87,25 @@ class Responses:
         """File of one block of images."""
         return self.folder / subject.digest / views.digest / f"{block:05d}.npy"
 
+    def settle(self, subject: Subject, *, fresh: bool = False) -> bool:
+        """Keep only what a subject still answers; True if there was something else.
+
+        Parameters
+        ----------
+        fresh : keep nothing
+        """
+        folder = self.folder / subject.digest
+        behaviour = subject.asked.behaviour
+        stored = _stored_behaviour(folder / BEHAVIOUR)
+        agrees = bool(behaviour and stored and stored.agrees(behaviour))
+        if agrees and not fresh:
+            return False
+        shutil.rmtree(folder, ignore_errors=True)
+        if behaviour is not None:
+            with atomic_path(folder / BEHAVIOUR) as path:
+                path.write_text(json.dumps(behaviour.document()))
+        return stored is not None and not agrees
+
     def check_space(self, n_bytes: int) -> None:
         """Raise CeAlignError unless so many bytes of responses fit on the disk."""
         check_space(
@@ -76,9 +115,15 @@ class Responses:
     def load(self, subject: Subject, views: ViewSet) -> FloatArray:
         """Responses (n_images, n_kept, n_features)."""
         blocks = range(len(list(_blocks(len(views.images)))))
-        return np.concatenate(
-            [np.load(self.path(subject, views, block)) for block in blocks]
-        )
+        try:
+            return np.concatenate(
+                [np.load(self.path(subject, views, block)) for block in blocks]
+            )
+        except (OSError, ValueError, EOFError) as error:
+            raise CeAlignError(
+                f"the responses of {subject.network.name} to {views.name} views were "
+                f"removed or damaged meanwhile ({error}); run again with --force"
+            ) from error
 
 
 def respond(
@@ -87,7 +132,9 @@ def respond(
     responses: Responses,
     *,
     hardware: Hardware,
+    force: bool = False,
     progress: Progress = silent,
+    notify: Notify = quiet,
 ) -> dict[str, CeAlignError]:
     """Let every subject answer every view; what is stored is not asked again.
 
@@ -97,7 +144,9 @@ def respond(
     view_sets : what to show
     responses : where the answers are kept
     hardware : device, batch size and rendering threads
+    force : ask again what is stored
     progress : told of images done
+    notify : told of networks that answer otherwise than before
 
     Returns
     -------
@@ -115,6 +164,12 @@ def respond(
     from ce_align.models.devices import resolve_device
 
     resolve_device(hardware.device)
+    for subject in {subject.digest: subject for subject in subjects}.values():
+        if responses.settle(subject, fresh=force):
+            notify(
+                f"{subject.network.name} {subject.layer} answers otherwise than when "
+                "its responses were stored; it is asked again"
+            )
     with ExitStack() as stack:
         readers = _Readers(hardware, stack)
         pool = stack.enter_context(ThreadPoolExecutor(hardware.workers))
@@ -147,6 +202,15 @@ def respond(
         return readers.failed
 
 
+def _stored_behaviour(path: Path) -> "Behaviour | None":
+    from ce_align.models.probing import Behaviour
+
+    try:
+        return Behaviour.read(json.loads(path.read_text()))
+    except (OSError, ValueError):
+        return None
+
+
 class _Readers:
     """Networks on the device, each put there when it is first asked."""
 
@@ -161,7 +225,9 @@ class _Readers:
         if subject.digest in self.failed:
             return None
         try:
-            return self._reader(subject)(pixels)
+            answers = self._reader(subject)(pixels)
+            if not np.isfinite(answers).all():
+                raise DataError("gives NaN or infinity for some views")
         except Exception as error:  # any code can run in a network
             if is_signal(error):
                 raise
@@ -170,6 +236,7 @@ class _Readers:
             self.failed[subject.digest] = type(found)(named)
             self.failed[subject.digest].__cause__ = error
             return None
+        return answers
 
     def _reader(self, subject: Subject) -> "PooledReader":
         from ce_align.models.pooled import PooledReader
@@ -180,6 +247,7 @@ class _Readers:
                 subject.layer,
                 device=self._hardware.device,
                 batch_size=self._hardware.batch_size,
+                axis=subject.asked.probe.axes[subject.layer],
             )
             self._open[subject.digest] = self._stack.enter_context(reader)
         return self._open[subject.digest]

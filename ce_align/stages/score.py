@@ -11,7 +11,7 @@ from ce_align.checks import named_some
 from ce_align.config import StageConfig
 from ce_align.data.recordings import Protocol, Recording
 from ce_align.data.repeats import equal_files
-from ce_align.errors import ConfigError, DataError
+from ce_align.errors import CeAlignError, ConfigError, DataError, noted
 from ce_align.metrics.ceiling import (
     Ceiling,
     chance_of_ceiling,
@@ -24,9 +24,10 @@ from ce_align.metrics.predictivity import (
     summarise,
 )
 from ce_align.metrics.splits import brainscore_splits
-from ce_align.progress import Progress, silent
-from ce_align.results import ResultStore, Row
+from ce_align.progress import Notify, Progress, quiet, silent
+from ce_align.results import ResultStore, Row, joined_notes
 from ce_align.stages.hardware import Hardware
+from ce_align.stages.known import Probed, recall, remember
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -104,10 +105,18 @@ class ScoreRow(Row):
 
 @dataclass(frozen=True)
 class Outcome:
-    """Rows of one network and recording, in the order of the configurations."""
+    """What a score of one network against one recording gave.
+
+    Attributes
+    ----------
+    rows : of the layers that could be scored, in the order of the configurations
+    n_stored : how many of them were in the store
+    failures : the other layers, and why
+    """
 
     rows: tuple[ScoreRow, ...]
     n_stored: int
+    failures: tuple[tuple[str, CeAlignError], ...] = ()
 
 
 def score(
@@ -118,13 +127,16 @@ def score(
     *,
     hardware: Hardware | None = None,
     force: bool = False,
+    allow_unstable: bool = False,
     progress: Progress = silent,
+    notify: Notify = quiet,
 ) -> Outcome:
     """Score layers of one network against one recording.
 
     Features of all layers come from one pass over the images. A configuration that is
-    in the store is answered from there unless `force`; each layer is stored as soon as
-    it is computed, so that an interrupted run loses at most one.
+    in the store is answered from there unless `force`, as long as the network answers
+    as it did; each layer is stored as soon as it is computed, so that an interrupted
+    run loses at most one. A layer that fails does not keep the others from their rows.
 
     Parameters
     ----------
@@ -133,8 +145,11 @@ def score(
     configs : one for each layer, otherwise equal
     store : where rows, and r of every split and neuroid, go
     hardware : device and batch size
-    force : compute again and replace what is stored
+    force : compute again, features too, and replace what is stored
+    allow_unstable : score layers, too, whose answers are random or depend on the batch;
+        their rows say so, and nothing of them is kept in a cache
     progress : told of images and layers done
+    notify : told of what is computed again because the network has changed
 
     Raises
     ------
@@ -143,21 +158,29 @@ def score(
     DataError
         If the recording cannot be scored with these settings.
     """
+    from ce_align.models.features import ALGORITHM_VERSION, extract
+
+    layers = [config.layer for config in configs]
+    probe = network.probe(layers, allow_unstable=allow_unstable)
     identity = {
-        "weights": network.digest,
+        "weights": probe.digest,
         "recording": recording.digest,
-        "algorithm": ALGORITHM,
+        "algorithm": f"{ALGORITHM}, features {ALGORITHM_VERSION}",
     }
     ids = {config: config.fingerprint(**identity) for config in configs}
+    asked = {c: Probed(network.name, c.layer, probe) for c in configs}
     rows: dict[ScoreConfig, ScoreRow] = {}
-    for config, config_id in ids.items():
-        stored = None if force else store.get(STAGE, config_id, ScoreRow)
-        if stored:
-            rows[config] = stored[0]
+    if not force:
+        for config, config_id in ids.items():
+            known = [asked[config]]
+            stored = recall(store, STAGE, config_id, ScoreRow, known, notify)
+            if stored:
+                rows[config] = stored[0]
+    n_stored = len(rows)
     missing = [config for config in configs if config not in rows]
+    failed: dict[str, CeAlignError] = {}
+    failures: list[tuple[str, CeAlignError]] = []
     if missing:
-        from ce_align.models.features import extract
-
         # Everything that can be refused is refused before hours of extraction.
         target = _Target.of(recording, missing[0])
         hardware = hardware or Hardware()
@@ -168,18 +191,32 @@ def score(
             device=hardware.device,
             batch_size=hardware.batch_size,
             compile=hardware.compiled,
+            overwrite=force,
+            probe=probe,
+            failures=failed,
             progress=lambda done, total: progress(
                 f"{network.name} images", done, total
             ),
+            notify=notify,
         )
         for done, config in enumerate(missing):
             progress(f"{network.name} × {recording.identifier}", done, len(missing))
-            r = target.predict(features[config.layer], config)
-            row = target.row(r, identity["weights"], config, ids[config])
-            store.put(STAGE, ids[config], config, [row], target.arrays(r))
-            rows[config] = row
+            with noted(f"{network.name} {config.layer}", failures):
+                if config.layer in failed:
+                    raise failed[config.layer]
+                r = target.predict(features[config.layer], config)
+                row = target.row(r, probe.digest, config, ids[config])
+                note = joined_notes(row.note, probe.note(config.layer))
+                row = row.model_copy(update={"note": note})
+                arrays = target.arrays(r)
+                remember(store, STAGE, config, [row], [asked[config]], arrays)
+                rows[config] = row
         progress(f"{network.name} × {recording.identifier}", 1, 1)
-    return Outcome(tuple(rows[c] for c in configs), len(configs) - len(missing))
+    return Outcome(
+        tuple(rows[config] for config in configs if config in rows),
+        n_stored,
+        tuple(failures),
+    )
 
 
 @dataclass(frozen=True, eq=False)

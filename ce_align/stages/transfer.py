@@ -11,12 +11,13 @@ from ce_align.config import StageConfig
 from ce_align.data.cropping import centre_cropped
 from ce_align.data.imagesets import ImageSet
 from ce_align.data.labelled_sets import Convention, LabelledSplits
-from ce_align.errors import DataError, PassError
+from ce_align.errors import DataError
 from ce_align.metrics.linear_evaluation import Evaluation, Sample, evaluate_linearly
 from ce_align.metrics.probe import STRENGTHS
-from ce_align.progress import Progress, silent
+from ce_align.progress import Notify, Progress, quiet, silent
 from ce_align.results import ResultStore, Row
 from ce_align.stages.hardware import Hardware
+from ce_align.stages.known import Probed, probed, recall, remember
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -93,7 +94,9 @@ def transfer(
     *,
     hardware: Hardware | None = None,
     force: bool = False,
+    allow_unstable: bool = False,
     progress: Progress = silent,
+    notify: Notify = quiet,
 ) -> tuple[TransferRow, bool]:
     """Evaluate one network on one data set.
 
@@ -107,8 +110,11 @@ def transfer(
     config : names of both, layer, size, runs and seed
     store : where the row goes, and the accuracies of every run beside it
     hardware : device and batch size
-    force : compute again and replace what is stored
+    force : compute again, features too, and replace what is stored
+    allow_unstable : evaluate a layer, too, whose answers are random or depend on the
+        batch; its row says so
     progress : told of images and fits done
+    notify : told if stored rows are of a network that answered otherwise
 
     Returns
     -------
@@ -121,19 +127,32 @@ def transfer(
     DataError
         If an image cannot be read, or the network cannot be shown images of this size.
     """
-    network.check_layers([config.layer])
+    from ce_align.models.features import ALGORITHM_VERSION
+
+    digest = network.digest
     shown = network.preprocessing.model_copy(update={"input_size": config.size})
     network = replace(network, preprocessing=shown)
+    try:
+        asked = probed(network, config.layer, allow_unstable=allow_unstable)
+    except DataError as error:
+        raise DataError(
+            f"{error} (shown images of {config.size} pixels; --size chooses another)"
+        ) from error
     config_id = config.fingerprint(
-        weights=network.digest, images=data.digest, algorithm=ALGORITHM
+        weights=asked.probe.digest,
+        images=data.digest,
+        algorithm=f"{ALGORITHM}, features {ALGORITHM_VERSION}",
     )
-    stored = None if force else store.get(STAGE, config_id, TransferRow)
-    if stored:
-        return stored[0], True
-    job = _Job(network, data, config, hardware or Hardware(), progress)
+    if not force:
+        stored = recall(store, STAGE, config_id, TransferRow, [asked], notify)
+        if stored:
+            return stored[0], True
+    job = _Job(
+        network, data, config, hardware or Hardware(), asked, force, progress, notify
+    )
     found = job.evaluate()
-    row = job.row(found, config_id)
-    store.put(STAGE, config_id, config, [row], _arrays(found))
+    row = job.row(found, config_id, digest)
+    remember(store, STAGE, config, [row], [asked], _arrays(found))
     return row, False
 
 
@@ -145,7 +164,10 @@ class _Job:
     data: LabelledSplits
     config: TransferConfig
     hardware: Hardware
+    asked: Probed
+    force: bool
     progress: Progress
+    notify: Notify
 
     def evaluate(self) -> Evaluation:
         from ce_align.models.devices import resolve_device
@@ -182,26 +204,23 @@ class _Job:
                 self.progress(what, start + done, len(images))
 
             rows = range(start, min(start + BLOCK, len(images)))
-            try:
-                found = extract(
-                    self.network,
-                    cropped.select(rows),
-                    [layer],
-                    pool="average",
-                    device=self.hardware.device,
-                    batch_size=self.hardware.batch_size,
-                    compile=self.hardware.compiled,
-                    progress=show,
-                )
-            except PassError as error:
-                raise DataError(
-                    f"{self.network.name} cannot be shown images of {size} pixels "
-                    f"({error}); choose another --size"
-                ) from error
+            found = extract(
+                self.network,
+                cropped.select(rows),
+                [layer],
+                pool="average",
+                device=self.hardware.device,
+                batch_size=self.hardware.batch_size,
+                compile=self.hardware.compiled,
+                overwrite=self.force,
+                probe=self.asked.probe,
+                progress=show,
+                notify=self.notify,
+            )
             blocks.append(found[layer].values)
         return np.concatenate(blocks)
 
-    def row(self, found: Evaluation, config_id: str) -> TransferRow:
+    def row(self, found: Evaluation, config_id: str, digest: str) -> TransferRow:
         per_class = self.data.convention == "mean_per_class"
         values = np.array(found.mean_per_class if per_class else found.top1)
         n_test = len(self.data.test)
@@ -231,7 +250,9 @@ class _Job:
             n_unconverged=found.n_unconverged,
             size=config.size,
             seed=config.seed,
-            model_digest=self.network.digest,
+            # Of the network at its own size, as in the rows of other stages.
+            model_digest=digest,
+            note=self.asked.probe.note(config.layer),
             images_digest=self.data.digest,
         )
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from ce_align.data.labelled_sets import LabelledSplits
 from ce_align.data.published_sets import load_splits
 from ce_align.errors import CeAlignError, noted
-from ce_align.progress import Progress, silent
+from ce_align.progress import Notify, Progress, quiet, silent
 from ce_align.results import ResultStore
 from ce_align.stages.hardware import Hardware
 from ce_align.stages.transfer import TransferConfig, TransferRow, transfer
@@ -44,7 +44,9 @@ def transfer_all(
     download: bool = False,
     hardware: Hardware | None = None,
     force: bool = False,
+    allow_unstable: bool = False,
     progress: Progress = silent,
+    notify: Notify = quiet,
 ) -> TransferReport:
     """Evaluate every network on every data set that is at hand.
 
@@ -61,8 +63,11 @@ def transfer_all(
     seed : of the draws and of random weights
     download : fetch data sets that are not there
     hardware : device and batch size
-    force : compute stored rows again
+    force : compute stored rows again, with their features
+    allow_unstable : measure layers, too, whose answers are random or depend on the
+        batch; their rows say so
     progress : told of images and fits done
+    notify : told of what is computed again because a network has changed
     """
     from ce_align.models.sources import load_network
 
@@ -93,7 +98,9 @@ def transfer_all(
                         store,
                         hardware=hardware,
                         force=force,
+                        allow_unstable=allow_unstable,
                         progress=progress,
+                        notify=notify,
                     )
                     report.rows.append(row)
                     report.n_stored += stored

@@ -11,7 +11,7 @@ from ce_align.data.imagesets import ImageSet
 from ce_align.digests import combine_digests, digest_json
 from ce_align.errors import DataError
 
-__all__ = ["ViewSet", "block_means"]
+__all__ = ["RESPONSES_VERSION", "ViewSet", "block_means"]
 
 #: Changes whenever the same views and network would give other responses.
 RESPONSES_VERSION = 1

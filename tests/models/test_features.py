@@ -12,7 +12,7 @@ from torchvision import models
 
 from ce_align.data.imagesets import ImageSet
 from ce_align.errors import CeAlignError, ConfigError, DataError
-from ce_align.files import atomic_path
+from ce_align.files import atomic_path, cache_folder
 from ce_align.models.activations import ActivationReader, BatchRunner
 from ce_align.models.featurecache import RowSink
 from ce_align.models.features import extract
@@ -74,6 +74,14 @@ def eager(network, images, layer):
     return kept[-1].flatten(1).numpy()
 
 
+class Contrast(nn.Module):
+    def forward(self, x):
+        return x / x.amax((1, 2, 3), keepdim=True)
+
+
+#: Images that a network is shown to be known again: two together, and one alone.
+PROBED = 3
+
 LAYERS = ["0", "1", "2", "2.conv", "2.norm", "2.relu", "3"]
 
 
@@ -114,17 +122,18 @@ def test_extraction_leaves_the_network_as_it_was(images):
 
 
 def test_same_request_is_read_from_the_cache(images):
-    network, passes = small_network(), []
-    network.module.register_forward_pre_hook(lambda *_: passes.append(1))
+    network, shown = small_network(), []
+    network.module.register_forward_pre_hook(lambda _m, x: shown.append(len(x[0])))
     first = extract(network, images, ["1", "3"])
-    n_passes = len(passes)
+    shown.clear()
     again = extract(network, images, ["3", "1"])
-    assert len(passes) == n_passes > 0
+    # It is asked whether it still answers as before, with two images of no set.
+    assert sum(shown) == PROBED
     for layer in ("1", "3"):
         np.testing.assert_array_equal(first[layer].values, again[layer].values)
         assert not again[layer].values.flags.writeable
     extract(network, images, ["3"], overwrite=True)
-    assert len(passes) > n_passes
+    assert sum(shown) > PROBED + len(images)
 
 
 def test_changed_weights_under_one_name_are_another_request(images):
@@ -154,14 +163,14 @@ def test_images_that_sets_share_are_computed_once(images):
     network.module.register_forward_pre_hook(lambda _m, x: seen.append(len(x[0])))
     found = extract(network, images, ["2", "3"])
     # The first of the six new images also serves to compare the faster network.
-    assert sum(seen) == 6 + 2
+    assert sum(seen) == PROBED + 6 + 2
     for layer in ("2", "3"):
         np.testing.assert_allclose(
             found[layer].values, eager(network, images, layer), rtol=0, atol=1e-5
         )
     seen.clear()
     turned = extract(network, images.select([9, 1, 3, 0]), ["3"])["3"].values
-    assert not seen
+    assert sum(seen) == PROBED
     np.testing.assert_array_equal(turned, found["3"].values[[9, 1, 3, 0]])
 
 
@@ -291,7 +300,7 @@ class Rows(nn.Module):
     [
         ("pair", "layer pair returns a tuple without any tensor"),
         ("unused", "layer unused takes no part"),
-        ("rows", "expected real numbers with one row for each of"),
+        ("rows", r"returns \(3, 20, 20\) for one image and \(6, 20, 20\) for two"),
     ],
 )
 def test_layer_that_has_no_features_is_explained(layer, message, images):
@@ -312,9 +321,24 @@ def test_features_that_are_not_finite_name_network_and_layer(images):
     module = small_module()
     with torch.no_grad():
         module[0].weight[0] = torch.nan
-    message = r"layer 3 of spoilt gives NaN or infinity for 11 of 11 images, first"
-    with pytest.raises(DataError, match=message):
+    with pytest.raises(DataError, match="spoilt: layer 3 gives NaN or infinity; look"):
         extract(small_network(module, "spoilt"), images, ["3"])
+
+
+def test_image_that_has_no_finite_features_is_named_and_other_layers_are_read(rng):
+    array = rng.integers(0, 256, (5, 20, 20, 3), dtype=np.uint8)
+    array[3] = 0
+    network = small_network(nn.Sequential(nn.Identity(), Contrast()), "odd")
+    plain = network.preprocessing.model_copy(update={"mean": (0, 0, 0)})
+    network = Network("odd", network.module, plain)
+    failures = {}
+    found = extract(
+        network, ImageSet.from_array("noise", array), ["0", "1"], failures=failures
+    )
+    assert list(found) == ["0"]
+    message = "odd: layer 1 gives NaN or infinity for 1 of 5 images, first noise_00003"
+    assert str(failures["1"]).startswith(message)
+    assert not list(cache_folder("features").rglob("*.tmp*"))
 
 
 def test_unknown_layer_or_device_is_explained(images):

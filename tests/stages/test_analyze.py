@@ -192,8 +192,9 @@ def test_differences_from_a_baseline_are_those_of_the_rows(tmp_path):
 
 def test_a_second_run_answers_from_the_store(tmp_path, monkeypatch):
     first = run(tmp_path, every())
-    monkeypatch.setattr(ViewSet, "render", lambda *_: pytest.fail("rendered again"))
-    second = run(tmp_path, every())
+    with monkeypatch.context() as patch:
+        patch.setattr(ViewSet, "render", lambda *_: pytest.fail("rendered again"))
+        second = run(tmp_path, every())
     assert second.rows == first.rows
     assert (first.n_stored, second.n_stored) == (0, 5)
     forced = run(tmp_path, every(), force=True)

@@ -176,14 +176,20 @@ def test_what_is_kept_of_crossed_views_does_not_grow_with_their_product(tmp_path
 def test_one_network_that_cannot_answer_does_not_stop_the_others(tmp_path):
     import torch
 
-    pair = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.LSTM(768, 4))
+    class Pair(torch.nn.Module):
+        def forward(self, x):
+            if len(x) > 2:
+                raise ValueError("more than a pair")
+            return x
+
+    pair = torch.nn.Sequential(torch.nn.Flatten(), Pair())
     broken = Network("broken", pair, Preprocessing(input_size=16), {"IT": "1"})
     views = ViewPlan(toy_images(), toy_config()).views("strong")
     bad, good = subjects_of(broken, toy_network())
     responses = Responses(tmp_path)
     failed = respond([bad, good], [views], responses, hardware=Hardware())
     assert list(failed) == [bad.digest]
-    assert "tuple" in str(failed[bad.digest])
+    assert "broken: the pass fails: ValueError: more than" in str(failed[bad.digest])
     assert len(responses.load(good, views)) == 12
     assert not responses.path(bad, views, 0).exists()
 

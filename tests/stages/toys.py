@@ -56,6 +56,7 @@ def toy_job(network=None, baseline=None, **settings):
 def plant(responses, subject, plan, respond_to):
     """Store what `respond_to(image, ledger)` gives as the answers of a network."""
     config = plan.config
+    responses.settle(subject)
     asked = (config.model_copy(update={"metric": metric}) for metric in METRICS)
     for name in {name for one in asked for name in view_names(one)}:
         views = plan.views(name)

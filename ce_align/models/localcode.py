@@ -1,0 +1,255 @@
+"""Python files of a user's own: loaded apart from one another, and known by content.
+
+Two folders may hold a ``model.py`` each. What a network's file imports from beside it
+is therefore loaded anew for that network alone and taken out of ``sys.modules`` again,
+and its digest covers every local module that it imports, at any depth.
+"""
+
+import ast
+import importlib.abc
+import importlib.machinery
+import importlib.util
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from ce_align.digests import digest_bytes, digest_json
+from ce_align.models.content import TRUSTED, is_local_file
+
+__all__ = ["LocalCode"]
+
+
+class LocalCode:
+    """A Python file with the local modules that it imports.
+
+    Attributes
+    ----------
+    path : of the file
+    name : of its module, different for files of different content or place
+
+    Parameters
+    ----------
+    path : of the file, which is read but not run
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path.resolve()
+        source = self.path.read_bytes()
+        place = str(self.path).encode()
+        self.name = f"ce_align_user_{path.stem}_{digest_bytes(source, place)}"
+        self._finder = _FreshFinder()
+        self._modules: dict[str, ModuleType] = {}
+        self._finder.sources[self.name] = source
+        with self._importable():
+            self._read_imports(self.name, source, package=None)
+
+    @property
+    def modules(self) -> frozenset[str]:
+        """Names of the file's module and of the local modules that it imports."""
+        return frozenset(self._finder.sources)
+
+    @property
+    def digest(self) -> str:
+        """Digest of what their code says, whatever its comments and layout.
+
+        Folder and name of the file are no part of it.
+        """
+        return digest_json(
+            {
+                "" if name == self.name else name: _normalised(source)
+                for name, source in self._finder.sources.items()
+            }
+        )
+
+    def load(self) -> ModuleType:
+        """Run the file as a module of its own. It must be active."""
+        spec = importlib.util.spec_from_file_location(
+            self.name,
+            self.path,
+            loader=_FreshLoader(self.name, self.path, self._finder),
+        )
+        if spec is None or spec.loader is None:
+            raise ImportError(f"{self.path} is no Python file")
+        module = importlib.util.module_from_spec(spec)
+        # Dataclasses and pickles of the file look their module up by name.
+        sys.modules[self.name] = module
+        spec.loader.exec_module(module)
+        return module
+
+    @contextmanager
+    def active(self) -> Iterator[None]:
+        """The file's folder can be imported from, and its own modules are the loaded.
+
+        They are gone from ``sys.modules`` afterwards, and what was there is back.
+        """
+        others = self._taken()
+        sys.modules.update(self._modules)
+        try:
+            with self._importable():
+                yield
+        finally:
+            self._modules = self._taken()
+            sys.modules.update(others)
+
+    def _taken(self) -> dict[str, ModuleType]:
+        """Modules that go by the names of this file's own, out of ``sys.modules``."""
+        names = [name for name in self.modules if name in sys.modules]
+        return {name: sys.modules.pop(name) for name in names}
+
+    @contextmanager
+    def _importable(self) -> Iterator[None]:
+        entry = str(self.path.parent)
+        sys.path.insert(0, entry)
+        sys.meta_path.insert(0, self._finder)
+        try:
+            yield
+        finally:
+            sys.meta_path.remove(self._finder)
+            sys.path.remove(entry)
+
+    def _read_imports(self, name: str, source: bytes, package: str | None) -> None:
+        """Sources of the local modules that a module imports, wherever it does so."""
+        try:
+            tree = ast.parse(source)
+        except (SyntaxError, ValueError):
+            return  # running it says what is wrong
+        for wanted in _imported_names(tree, package):
+            for found in self._finder.locate(wanted):
+                if found.name not in self._finder.sources:
+                    text = self._finder.read(found)
+                    inside = found.submodule_search_locations is not None
+                    parent = found.name if inside else found.name.rpartition(".")[0]
+                    self._read_imports(found.name, text, parent or None)
+
+
+class _FreshFinder(importlib.abc.MetaPathFinder):
+    """Finds local modules and has them compiled from their source as it is now.
+
+    Attributes
+    ----------
+    sources : text of every local module found so far
+    """
+
+    def __init__(self) -> None:
+        self.sources: dict[str, bytes] = {}
+        self._searching = False
+
+    def find_spec(
+        self,
+        fullname: str,
+        path: Sequence[str] | None,
+        target: ModuleType | None = None,
+    ) -> importlib.machinery.ModuleSpec | None:
+        """Spec of a local module; None for any other."""
+        spec = self._others(fullname, path)
+        if spec is None:
+            return None
+        if spec.origin is None:  # a folder without __init__.py
+            self.sources[fullname] = b""
+            return spec
+        self.read(spec)
+        if not spec.origin.endswith(".py"):
+            return spec
+        spec.loader = _FreshLoader(fullname, Path(spec.origin), self)
+        spec.cached = None
+        return spec
+
+    def read(self, spec: importlib.machinery.ModuleSpec) -> bytes:
+        """Source of a module, as it was when it was first asked for."""
+        if spec.name not in self.sources:
+            self.sources[spec.name] = Path(str(spec.origin)).read_bytes()
+        return self.sources[spec.name]
+
+    def locate(self, name: str) -> Iterator[importlib.machinery.ModuleSpec]:
+        """Specs of a dotted name and of its packages, as far as they are local."""
+        path: Sequence[str] | None = None
+        parts = name.split(".")
+        for end in range(1, len(parts) + 1):
+            full = ".".join(parts[:end])
+            spec = self._others(full, path)
+            if spec is None:
+                return
+            if spec.origin is not None:
+                yield spec
+            if spec.submodule_search_locations is None:
+                return
+            path = list(spec.submodule_search_locations)
+
+    def _others(
+        self, name: str, path: Sequence[str] | None
+    ) -> importlib.machinery.ModuleSpec | None:
+        """What the usual finders find, if it is a user's own."""
+        if self._searching or name.partition(".")[0] in TRUSTED:
+            return None
+        self._searching = True
+        try:
+            for finder in sys.meta_path:
+                if isinstance(finder, _FreshFinder):
+                    continue
+                spec = finder.find_spec(name, path)
+                if spec is not None:
+                    places = [
+                        spec.origin or f"{folder}/__init__.py"
+                        for folder in (spec.submodule_search_locations or [""])
+                    ]
+                    return spec if is_local_file(places[0]) else None
+        except (ImportError, ValueError, AttributeError, TypeError, OSError):
+            return None
+        finally:
+            self._searching = False
+        return None
+
+
+class _FreshLoader(importlib.machinery.SourceFileLoader):
+    """Compiles the source that was digested: never a file of bytecode, nor a newer."""
+
+    def __init__(self, fullname: str, path: Path, finder: _FreshFinder) -> None:
+        super().__init__(fullname, str(path))
+        self._finder = finder
+
+    def get_code(self, fullname: str) -> Any:
+        """Code object of the module."""
+        return self.source_to_code(self._finder.sources[fullname], self.path)
+
+
+def _imported_names(tree: ast.AST, package: str | None) -> Iterator[str]:
+    """Dotted names that a module may import, absolute."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            if node.level:
+                if package is None:
+                    continue
+                parents = package.split(".")
+                parents = parents[: len(parents) - node.level + 1]
+                base = ".".join([*parents, *([base] if base else [])])
+            # What is imported may be a module itself.
+            yield from (f"{base}.{alias.name}".strip(".") for alias in node.names)
+
+
+def _normalised(source: bytes) -> str:
+    """Source without comments, layout and docstrings; unchanged if it is no Python."""
+    try:
+        tree = ast.parse(source)
+    except (SyntaxError, ValueError):
+        return digest_bytes(source)
+    for node in ast.walk(tree):
+        body = getattr(node, "body", None)
+        if isinstance(body, list) and body and _is_docstring(node, body[0]):
+            body[0] = ast.Pass()
+    return digest_bytes(ast.unparse(tree).encode("utf-8", "surrogatepass"))
+
+
+def _is_docstring(node: ast.AST, first: ast.AST) -> bool:
+    documented = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+    return (
+        isinstance(node, documented)
+        and isinstance(first, ast.Expr)
+        and isinstance(first.value, ast.Constant)
+        and isinstance(first.value.value, str)
+    )
