@@ -5,6 +5,7 @@ import os
 import platform
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache
@@ -84,6 +85,15 @@ def _processor() -> str:
     return (names[0] if names else platform.processor()).strip() or "unknown"
 
 
+@cache
+def _versions() -> dict[str, str]:
+    found = {}
+    for package in REPORTED_PACKAGES:
+        with suppress(PackageNotFoundError):
+            found[package] = version(package)
+    return found
+
+
 def _environment() -> dict[str, str]:
     """Versions and machine that produced a result."""
     found = {"python": platform.python_version(), "platform": platform.platform()}
@@ -92,12 +102,7 @@ def _environment() -> dict[str, str]:
     torch = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_available():
         found["gpu"] = torch.cuda.get_device_name()
-    for package in REPORTED_PACKAGES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return found
+    return found | _versions()
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ import sysconfig
 import types
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from torch import nn
 
 from ce_align.digests import digest_array, digest_bytes
 
-__all__ = ["Contents", "is_local_file", "tensor_digest"]
+__all__ = ["Contents", "is_local_file", "tensor_digest", "watched"]
 
 #: What every module of torch keeps about itself and its hooks; hooks count below.
 TORCH_STATE = frozenset(vars(nn.Module())) | {"_compiled_call_impl"}
@@ -82,6 +82,30 @@ def tensor_digest(tensor: torch.Tensor) -> str:
     # By bytes: NumPy has no bfloat16.
     flat = values.reshape(-1).view(torch.uint8).numpy()
     return digest_bytes(header, flat.data)
+
+
+@contextmanager
+def watched(module: nn.Module) -> Iterator[set[str]]:
+    """Names of the attributes and buffers that are set meanwhile, as in `Contents`.
+
+    A value that is set again to what it was is written all the same: whether a pass
+    came before must not matter.
+    """
+    names = {id(part): name for name, part in module.named_modules()}
+    written: set[str] = set()
+    original = nn.Module.__setattr__
+
+    def record(part: nn.Module, key: str, value: Any) -> None:
+        if id(part) in names:
+            for kind in ("attribute", "buffer"):
+                written.add(f"{kind} {names[id(part)]}.{key}")
+        original(part, key, value)
+
+    nn.Module.__setattr__ = record  # type: ignore[assignment, method-assign]
+    try:
+        yield written
+    finally:
+        nn.Module.__setattr__ = original  # type: ignore[method-assign]
 
 
 class _UnknownError(Exception):
@@ -332,7 +356,7 @@ class Contents:
         """The globals that code names, also inside of what it defines."""
         here = self._shown(str(namespace.get("__name__", "")))
         for name in _names(code):
-            if name not in namespace:
+            if name not in namespace or name.startswith("__"):  # such as __file__
                 continue
             value = namespace[name]
             self._add(f"global {here}.{name}", lambda v=value: self.of(v))
@@ -371,7 +395,8 @@ class Contents:
     def _members(self, content: Mapping[str, Any]) -> str:
         found = []
         for key, value in sorted(content.items()):
-            if key in ("__dict__", "__weakref__", "__doc__", "__module__"):
+            # Python keeps notes of its own in a class, such as __slotnames__.
+            if key.startswith(("__", "_abc_")) and not callable(value):
                 continue
             if isinstance(value, staticmethod | classmethod):
                 value = value.__func__
@@ -380,8 +405,6 @@ class Contents:
             if isinstance(
                 value, types.MemberDescriptorType | types.GetSetDescriptorType
             ):
-                continue
-            if key.startswith("_abc_") or key in ("__annotations__", "__parameters__"):
                 continue
             found.append((key, self.of(value)))
         return _text_digest(repr(found))

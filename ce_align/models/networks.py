@@ -10,7 +10,7 @@ from torch import nn
 from ce_align.checks import named_some, nearest_names
 from ce_align.digests import combine_digests, digest_json
 from ce_align.errors import ConfigError, DataError
-from ce_align.models.content import Contents, tensor_digest
+from ce_align.models.content import Contents, tensor_digest, watched
 from ce_align.models.localcode import LocalCode
 from ce_align.models.preprocessing import Preprocessing
 from ce_align.models.probing import Look, Probe, look
@@ -91,7 +91,7 @@ class Network:
             If there is no such layer.
         """
         self.check_layers(list(layers))
-        with self.running():
+        with self.running(), watched(self.module) as written:
             before = self._contents()
             try:
                 found = look(
@@ -105,7 +105,7 @@ class Network:
                 found = Look({}, {}, dict.fromkeys(layers, error), {})
             after = self._contents()
         transient = _TRANSIENT.setdefault(self.module, set())
-        transient |= before.differing(after)
+        transient |= before.differing(after) | written
         entries = {k: v for k, v in after.entries.items() if k not in transient}
         unknown = {k: v for k, v in after.unknown.items() if k not in transient}
         digest = combine_digests(

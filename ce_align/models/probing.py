@@ -141,9 +141,8 @@ class Probe:
         """What a row of the layer must say of the network; None if nothing."""
         notes = [self.marks[layer]] if layer in self.marks else []
         if self.unknown:
-            notes.append(
-                f"computed anew each time: it holds {named_some(self.unknown)}"
-            )
+            held = named_some(self.unknown)
+            notes.append(f"computed anew each time, for its content is unknown: {held}")
         return "; ".join(notes) or None
 
 
@@ -196,7 +195,6 @@ def look(
         If the network cannot be shown the images at all.
     """
     height, width = preprocessing.size
-    pixels = probe_pixels(height, width)
     device = next((str(p.device) for p in module.parameters()), "cpu")
     found = Look({}, {}, {}, {})
 
@@ -205,60 +203,57 @@ def look(
 
     with _RawReader(module, layers, on_error=fail) as read:
         try:
+            pixels = probe_pixels(height, width)
             inputs = network_inputs(module, preprocessing, pixels, device)
             together = read(inputs)
+            if not together:
+                return found
+            alone = _one_alone(read, inputs)
         except DataError as error:
             raise DataError(f"{name}: {error}") from error
-        if not together:
-            return found
-        alone = again = None
-        trouble = ""
-        try:
-            alone = read(inputs[:1])
-        except DataError as error:
-            trouble = f"fails for one image alone ({error})"
+        again: dict[str, torch.Tensor] = {}
         for layer, answers in together.items():
             if layer in found.failures:
                 continue
-            mark = trouble
-            axis = 0
-            if alone is not None:
-                try:
-                    axis = _image_axis(answers, alone[layer], layer)
-                except DataError as error:
-                    fail(layer, error)
-                    continue
-                answers = answers.movedim(axis, 0)
-                if not torch.isfinite(answers).all():
-                    fail(
-                        layer,
-                        DataError(
-                            f"layer {layer} gives NaN or infinity; look at its weights"
-                        ),
+            try:
+                axis = _image_axis(answers, alone[layer], layer)
+                two, one = (a.movedim(axis, 0) for a in (answers, alone[layer]))
+                if not torch.isfinite(two).all():
+                    raise DataError(
+                        f"layer {layer} gives NaN or infinity; look at its weights"
                     )
-                    continue
-                one = alone[layer].movedim(axis, 0)
-                if not _same(one, answers, answers):
+                if not _same(one, two, two):
                     again = again or read(inputs[:1])
-                    mark = (
-                        "depends on the other images of its batch"
-                        if _same(again[layer].movedim(axis, 0), answers, one)
-                        else "is random: one image gives different answers"
-                    )
-            if mark and not allow_unstable:
-                fail(layer, DataError(f"layer {layer} {mark}; {REMEDY}"))
+                    steady = _same(again[layer].movedim(axis, 0), two, one)
+                    mark = f"layer {layer} {BATCH if steady else RANDOM}"
+                    if not allow_unstable:
+                        raise DataError(f"{mark}; {REMEDY}")
+                    found.marks[layer] = mark
+            except DataError as error:
+                fail(layer, error)
                 continue
-            if mark:
-                found.marks[layer] = f"layer {layer} {mark}"
-            found.behaviours[layer] = Behaviour.of(answers)
+            found.behaviours[layer] = Behaviour.of(two)
             found.axes[layer] = axis
     return found
 
 
+BATCH = "depends on the other images of its batch"
+RANDOM = "is random: one image gives different answers"
 REMEDY = (
     "put the network into evaluation mode or take that part out, or measure it as it "
     "is with --allow-unstable"
 )
+
+
+def _one_alone(read: _RawReader, inputs: torch.Tensor) -> dict[str, torch.Tensor]:
+    """Answers to the first image by itself."""
+    try:
+        return read(inputs[:1])
+    except DataError as error:
+        raise DataError(
+            f"one image alone cannot be shown ({error}); put the network into "
+            "evaluation mode"
+        ) from error
 
 
 def _image_axis(two: torch.Tensor, one: torch.Tensor, layer: str) -> int:
