@@ -11,6 +11,7 @@ from ce_align.checks import named_some
 from ce_align.errors import DataError
 from ce_align.report.looks import network_colours
 from ce_align.report.measure_names import measure_name
+from ce_align.report.selection import interval_over
 from ce_align.report.style import (
     GUIDE,
     NEUTRAL,
@@ -207,7 +208,8 @@ def save_measures(rows: "Sequence[MeasureRow]", path: Path) -> Path:
                 values = [row.value for row in rows if row.metric in labels]
                 clipped = any(v is not None and v < LEAST for v in values)
                 ax.set_xlabel(f"{axis} (◂ below {LEAST})" if clipped else axis)
-        _legend(figure, models)
+        over = dict.fromkeys(row.interval for row in rows if row.interval)
+        _legend(figure, models, "; ".join(map(interval_over, over)))
         return save_figure(figure, path.with_suffix(""))[-1]
 
 
@@ -278,7 +280,7 @@ def _words(name: str) -> str:
     return text.replace(" delta", ", Δ").replace(" excess", ", excess")
 
 
-def _legend(figure: "Figure", models: list[str]) -> None:
+def _legend(figure: "Figure", models: list[str], over: str) -> None:
     from matplotlib.lines import Line2D
 
     handles = [
@@ -286,3 +288,5 @@ def _legend(figure: "Figure", models: list[str]) -> None:
         for colour, model in zip(network_colours(models), models, strict=True)
     ]
     figure.legend(handles=handles, loc="outside upper left", frameon=False, ncols=3)
+    if over:
+        figure.supxlabel(f"Lines: 95 % intervals over {over}", fontsize="small")

@@ -22,10 +22,6 @@ if TYPE_CHECKING:
 
 __all__ = ["ONLINE_METRICS", "figure_2", "figure_5", "figure_7", "online_points"]
 
-BANDS = (
-    "Bands: 95 % interval of one network; mean ± sd where several networks share "
-    "objective and λ. Weights λ are spaced evenly."
-)
 #: Accuracy of the probe that was trained along: on validation images, else on views.
 ONLINE_METRICS = ("probe_top1", "probe_train_top1")
 
@@ -55,7 +51,7 @@ def figure_2(material: Material, columns: int = 2) -> Drawn:
         material,
         notes,
         title="Equivariant training changes the shape of variability",
-        caption=_parts_of_figure_2(n_compared, len(shown)) + BANDS,
+        caption=_parts_of_figure_2(n_compared, len(shown)) + _bands(data),
         alt=f"{len(shown)} line plots against the equivariance weight, a line for each "
         f"objective. {describe_curves(data, 'panel')}",
     )
@@ -104,7 +100,7 @@ def figure_5(material: Material, columns: int = 2) -> Drawn:
         notes,
         title="In-distribution accuracy against the equivariance weight",
         caption=f"Top-1 accuracy, on {on}, of a linear classifier that was trained "
-        f"along on detached features. {BANDS}",
+        f"along on detached features. {_bands(points)}",
         alt="Line plot of top-1 accuracy in percent against the equivariance weight. "
         + describe_curves(points, "metric"),
     )
@@ -132,7 +128,7 @@ def figure_7(material: Material, columns: int = 2) -> Drawn:
         title="Decoding of weak and of strong augmentations",
         caption=f"Held-out R² of decoding augmentation parameters ({kind}), mean over "
         "parameters: among views whose parameters are within the weak range, and among "
-        f"those with a parameter beyond it. {BANDS}",
+        f"those with a parameter beyond it. {_bands(data)}",
         alt=f"{len(shown)} line plots of R² against the equivariance weight. "
         + describe_curves(data, "panel"),
     )
@@ -152,6 +148,13 @@ def online_points(material: Material) -> Selection:
             points = average(found.rows).assign(metric=metric)
             return Selection(points, (*notes, *found.notes))
     return Selection(rows.iloc[:0], tuple(notes))
+
+
+def _bands(points: "pd.DataFrame") -> str:
+    """What the bands are, and that λ is no scale."""
+    kinds = sorted(set(points["spread"]) - {"none"})
+    words = f"Bands: {'; '.join(kinds)}. " if kinds else ""
+    return words.replace("sd over", "mean ± sd over") + ("Weights λ are spaced evenly.")
 
 
 def _filled(

@@ -24,10 +24,18 @@ if TYPE_CHECKING:
 
 __all__ = [
     *("MEASURE_SETTINGS", "SCORE_SETTINGS", "TRANSFER_SETTINGS", "Selection"),
-    *("average", "comparable", "describe", "main_recipe", "missing_weights"),
+    *("average", "comparable", "describe", "interval_over", "main_recipe"),
+    "missing_weights",
     *("network_labels", "with_networks"),
 ]
 
+#: What intervals are over, where the word in the row says too little. The last two are
+#: of release 0.1.
+INTERVALS = {
+    "comparisons": "comparisons, as if independent (the paper's)",
+    "bootstrap": "images or classes, their reference held fixed",
+    "runs": "runs, as if independent",
+}
 #: Rows of one measure are comparable only if these agree.
 MEASURE_SETTINGS = ("views_digest", "images_digest", "n_points", "n_comparisons")
 #: Scores against one recording are comparable only if these agree.
@@ -227,6 +235,11 @@ def _plain(column: str) -> str:
     return words.get(column, column.removesuffix("_digest").replace("_", " "))
 
 
+def interval_over(word: str) -> str:
+    """What an interval is over, from the column ``interval``, as readers are told."""
+    return INTERVALS.get(word, word)
+
+
 def average(rows: "pd.DataFrame", keys: Sequence[str] = ()) -> "pd.DataFrame":
     """Mean over the networks of each objective and weight, with its spread.
 
@@ -254,6 +267,9 @@ def average(rows: "pd.DataFrame", keys: Sequence[str] = ()) -> "pd.DataFrame":
         elif "low" in group and pd.notna(group["low"]).all():
             low, high = float(group["low"].iloc[0]), float(group["high"].iloc[0])
             spread = "95 % interval" if low < high else "none"
+            over = group["interval"].iloc[0] if "interval" in group else None
+            if low < high and isinstance(over, str):
+                spread += f" over {interval_over(over)}"
         found.append(
             {
                 **dict(zip(groups, names, strict=True)),

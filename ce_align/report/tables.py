@@ -8,6 +8,7 @@ from rich.text import Text
 
 from ce_align.data.recordings import Entry
 from ce_align.models.catalogue import Published, is_cached
+from ce_align.report.selection import interval_over
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -57,7 +58,7 @@ def score_tables(rows: "Sequence[ScoreRow]") -> Iterator[Table]:
         )
         for name in ("model", "layer"):
             table.add_column(name, overflow="fold")
-        for name in ("score", "raw r", "± error"):
+        for name in ("score", "raw r", "± error of splits"):
             table.add_column(name, justify="right", no_wrap=True)
         for row in group:
             shown = [*map(_number, (row.value, row.raw, row.error))]
@@ -145,10 +146,6 @@ def _with_interval(value: float | None, low: float | None, high: float | None) -
     return f"{value:.4f} [{low:.4f}, {high:.4f}]"
 
 
-#: What an interval is over, where the row's own word says too little.
-OVER = {"comparisons": "comparisons (paper)", "bootstrap": "images or classes"}
-
-
 def measure_table(rows: "Sequence[MeasureRow]") -> Table:
     """Measures with 95 % intervals and what those are over, a column a network."""
     models = list(dict.fromkeys(row.model for row in rows))
@@ -167,7 +164,7 @@ def measure_table(rows: "Sequence[MeasureRow]") -> Table:
         n = {row.n_points for row in own}
         over = dict.fromkeys(row.interval for row in own if row.interval)
         shown = [cells.get((metric, model), "–") for model in models]
-        words = "/".join(OVER.get(name, name) for name in over) or "–"
+        words = "/".join(map(interval_over, over)) or "–"
         table.add_row(metric, "/".join(map(str, sorted(n))), words, *shown)
     return table
 
@@ -200,7 +197,7 @@ def overlap_table(rows: "Sequence[OverlapRow]") -> Table:
         title_justify="left",
     )
     table.add_column("part")
-    table.add_column("R² [95 %]", justify="right")
+    table.add_column("R² [95 % over neuroids]", justify="right")
     for row in rows:
         part = row.metric.removeprefix("overlap_")
         table.add_row(part, _with_interval(row.value, row.low, row.high))

@@ -10,7 +10,7 @@ from ce_align.config import StageConfig
 from ce_align.data.recordings import Recording
 from ce_align.data.repeats import equal_files, join_equal_images
 from ce_align.metrics.overlap import variance_overlap
-from ce_align.metrics.resampling import MIN_UNITS, bootstrap_interval
+from ce_align.metrics.resampling import MIN_UNITS, unit_interval
 from ce_align.progress import Notify, quiet
 from ce_align.results import ResultStore, Row, joined_notes
 from ce_align.stages.known import probed, recall, remember
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["OverlapConfig", "OverlapRow", "overlap"]
 
 STAGE = "overlap"
-ALGORITHM = "overlap 1"
+ALGORITHM = "overlap 2"
 
 #: What is reported, in the order of the rows.
 PARTS = ("r2_a", "r2_b", "r2_joint", "unique_a", "unique_b", "shared")
@@ -45,8 +45,9 @@ class OverlapRow(Row):
 
     `metric` names the part: ``r2_a``, ``r2_b`` and ``r2_joint`` of held-out stimuli;
     ``unique_a`` and ``unique_b``, what the joint regression adds to the other network;
-    ``shared``, what either explains. `low` and `high`: 95 %, bootstrap over neuroids;
-    None for fewer than five.
+    ``shared``, what either explains. `low` and `high` are a 95 % interval
+    over what `interval` names: ``neuroids``, if others of the same population had been
+    recorded with these stimuli and folds; None for fewer than five.
     """
 
     other: str
@@ -56,6 +57,7 @@ class OverlapRow(Row):
     other_layer: str
     low: float | None
     high: float | None
+    interval: str | None = None
     n_stimuli: int
     n_neuroids: int
     seed: int
@@ -168,12 +170,10 @@ def _row(
     rng: np.random.Generator,
     identity: dict[str, str],
 ) -> OverlapRow:
-    low = high = None
+    low = high = over = None
     if len(values) >= MIN_UNITS:
-        interval = bootstrap_interval(
-            lambda drawn: values[drawn].mean(axis=1), len(values), rng
-        )
-        low, high = interval.low, interval.high
+        found = unit_interval(values, rng)
+        low, high, over = found.low, found.high, "neuroids"
     return OverlapRow(
         model=config.model_a,
         metric=f"overlap_{name}",
@@ -185,6 +185,7 @@ def _row(
         other_layer=config.layer_b,
         low=low,
         high=high,
+        interval=over,
         n_stimuli=len(recording.images),
         n_neuroids=len(values),
         seed=config.seed,

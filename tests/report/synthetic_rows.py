@@ -59,6 +59,8 @@ def analysis_rows():
             delta = most * rise * (1 + 0.3 * math.cos(phase))
             spread = {"low": 0.93 * delta - 0.002, "high": 1.05 * delta + 0.002}
             fixed = common | digests | {"n_points": n, "config_id": f"bures-{model}"}
+            if name == "class_class":
+                fixed["interval"] = "classes"
             distance = {"low": None, "high": None, "baseline": None}
             yield row(model, name, at_zero - delta, **fixed, **distance)
             if weight:
