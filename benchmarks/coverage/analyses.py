@@ -30,6 +30,8 @@ __all__ = ["Coverage", "coverages", "main", "readouts", "shapes"]
 SMALL = Sizes(60, 12, 6, 6, 8, 12, 24)
 PAPER = Sizes(800, 50, 20, 20, 100, 50, 96)
 
+#: Draws a value of each unit.
+Values = Callable[[np.random.Generator], NDArray[np.float64]]
 #: A number with its bounds, NaN if there are none, and what they are over.
 Found = tuple[float, float, float, str | None]
 
@@ -106,7 +108,7 @@ def shapes(
 
     def once(seed: int) -> dict[str, Found]:
         draw = networks[0].draw(np.random.default_rng([seed, 1]))
-        config = replace_settings(sizes, comparisons, seed, kind)
+        config = settings(sizes, comparisons, seed, kind)
         baseline, own = (compare(one.respond(draw), config) for one in networks)
         return found_in(measure_shapes(own, baseline, config))
 
@@ -119,10 +121,10 @@ def readouts(sizes: Sizes, n: int) -> list[Coverage]:
 
     def once(seed: int) -> dict[str, Found]:
         rng = np.random.default_rng([seed, 2])
-        config = replace_settings(sizes, 800, seed, "population")
+        config = settings(sizes, 800, seed, "population")
         draw = world.draw(rng)
         views, ledger = world.augmented(draw, rng)
-        clean = np.float32(world.clean(draw))
+        clean = world.clean(draw).astype(np.float32)
         shared = world.augmented(draw, rng, shared=True)
         families = [("strong", views)]
         return (
@@ -134,7 +136,7 @@ def readouts(sizes: Sizes, n: int) -> list[Coverage]:
     return coverages(map(once, range(n)))
 
 
-def replace_settings(
+def settings(
     sizes: Sizes, comparisons: int, seed: int, kind: IntervalKind
 ) -> AnalysisConfig:
     """Settings of an analysis of these sizes."""
@@ -156,28 +158,18 @@ def replace_settings(
 def found_in(measured: Measured) -> dict[str, Found]:
     """Every number with its interval."""
     return {
-        one.metric: (
-            one.interval.estimate,
-            one.interval.low,
-            one.interval.high,
-            one.over,
-        )
-        for one in measured.measurements
-        if one.interval is not None
+        one.metric: found_as(one.interval, one.over) for one in measured.measurements
     }
 
 
-def found_as(interval: Interval, over: str) -> Found:
-    """An interval of what is no analysis."""
+def found_as(interval: Interval, over: str | None) -> Found:
+    """An interval, and what it is over."""
     return interval.estimate, interval.low, interval.high, over
 
 
 def units(n_units: int, n: int) -> list[Coverage]:
     """Of means over images, for values of several shapes."""
-    shapes: dict[
-        str, tuple[Callable[[np.random.Generator], NDArray[np.float64]], float]
-    ]
-    shapes = {
+    kinds: dict[str, tuple[Values, float]] = {
         "normal values": (lambda rng: rng.normal(size=n_units), 0.0),
         "lognormal values": (lambda rng: rng.lognormal(size=n_units), np.exp(0.5)),
         "exponential values": (lambda rng: -rng.exponential(size=n_units), -1.0),
@@ -187,10 +179,11 @@ def units(n_units: int, n: int) -> list[Coverage]:
         rng = np.random.default_rng([seed, 3])
         return {
             name: found_as(unit_interval(draw(rng), rng), "images")
-            for name, (draw, _) in shapes.items()
+            for name, (draw, _) in kinds.items()
         }
 
-    return coverages(map(once, range(n)), {k: float(v) for k, (_, v) in shapes.items()})
+    targets = {name: float(mean) for name, (_, mean) in kinds.items()}
+    return coverages(map(once, range(n)), targets)
 
 
 def overlap(n_stimuli: int, n_neuroids: int, n: int) -> list[Coverage]:
@@ -203,9 +196,8 @@ def overlap(n_stimuli: int, n_neuroids: int, n: int) -> list[Coverage]:
         rng = np.random.default_rng([seed, 4])
         gain = rng.lognormal(sigma=0.7, size=(2, 1, n_neuroids))
         weights = gain * rng.normal(size=(2, 6, n_neuroids))
-        rates = (
-            a @ weights[0] + b @ weights[1] + rng.normal(size=(n_stimuli, n_neuroids))
-        )
+        rates = a @ weights[0] + b @ weights[1]
+        rates += rng.normal(size=rates.shape)
         found = variance_overlap(a, b, rates, folds)
         return {
             f"overlap_{name}": found_as(unit_interval(values, rng), "neuroids")

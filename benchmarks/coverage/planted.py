@@ -125,9 +125,9 @@ class World:
             * np.roll(photometric, 2, axis=-1)[:, None]
         )
         return Answers(
-            np.float32(strong + draw.noise),
-            np.stack([block_means(np.float32(views)) for views in grid]),
-            np.float32(draw.classes @ self.readout),
+            (strong + draw.noise).astype(np.float32),
+            np.stack([block_means(views) for views in grid.astype(np.float32)]),
+            (draw.classes @ self.readout).astype(np.float32),
         )
 
     def clean(self, draw: Draw) -> FloatArray:
@@ -159,7 +159,7 @@ class World:
         moved = common + 0.5 * draw.amount[:, None, None] * own
         noise = 3 * rng.normal(size=draw.noise.shape) / np.sqrt(n_features)
         responses = self.clean(draw)[:, None] + moved + 0.1 * noise
-        return np.float32(responses), ledger
+        return responses.astype(np.float32), ledger
 
     def _moved(
         self, parameters: FloatArray, amount: FloatArray, of: slice = slice(None)

@@ -123,7 +123,7 @@ def test_the_same_seed_gives_the_same_rows_on_one_and_two_workers(ce_align, toy)
 def test_a_baseline_gives_differences(ce_align, toy):
     against = ("--metric", "bures", "--baseline", "net.py:other")
     rows = json.loads(ce_align("analyze", *toy, *against, "--json")[1])
-    (row,) = [r for r in rows if r["metric"] == "augmentation_augmentation_delta"]
+    (row,) = [r for r in rows if r["metric"] == "augmentation_centroid_delta"]
     assert row["baseline"] == "net.py:other"
     assert row["low"] < row["value"] < row["high"]
     assert {r["model"] for r in rows} == {"net.py:build"}
