@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["OverlapConfig", "OverlapRow", "overlap"]
 
 STAGE = "overlap"
-ALGORITHM = "overlap 2"
+ALGORITHM = "overlap 3"
 
 #: What is reported, in the order of the rows.
 PARTS = ("r2_a", "r2_b", "r2_joint", "unique_a", "unique_b", "shared")
