@@ -18,6 +18,10 @@ __all__ = [
 ]
 
 
+#: Sides of 50 pixels or more are rounded by 1 % or less.
+AREA_TOLERANCE = 0.02
+
+
 @dataclass(frozen=True)
 class ViewRanges:
     """Ranges and probabilities of one view.
@@ -104,25 +108,31 @@ _TINY_A, _TINY_B = (
     replace(strong, crop_area=(0.15, 1.0), blur_sigma=(0.1, 1.0))
     for strong in (_STRONG_A, _STRONG_B)
 )
+# The analyses of the authors blur their second view with the probability of Barlow
+# Twins, their training with twice that: families of two views are for analyses.
+_READ_B, _READ_WEAK_B, _READ_TINY_B = (
+    replace(view, blur=0.1) for view in (_STRONG_B, _WEAK_B, _TINY_B)
+)
 _SPATIAL = ViewRanges(crop_area=(0.08, 1.0), flip=0.5)
 _PHOTOMETRIC = replace(
     _STRONG_A, view="", crop_area=None, flip=0.0, blur=0.1, solarize=0.2
 )
 
-#: The families by name.
+#: The families by name: of one view for training, of two views, A and B in turn, for
+#: analyses, where view B is blurred with probability .1 in place of .2.
 FAMILIES = {
     family.name: family
     for family in [
         Family("strong_a", (_STRONG_A,)),
         Family("strong_b", (_STRONG_B,)),
-        Family("strong", (_STRONG_A, _STRONG_B)),
+        Family("strong", (_STRONG_A, _READ_B)),
         Family("weak_a", (_WEAK_A,)),
         Family("weak_b", (_WEAK_B,)),
-        Family("weak", (_WEAK_A, _WEAK_B)),
+        Family("weak", (_WEAK_A, _READ_WEAK_B)),
         Family("tiny_a", (_TINY_A,)),
         Family("tiny_b", (_TINY_B,)),
-        Family("tiny", (_TINY_A, _TINY_B)),
-        Family("strong-only", (_STRONG_A, _STRONG_B), outside=(_WEAK_A, _WEAK_B)),
+        Family("tiny", (_TINY_A, _READ_TINY_B)),
+        Family("strong-only", (_STRONG_A, _READ_B), outside=(_WEAK_A, _READ_WEAK_B)),
         Family("spatial", (_SPATIAL,)),
         Family("photometric", (_PHOTOMETRIC,)),
     ]
@@ -152,7 +162,8 @@ def outside_ranges(ledger: AugmentationLedger, ranges: ViewRanges) -> NDArray[np
     A parameter is outside if the crop covers a smaller or larger share of the image, a
     colour factor or the hue changes more, or the blur is wider or narrower than
     `ranges` allow. Probabilities play no part: a transform that was not applied is
-    inside, and a flip, grayscale or solarisation has no magnitude to compare.
+    inside, and a flip, grayscale or solarisation has no magnitude to compare. Nor does
+    the whole pixel to which a crop was rounded: areas are compared to 2 %.
 
     Returns
     -------
@@ -162,8 +173,8 @@ def outside_ranges(ledger: AugmentationLedger, ranges: ViewRanges) -> NDArray[np
     low, high = ranges.crop_area or (1.0, 1.0)
     sigma = ledger.blur_sigma
     outside: NDArray[np.bool_] = (
-        (area < low - 1e-12)
-        | (area > high + 1e-12)
+        (area < low * (1 - AREA_TOLERANCE))
+        | (area > high * (1 + AREA_TOLERANCE))
         | (np.abs(ledger.brightness - 1) > ranges.brightness)
         | (np.abs(ledger.contrast - 1) > ranges.contrast)
         | (np.abs(ledger.saturation - 1) > ranges.saturation)

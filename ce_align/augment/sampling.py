@@ -1,7 +1,7 @@
 """Sampling the parameters of views, alone and in combinations."""
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from ce_align.augment.families import Family, ViewRanges, find_family, outside_ranges
 from ce_align.augment.parameters import (
@@ -28,14 +28,15 @@ def sample(
     n: int,
     rng: np.random.Generator | int,
     *,
-    aspect: float = 1.0,
+    sizes: ArrayLike | None = None,
 ) -> AugmentationLedger:
     """Sample the parameters of `n` views.
 
     Every row is made from its own consecutive draws of `rng`, so the first rows of a
-    longer sample are those of a shorter one with the same seed. Crops follow the
-    random resized crop of Inception training: area uniform, aspect ratio log-uniform
-    in 3/4 to 4/3, ten tries, then the largest centred crop.
+    longer sample are those of a shorter one with the same seed and sizes. Crops are
+    those of torchvision's ``RandomResizedCrop``, which the authors use: area uniform,
+    aspect ratio in pixels log-uniform in 3/4 to 4/3, whole pixels of the image, ten
+    tries, then the largest centred crop.
 
     Parameters
     ----------
@@ -45,10 +46,10 @@ def sample(
         Number of views.
     rng : numpy.random.Generator or int
         Source of randomness, or its seed.
-    aspect : float
-        Width over height of the image for which crops are sampled. Crops are recorded
-        relative to the image, and the images of a pair share them, so one aspect
-        stands for all; an image of another aspect gets the same relative place.
+    sizes : (2,) or (n, 2) int, optional
+        Height and width in pixels of the image that each crop is for, or of all.
+        Crops are recorded relative to it; another image gets the same relative place.
+        None stands for a square of no particular size.
 
     Returns
     -------
@@ -58,28 +59,38 @@ def sample(
     Raises
     ------
     ConfigError
-        If the family is unknown or cannot be sampled, `n` is below 1, or `aspect` is
-        not positive.
+        If the family is unknown or cannot be sampled, `n` is below 1, or the sizes are
+        no sizes, or differ where rows of the family are rejected.
     """
     if isinstance(family, str):
         family = find_family(family)
     if n < 1:
         raise ConfigError(f"n is {n}; sample at least one view")
-    if not 0 < aspect < np.inf:
-        raise ConfigError(f"aspect is {aspect}; give width / height, such as 1.5")
+    shapes = _checked_sizes(sizes, n)
     rng = np.random.default_rng(rng)
     n_views = len(family.views)
-    if n_views == 1 and not family.outside:
-        return _rows(family.name, family.views[0], rng.random((n, DRAWS)), aspect)
+    padded = n + -n % n_views
+    if not family.outside:
+        draws = rng.random((padded, DRAWS))[:n]
+        by_view = []
+        for view, ranges in enumerate(family.views[:n]):
+            own = slice(view, None, n_views)
+            of_own = None if shapes is None else shapes[own]
+            by_view.append(_rows(family.name, ranges, draws[own], of_own))
+        return _joined(by_view)
+    if shapes is not None and len(np.unique(shapes, axis=0)) > 1:
+        raise ConfigError(
+            f"rows of family {family.name!r} are drawn until they fit, which needs one "
+            "size for all; sample the views of each image by themselves"
+        )
     wanted = [len(range(view, n, n_views)) for view in range(n_views)]
+    one = None if shapes is None else shapes[:1]
     kept: list[list[AugmentationLedger]] = [[] for _ in family.views]
     for _ in range(MOST_ROUNDS):
-        draws = rng.random((n + -n % n_views, DRAWS))
+        draws = rng.random((padded, DRAWS))
         for view, ranges in enumerate(family.views):
-            rows = _rows(family.name, ranges, draws[view::n_views], aspect)
-            if family.outside:
-                rows = rows[outside_ranges(rows, family.outside[view])]
-            kept[view].append(rows)
+            rows = _rows(family.name, ranges, draws[view::n_views], one)
+            kept[view].append(rows[outside_ranges(rows, family.outside[view])])
         if all(sum(map(len, k)) >= w for k, w in zip(kept, wanted, strict=True)):
             break
     else:
@@ -87,12 +98,40 @@ def sample(
             f"family {family.name!r} leaves its excluded ranges too rarely to be "
             "sampled; widen its own ranges"
         )
-    ledger = AugmentationLedger.concat(
-        [AugmentationLedger.concat(k)[:w] for k, w in zip(kept, wanted, strict=True)]
+    return _joined(
+        [
+            AugmentationLedger.concat(k)[:w]
+            for k, w in zip(kept, wanted, strict=True)
+            if w
+        ]
     )
-    # Row r of view v lies at sum(wanted[:v]) + r and goes to r * n_views + v.
+
+
+def _checked_sizes(sizes: ArrayLike | None, n: int) -> NDArray[np.int64] | None:
+    """Height and width of the image of every row, (n, 2)."""
+    if sizes is None:
+        return None
+    found = np.asarray(sizes)
+    if (
+        found.shape not in ((2,), (n, 2))
+        or found.dtype.kind not in "iu"
+        or (found < 1).any()
+    ):
+        raise ConfigError(
+            f"sizes must be height and width in pixels, (2,) or ({n}, 2), found "
+            f"{found.dtype} of shape {found.shape}; give those of the images"
+        )
+    return np.broadcast_to(found.astype(np.int64), (n, 2))
+
+
+def _joined(by_view: list[AugmentationLedger]) -> AugmentationLedger:
+    """Rows that alternate between the views."""
+    if len(by_view) == 1:
+        return by_view[0]
+    # Row r of view v goes to r * n_views + v.
+    n_views, n = len(by_view), sum(map(len, by_view))
     places = np.concatenate([np.arange(v, n, n_views) for v in range(n_views)])
-    return ledger[np.argsort(places)]
+    return AugmentationLedger.concat(by_view)[np.argsort(places)]
 
 
 def outer(
@@ -135,16 +174,19 @@ def nested(
 
 
 def _rows(
-    name: str, ranges: ViewRanges, draws: NDArray[np.float64], aspect: float
+    name: str,
+    ranges: ViewRanges,
+    draws: NDArray[np.float64],
+    shapes: NDArray[np.int64] | None,
 ) -> AugmentationLedger:
-    """Rows of one view from (n, DRAWS) uniform numbers."""
+    """Rows of one view from (n, DRAWS) uniform numbers, for images of (n, 2) pixels."""
     n = len(draws)
     crop = draws[:, : 2 * CROP_TRIES + 2]
     (flip, jitter, brightness, contrast, saturation, hue, order) = draws.T[22:29]
     grayscale, blur, sigma, solarize = draws.T[29:]
     jittered = jitter < ranges.jitter
     top, left, height, width = (
-        _crops(crop, ranges.crop_area, aspect)
+        _crops(crop, ranges.crop_area, shapes)
         if ranges.crop_area
         else (np.zeros(n), np.zeros(n), np.ones(n), np.ones(n))
     )
@@ -174,25 +216,53 @@ def _rows(
 
 
 def _crops(
-    draws: NDArray[np.float64], area: tuple[float, float], aspect: float
+    draws: NDArray[np.float64],
+    area: tuple[float, float],
+    shapes: NDArray[np.int64] | None,
 ) -> tuple[NDArray[np.float64], ...]:
     """Top, left, height and width, relative, from (n, 2 * CROP_TRIES + 2) draws."""
     areas = area[0] + draws[:, :CROP_TRIES] * (area[1] - area[0])
     low, high = np.log(ASPECT_RANGE)
     ratios = np.exp(low + draws[:, CROP_TRIES:-2] * (high - low))
-    # In units of the image's own height and width: a crop of aspect r covers a share
-    # of the height larger by the image's aspect over r.
-    heights = np.sqrt(areas * aspect / ratios)
-    widths = np.sqrt(areas * ratios / aspect)
-    fits = (heights <= 1) & (widths <= 1)
-    first = (np.arange(len(draws)), np.argmax(fits, axis=1))
-    nearest = np.clip(aspect, *ASPECT_RANGE)
-    found = fits.any(axis=1)
-    height = np.where(found, heights[first], min(1.0, aspect / nearest))
-    width = np.where(found, widths[first], min(1.0, nearest / aspect))
-    top = np.where(found, draws[:, -2], 0.5) * (1 - height)
-    left = np.where(found, draws[:, -1], 0.5) * (1 - width)
+    whole = shapes is not None
+    frame = np.ones((len(draws), 2)) if shapes is None else shapes.astype(np.float64)
+    frame_height, frame_width = np.hsplit(frame, 2)
+    heights = np.sqrt(areas * frame_height * frame_width / ratios)
+    widths = np.sqrt(areas * frame_height * frame_width * ratios)
+    narrow, wide = ASPECT_RANGE
+    tallest = np.minimum(frame_height, frame_width / narrow)
+    widest = np.minimum(frame_width, frame_height * wide)
+    if whole:
+        heights, widths, tallest, widest = map(
+            np.rint, (heights, widths, tallest, widest)
+        )
+    fits = (heights <= frame_height) & (widths <= frame_width)
+    fits &= (heights > 0) & (widths > 0)
+    found, first = fits.any(axis=1), fits.argmax(axis=1)[:, None]
+    sides = []
+    for lengths, fallback, side, draw in [
+        (heights, tallest, frame_height, draws[:, -2]),
+        (widths, widest, frame_width, draws[:, -1]),
+    ]:
+        length = np.where(
+            found, np.take_along_axis(lengths, first, axis=1)[:, 0], fallback[:, 0]
+        )
+        start = _start(draw, side[:, 0] - length, found, whole)
+        sides.append((start / side[:, 0], length / side[:, 0]))
+    (top, height), (left, width) = sides
     return top, left, height, width
+
+
+def _start(
+    draw: NDArray[np.float64],
+    room: NDArray[np.float64],
+    found: NDArray[np.bool_],
+    whole: bool,
+) -> NDArray[np.float64]:
+    """Where a crop starts that leaves so much room: anywhere, or in the centre."""
+    if whole:  # every pixel is equally likely
+        return np.where(found, np.floor(draw * (room + 1)), room // 2)
+    return np.where(found, draw * room, room / 2)
 
 
 def _combine(

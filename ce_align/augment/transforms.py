@@ -11,10 +11,14 @@ from ce_align.errors import DataError
 
 __all__ = ["TRANSFORMS_VERSION", "apply", "hue_shifts", "pixel_boxes"]
 
-#: Part of every cache key: changes when the same row gives other pixels.
-TRANSFORMS_VERSION = 1
+#: Part of every cache key and of every training: changes when the same row gives other
+#: pixels, or the same seed another row.
+TRANSFORMS_VERSION = 2
 #: Crops are taken from images of at least this height and width, in pixels.
 SMALLEST = 2
+#: Shares that fall short of a whole pixel by less are whole: rounding takes away far
+#: less, and the place in another image of some thousand pixels lies farther off.
+WHOLE = 1e-6
 
 BRIGHTNESS, CONTRAST, SATURATION, HUE = range(4)
 
@@ -70,17 +74,24 @@ def pixel_boxes(
 ) -> NDArray[np.int64]:
     """Top, left, height and width of every crop in whole pixels of one image size.
 
+    Shares of the image are truncated, as the authors do for the second image of a pair;
+    for the size that a crop was sampled for they are whole already.
+
     Returns
     -------
     (n, 4) int
     """
-    heights = np.clip(np.rint(ledger.crop_height * height), 1, height)
-    widths = np.clip(np.rint(ledger.crop_width * width), 1, width)
-    tops = np.minimum(np.rint(ledger.crop_top * height), height - heights)
-    lefts = np.minimum(np.rint(ledger.crop_left * width), width - widths)
-    boxes: NDArray[np.int64] = np.stack([tops, lefts, heights, widths], axis=1).astype(
-        np.int64
-    )
+    frame = np.array([height, width, height, width])
+    shares = [
+        ledger.crop_top,
+        ledger.crop_left,
+        ledger.crop_height,
+        ledger.crop_width,
+    ]
+    boxes: NDArray[np.int64] = np.floor(np.stack(shares, axis=1) * frame + WHOLE)
+    boxes = boxes.astype(np.int64)
+    boxes[:, 2:] = boxes[:, 2:].clip(1, frame[2:])
+    boxes[:, :2] = np.minimum(boxes[:, :2], frame[:2] - boxes[:, 2:])
     return boxes
 
 

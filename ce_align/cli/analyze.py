@@ -51,6 +51,13 @@ class ViewFamily(StrEnum):
     tiny = "tiny"
 
 
+class Centroids(StrEnum):
+    """Images whose mean over views is a centroid."""
+
+    all = "all"
+    compared = "compared"
+
+
 class IntervalKind(StrEnum):
     """What an interval is over."""
 
@@ -82,7 +89,7 @@ def analyze(
         typer.Option(help="Layer, averaged over places. \\[default: the one for IT]"),
     ] = None,
     comparisons: Annotated[
-        int, typer.Option(min=10, help="Comparisons, and images to augment, at most.")
+        int, typer.Option(min=10, help="Comparisons, and images compared, at most.")
     ] = 800,
     views: Annotated[int, typer.Option(min=4, help="Views of each image.")] = 50,
     crops: Annotated[int, typer.Option(min=4, help="Crops of each image.")] = 20,
@@ -98,6 +105,10 @@ def analyze(
     classes: Annotated[
         int | None, typer.Option(min=5, help="Classes to compare. \\[default: enough]")
     ] = None,
+    centroids: Annotated[
+        Centroids,
+        typer.Option(help="Of all images given, or of those compared (fewer passes)."),
+    ] = Centroids.all,
     runs: Annotated[int, typer.Option(min=1, help="Splits of decoding.")] = 5,
     size: Annotated[int, typer.Option(min=8, help="Pixels of a view.")] = 224,
     family: Annotated[
@@ -148,6 +159,7 @@ def analyze(
         "photometrics": photometrics,
         "independent_photometrics": independent_photometrics,
         "classes": classes,
+        "centroids": centroids.value,
         "runs": runs,
         "size": size,
         "family": family.value,

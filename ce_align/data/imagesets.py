@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import ExifTags, Image
 
 from ce_align.checks import check_unique, named_some
 from ce_align.data.imagefiles import (
@@ -110,6 +110,14 @@ class _EncodedPixels:
     def digest(self, index: int) -> str:
         return digest_bytes(self.encoded(index))
 
+    def height_and_width(self, index: int) -> tuple[int, int] | None:
+        try:
+            with Image.open(io.BytesIO(self.encoded(index))) as image:
+                upright = image.getexif().get(ExifTags.Base.Orientation, 1) == 1
+                return (image.height, image.width) if upright else None
+        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+            return None
+
 
 @dataclass(frozen=True)
 class _ArrayPixels:
@@ -125,6 +133,10 @@ class _ArrayPixels:
 
     def digest(self, index: int) -> str:
         return digest_bytes(self.encoded(index))
+
+    def height_and_width(self, index: int) -> tuple[int, int]:
+        height, width = self.array.shape[1:3]
+        return height, width
 
 
 @dataclass(frozen=True, eq=False)
@@ -245,6 +257,23 @@ class ImageSet:
         """Decoded RGB image `index`, placed on the screen if one was set."""
         image = self.pixels.load(self.index[index])
         return image if self.screen is None else place_on_screen(image, *self.screen)
+
+    @cached_property
+    def sizes(self) -> NDArray[np.int64]:
+        """Height and width (n, 2) of every image in pixels, decoded only if need be.
+
+        Raises
+        ------
+        DataError
+            If an image cannot be read.
+        """
+        # Most sources know without decoding; what a screen shows is another size.
+        known = getattr(self.pixels, "height_and_width", lambda _: None)
+        sizes = []
+        for i, place in enumerate(self.index):
+            size = known(place) if self.screen is None else None
+            sizes.append(size or self.load(i).size[::-1])
+        return np.array(sizes, dtype=np.int64)
 
     def encoded(self, index: int) -> bytes:
         """Bytes of image file `index`: as read, or as PPM for arrays."""

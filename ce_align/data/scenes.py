@@ -81,6 +81,9 @@ class _ScenePixels:
     def digest(self, index: int) -> str:
         return digest_bytes(self.encoded(index))
 
+    def height_and_width(self, index: int) -> tuple[int, int]:
+        return self.size, self.size
+
 
 def procedural_scenes(
     n: int, *, seed: int = 0, n_classes: int = MAX_CLASSES, size: int = 112

@@ -16,6 +16,7 @@ from ce_align.checks import check_finite
 from ce_align.errors import DataError
 
 __all__ = [
+    "ConstantCloudError",
     "squared_bures_distance",
     "squared_bures_distance_of_covariances",
     "squared_bures_distances",
@@ -32,6 +33,10 @@ RESIDUAL_BELOW = 1e-6
 CONSTANT_STEPS = 8
 #: Clouds whose products with one other are formed at once; more gain no more speed.
 LONGEST_RUN = 16
+
+
+class ConstantCloudError(DataError):
+    """A cloud whose points do not differ, and so has no shape to compare."""
 
 
 def squared_bures_distance(cloud_1: ArrayLike, cloud_2: ArrayLike) -> float:
@@ -70,13 +75,16 @@ def squared_bures_distance(cloud_1: ArrayLike, cloud_2: ArrayLike) -> float:
     return _squared_distance(factor_1, factor_2, factor_1 @ factor_2.T)
 
 
-def squared_bures_distances(clouds: Clouds, pairs: ArrayLike) -> FloatArray:
+def squared_bures_distances(
+    clouds: Clouds, pairs: ArrayLike, *, leave_out: bool = False
+) -> FloatArray:
     """Squared Bures distances of many pairs of clouds; each is prepared once.
 
     Parameters
     ----------
     clouds : (n_clouds, n_points, n_features), or as many arrays (n_points, n_features)
     pairs : (n_pairs, 2), indices into `clouds`
+    leave_out : give NaN for pairs with a constant cloud instead of refusing all
 
     Returns
     -------
@@ -89,7 +97,17 @@ def squared_bures_distances(clouds: Clouds, pairs: ArrayLike) -> FloatArray:
     """
     index = check_pairs(pairs, len(clouds))
     used, renumbered = np.unique(index, return_inverse=True)
-    factors = _StackedFactors([unit_factor(clouds[int(i)], f"cloud {i}") for i in used])
+    varied = np.ones(len(used), bool)
+    prepared = []
+    for k, i in enumerate(used):
+        try:
+            prepared.append(unit_factor(clouds[int(i)], f"cloud {i}"))
+        except ConstantCloudError:
+            if not leave_out:
+                raise
+            varied[k] = False
+            prepared.append(np.zeros((1, np.shape(clouds[int(i)])[1])))
+    factors = _StackedFactors(prepared)
     first, second = renumbered.reshape(index.shape).T
     distances = np.empty(len(index))
     for run in _consecutive_runs(first, second):
@@ -97,11 +115,12 @@ def squared_bures_distances(clouds: Clouds, pairs: ArrayLike) -> FloatArray:
         partners = second[run]
         for k, product in zip(run, factors.products(factor, partners), strict=True):
             distances[k] = _squared_distance(factor, factors[second[k]], product)
+    distances[~(varied[first] & varied[second])] = np.nan
     return distances
 
 
 def squared_bures_distances_to_reference(
-    clouds: Clouds, reference: ArrayLike
+    clouds: Clouds, reference: ArrayLike, *, leave_out: bool = False
 ) -> FloatArray:
     """Squared Bures distance of every cloud to one fixed cloud.
 
@@ -112,6 +131,7 @@ def squared_bures_distances_to_reference(
     ----------
     clouds : (n_clouds, n_points, n_features), or as many arrays (n_points, n_features)
     reference : (n_reference_points, n_features)
+    leave_out : give NaN for constant clouds instead of refusing all
 
     Returns
     -------
@@ -125,7 +145,13 @@ def squared_bures_distances_to_reference(
     fixed = unit_factor(reference, "reference")
     distances = np.empty(len(clouds))
     for i, cloud in enumerate(clouds):
-        factor = unit_factor(cloud, f"cloud {i}")
+        try:
+            factor = unit_factor(cloud, f"cloud {i}")
+        except ConstantCloudError:
+            if not leave_out:
+                raise
+            distances[i] = np.nan
+            continue
         _check_same_features([fixed, factor])
         distances[i] = _squared_distance(fixed, factor, fixed @ factor.T)
     return distances
@@ -191,7 +217,7 @@ def unit_factor(cloud: ArrayLike, name: str) -> FloatArray:
     Raises
     ------
     DataError
-        For NaN, fewer than two points, or a constant cloud.
+        For NaN, fewer than two points, or (`ConstantCloudError`) a constant cloud.
     """
     given = np.asarray(cloud)
     if given.dtype.kind not in "fiu":
@@ -210,7 +236,7 @@ def unit_factor(cloud: ArrayLike, name: str) -> FloatArray:
     points -= points.mean(axis=0)
     spread = np.linalg.norm(points)
     if spread <= CONSTANT_STEPS * step * size:
-        raise DataError(
+        raise ConstantCloudError(
             f"{name} is constant: its {len(points)} points differ by no more than the "
             f"rounding of {given.dtype}; a constant response has no covariance to "
             "compare, so check the views and the layer"

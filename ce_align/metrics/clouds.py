@@ -12,11 +12,17 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ce_align.errors import DataError
-from ce_align.metrics.bures import Clouds, check_pairs, squared_bures_distances
+from ce_align.metrics.bures import (
+    Clouds,
+    ConstantCloudError,
+    check_pairs,
+    squared_bures_distances,
+)
 
 __all__ = [
     "BuresExcess",
     "BuresSample",
+    "between_and_floor",
     "bures_excess",
     "bures_floor",
     "bures_sample",
@@ -35,7 +41,7 @@ class BuresSample:
 
     Attributes
     ----------
-    values : (n_comparisons,)
+    values : (n_comparisons,); NaN for a comparison of a constant cloud
     n_points : points in each of the two clouds of a comparison
     """
 
@@ -83,13 +89,16 @@ class BuresExcess:
         return self.between - self.floor
 
 
-def bures_sample(clouds: Clouds, pairs: ArrayLike) -> BuresSample:
+def bures_sample(
+    clouds: Clouds, pairs: ArrayLike, *, leave_out: bool = False
+) -> BuresSample:
     """Squared Bures distances of pairs of clouds, with the size that they hold for.
 
     Parameters
     ----------
     clouds : (n_clouds, n_points, n_features), or as many arrays (n_points, n_features)
     pairs : (n_pairs, 2), indices into `clouds`
+    leave_out : as in `squared_bures_distances`
 
     Raises
     ------
@@ -104,7 +113,8 @@ def bures_sample(clouds: Clouds, pairs: ArrayLike) -> BuresSample:
             f"all comparisons must have equal numbers of points, found {sizes}; draw "
             "the same number of points for every cloud"
         )
-    return BuresSample(squared_bures_distances(clouds, index), sizes[0])
+    distances = squared_bures_distances(clouds, index, leave_out=leave_out)
+    return BuresSample(distances, sizes[0])
 
 
 def half_split(
@@ -172,7 +182,13 @@ def bures_floor(clouds: NDArray[Any], halves: Halves) -> BuresSample:
     return bures_sample(_half_clouds(clouds, halves), own)
 
 
-def bures_excess(clouds: NDArray[Any], pairs: ArrayLike, halves: Halves) -> BuresExcess:
+def bures_excess(
+    clouds: NDArray[Any],
+    pairs: ArrayLike,
+    halves: Halves,
+    *,
+    leave_out: bool = False,
+) -> BuresExcess:
     """Squared Bures distance of pairs above the floor set by finite samples.
 
     With A, A′ the halves of one cloud and B, B′ those of the other, the excess is
@@ -185,6 +201,7 @@ def bures_excess(clouds: NDArray[Any], pairs: ArrayLike, halves: Halves) -> Bure
     clouds : (n_clouds, n_points, n_features)
     pairs : (n_pairs, 2), indices into `clouds`
     halves : two disjoint, equally long arrays of point indices, as of `half_split`
+    leave_out : give NaN for pairs with a constant half instead of refusing all
 
     Raises
     ------
@@ -199,7 +216,11 @@ def bures_excess(clouds: NDArray[Any], pairs: ArrayLike, halves: Halves) -> Bure
     crossed[n_pairs:, 0] += n_clouds
     used = np.unique(index)
     own = np.column_stack([used, used + n_clouds])
-    both = bures_sample(_half_clouds(clouds, halves), np.concatenate([crossed, own]))
+    both = bures_sample(
+        _half_clouds(clouds, halves),
+        np.concatenate([crossed, own]),
+        leave_out=leave_out,
+    )
     between = both.values[: 2 * n_pairs].reshape(2, n_pairs).mean(axis=0)
     floors = np.full(n_clouds, np.nan)
     floors[used] = both.values[2 * n_pairs :]
@@ -207,6 +228,33 @@ def bures_excess(clouds: NDArray[Any], pairs: ArrayLike, halves: Halves) -> Bure
         between=BuresSample(between, both.n_points),
         floor=BuresSample(floors[index].mean(axis=1), both.n_points),
     )
+
+
+def between_and_floor(
+    first: tuple[NDArray[Any], NDArray[Any]], second: tuple[NDArray[Any], NDArray[Any]]
+) -> tuple[float, float]:
+    """What two clouds given by their halves are apart, and what their halves are.
+
+    Parameters
+    ----------
+    first, second : A, A′ and B, B′, each (n_points, n_features)
+
+    Returns
+    -------
+    ½ [D_B(A, B′) + D_B(A′, B)] and ½ [D_B(A, A′) + D_B(B, B′)]; both NaN if one of the
+    four is constant.
+
+    Raises
+    ------
+    DataError
+        As `squared_bures_distances`.
+    """
+    pairs = [(0, 3), (1, 2), (0, 1), (2, 3)]
+    try:
+        found = squared_bures_distances([*first, *second], pairs)
+    except ConstantCloudError:
+        return float("nan"), float("nan")
+    return float(found[:2].mean()), float(found[2:].mean())
 
 
 def _half_clouds(clouds: NDArray[Any], halves: Halves) -> list[NDArray[Any]]:

@@ -17,6 +17,7 @@ from ce_align.metrics.paired_design import (
     fit_ridge,
 )
 from ce_align.metrics.paired_views import (
+    check_varied,
     check_views,
     is_constant,
     r2_effects,
@@ -117,8 +118,8 @@ def decode_parameters(
     Raises
     ------
     DataError
-        For shapes that do not agree, NaN, images in both sets or without views, and
-        subsets without held-out views.
+        For shapes that do not agree, NaN, equal responses to everything, images in both
+        sets or without views, and subsets without held-out views.
     ConfigError
         For an unknown method or strengths that are not positive.
 
@@ -133,6 +134,7 @@ def decode_parameters(
     index = np.asarray(image_index)
     targets = np.asarray(parameters, dtype=np.float64)
     check_views(clean, views, index)
+    check_varied(clean, views)
     if targets.ndim != 2 or len(targets) != len(views) or not targets.size:
         raise DataError(
             f"parameters must have the shape ({len(views)} views, n_parameters), found "

@@ -80,7 +80,7 @@ def factorization(responses: NDArray[Any], share: float = 0.9) -> Factorization:
     if content_sum <= rounding:
         raise DataError(
             f"the {len(data)} images have equal mean responses, so there is no content "
-            "to factorize from; check the images and the layer"
+            "to factorize from: the network has collapsed, so leave it out"
         )
     held = np.cumsum(values**2) / content_sum
     dimension = int(np.searchsorted(held, share * (1 - 1e-12)) + 1)

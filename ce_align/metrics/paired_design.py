@@ -25,6 +25,8 @@ BLOCK_ROWS = 4096
 BLOCK_COLUMNS = 512
 #: Steps of iterative refinement that give back the digits lost by normal equations.
 REFINEMENTS = 2
+#: Directions along which responses spread by fewer of their rounding steps are noise.
+ROUNDING_STEPS = 8
 
 
 @dataclass(frozen=True)
@@ -69,12 +71,25 @@ class PairedDesign:
         self._counts = np.bincount(self._image).astype(np.float64)
         self.n_rows, self.n_clean = len(views), clean.shape[1]
         self.n_features = self.n_clean + views.shape[1]
+        self._step = max(_rounding_step(clean), _rounding_step(views))
         self.mean = np.concatenate(
             [
                 self._counts @ self._clean / self.n_rows,
                 views.mean(axis=0, dtype=np.float64),
             ]
         )
+
+    def rounding(self) -> float:
+        """Singular value of the design that the rounding of responses may reach.
+
+        That of a matrix of independent entries, each `ROUNDING_STEPS` of the response's
+        type in size, such as float32 responses computed on another machine differ by.
+        """
+        views = float(np.sum(np.square(self._views, dtype=np.float64)))
+        total = views + float(self._counts @ np.sum(self._clean**2, axis=1))
+        size = np.sqrt(total / (self.n_rows * self.n_features))
+        sides = np.sqrt(self.n_rows) + np.sqrt(self.n_features)
+        return float(ROUNDING_STEPS * self._step * size * sides)
 
     def _blocks(
         self, dtype: type[np.floating[Any]] = np.float64
@@ -147,7 +162,10 @@ def fit_least_squares(design: PairedDesign, targets: FloatArray) -> LinearFit:
 
     Directions of the design whose singular value is below √(n ε) of the largest (about
     1e-6; n the smaller side of the design, ε the step of double precision) count as
-    absent: normal equations cannot tell them from rounding.
+    absent: normal equations cannot tell them from rounding. So do those that the
+    rounding of the responses themselves may make: responses with a large mean have
+    hundreds, which would be fitted as if they said something, and differ from machine
+    to machine.
 
     Parameters
     ----------
@@ -155,7 +173,7 @@ def fit_least_squares(design: PairedDesign, targets: FloatArray) -> LinearFit:
     targets : (n_rows, n_targets)
     """
     values, axes = _principal_axes(design, np.float64)
-    keep = values > _cutoff(values, np.float64)
+    keep = values > max(_cutoff(values, np.float64), design.rounding() ** 2)
     none = np.zeros(targets.shape[1])
     return _solve(design, targets, values[keep], axes[:, keep], none)
 
@@ -201,6 +219,11 @@ def fit_ridge(
         chosen = np.full(targets.shape[1], best)
     fit = _solve(design, targets, values, axes, chosen)
     return LinearFit(fit.coefficients, fit.intercept, fit.strengths, errors)
+
+
+def _rounding_step(values: NDArray[Any]) -> float:
+    kind = values.dtype if values.dtype.kind == "f" else np.dtype(np.float64)
+    return float(np.finfo(kind).eps)
 
 
 def _cutoff(values: FloatArray, dtype: type[np.floating[Any]]) -> float:

@@ -9,7 +9,7 @@ from ce_align.checks import check_finite
 from ce_align.errors import DataError
 
 __all__ = [
-    *("check_views", "image_splits", "is_constant"),
+    *("check_varied", "check_views", "image_splits", "is_constant"),
     *("r2_effects", "r2_scores", "split_views"),
 ]
 
@@ -115,6 +115,27 @@ def check_views(clean: NDArray[Any], views: NDArray[Any], index: NDArray[Any]) -
         )
     check_finite(clean, "clean")
     check_finite(views, "views")
+
+
+def check_varied(*responses: NDArray[Any]) -> None:
+    """Check that responses, each (n_rows, n_features), differ by more than rounding.
+
+    Raises
+    ------
+    DataError
+        If all rows of all of them are alike.
+    """
+    first = responses[0][:1].astype(np.float64)
+    step = max(
+        np.finfo(x.dtype if x.dtype.kind == "f" else np.float64).eps for x in responses
+    )
+    away = max(float(np.abs(x - first).max()) for x in responses)
+    size = max(float(np.abs(x).max()) for x in responses)
+    if away <= 8 * step * size:
+        raise DataError(
+            "all responses are the same, whatever image is shown: the network has "
+            "collapsed, so leave it out"
+        )
 
 
 def split_views(

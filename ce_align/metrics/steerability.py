@@ -10,7 +10,12 @@ from numpy.typing import ArrayLike, NDArray
 from ce_align.checks import check_finite
 from ce_align.errors import DataError
 from ce_align.metrics.paired_design import PairedDesign, fit_ridge
-from ce_align.metrics.paired_views import check_views, is_constant, split_views
+from ce_align.metrics.paired_views import (
+    check_varied,
+    check_views,
+    is_constant,
+    split_views,
+)
 
 __all__ = ["Steerability", "expand_parameters", "steerability"]
 
@@ -72,8 +77,8 @@ def steerability(
     Raises
     ------
     DataError
-        For shapes that do not agree, NaN, images in both sets, or held-out
-        transformations that no training image went through.
+        For shapes that do not agree, NaN, equal responses to all images, images in both
+        sets, or held-out transformations that no training image went through.
 
     Notes
     -----
@@ -86,6 +91,7 @@ def steerability(
     index, draw = np.asarray(image_index), np.asarray(transformation)
     given = np.asarray(parameters, dtype=np.float64)
     check_views(clean, views, index)
+    check_varied(clean)
     if given.ndim != 2 or len(given) != len(views) or draw.shape != (len(views),):
         raise DataError(
             f"parameters and transformation must have {len(views)} rows, one a view, "
@@ -105,8 +111,6 @@ def steerability(
     total = float(spread.sum())
     from_mean = np.sum((clean - clean.mean(axis=0, dtype=np.float64)) ** 2, axis=1)
     clean_sum = float(from_mean.sum())
-    if clean_sum == 0:
-        raise DataError("clean is the same for all images; check images and layer")
     share = total / test.sum() / (clean_sum / len(clean))
     _, column = np.unique(draw, return_inverse=True)
 

@@ -1,6 +1,7 @@
 """Representational analyses: views are made once and all networks answer them."""
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -213,6 +214,11 @@ class _Reading:
         if config.metric == "bures":
             baseline = self._compared(job.baseline) if job.baseline else None
             return measure_shapes(self._compared(job.subject), baseline, config)
+        with self._named(job.subject):
+            return self._read_out(job)
+
+    def _read_out(self, job: Job) -> Measured:
+        config = job.config
         if config.metric in ("decoding", "steerability"):
             clean, views = view_names(config)
             read = decode if config.metric == "decoding" else steer
@@ -227,6 +233,17 @@ class _Reading:
         if config.metric == "factorization":
             return factorize(families, config)
         return measure_dimensionality(families, config)
+
+    @contextmanager
+    def _named(self, subject: Subject) -> Iterator[None]:
+        """Say of which network and layer an error speaks."""
+        try:
+            yield
+        except DataError as error:
+            if error is self.failed.get(subject.digest):
+                raise
+            message = f"{subject.network.name} {subject.layer}, {error}"
+            raise DataError(message) from error
 
     def _load(self, subject: Subject, name: str) -> NDArray[np.float32]:
         if subject.digest in self.failed:
@@ -250,8 +267,12 @@ class _Reading:
         if "classes" in self.sets and self.plan.classes is not None:
             flat = self._load(subject, "classes")
             by_class = flat.reshape(len(self.plan.classes), -1, flat.shape[-1])
+        beyond = None
+        if "centroids" in self.sets:
+            beyond = self._load(subject, "centroids")[:, 0]
         return Answers(
             self._load(subject, self.plan.config.family),
             self._load(subject, "crossed"),
             by_class,
+            beyond,
         )

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     *("AnalysisConfig", "Estimate", "IntervalKind", "MeasureRow", "Measured"),
-    *("Measurement", "Metric", "Run"),
+    *("Measurement", "Metric", "Run", "joined_notes"),
     *("mean_over_pairs", "mean_over_runs", "mean_over_units", "without_interval"),
 ]
 
@@ -41,6 +41,10 @@ MAX_SPREAD = 4.0
 
 class AnalysisConfig(StageConfig):
     """Settings of one kind of measure of one network.
+
+    `centroids` are those of all images that are given, as the authors take them, or of
+    those that are compared, which costs fewer passes where there are more images than
+    comparisons.
 
     `interval` says what a 95 % interval is over: ``population``, the images (or
     classes) that those at hand were drawn from, see `MeasureRow`; ``comparisons`` is
@@ -58,6 +62,7 @@ class AnalysisConfig(StageConfig):
     photometrics: int = Field(default=20, ge=4)
     independent_photometrics: bool = False
     classes: PositiveInt | None = None
+    centroids: Literal["all", "compared"] = "all"
     runs: PositiveInt = 5
     size: PositiveInt = 224
     family: Literal["strong", "weak", "tiny"] = "strong"
@@ -171,6 +176,11 @@ class Measured:
             )
             for found in self.measurements
         ]
+
+
+def joined_notes(*notes: str | None) -> str | None:
+    """One note of those that there are."""
+    return "; ".join(note for note in notes if note) or None
 
 
 def _finite(value: float) -> float | None:

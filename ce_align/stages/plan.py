@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ce_align.augment import AugmentationLedger, nested, outer, sample
+from ce_align.data.cropping import validation_crops
 from ce_align.data.imagesets import ImageSet
 from ce_align.errors import DataError
 from ce_align.stages.measures import AnalysisConfig, Metric
@@ -30,7 +31,7 @@ FAMILY = "family"
 
 #: Views that each kind of measure looks at.
 METRICS: dict[Metric, tuple[str, ...]] = {
-    "bures": (FAMILY, "crossed", "classes"),
+    "bures": (FAMILY, "crossed", "classes", "centroids"),
     "decoding": ("clean", FAMILY),
     "factorization": GEOMETRY_FAMILIES,
     "dimensionality": GEOMETRY_FAMILIES,
@@ -63,23 +64,45 @@ class ViewPlan:
     config: AnalysisConfig
 
     @cached_property
+    def _chosen_rows(self) -> list[int]:
+        n = min(len(self.images), self.config.comparisons)
+        rng = np.random.default_rng([self.config.seed, 5])
+        order = rng.permutation(len(self.images))
+        labels = class_labels(self.images)
+        if labels is not None:
+            # The first image of every class, then the second, and so on.
+            _, kinds = np.unique(labels[order], return_inverse=True)
+            order = order[np.argsort(_ranks(kinds), kind="stable")]
+        return [int(row) for row in np.sort(order[:n])]
+
+    @cached_property
     def chosen(self) -> ImageSet:
-        """Images that are augmented: as many as comparisons, if there are.
+        """Images that are compared: as many as comparisons, if there are.
+
+        Drawn at random over the whole set, and equally many of each class as far as
+        they go.
 
         Raises
         ------
         DataError
             If there are fewer than five.
         """
-        n = min(len(self.images), self.config.comparisons)
-        if n < MIN_UNITS:
+        if len(self._chosen_rows) < MIN_UNITS:
             raise DataError(
-                f"{self.images.identifier} has {n} images; analyses need {MIN_UNITS} "
-                "or more"
+                f"{self.images.identifier} has {len(self.images)} images; analyses "
+                f"need {MIN_UNITS} or more"
             )
-        rng = np.random.default_rng([self.config.seed, 5])
-        rows = rng.choice(len(self.images), n, replace=False)
-        return self.images.select(np.sort(rows).tolist())
+        return self.images.select(self._chosen_rows)
+
+    @cached_property
+    def beyond(self) -> ImageSet | None:
+        """Images that are not compared; None if there are none.
+
+        The centroids are those of all images given, as in the paper, however few
+        are compared.
+        """
+        rest = np.setdiff1d(np.arange(len(self.images)), self._chosen_rows)
+        return self.images.select(rest.tolist()) if rest.size else None
 
     @cached_property
     def classes(self) -> dict[str, NDArray[np.intp]] | None:
@@ -115,7 +138,11 @@ class ViewPlan:
         return {name: np.sort(rows[:n]) for name, rows in members.items()}
 
     def views(self, name: str) -> ViewSet | None:
-        """View set by its name; None for classes where images have none."""
+        """View set by its name; None for classes where images have none.
+
+        Crops are sampled for the size of each image. Views that transform all images
+        alike (``shared``) have one relative place for all, which is that of a square.
+        """
         config = self.config
         if name == "classes":
             if self.classes is None:
@@ -124,27 +151,52 @@ class ViewPlan:
             return self._clean(name, self.images.select(rows.tolist()))
         if name == "clean":
             return self._clean(name, self.chosen)
-        n = len(self.chosen)
         # Each kind of views has draws of its own.
         rng = np.random.default_rng([config.seed, *name.encode()])
+        if name == "centroids":
+            if config.centroids == "compared" or self.beyond is None:
+                return None
+            ledger = self._augmented(config.family, self.beyond, rng)
+            return ViewSet(name, self.beyond, ledger, config.size, mean=True)
+        images = self.chosen
         if name == "crossed":
-            ledger = AugmentationLedger.concat([self._crossed(rng) for _ in range(n)])
-            views = ViewSet(name, self.chosen, ledger, config.size)
+            grids = [self._crossed(size, rng) for size in images.sizes]
+            ledger = AugmentationLedger.concat(grids)
+            views = ViewSet(name, images, ledger, config.size)
             return replace(views, crossed=(config.crops, config.photometrics))
         if name == "shared":
             draws = sample(config.family, config.views, rng)
-            ledger = AugmentationLedger.concat([draws] * n)
+            ledger = AugmentationLedger.concat([draws] * len(images))
         else:
-            ledger = sample(name, n * config.views, rng)
-        return ViewSet(name, self.chosen, ledger, config.size)
+            ledger = self._augmented(name, images, rng)
+        return ViewSet(name, images, ledger, config.size)
+
+    def _augmented(
+        self, family: str, images: ImageSet, rng: np.random.Generator
+    ) -> AugmentationLedger:
+        n = self.config.views
+        sizes = images.sizes.repeat(n, axis=0)
+        return sample(family, n * len(images), rng, sizes=sizes)
 
     def _clean(self, name: str, images: ImageSet) -> ViewSet:
+        size = self.config.size
         ledger = AugmentationLedger.identity(len(images))
-        return ViewSet(name, images, ledger, self.config.size)
+        return ViewSet(name, validation_crops(images, size), ledger, size)
 
-    def _crossed(self, rng: np.random.Generator) -> AugmentationLedger:
-        crops = sample("spatial", self.config.crops, rng)
+    def _crossed(
+        self, size: NDArray[np.int64], rng: np.random.Generator
+    ) -> AugmentationLedger:
+        crops = sample("spatial", self.config.crops, rng, sizes=size)
         if self.config.independent_photometrics:
             n = self.config.crops * self.config.photometrics
             return nested(crops, sample("photometric", n, rng))
         return outer(crops, sample("photometric", self.config.photometrics, rng))
+
+
+def _ranks(kinds: NDArray[np.intp]) -> NDArray[np.intp]:
+    """How many of its own kind come before each item."""
+    order = np.argsort(kinds, kind="stable")
+    starts = np.searchsorted(kinds[order], kinds)
+    ranks = np.empty(len(kinds), np.intp)
+    ranks[order] = np.arange(len(kinds))
+    return ranks - starts

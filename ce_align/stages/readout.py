@@ -12,6 +12,8 @@ from ce_align.augment import (
     AugmentationLedger,
     outside_ranges,
 )
+from ce_align.errors import DataError
+from ce_align.metrics.bures import ConstantCloudError
 from ce_align.metrics.decoding import Decoding, decode_parameters
 from ce_align.metrics.factorization import factorization, participation_ratio
 from ce_align.metrics.paired_views import image_splits
@@ -20,10 +22,12 @@ from ce_align.stages.measures import (
     AnalysisConfig,
     Measured,
     Run,
+    joined_notes,
     mean_over_runs,
     mean_over_units,
     without_interval,
 )
+from ce_align.stages.variability import MOST_CONSTANT
 
 __all__ = ["decode", "factorize", "measure_dimensionality", "steer"]
 
@@ -41,6 +45,9 @@ METHODS: tuple[Method, ...] = ("ols", "ridge")
 
 #: Why a number has no interval.
 ALL_IMAGES = "one number of all images together"
+#: Training views for each feature of a regression without penalty, and held-out views,
+#: below which R² says little.
+ENOUGH_VIEWS, ENOUGH_HELD_OUT = 2, 30
 
 #: Held-out views within the weak range, and those beyond it.
 SUBSETS = ("weak", "strong_only")
@@ -71,7 +78,8 @@ def decode(
     """
     import xarray as xr
 
-    n_images, n_views, _ = views.shape
+    n_images, n_views, n_features = views.shape
+    n_columns = 2 * n_features
     image = np.repeat(np.arange(n_images), n_views)
     flat, parameters = views.reshape(n_images * n_views, -1), ledger.parameters()
     every, subsets = np.ones(len(flat), bool), _subsets(ledger)
@@ -97,8 +105,12 @@ def decode(
     runs: dict[Method, list[Decoding]] = {way: [] for way in METHODS}
     within: dict[Method, list[Run]] = {way: [] for way in METHODS}
     weak = subsets["weak"]
+    counts: dict[str, tuple[int, int]] = {}
     for split in _splits(n_images, config):
         held_out = np.isin(image, split[1])
+        for name, mask in {"all": every, **subsets}.items():
+            of_run = int(mask[~held_out].sum()), int(mask[held_out].sum())
+            counts[name] = min(counts.get(name, of_run), of_run)
         some = {name: mask for name, mask in subsets.items() if mask[held_out].any()}
         enough = min(weak[held_out].sum(), weak[~held_out].sum()) >= 2
         for way in METHODS:
@@ -118,7 +130,10 @@ def decode(
                 mean.over,
                 n_points=found[0].n_train_views,
                 n_comparisons=found[0].n_test_views,
-                note=mean.note,
+                note=joined_notes(
+                    mean.note,
+                    _decoding_note(name, mean.interval.estimate, counts, n_columns),
+                ),
             )
         measured.arrays[f"decoding_{method}_r2"] = xr.DataArray(
             np.stack([run.r2["all"] for run in found]),
@@ -150,6 +165,34 @@ def _mean(run: Decoding, subset: str = "all") -> Run:
 
 def _nothing(n_images: int) -> Run:
     return Run(float("nan"), np.full(n_images, np.nan), 0)
+
+
+def _decoding_note(
+    name: str, value: float, counts: dict[str, tuple[int, int]], n_columns: int
+) -> str | None:
+    """What a reader must know of an R².
+
+    Parameters
+    ----------
+    name, value : of the measure
+    counts : training and held-out views of all views and of each subset
+    n_columns : of the regression
+    """
+    subset = next((one for one in SUBSETS if name.endswith(f"_{one}")), "all")
+    n_train, n_test = counts["all"][0], counts[subset][1]
+    if name.endswith("_within_weak"):
+        n_train, n_test = counts["weak"]
+    notes = []
+    if "_ols" in name and n_train < ENOUGH_VIEWS * n_columns:
+        notes.append(
+            f"{n_train} training views for {n_columns} features are too few for least "
+            "squares"
+        )
+    if n_test < ENOUGH_HELD_OUT:
+        notes.append(f"{n_test} held-out views only")
+    if value < 0:
+        notes.append("worse than the mean of the held-out views")
+    return "; ".join(notes) or None
 
 
 def _subsets(ledger: AugmentationLedger) -> dict[str, NDArray[np.bool_]]:
@@ -198,21 +241,27 @@ def measure_dimensionality(families: Families, config: AnalysisConfig) -> Measur
     ----------
     families : name, and responses (n_images, n_views, n_features) to its views
     config : gives the kind of interval and the seed
+
+    Raises
+    ------
+    DataError
+        If the responses to the views of most images are constant.
     """
     import xarray as xr
 
     measured = Measured()
     for family, responses in families:
         name = f"dimensionality_{family}"
-        values = np.array([participation_ratio(cloud) for cloud in responses])
-        found = mean_over_units(values, config.interval, config.seed)
+        values = np.array([_dimension(cloud) for cloud in responses])
+        kept, note = _kept(values, family)
+        found = mean_over_units(kept, config.interval, config.seed)
         measured.add(
             name,
             found.interval,
             found.over,
             n_points=responses.shape[1],
-            n_comparisons=len(values),
-            note=found.note,
+            n_comparisons=len(kept),
+            note=joined_notes(note, found.note),
         )
         measured.arrays[name] = xr.DataArray(values, dims="image")
         content = participation_ratio(responses.mean(axis=1, dtype=np.float64))
@@ -226,6 +275,30 @@ def measure_dimensionality(families: Families, config: AnalysisConfig) -> Measur
             note=one.note,
         )
     return measured
+
+
+def _dimension(cloud: FloatArray) -> float:
+    """Participation ratio, NaN of a constant cloud."""
+    try:
+        return participation_ratio(cloud)
+    except ConstantCloudError:
+        return float("nan")
+
+
+def _kept(
+    values: NDArray[np.float64], family: str
+) -> tuple[NDArray[np.float64], str | None]:
+    """Values of images whose views differ, and how many do not."""
+    kept = values[np.isfinite(values)]
+    constant, n = len(values) - len(kept), len(values)
+    if constant > MOST_CONSTANT * n:
+        raise DataError(
+            f"{constant} of {n} images have constant responses to {family} views; the "
+            "network has collapsed and has no dimension, so leave it out"
+        )
+    if not constant:
+        return kept, None
+    return kept, f"{constant} of {n} images left out: constant responses"
 
 
 def steer(

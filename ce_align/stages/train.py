@@ -5,6 +5,7 @@ import math
 from collections.abc import Callable
 from pathlib import Path
 
+from ce_align.augment import TRANSFORMS_VERSION
 from ce_align.data.imagesets import ImageSet
 from ce_align.files import atomic_path
 from ce_align.models.checkpoints import save_safetensors
@@ -107,7 +108,7 @@ def train(
         save_safetensors(folder / "hf" / EXPORTED, state, metadata)
         _write(folder / "hf" / "config.json", json.dumps(metadata, indent=1) + "\n")
         _write(folder / "hf" / "README.md", model_card(folder.name, metadata))
-    config_id = config.fingerprint(images=digest)
+    config_id = config.fingerprint(images=digest, transforms=str(TRANSFORMS_VERSION))
     rows = [
         TrainRow(
             model=str(folder),

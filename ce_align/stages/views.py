@@ -31,6 +31,7 @@ class ViewSet:
     size : height and width of a view in pixels
     crossed : None, or (crops, photometrics) if the views of an image are all
         combinations; then only means over blocks of them are kept, see `block_means`
+    mean : keep only the mean over the views of each image
     """
 
     name: str
@@ -38,6 +39,7 @@ class ViewSet:
     ledger: AugmentationLedger
     size: int
     crossed: tuple[int, int] | None = None
+    mean: bool = False
 
     def __post_init__(self) -> None:
         if not len(self.images) or len(self.ledger) % len(self.images):
@@ -55,7 +57,7 @@ class ViewSet:
     def digest(self) -> str:
         """Digest of the images, of what was done to them and of what is kept."""
         versions = [TRANSFORMS_VERSION, RESPONSES_VERSION]
-        settings = digest_json([versions, self.size, self.crossed])
+        settings = digest_json([versions, self.size, self.crossed, self.mean])
         return combine_digests(self.images.digest, self.ledger.digest, settings)
 
     def rows(self, image: int) -> AugmentationLedger:
@@ -82,6 +84,9 @@ class ViewSet:
 
     def reduce(self, responses: FloatArray) -> FloatArray:
         """What is kept of the responses (n_views, n_features) to one image."""
+        if self.mean:
+            whole: FloatArray = responses.mean(axis=0, keepdims=True, dtype=np.float64)
+            return whole.astype(np.float32)
         if self.crossed is None:
             return responses
         return block_means(responses.reshape(*self.crossed, -1))

@@ -14,6 +14,7 @@ from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from ce_align.archives import DAMAGE, first_line
+from ce_align.augment import TRANSFORMS_VERSION
 from ce_align.errors import ConfigError, DataError
 from ce_align.files import atomic_path
 from ce_align.trainer.module import PairedTraining
@@ -79,6 +80,8 @@ def read_resumable(path: Path, config: TrainConfig, data: str) -> dict[str, Any]
     ]
     if identity["data"] != data:
         differing.append("other images")
+    if identity.get("transforms", 1) != TRANSFORMS_VERSION:
+        differing.append("crops as an earlier version of ce_align sampled them")
     if differing:
         raise ConfigError(
             f"{path} was trained with {', '.join(differing)}; use the same settings or "
@@ -202,6 +205,7 @@ class CheckpointWriter(Checkpoint):
             checkpoint[IDENTITY] = {
                 "config": pl_module.config.model_dump_json(),
                 "data": self.data,
+                "transforms": TRANSFORMS_VERSION,
                 "random_state": torch.get_rng_state(),
                 "latest": pl_module.latest,
             }

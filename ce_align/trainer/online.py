@@ -6,9 +6,9 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor, nn
 
+from ce_align.data.cropping import validation_crop
 from ce_align.data.imagesets import ImageSet
 from ce_align.errors import DataError
 
@@ -100,7 +100,7 @@ def knn_accuracy(
 
 @dataclass(frozen=True, eq=False)
 class Labelled:
-    """Images with classes, seen without augmentation.
+    """Images with classes, seen as `validation_crop` shows them.
 
     Attributes
     ----------
@@ -135,10 +135,7 @@ class Labelled:
         for start in range(0, len(self.images), BATCH):
             rows = range(start, min(start + BATCH, len(self.images)))
             pixels = [
-                np.asarray(
-                    self.images.load(i).resize((size, size), Image.Resampling.BICUBIC)
-                )
-                for i in rows
+                np.asarray(validation_crop(self.images.load(i), size)) for i in rows
             ]
             yield torch.from_numpy(np.stack(pixels))
 

@@ -29,7 +29,8 @@ class PairBatch:
     Attributes
     ----------
     images : (n_pairs, 2) indices: row n has an image of either half
-    view_a, view_b : n_pairs rows each; row n is applied to both images of pair n
+    view_a, view_b : n_pairs rows each; row n is applied to both images of pair n, and
+        its crop is in whole pixels of the first
     """
 
     images: NDArray[np.int64]
@@ -75,7 +76,6 @@ class PairPlan:
     families : names of the augmentations of views A and B, of one view each
     n_processes, process : how many share a step, and which of them this is
     n_passes : that share the rows of a process
-    aspect : width over height of the images for which crops are sampled
 
     Raises
     ------
@@ -91,7 +91,6 @@ class PairPlan:
     n_processes: int = 1
     process: int = 0
     n_passes: int = 1
-    aspect: float = 1.0
 
     def __post_init__(self) -> None:
         if self.pairs_per_step < 1 or self.n_images < 2 * self.pairs_per_step:
@@ -125,17 +124,64 @@ class PairPlan:
         """Whole steps in an epoch."""
         return self.n_images // 2 // self.pairs_per_step
 
-    def batch(self, epoch: int, step: int, part: int = 0) -> PairBatch:
-        """The rows of this process in one pass of a step, all counted from 0.
-
-        Those of all passes and processes, joined in their order, are those of a single
-        process that takes one pass.
+    def images(self, epoch: int, step: int, part: int = 0) -> NDArray[np.int64]:
+        """The pairs (n_pairs, 2) of this process in one pass of a step.
 
         Raises
         ------
         ConfigError
             If the epoch has no such step, or the step no such pass.
         """
+        own = self._own_rows(epoch, step, part)
+        start = step * self.pairs_per_step
+        pairs = half_split(self.n_images, self.seed, epoch)
+        return pairs[start : start + self.pairs_per_step][own]
+
+    def batch(
+        self,
+        epoch: int,
+        step: int,
+        part: int = 0,
+        sizes: NDArray[np.int64] | None = None,
+    ) -> PairBatch:
+        """The rows of this process in one pass of a step, all counted from 0.
+
+        Those of all passes and processes, joined in their order, are those of a single
+        process that takes one pass.
+
+        Parameters
+        ----------
+        epoch, step, part : which
+        sizes : (n_pairs, 2) height and width in pixels of the first image of each pair,
+            see `images`: crops are sampled for it, and its second image gets the same
+            relative place; None stands for squares of no particular size
+
+        Raises
+        ------
+        ConfigError
+            If the epoch has no such step, or the step no such pass.
+        """
+        own = self._own_rows(epoch, step, part)
+        every = None
+        if sizes is not None:
+            # What crops the rows of others get plays no part.
+            every = np.ones((self.pairs_per_step, 2), np.int64)
+            every[own] = sizes
+        # Every process samples the whole step, a few milliseconds for a thousand rows,
+        # so that no row depends on how many processes there are.
+        view_a, view_b = (
+            sample(
+                family,
+                self.pairs_per_step,
+                _stream(self.seed, stream, epoch, step),
+                sizes=every,
+            )[own]
+            for family, stream in zip(self.families, (VIEW_A, VIEW_B), strict=True)
+        )
+        return PairBatch(self.images(epoch, step, part), view_a, view_b)
+
+    def _own_rows(self, epoch: int, step: int, part: int) -> slice:
+        """Which rows of a step this process takes in one pass."""
         if not 0 <= part < self.n_passes:
             raise ConfigError(
                 f"there is no pass {part}; a step has {self.n_passes}, counted from 0"
@@ -147,23 +193,7 @@ class PairPlan:
             )
         share = self.pairs_per_step // (self.n_processes * self.n_passes)
         first = (self.process * self.n_passes + part) * share
-        own = slice(first, first + share)
-        pairs = half_split(self.n_images, self.seed, epoch)
-        start = step * self.pairs_per_step
-        # Every process samples the whole step, a few milliseconds for a thousand rows,
-        # so that no row depends on how many processes there are.
-        view_a, view_b = (
-            sample(
-                family,
-                self.pairs_per_step,
-                _stream(self.seed, stream, epoch, step),
-                aspect=self.aspect,
-            )[own]
-            for family, stream in zip(self.families, (VIEW_A, VIEW_B), strict=True)
-        )
-        return PairBatch(
-            pairs[start : start + self.pairs_per_step][own], view_a, view_b
-        )
+        return slice(first, first + share)
 
     def batches(self, epoch: int, first_step: int = 0) -> Iterator[PairBatch]:
         """The steps of an epoch from `first_step` on."""

@@ -66,6 +66,11 @@ class PlacedPixels:
         """Digest of the encoded bytes."""
         return digest_bytes(self.encoded(index))
 
+    def height_and_width(self, index: int) -> tuple[int, int]:
+        """In pixels."""
+        _, height, width = self.places[index].tolist()
+        return height, width
+
 
 def image_arrays(images: ImageSet, rows: Iterable[int]) -> list[NDArray[np.uint8]]:
     """Pixels (height, width, 3) of some images, without a copy where none is needed.

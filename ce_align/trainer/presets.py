@@ -93,6 +93,8 @@ PRESETS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
         "tiny": _TINY,
     }
 )
+#: Changes of the objectives on ImageNet-100, where the authors give MMCR smaller heads.
+_IN100_OPTIONS: Mapping[str, dict[str, Any]] = {"mmcr": {"head_widths": (4096, 512)}}
 #: Changes of the objectives at small scale. With 64 pairs a step the embeddings must
 #: have few dimensions: those of MMCR far fewer than pairs, and the correlations of
 #: Barlow Twins would otherwise be mostly noise. Of fewer dimensions each has fewer
@@ -103,6 +105,7 @@ _TINY_OPTIONS: Mapping[str, dict[str, Any]] = {
     "barlow": {"head_widths": (512, 512, 128), "off_diagonal": 0.02},
     "mmcr": {"head_widths": (512, 512, 16), "ema": None},
 }
+_OPTIONS = {"paper-in100": _IN100_OPTIONS, "tiny": _TINY_OPTIONS}
 
 
 def preset_config(preset: str, objective: str, **changes: Any) -> TrainConfig:
@@ -111,7 +114,7 @@ def preset_config(preset: str, objective: str, **changes: Any) -> TrainConfig:
     Parameters
     ----------
     preset : a name of `PRESETS`
-    objective : decides the heads of the tiny preset
+    objective : decides the heads of the presets ``paper-in100`` and ``tiny``
     **changes
         Fields of `TrainConfig`; None keeps the preset's. Other `epochs` shorten the
         warm-up to at most a tenth of them.
@@ -133,6 +136,6 @@ def preset_config(preset: str, objective: str, **changes: Any) -> TrainConfig:
         settings["warmup_epochs"] = min(
             settings["warmup_epochs"], given["epochs"] // 10
         )
-    if preset == "tiny":
-        settings["options"] = _TINY_OPTIONS.get(objective, {})
+    if preset in _OPTIONS:
+        settings["options"] = _OPTIONS[preset].get(objective, {})
     return TrainConfig(objective=objective, **{**settings, **given})

@@ -180,14 +180,16 @@ class PairedViews(Dataset[Step]):
         """The batch of (epoch, pass)."""
         epoch, place = position
         step, part = divmod(place, self.plan.n_passes)
-        batch = self.plan.batch(epoch, step, part)
+        pairs = self.plan.images(epoch, step, part)
         try:
-            first, second = (image_arrays(self.images, x) for x in batch.images.T)
+            first, second = (image_arrays(self.images, x) for x in pairs.T)
         except CeAlignError as error:
             return error
         except OSError as error:
             return DataError(f"an image of {self.images.identifier} is gone: {error}")
-        labels = torch.from_numpy(self.labels[batch.images])
+        sizes = np.array([pixels.shape[:2] for pixels in first])
+        batch = self.plan.batch(epoch, step, part, sizes)
+        labels = torch.from_numpy(self.labels[pairs])
         if self.on_device:
             return PixelBatch.of((first, second), batch, labels)
         views = [

@@ -19,6 +19,7 @@ from ce_align.augment import (
     sample,
 )
 from ce_align.augment.parameters import SPATIAL_COLUMNS
+from ce_align.augment.transforms import pixel_boxes
 from ce_align.errors import ConfigError
 
 PHOTOMETRIC = [5, 6, 7, 8, 9, 10, 11]  # of PARAMETER_NAMES
@@ -33,7 +34,7 @@ def ranges_of_rows(name, n):
 @settings(max_examples=40, deadline=None)
 @given(st.sampled_from(sorted(FAMILIES)), seeds, st.integers(1, 60))
 def test_every_row_lies_in_the_ranges_of_its_view(name, seed, n):
-    ledger = sample(name, n, seed, aspect=1.0)
+    ledger = sample(name, n, seed)
     assert len(ledger) == n
     assert set(ledger.family) == {name}
     for row, ranges in zip(ledger, ranges_of_rows(name, n), strict=True):
@@ -109,34 +110,90 @@ def test_parameters_of_a_row_are_independent():
     assert np.sort(np.abs(off))[:-2].max() < 5 / np.sqrt(len(rows))
 
 
-@pytest.mark.parametrize("aspect", [1.0, 1.5, 0.4])
-def test_crops_are_distributed_as_torchvision_samples_them(aspect):
+@pytest.mark.parametrize("shape", [(300, 300), (256, 384), (375, 150), (40, 13)])
+def test_crops_are_distributed_as_torchvision_samples_them(shape):
     torch = pytest.importorskip("torch")
     from torchvision.transforms import RandomResizedCrop
 
     torch.manual_seed(0)
-    height, width, n = 2000, round(2000 * aspect), 1500
-    image = torch.empty(3, height, width)
+    image = torch.empty(3, *shape)
     reference = np.array(
         [
             RandomResizedCrop.get_params(image, [0.08, 1.0], [3 / 4, 4 / 3])
-            for _ in range(n)
+            for _ in range(3000)
         ]
-    ) / [height, width, height, width]
-    ours = sample("spatial", n, 11, aspect=aspect).parameters()[:, :4]
+    )
+    ours = pixel_boxes(sample("spatial", 3000, 11, sizes=shape), *shape)
     for column in range(4):
-        # The reference's whole pixels make ties: compare at its resolution.
-        a, b = (np.round(x[:, column], 3) for x in (ours, reference))
-        assert stats.ks_2samp(a, b).pvalue > 1e-3
-    areas = [x[:, 2] * x[:, 3] for x in (ours, reference)]
-    assert stats.ks_2samp(*areas).pvalue > 1e-3
+        found = stats.ks_2samp(ours[:, column], reference[:, column], method="asymp")
+        assert found.pvalue > 1e-3
+    for of in (area, aspect, lambda box: box[:, 0] == 0, reaches_the_bottom(shape)):
+        found = stats.ks_2samp(of(ours), of(reference), method="asymp")
+        assert found.pvalue > 1e-3
+
+
+def area(boxes):
+    return boxes[:, 2] * boxes[:, 3]
+
+
+def aspect(boxes):
+    return boxes[:, 3] / boxes[:, 2]
+
+
+def reaches_the_bottom(shape):
+    return lambda boxes: boxes[:, 0] + boxes[:, 2] == shape[0]
+
+
+def test_crops_are_sampled_for_the_size_of_each_image():
+    sizes = np.array([[200, 400], [300, 300], [500, 250]] * 400)
+    for family in ("strong", "spatial"):
+        ledger = sample(family, len(sizes), 5, sizes=sizes)
+        boxes = np.concatenate(
+            [pixel_boxes(ledger[i], *sizes[i]) for i in range(len(sizes))]
+        )
+        # Rounded to whole pixels, so a little beyond the range of the ratios.
+        assert np.mean(aspect(boxes) > 4 / 3 * 1.03) == 0
+        assert np.mean(aspect(boxes) < 3 / 4 / 1.03) == 0
+        for start in range(3):
+            row = 3 * 7 + start
+            alone = sample(family, row + 1, 5, sizes=sizes[start])
+            np.testing.assert_array_equal(
+                alone.parameters()[row], ledger.parameters()[row]
+            )
+
+
+def test_crops_are_in_whole_pixels_of_the_image_they_are_for():
+    sizes = np.random.default_rng(1).integers(20, 3000, (500, 2))
+    ledger = sample("strong", 500, 2, sizes=sizes)
+    shares = ledger.parameters()[:, :4]
+    pixels = shares * np.hstack([sizes, sizes])
+    np.testing.assert_allclose(pixels, np.rint(pixels), atol=1e-8)
+    boxes = [pixel_boxes(ledger[i], *sizes[i])[0] for i in range(500)]
+    np.testing.assert_array_equal(boxes, np.rint(pixels))
 
 
 def test_crop_that_never_fits_is_the_largest_centred_one():
-    wide = sample(Family("whole", (ViewRanges(crop_area=(1.0, 1.0)),)), 3, 0, aspect=4)
-    np.testing.assert_allclose(
-        wide.parameters()[:, :4], [[0, (1 - 1 / 3) / 2, 1, 1 / 3]] * 3
-    )
+    whole = Family("whole", (ViewRanges(crop_area=(1.0, 1.0)),))
+    for shape, expected in [
+        ((100, 400), [0, 133, 100, 133]),
+        ((400, 100), [133, 0, 133, 100]),
+        ((90, 100), [0, 0, 90, 100]),
+    ]:
+        boxes = pixel_boxes(sample(whole, 3, 0, sizes=shape), *shape)
+        np.testing.assert_array_equal(boxes, [expected] * 3)
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    st.sampled_from(sorted(set(FAMILIES) - {"strong-only"})),
+    seeds,
+    st.integers(1, 20),
+    st.integers(1, 20),
+)
+def test_shorter_sample_of_given_sizes_begins_the_longer_one(name, seed, n, more):
+    sizes = np.random.default_rng(seed).integers(1, 500, (n + more, 2))
+    longer = sample(name, n + more, seed, sizes=sizes)
+    assert longer[:n] == sample(name, n, seed, sizes=sizes[:n])
 
 
 def test_every_strong_only_row_leaves_the_weak_range():
@@ -202,12 +259,32 @@ def test_unknown_family_names_the_nearest_and_all():
 
 
 @pytest.mark.parametrize(
-    ("n", "aspect", "message"),
-    [(0, 1.0, "at least one view"), (1, 0.0, "width / height"), (1, np.nan, "width")],
+    ("n", "sizes", "message"),
+    [
+        (0, None, "at least one view"),
+        (1, (0, 5), "height and width in pixels"),
+        (1, (5.5, 5.5), "height and width in pixels"),
+        (3, [(5, 5)] * 2, "height and width in pixels"),
+    ],
 )
-def test_impossible_request_is_refused(n, aspect, message):
+def test_impossible_request_is_refused(n, sizes, message):
     with pytest.raises(ConfigError, match=message):
-        sample("weak", n, 0, aspect=aspect)
+        sample("weak", n, 0, sizes=sizes)
+
+
+def test_rows_that_are_drawn_until_they_fit_take_one_size():
+    ledger = sample("strong-only", 20, 0, sizes=(300, 500))
+    assert len(ledger) == 20
+    with pytest.raises(ConfigError, match="one size for all"):
+        sample("strong-only", 2, 0, sizes=[(300, 500), (500, 300)])
+
+
+def test_view_b_is_blurred_as_in_training_or_as_in_the_analyses():
+    for name in ("strong", "weak", "tiny"):
+        trained = sample(f"{name}_b", 4000, 0).blur_sigma > 0
+        read = sample(name, 8000, 0).blur_sigma[1::2] > 0
+        assert trained.mean() == pytest.approx(0.2, abs=0.025)
+        assert read.mean() == pytest.approx(0.1, abs=0.02)
 
 
 def test_family_inside_its_excluded_ranges_is_refused():

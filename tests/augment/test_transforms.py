@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from ce_align.augment import AugmentationLedger, apply, sample
 from ce_align.augment.kernels.compilation import compiled
+from ce_align.augment.transforms import pixel_boxes
 from ce_align.errors import DataError
 
 SIZE = 48
@@ -142,3 +143,28 @@ def test_kernels_compile_where_nothing_can_be_cached():
     with pytest.raises(RuntimeError, match="no locator"):
         numba.njit(cache=True)(scope["double"])
     assert compiled()(scope["double"])(4) == 8
+
+
+@given(
+    st.tuples(st.integers(2, 3000), st.integers(2, 3000)),
+    st.tuples(st.integers(2, 3000), st.integers(2, 3000)),
+    st.integers(0, 2**32 - 1),
+)
+def test_the_second_image_of_a_pair_gets_the_box_that_the_authors_truncate(
+    first, second, seed
+):
+    (height_1, width_1), (height_2, width_2) = first, second
+    ledger = sample("spatial", 20, seed, sizes=first)
+    boxes_1 = pixel_boxes(ledger, *first).tolist()
+    boxes_2 = pixel_boxes(ledger, *second).tolist()
+    for (top, left, height, width), found in zip(boxes_1, boxes_2, strict=True):
+        expected = [
+            int(top * height_2 / height_1),
+            int(left * width_2 / width_1),
+            # An image so small that nothing is left keeps one pixel.
+            max(1, int(height * height_2 / height_1)),
+            max(1, int(width * width_2 / width_1)),
+        ]
+        expected[0] = min(expected[0], height_2 - expected[2])
+        expected[1] = min(expected[1], width_2 - expected[3])
+        assert found == expected

@@ -246,3 +246,16 @@ def test_previews_behind_a_photograph_are_not_read(rng):
     buffer = io.BytesIO()
     photograph.save(buffer, format="MPO", save_all=True, append_images=[preview])
     assert decode_image(buffer.getvalue(), "a.jpg").size == (16, 16)
+
+
+def test_sizes_are_those_of_the_decoded_images(tmp_path):
+    for i, (height, width) in enumerate([(30, 50), (50, 30), (7, 7)]):
+        Image.new("RGB", (width, height)).save(tmp_path / f"{i}.png")
+    turned = Image.Exif()
+    turned[0x0112] = 6  # to be shown on its side
+    Image.new("RGB", (40, 20)).save(tmp_path / "3.jpg", exif=turned)
+    images = ImageSet.from_path(tmp_path)
+    array = ImageSet.from_array("array", np.zeros((2, 8, 9, 3), np.uint8))
+    for found in (images, images.select([2, 0]), images.on_screen(8, 4), array):
+        decoded = [found.load(i).size[::-1] for i in range(len(found))]
+        np.testing.assert_array_equal(found.sizes, decoded)

@@ -142,5 +142,5 @@ def test_impossible_input_is_refused(rng, clean, theta):
     for change, message in bad:
         with pytest.raises(DataError, match=message):
             measured(clean, displacement, theta, **change)
-    with pytest.raises(DataError, match="same for all images"):
+    with pytest.raises(DataError, match="all responses are the same"):
         measured(np.ones_like(clean), displacement, theta)

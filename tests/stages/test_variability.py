@@ -93,48 +93,121 @@ def test_centroids_and_views_of_the_excess_are_equally_many(n_views, n_images, r
     assert sizes[0] == sizes[1] <= min(n_views, n_images) // 2
 
 
-def test_half_clouds_of_crossed_views_have_no_view_in_common(monkeypatch, rng):
+def test_half_clouds_of_crossed_views_have_no_draw_in_common(monkeypatch, rng):
     config = toy_config(crops=6, photometrics=8)
     # Every view points along an axis of its own, so that means tell their views.
     crossed = np.tile(np.eye(48).reshape(1, 6, 8, 48), (N_IMAGES, 1, 1, 1))
     compared = []
 
-    def record(*clouds):
-        compared.append([set(np.flatnonzero(cloud.any(axis=0))) for cloud in clouds])
-        return squared_bures_distance(*clouds)
+    def record(first, second):
+        compared.append([np.flatnonzero(x.any(axis=0)) for x in (*first, *second)])
+        return 0.0, 0.0
 
-    monkeypatch.setattr(variability, "squared_bures_distance", record)
+    monkeypatch.setattr(variability, "between_and_floor", record)
     strong = rng.normal(size=(N_IMAGES, 6, 48))
     variability.spatial_photometric(answers_of(rng, strong, crossed), config)
-    assert len(compared) == 5 * N_IMAGES
-    for k, (first, second) in enumerate(compared):
-        if k % 5 == 4:
-            assert len(first) == len(second) == 48
-        else:
-            assert first and second and not first & second
+    assert len(compared) == 2 * N_IMAGES
+    for a, a_2, b, b_2 in compared:
+        for one, other in [(a, b_2), (a_2, b), (a, a_2), (b, b_2)]:
+            crops, photometrics = (
+                set(one // 8) & set(other // 8),
+                set(one % 8) & set(other % 8),
+            )
+            assert not crops
+            assert not photometrics
+    # Both ways together use all views that lie in half of the crops and photometrics.
+    assert {view for clouds in compared for cloud in clouds for view in cloud} == set(
+        range(48)
+    )
 
 
-def test_half_clouds_of_images_and_centroids_have_no_view_in_common(monkeypatch, rng):
+def test_an_image_meets_the_centroids_of_other_images_and_each_its_own(
+    monkeypatch, rng
+):
     config = toy_config(views=N_VIEWS)
     n = N_IMAGES * N_VIEWS
     strong = np.eye(n).reshape(N_IMAGES, N_VIEWS, n)
     compared = []
 
-    def record(clouds, reference):
-        compared.append((clouds, reference))
-        return np.ones(len(clouds))
+    def record(first, second):
+        clouds = [
+            x.reshape(len(x), N_IMAGES, N_VIEWS).any(axis=2) for x in (*first, *second)
+        ]
+        compared.append([frozenset(np.flatnonzero(x.any(axis=0))) for x in clouds])
+        return 0.0, 0.0
 
-    monkeypatch.setattr(variability, "squared_bures_distances_to_reference", record)
+    monkeypatch.setattr(variability, "between_and_floor", record)
+    monkeypatch.setattr(
+        variability,
+        "squared_bures_distances_to_reference",
+        lambda clouds, reference, leave_out: np.ones(len(clouds)),
+    )
     answers = Answers(np.float32(strong), np.zeros((0,)), None)
     variability.augmentation_centroid(answers, config)
-    whole, *halves = compared
-    assert whole[1].any(axis=0).all()
-    for clouds, reference in halves:
-        of_clouds = clouds.reshape(-1, n).any(axis=0)
-        assert not (of_clouds & reference.any(axis=0)).any()
-    # The two centroid clouds come from different images.
-    images = [r.reshape(len(r), N_IMAGES, N_VIEWS).any(axis=(0, 2)) for _, r in halves]
-    assert not (images[0] & images[1]).any()
+    for image, (first, second, content, content_2) in enumerate(compared):
+        assert first == second == {image % N_IMAGES}
+        assert not content & content_2
+        assert image % N_IMAGES not in content | content_2
+    assert len({tuple(one[2:]) for one in compared}) == len(compared)
+
+
+def test_centroids_take_every_image_whatever_is_compared(rng, config):
+    answers = answers_of(rng)
+    more = np.float32(rng.normal(size=(40, D)))
+    whole = Answers(answers.strong, answers.crossed, None, more)
+    found = compare(whole, config)["augmentation_centroid"]
+    centroids = np.concatenate([answers.strong.mean(axis=1, dtype=float), more])
+    expected = squared_bures_distance(centroids, answers.strong[3])
+    assert found.distance.values[3] == pytest.approx(expected, abs=1e-12)
+    assert found.distance.n_points == (N_IMAGES + 40, N_VIEWS)
+    rows = measure_shapes({"augmentation_centroid": found}, None, config).measurements
+    assert {row.note for row in rows} == {"54 centroids"}
+
+
+def test_pairs_are_drawn_over_all_images(rng):
+    # As if sorted by class: a pair of two early images is near, any other far.
+    config = toy_config(comparisons=100, views=6)
+    strong = rng.normal(size=(80, 6, D))
+    found = variability.augmentation_augmentation(answers_of(rng, strong), config)
+    counts = np.bincount(found.pairs.ravel(), minlength=80)
+    assert set(counts) == {2, 3, 4}
+    assert counts.sum() == 200
+    other = variability.augmentation_augmentation(
+        answers_of(rng, strong), config.model_copy(update={"seed": 1})
+    )
+    assert not np.array_equal(found.pairs, other.pairs)
+
+
+def test_all_pairs_are_equally_likely():
+    counts = np.zeros((7, 7))
+    n_draws = 3000
+    for seed in range(n_draws):
+        pairs = choose_pairs(7, 9, seed)
+        counts[pairs[:, 0], pairs[:, 1]] += 1
+    shares = counts[np.triu_indices(7, 1)] / n_draws
+    # Five standard deviations of a binomial count; 9 of 21 pairs are drawn.
+    chance = 9 / 21
+    assert np.abs(shares - chance).max() < 5 * np.sqrt(chance * (1 - chance) / n_draws)
+
+
+def test_floor_and_excess_hardly_depend_on_the_split(rng, monkeypatch):
+    scales = rng.lognormal(sigma=1, size=(40, 1, D))
+    strong = rng.normal(size=(40, 20, D)) * scales + rng.normal(size=(40, 1, D))
+    answers = answers_of(rng, strong, rng.normal(size=(40, 6, 8, D)))
+    config = toy_config(comparisons=100, views=20, crops=6, photometrics=8)
+    pairs = choose_pairs(40, 100, 0)
+    strata = np.arange(20) % 2
+    found = {"pairs": [], "centroids": []}
+    for seed in range(12):
+        own = config.model_copy(update={"seed": seed})
+        found["centroids"].append(variability.augmentation_centroid(answers, own))
+        found["pairs"].append(
+            variability._of_pairs(answers.strong, pairs, seed, "image_pair", strata)
+        )
+    for comparisons in found.values():
+        values = np.array([one.excess.values for one in comparisons])
+        half_width = 1.96 * values[0].std() / np.sqrt(values.shape[1])
+        assert values.mean(axis=1).std(ddof=1) < 0.1 * half_width
 
 
 def test_equal_sources_have_no_excess_however_few_views(rng):
@@ -205,8 +278,68 @@ def test_an_interval_over_images_is_wider_than_one_over_pairs(rng, config):
     assert widths[0] > 1.3 * widths[1]
 
 
-def test_a_constant_cloud_is_refused_with_the_comparison_it_belongs_to(rng, config):
+def test_a_constant_cloud_is_left_out_and_counted_and_nothing_else_moves(rng, config):
     strong = rng.normal(size=(N_IMAGES, N_VIEWS, D))
-    strong[3] = 1.5
-    with pytest.raises(DataError, match=r"augmentation_augmentation: .*constant"):
+    crossed = rng.normal(size=(N_IMAGES, 6, 8, D))
+    whole = compare(answers_of(rng, strong, crossed), config)
+    still = strong.copy()
+    still[3] = 1.5
+    # Photometric draws that change nothing: image 5 answers every draw alike.
+    unmoved = crossed.copy()
+    unmoved[5] = crossed[5][:, :1]
+    found = compare(answers_of(rng, still, unmoved), config)
+    name = "augmentation_augmentation"
+    of_image = (found[name].pairs == 3).any(axis=1)
+    for part in ("distance", "between", "floor"):
+        values = getattr(found[name], part).values
+        assert np.isnan(values[of_image]).all()
+        kept = getattr(whole[name], part).values[~of_image]
+        np.testing.assert_allclose(values[~of_image], kept)
+    spatial = found["spatial_photometric"].distance.values
+    assert np.flatnonzero(np.isnan(spatial)).tolist() == [5]
+    rows = {
+        one.metric: one for one in measure_shapes(found, whole, config).measurements
+    }
+    row = rows["spatial_photometric_excess_delta"]
+    assert row.n_comparisons == row.interval.n_units == N_IMAGES - 1
+    assert row.note == "1 of 14 images left out: constant responses"
+    assert np.isfinite(row.interval.estimate)
+    n_left = int(of_image.sum())
+    assert rows[name].note == f"{n_left} of 60 image pairs left out: constant responses"
+    assert rows["augmentation_centroid"].note == (
+        "14 centroids; 1 of 14 images left out: constant responses"
+    )
+
+
+def test_half_clouds_that_never_move_cost_floor_and_excess_only(rng, config):
+    crossed = rng.normal(size=(N_IMAGES, 6, 8, D))
+    # The first half of the photometric draws of image 2 change nothing.
+    crossed[2][:, :4] = crossed[2][:, :1]
+    found = compare(answers_of(rng, crossed=crossed), config)["spatial_photometric"]
+    assert np.isfinite(found.distance.values).all()
+    assert np.flatnonzero(np.isnan(found.excess.values)).tolist() == [2]
+    assert np.flatnonzero(np.isnan(found.floor.values)).tolist() == [2]
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_photometric_draws_that_change_nothing_lose_no_comparison(seed):
+    """At six draws and 200 images nearly half of all runs have such a half-cloud."""
+    rng = np.random.default_rng(seed)
+    changed = rng.random((200, 1, 6, 1)) > 0.115
+    crossed = rng.normal(size=(200, 6, 1, D)) + changed * rng.normal(
+        size=(200, 1, 6, D)
+    )
+    strong = rng.normal(size=(200, 6, D))
+    config = toy_config(comparisons=20, views=6, crops=6, photometrics=6)
+    found = compare(answers_of(rng, strong, crossed), config)
+    left_out = np.isnan(found["spatial_photometric"].excess.values).sum()
+    halves = changed[:, 0, :, 0].reshape(200, 2, 3)
+    assert left_out == (~halves.any(axis=2)).any(axis=1).sum()
+    assert set(found) == set(list(variability.COMPARISONS)[:3])
+
+
+def test_a_collapsed_network_is_refused_with_the_comparison_and_the_count(rng, config):
+    strong = rng.normal(size=(N_IMAGES, N_VIEWS, D))
+    strong[:9] = 1.5
+    with pytest.raises(DataError, match=r"augmentation_.*constant.*collapsed"):
         compare(answers_of(rng, strong), config)

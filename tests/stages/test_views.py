@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 from toys import toy_config, toy_images, toy_network
 
 from ce_align.augment import AugmentationLedger, sample
+from ce_align.data.imagesets import ImageSet
 from ce_align.errors import CeAlignError, ConfigError, DataError
 from ce_align.models.networks import Network
 from ce_align.models.preprocessing import Preprocessing
@@ -71,10 +73,77 @@ def test_views_follow_from_the_seed_and_nothing_else_of_the_network():
     assert len({digest(), *others}) == 4
 
 
-def test_clean_views_show_the_whole_image():
-    images = toy_images()
-    views = ViewPlan(images, toy_config(size=24)).views("clean")
-    np.testing.assert_array_equal(views.render(3)[0], np.asarray(images.load(3)))
+def pictures(folder, shapes):
+    """Image files (height, width) of noise."""
+    rng = np.random.default_rng(0)
+    for i, shape in enumerate(shapes):
+        pixels = rng.integers(0, 256, (*shape, 3), np.uint8)
+        Image.fromarray(pixels).save(folder / f"{i:02d}.png")
+    return ImageSet.from_path(folder)
+
+
+SHAPES = [(30, 60), (60, 30), (40, 40), (25, 90), (50, 41), (33, 64)]
+
+
+@pytest.mark.parametrize("name", ["clean", "classes"])
+def test_clean_views_are_cropped_as_torchvision_crops_and_never_squeezed(
+    name, tmp_path
+):
+    transforms = pytest.importorskip("torchvision.transforms")
+    images = pictures(tmp_path, SHAPES * 4)
+    images = images.with_columns({"label": np.arange(24) % 6})
+    views = ViewPlan(images, toy_config(comparisons=24, size=28)).views(name)
+    expected = transforms.Compose(
+        [transforms.Resize(32), transforms.CenterCrop(28)]  # 256 and 224, eight times
+    )
+    for row in range(24):
+        image = images.load(images.ids.index(views.images.ids[row]))
+        np.testing.assert_array_equal(views.render(row)[0], np.asarray(expected(image)))
+
+
+def test_crops_are_sampled_for_the_size_of_each_image(tmp_path):
+    images = pictures(tmp_path, SHAPES)
+    plan = ViewPlan(images, toy_config(views=50, crops=30, comparisons=24))
+    for name in ("strong", "weak", "spatial", "crossed"):
+        views = plan.views(name)
+        for image, shape in enumerate(SHAPES):
+            # Whole pixels of this image: sides are rounded, by half a pixel at most.
+            tall, wide = (views.rows(image).parameters()[:, 2:4] * shape).T
+            assert ((wide - 0.5) / (tall + 0.5) < 4 / 3).all()
+            assert ((wide + 0.5) / (tall - 0.5) > 3 / 4).all()
+    shared = plan.views("shared")
+    assert shared.rows(0) == shared.rows(3)
+
+
+def test_images_are_drawn_over_the_whole_set_and_balanced_over_classes():
+    images = toy_images(400, n_classes=20)
+    labels = images.columns["object_name"]
+    order = np.argsort(labels, kind="stable")
+    images = images.select(order.tolist())
+    plan = ViewPlan(images, toy_config(comparisons=50))
+    _, counts = np.unique(plan.chosen.columns["object_name"], return_counts=True)
+    assert len(counts) == 20
+    assert set(counts) == {2, 3}
+    again = ViewPlan(images, toy_config(comparisons=50, seed=1))
+    assert set(plan.chosen.ids) != set(again.chosen.ids)
+    # A small class gives what it has.
+    few = toy_images(30).with_columns({"object_name": np.repeat([0, 1, 2], [2, 3, 25])})
+    chosen = ViewPlan(few, toy_config(comparisons=14)).chosen
+    assert np.bincount(chosen.columns["object_name"]).tolist() == [2, 3, 9]
+
+
+def test_centroids_take_every_image_that_is_given():
+    images = toy_images(40)
+    plan = ViewPlan(images, toy_config(comparisons=12))
+    beyond = plan.views("centroids")
+    assert len(plan.chosen) == 12
+    assert set(beyond.images.ids) == set(images.ids) - set(plan.chosen.ids)
+    assert beyond.n_views == plan.config.views
+    responses = np.arange(12, dtype=np.float32).reshape(6, 2)
+    np.testing.assert_array_equal(beyond.reduce(responses), [[5, 6]])
+    assert ViewPlan(images, toy_config(comparisons=40)).views("centroids") is None
+    few = toy_config(comparisons=12, centroids="compared")
+    assert ViewPlan(images, few).views("centroids") is None
 
 
 def test_classes_are_equally_large_and_absent_without_labels():
@@ -236,7 +305,7 @@ def test_another_family_has_views_of_its_own():
     images = toy_images()
     for family in ("strong", "weak", "tiny"):
         plan = ViewPlan(images, toy_config(family=family))
-        clouds, _, _ = view_names(plan.config)
+        clouds, *_ = view_names(plan.config)
         assert clouds == family
         assert set(plan.views(clouds).ledger.family) == {family}
         assert set(plan.views("shared").ledger.family) == {family}

@@ -13,6 +13,7 @@ import torch
 
 from ce_align.data.imagesets import ImageSet
 from ce_align.errors import CeAlignError, ConfigError, DataError
+from ce_align.trainer import checkpointing
 from ce_align.trainer.checkpointing import checkpoint_paths
 from ce_align.trainer.engine import fit
 from ce_align.trainer.hardware import Hardware, n_workers, resolve_devices
@@ -194,6 +195,15 @@ def test_other_settings_do_not_mix_with_a_training(tmp_path):
         train(tmp_path, config=config, resume="never")
     with pytest.raises(ConfigError, match="no checkpoint"):
         train(tmp_path, config=config, resume="absent.ckpt")
+
+
+def test_a_training_of_other_crops_is_not_gone_on_with(tmp_path, monkeypatch):
+    config = small_config(epochs=1)
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpointing, "TRANSFORMS_VERSION", 1)
+        train(tmp_path, config=config)
+    with pytest.raises(ConfigError, match="crops as an earlier version"):
+        train(tmp_path, config=config)
 
 
 def test_a_named_checkpoint_is_resumed_from(tmp_path, uninterrupted):

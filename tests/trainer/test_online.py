@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from sklearn.neighbors import KNeighborsClassifier
 
 from ce_align.data.imagesets import ImageSet
@@ -86,3 +87,23 @@ def test_evaluation_leaves_the_network_as_it_was_and_sees_planted_classes(rng):
     assert found["probe_top5"] == 1  # of three classes
     assert backbone.training
     assert all(torch.equal(before[n], v) for n, v in backbone.state_dict().items())
+
+
+def test_images_without_augmentation_are_cropped_and_never_squeezed(rng):
+    from torchvision.transforms import CenterCrop, Compose, Resize
+
+    pixels = rng.integers(0, 256, (3, 40, 70, 3), np.uint8)
+    labelled = Labelled(ImageSet.from_array("wide", pixels), np.arange(3))
+    seen = []
+
+    def backbone(inputs):
+        seen.append(inputs)
+        return inputs.flatten(1)
+
+    network = torch.nn.Module()
+    network.forward = backbone
+    labelled.features(network, 28, torch.device("cpu"))
+    expected = Compose([Resize(32), CenterCrop(28)])
+    shown = [np.asarray(expected(Image.fromarray(image))) for image in pixels]
+    wanted = normalise_pixels(torch.from_numpy(np.stack(shown)))
+    torch.testing.assert_close(seen[0], wanted, rtol=0, atol=0)

@@ -95,9 +95,12 @@ def test_no_augmentation_is_used_in_two_steps():
 )
 def test_rows_of_all_processes_are_those_of_one(n_processes, epoch, step, seed):
     plan = replace(PLAN, seed=seed)
-    whole = plan.batch(epoch, step)
+    sizes = np.random.default_rng(seed).integers(8, 99, (8, 2))
+    whole = plan.batch(epoch, step, sizes=sizes)
     parts = [
-        replace(plan, n_processes=n_processes, process=p).batch(epoch, step)
+        replace(plan, n_processes=n_processes, process=p).batch(
+            epoch, step, sizes=np.split(sizes, n_processes)[p]
+        )
         for p in range(n_processes)
     ]
     joined = replace(

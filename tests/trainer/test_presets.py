@@ -42,6 +42,21 @@ def test_the_other_presets_change_what_the_paper_changed():
     assert same == config("paper-in1k")
 
 
+@pytest.mark.parametrize("preset", ["paper-in1k", "paper-in100", "weak"])
+def test_heads_are_those_of_the_authors(preset):
+    widths = {
+        objective: configured_objective(config(preset, objective)).head_widths
+        for objective in ("mmcr", "barlow", "simclr")
+    }
+    small = preset == "paper-in100"
+    assert widths == {
+        "mmcr": (4096, 512) if small else (8192, 8192, 512),
+        "barlow": (8192, 8192, 8192),
+        "simclr": (8192, 8192, 512),
+    }
+    assert configured_objective(config(preset, "mmcr")).ema == 0.99
+
+
 @pytest.mark.parametrize(
     ("objective", "widths", "ema"),
     [

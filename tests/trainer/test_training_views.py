@@ -54,7 +54,8 @@ def same(one, other):
 def test_a_step_holds_both_images_under_both_augmentations(images):
     views = paired(images)
     batch = views[1, 2]
-    plan = views.plan.batch(1, 2)
+    sizes = np.full((PAIRS, 2), 24)
+    plan = views.plan.batch(1, 2, sizes=sizes)
     for pair, (first, second) in enumerate(plan.images):
         for view, (image, ledger) in enumerate(
             (image, ledger)
@@ -66,6 +67,34 @@ def test_a_step_holds_both_images_under_both_augmentations(images):
             )
             assert np.array_equal(batch.views[view, pair], expected[0])
         assert batch.labels[pair].tolist() == [first % 3, second % 3]
+
+
+def test_crops_are_sampled_for_the_first_image_of_a_pair(tmp_path):
+    shapes = [(30, 60), (60, 30), (40, 40), (25, 90)] * 6
+    for i, shape in enumerate(shapes):
+        Image.new("RGB", shape[::-1]).save(tmp_path / f"{i:02d}.png")
+    images = ImageSet.from_path(tmp_path)
+    views = paired(images)
+    ledgers = []
+
+    def record(pixels, ledger, size):
+        ledgers.append(ledger)
+        return apply(pixels, ledger, size)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(views_module, "apply", record)
+        _ = views[0, 1]
+    first_a, first_b, second_a, second_b = ledgers
+    assert first_a == second_a
+    assert first_b == second_b
+    for ledger in (first_a, first_b):
+        for row, image in zip(ledger, views.plan.images(0, 1)[:, 0], strict=True):
+            pixels = row.parameters()[0, :4] * np.tile(shapes[image], 2)
+            np.testing.assert_allclose(pixels, np.rint(pixels), atol=1e-9)
+            # Both sides are rounded to whole pixels.
+            tall, wide = pixels[2:]
+            assert (wide - 0.5) / (tall + 0.5) < 4 / 3
+            assert (wide + 0.5) / (tall - 0.5) > 3 / 4
 
 
 def test_the_number_of_workers_changes_no_bit(images):
