@@ -113,7 +113,7 @@ def _handler_of(server: CheckpointServer) -> type[BaseHTTPRequestHandler]:
                 time.sleep(mood.pause)
                 self.wfile.write(body[start : min(start + 65536, end)])
             if mood.silent:
-                server.released.wait(30)
+                server.released.wait()
 
     return Handler
 

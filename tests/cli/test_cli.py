@@ -5,11 +5,11 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
 import pytest
+from waiting import LIMIT, wait_until
 
 from ce_align.data.imagesets import ImageSet
 from ce_align.data.netcdf import write_recording
@@ -267,8 +267,12 @@ def test_debug_shows_the_traceback(ce_align, toy):
 
 SLOW_NETWORK = NETWORK.replace(
     "    network.ce_align",
-    "    import time\n"
-    "    network[0].register_forward_hook(lambda *_: time.sleep(0.2))\n"
+    "    import os, pathlib, time\n"
+    "    caches = pathlib.Path(os.environ['CE_ALIGN_HOME'])\n"
+    "    def wait(*_):\n"
+    "        if list(caches.rglob('*.tmp*')):\n"  # the first images are written
+    f"            time.sleep({LIMIT})\n"
+    "    network[0].register_forward_hook(wait)\n"
     "    network.ce_align",
 ).format(seed=0)
 
@@ -285,9 +289,7 @@ def test_an_interrupted_run_leaves_nothing_half_written(ce_align, toy, sent):
         text=True,
         env=caches,
     )
-    deadline = time.monotonic() + 60
-    while not list(Path("caches").rglob("*.tmp*")) and time.monotonic() < deadline:
-        time.sleep(0.05)
+    wait_until(lambda: list(Path("caches").rglob("*.tmp*")), process)
     process.send_signal(sent)
     _, err = process.communicate()
     assert process.returncode == 128 + sent

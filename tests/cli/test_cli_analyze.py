@@ -5,19 +5,18 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+from waiting import LIMIT, wait_until
 
 from ce_align.data.imagesets import ImageSet
 from ce_align.data.netcdf import write_recording
 from ce_align.data.recordings import Recording
 
 NETWORK = """
-import time
 import torch
 def build(seed={seed}):
     torch.manual_seed(seed)
@@ -37,10 +36,6 @@ def dead():
     network = build()
     for parameter in network.parameters():
         parameter.data.zero_()
-    return network
-def slow():
-    network = build()
-    network[0].register_forward_hook(lambda *_: time.sleep(0.05))
     return network
 """
 
@@ -225,17 +220,34 @@ def test_impossible_options_are_refused_with_what_is_possible(
     assert "Traceback" not in err
 
 
+WAITING = """
+import sys, time
+from contextlib import contextmanager
+from ce_align.cli import main
+from ce_align.stages import responses
+whole = responses.atomic_path
+
+@contextmanager
+def waiting(path):
+    with whole(path) as temporary:
+        yield temporary
+        if list(path.parent.glob("0*.npy")):  # the second block is not yet in place
+            time.sleep(%d)
+
+responses.atomic_path = waiting
+main()
+"""
+
+
 def test_an_interrupted_run_goes_on_where_it_stopped(ce_align, toy, monkeypatch):
     slow = ["--images", "images", *map(str, SMALL), "--metric", "bures"]
     process = subprocess.Popen(
-        [sys.executable, "-m", "ce_align", "analyze", "-m", "net.py:slow", *slow],
+        [sys.executable, "-c", WAITING % LIMIT, "analyze", *MODEL, *slow],
         stderr=subprocess.PIPE,
         text=True,
     )
     cache = Path(os.environ["CE_ALIGN_HOME"]) / "responses"
-    deadline = time.monotonic() + 60
-    while not list(cache.rglob("*.npy")) and time.monotonic() < deadline:
-        time.sleep(0.01)
+    wait_until(lambda: len(list(cache.rglob("*.npy"))) > 1, process)
     process.send_signal(signal.SIGTERM)
     _, err = process.communicate()
     assert process.returncode == 128 + signal.SIGTERM

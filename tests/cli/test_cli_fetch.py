@@ -1,7 +1,6 @@
 import signal
 import subprocess
 import sys
-import time
 
 import pytest
 from checkpoint_server import (
@@ -11,6 +10,7 @@ from checkpoint_server import (
     small_network,
     write_authors_checkpoint,
 )
+from waiting import LIMIT, wait_until
 
 from ce_align.files import cache_folder
 from ce_align.models import checksums, downloads
@@ -89,14 +89,14 @@ def test_file_that_is_no_checkpoint_is_one_line(server, ce_align):
 
 @pytest.mark.slow
 def test_interrupted_command_is_continued_by_the_same_command(server, ce_align):
-    server.mood = Mood(pause=0.1)
+    half = len(server.files[PUBLISHED[NAME].path]) // 2
+    server.mood = Mood(cut=half, silent=True)
     command = [sys.executable, "-m", "ce_align", "fetch", NAME, "--url", server.base]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-    while not server.requests:
-        time.sleep(0.05)
-    time.sleep(0.5)
+    parts = cache_folder("checkpoints")
+    wait_until(lambda: any(p.stat().st_size for p in parts.glob(".*.part")), process)
     process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=LIMIT)
     assert process.returncode == 130
     assert err == f"interrupted at {NAME}; the same command continues it\n"
     server.mood = Mood()

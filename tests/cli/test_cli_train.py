@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from safetensors.numpy import load_file
+from waiting import LIMIT
 
 ARGUMENTS = ("--weight", "0.3", "--preset", "tiny", "--workers", "0")
 
@@ -21,7 +22,7 @@ def ce_align(*arguments, cwd):
         env={**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
         capture_output=True,
         text=True,
-        timeout=100,
+        timeout=LIMIT,
         check=False,
     )
 

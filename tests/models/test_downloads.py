@@ -8,6 +8,7 @@ import time
 
 import pytest
 from checkpoint_server import CheckpointServer, Mood
+from waiting import LIMIT, wait_until
 
 from ce_align import files
 from ce_align.errors import AccessError, CeAlignError, ConfigError
@@ -20,7 +21,6 @@ CONTENT = os.urandom(300_000)
 @pytest.fixture
 def server(monkeypatch):
     monkeypatch.setattr(downloads, "BACKOFF", 0.001)
-    monkeypatch.setattr(transport, "STALL_TIMEOUT", 0.2)
     server = CheckpointServer()
     server.files["file"] = CONTENT
     yield server
@@ -65,14 +65,18 @@ def test_broken_connection_is_continued_where_it_stopped(server, bring, tmp_path
     assert names(tmp_path) == ["file"]
 
 
-def test_server_that_falls_silent_is_asked_again(server, bring):
+def test_server_that_falls_silent_is_asked_again(server, bring, monkeypatch):
+    # Long enough for a server that is only kept from answering by other work.
+    monkeypatch.setattr(transport, "STALL_TIMEOUT", 4)
     server.moods = [Mood(cut=65_536, silent=True)]
     assert bring() == CONTENT
     assert server.requests[1][1] == "bytes=65536-"
 
 
-def test_slow_server_is_waited_for(server, bring):
-    server.moods = [Mood(pause=0.05)]
+def test_slow_server_is_waited_for(server, bring, monkeypatch):
+    monkeypatch.setattr(transport, "STALL_TIMEOUT", 4)
+    # Five pauses: in all they are longer, each alone is far shorter.
+    server.moods = [Mood(pause=0.9)]
     assert bring() == CONTENT
     assert len(server.requests) == 1
 
@@ -271,22 +275,20 @@ def test_disk_that_fills_up_is_left_as_it_was(bring, tmp_path, monkeypatch):
 
 
 def test_interrupted_download_is_continued_by_the_next_process(server, tmp_path):
-    server.mood = Mood(pause=0.2)
+    server.mood = Mood(cut=100_000, silent=True)
     code = (
         "import sys; from pathlib import Path\n"
         "from ce_align.models.downloads import download\n"
         "download(sys.argv[1], Path(sys.argv[2]))"
     )
-    target = tmp_path / "file"
+    target, part = tmp_path / "file", tmp_path / ".file.part"
     command = [sys.executable, "-c", code, f"{server.base}/file", str(target)]
-    for _ in range(2):
+    for already in (0, 1):
         process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
-        seen = len(server.requests)
-        while len(server.requests) == seen:
-            time.sleep(0.01)
-        time.sleep(0.5)
+        enough = already * 100_000 + 50_000
+        wait_until(lambda n=enough: part.exists() and part.stat().st_size > n, process)
         process.send_signal(signal.SIGINT)
-        assert process.wait(20) != 0
+        assert process.wait(LIMIT) != 0
         assert not target.exists()
     server.mood = Mood()
     assert download(f"{server.base}/file", target).read_bytes() == CONTENT

@@ -15,6 +15,7 @@ from checkpoint_server import (
     small_network,
     write_authors_checkpoint,
 )
+from waiting import LIMIT
 
 from ce_align.errors import AccessError, CeAlignError, ConfigError, DataError
 from ce_align.files import cache_folder
@@ -389,7 +390,7 @@ def test_two_processes_at_once_download_once(server):
     for process in processes:
         process.stdin.write("\n")
         process.stdin.flush()
-    found = [process.communicate(timeout=120)[0].strip() for process in processes]
+    found = [process.communicate(timeout=LIMIT)[0].strip() for process in processes]
     assert found == [str(folder() / f"{NAME}.safetensors")] * 2
     assert len(server.requests) == 1
 

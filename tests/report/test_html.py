@@ -13,6 +13,7 @@ from pathlib import Path
 import html5lib
 import numpy as np
 import pytest
+from waiting import LIMIT
 
 from ce_align.config import StageConfig
 from ce_align.errors import DataError
@@ -341,7 +342,7 @@ def test_a_browser_finds_the_page_accessible(synthetic, tmp_path, dark, width):
         *(["--blink-settings=preferredColorScheme=0"] if dark else []),
         *("--dump-dom", page.as_uri()),
     ]
-    shown = subprocess.run(command, capture_output=True, text=True, timeout=400)
+    shown = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT)
     answer = re.search(r'<pre id="answer">(.*?)</pre>', shown.stdout, re.DOTALL)
     assert answer, shown.stderr[-2000:]
     found = json.loads(answer[1].replace("&lt;", "<").replace("&gt;", ">"))

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from test_engine import EPOCHS, STEPS, small_config, train
+from waiting import LIMIT
 
 from ce_align.errors import ConfigError
 
@@ -99,7 +100,7 @@ def test_wandb_without_a_network_keeps_what_was_recorded(tmp_path, expected):
         [sys.executable, "-c", OFFLINE, here, str(tmp_path)],
         env={**os.environ, "WANDB_MODE": "offline", "OMP_NUM_THREADS": "1"},
         check=True,
-        timeout=500,
+        timeout=LIMIT,
         capture_output=True,
     )
     for name in ("first", "second"):  # a run of its own each

@@ -10,6 +10,7 @@ import pytest
 import torch
 from stand_in_slurm import StandIn
 from test_engine import train
+from waiting import LIMIT, wait_until
 
 from ce_align.errors import CeAlignError, ConfigError
 from ce_align.trainer import slurm
@@ -41,6 +42,7 @@ def cluster(tmp_path_factory, monkeypatch):
     for name, value in found.variables.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(slurm, "PAUSE", 0.0)
+    monkeypatch.setattr(slurm, "PATIENCE", LIMIT)
     before = {s: signal.getsignal(s) for s in (signal.SIGTERM, signal.SIGINT)}
     before |= {s: signal.getsignal(s) for s in (signal.SIGUSR1, signal.SIGUSR2)}
     yield found
@@ -185,6 +187,25 @@ def test_other_tasks_than_processes_are_refused(devices, nodes, changes, fault):
         cluster_of(devices, nodes, given)
 
 
+#: The command, which after its first epoch waits to be told to stop.
+WAITING = """
+import os, time
+from ce_align.cli import main
+from ce_align.trainer.checkpointing import CheckpointWriter
+taken = CheckpointWriter.on_train_batch_end
+
+def waiting(self, trainer, *arguments):
+    while "STAND_IN_WAITS" in os.environ and trainer.current_epoch:
+        if self.stop.received:
+            break
+        time.sleep(0.01)
+    taken(self, trainer, *arguments)
+
+CheckpointWriter.on_train_batch_end = waiting
+main()
+"""
+
+
 @pytest.mark.slow
 def test_two_tasks_of_an_array_go_on_bit_for_bit(tmp_path):
     from PIL import Image
@@ -207,7 +228,7 @@ def test_two_tasks_of_an_array_go_on_bit_for_bit(tmp_path):
     )
 
     def job(out, **variables):
-        command = [str(cluster.folder / "srun"), sys.executable, "-m", "ce_align"]
+        command = [str(cluster.folder / "srun"), sys.executable, "-c", WAITING]
         command += ["train", "--objective", "mmcr", "--weight", "0.3"]
         command += ["--preset", "tiny", "--images", str(tmp_path / "images")]
         command += ["--pairs-per-step", "4", "--epochs", "5", "--workers", "1"]
@@ -215,20 +236,19 @@ def test_two_tasks_of_an_array_go_on_bit_for_bit(tmp_path):
         return cluster.start(*command, **variables)
 
     reference = job("whole", SLURM_ARRAY_TASK_ID="1")
-    assert reference.wait(timeout=500) == 0, reference.stderr.read()
-    stopped = job("parts")
-    while not checkpoint_paths(tmp_path / "parts" / "checkpoints"):
-        assert stopped.poll() is None, stopped.stderr.read()
-        time.sleep(0.01)
+    assert reference.wait(timeout=LIMIT) == 0, reference.stderr.read()
+    stopped = job("parts", STAND_IN_WAITS="yes")
+    parts = tmp_path / "parts" / "checkpoints"
+    wait_until(lambda: checkpoint_paths(parts), stopped)
     stopped.send_signal(signal.SIGUSR1)
-    _, errors = stopped.communicate(timeout=500)
+    _, errors = stopped.communicate(timeout=LIMIT)
     assert cluster.asked() == ["requeue 40_2"]
     (line,) = (text for text in errors.splitlines() if not text.startswith("epoch"))
     assert line.startswith("error: stopped after step")
     assert line.endswith("SLURM starts job 40_2 again")
     assert stopped.returncode == 128 + signal.SIGUSR1
     again = job("parts", SLURM_RESTART_COUNT="1")
-    assert again.wait(timeout=500) == 0, again.stderr.read()
+    assert again.wait(timeout=LIMIT) == 0, again.stderr.read()
     first, second = (
         (tmp_path / out / "model.safetensors").read_bytes()
         for out in ("whole", "parts")

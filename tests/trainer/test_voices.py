@@ -12,6 +12,7 @@ import pytest
 import torch
 import torch.distributed as dist
 from PIL import Image
+from waiting import LIMIT
 
 from ce_align.errors import CeAlignError, ConfigError, DataError
 from ce_align.trainer.processes import Council, Elsewhere, one_voice
@@ -150,7 +151,7 @@ def test_an_image_that_one_process_cannot_read_gives_one_line(tmp_path):
         env={**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
         capture_output=True,
         text=True,
-        timeout=500,
+        timeout=LIMIT,
         check=False,
     )
     assert found.returncode == 2
