@@ -156,8 +156,10 @@ def overlap(
         {name: ("neuroid", values) for name, values in parts.items()},
         coords={"neuroid_id": ("neuroid", names)},
     )
-    note = joined_notes(*(one.probe.note(one.layer) for one in asked))
-    rows = [row.model_copy(update={"note": note}) for row in rows]
+    own = [one.probe.note(one.layer) for one in asked]
+    rows = [
+        row.model_copy(update={"note": joined_notes(row.note, *own)}) for row in rows
+    ]
     remember(store, STAGE, config, rows, asked, arrays)
     return rows, False
 
