@@ -210,7 +210,7 @@ def look(
                 return found
             alone = _one_alone(read, inputs)
         except DataError as error:
-            raise DataError(f"{name}: {error}") from error
+            raise type(error)(f"{name}: {error}") from error
         again: dict[str, torch.Tensor] = {}
         for layer, answers in together.items():
             if layer in found.failures:

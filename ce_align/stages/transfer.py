@@ -11,7 +11,7 @@ from ce_align.config import StageConfig
 from ce_align.data.cropping import centre_cropped
 from ce_align.data.imagesets import ImageSet
 from ce_align.data.labelled_sets import Convention, LabelledSplits
-from ce_align.errors import DataError
+from ce_align.errors import DataError, PassError
 from ce_align.metrics.linear_evaluation import Evaluation, Sample, evaluate_linearly
 from ce_align.metrics.probe import STRENGTHS
 from ce_align.progress import Notify, Progress, quiet, silent
@@ -134,7 +134,7 @@ def transfer(
     network = replace(network, preprocessing=shown)
     try:
         asked = probed(network, config.layer, allow_unstable=allow_unstable)
-    except DataError as error:
+    except PassError as error:
         raise DataError(
             f"{error} (shown images of {config.size} pixels; --size chooses another)"
         ) from error

@@ -6,6 +6,8 @@ import importlib.metadata
 import os
 import random
 import shutil
+import subprocess
+import sys
 import threading
 import types
 from functools import partial
@@ -22,6 +24,8 @@ from toys import toy_config, toy_images
 from ce_align.data.imagesets import ImageSet
 from ce_align.data.published_sets import load_splits
 from ce_align.data.recordings import Recording
+from ce_align.errors import DataError
+from ce_align.files import cache_folder
 from ce_align.models.networks import Network
 from ce_align.models.preprocessing import Preprocessing
 from ce_align.models.sources import load_network
@@ -253,8 +257,6 @@ def test_two_folders_with_equally_named_modules_never_meet(tmp_path):
 
 
 def test_modules_of_a_network_leave_those_of_the_program_alone(tmp_path):
-    import sys
-
     folder = write_files(tmp_path / "net")
     program = types.ModuleType("helper")
     sys.modules["helper"] = program
@@ -528,6 +530,25 @@ def test_a_method_that_was_replaced_in_an_installed_class_counts(monkeypatch):
     assert one.digest != before
 
 
+def test_digest_is_the_same_in_every_process(tmp_path):
+    path = write_files(tmp_path / "net") / "model.py"
+    code = (
+        "import sys; from ce_align.models.sources import load_network; "
+        "print(load_network(sys.argv[1]).digest)"
+    )
+    digests = {
+        subprocess.run(
+            [sys.executable, "-c", code, f"{path}:build"],
+            env={**os.environ, "PYTHONHASHSEED": seed},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for seed in ("1", "2")
+    }
+    assert digests == {f"{load(path.parent).digest}\n"}
+
+
 def test_names_are_no_identity(tmp_path):
     folder = write_files(tmp_path / "net")
     shutil.copytree(folder, tmp_path / "copy")
@@ -621,13 +642,13 @@ class Stages:
         subject = Subject.of(
             network, layer, allow_unstable=options.get("allow_unstable", False)
         )
-        options.pop("allow_unstable", None)
+        unmarked = {k: v for k, v in options.items() if k != "allow_unstable"}
         analysed = analyze(
             [Job(config, subject)],
             images,
             store,
             Responses(self.folder / "responses"),
-            **options,
+            **unmarked,
         )
         assert not analysed.failures, analysed.failures
         config = TransferConfig(
@@ -672,3 +693,113 @@ def test_stored_numbers_are_those_of_the_attributes(stages, kind):
     stages.run(network(Layer(make_one())), "0")
     assert stages.run(network(Layer(make_one())), "0")[1] == [True] * 3
     assert stages.run(network(Layer(make_other())), "0")[1] == [False] * 3
+
+
+def spoil(folder):
+    """Replace every number in the files below a folder by another."""
+    files = list(folder.rglob("*.npy"))
+    assert files
+    for path in files:
+        np.save(path, np.load(path)[::-1].copy() * 3)
+
+
+def test_force_takes_nothing_of_what_was_kept(stages):
+    one = network(nn.Conv2d(3, 4, 3), name="net")
+    rows, _ = stages.run(one, "0")
+    spoil(cache_folder("features"))
+    spoil(stages.folder / "responses")
+    again, stored = stages.run(one, "0", force=True)
+    assert stored == [False] * 3
+    assert values(again) == values(rows)
+
+
+@pytest.mark.parametrize(
+    ("constant", "expected"),
+    [
+        ("ce_align.models.features.ALGORITHM_VERSION", [False, True, False]),
+        ("ce_align.stages.analyze.TRANSFORMS_VERSION", [True, False, True]),
+        ("ce_align.stages.analyze.RESPONSES_VERSION", [True, False, True]),
+    ],
+)
+def test_a_raised_version_computes_rows_again(stages, monkeypatch, constant, expected):
+    one = network(nn.Conv2d(3, 4, 3))
+    stages.run(one, "0")
+    monkeypatch.setattr(constant, 99)
+    assert stages.run(one, "0")[1] == expected
+
+
+@pytest.mark.parametrize("fault", ["raise ValueError('gone')", "return x * nan"])
+def test_a_network_that_has_broken_has_no_rows_of_before(stages, tmp_path, fault):
+    folder = tmp_path / "net"
+    folder.mkdir()
+    path = folder / "model.py"
+    path.write_text(
+        "import os\nfrom torch import nn\nnan = float('nan')\n\n"
+        "class Net(nn.Module):\n"
+        "    def __init__(self):\n"
+        "        super().__init__()\n"
+        "        self.tanh = nn.Tanh()\n"
+        "    def forward(self, x):\n"
+        f"        if 'BROKEN' in os.environ:\n            {fault}\n"
+        "        return self.tanh(x)\n\n"
+        "    def build():\n        pass\n\n"
+        "def build():\n"
+        "    net = nn.Sequential(Net())\n"
+        "    net.ce_align = {'input_size': 16}\n"
+        "    return net\n"
+    )
+    load = partial(load_network, f"{path}:build")
+    stages.run(load(), "0")
+    assert stages.run(load(), "0")[1] == [True] * 3
+    os.environ["BROKEN"] = "1"
+    try:
+        with pytest.raises(AssertionError, match=r"gone|NaN"):
+            stages.run(load(), "0")
+        with pytest.raises(DataError, match=r"gone|NaN"):
+            Subject.of(load(), "0")
+    finally:
+        del os.environ["BROKEN"]
+    assert stages.run(load(), "0")[1] == [True] * 3
+
+
+def test_a_change_that_only_the_answers_tell_is_said_in_a_line(stages, monkeypatch):
+    class Reading(nn.Module):
+        def forward(self, x):
+            return x[:, :1] * float(os.environ.get("TOY_GAIN", 1)) + x[:, 1:2] ** 2
+
+    said = []
+    rows, _ = stages.run(network(Reading()), "0", notify=said.append)
+    assert said == []
+    monkeypatch.setenv("TOY_GAIN", "-2")
+    again, stored = stages.run(network(Reading()), "0", notify=said.append)
+    assert stored == [False] * 3
+    # The digest is the same: only the answers could tell.
+    assert again[0].config_id == rows[0].config_id
+    assert values(again) != values(rows)
+    assert "net 0 answers otherwise than when its score rows were stored" in said[0]
+    assert all("\n" not in line for line in said)
+    assert any("responses were stored; it is asked again" in line for line in said)
+
+
+def test_random_networks_are_marked_and_never_answered_from_the_store(stages):
+    class Noisy(nn.Module):
+        def forward(self, x):
+            return x + torch.randn_like(x)
+
+    with pytest.raises(AssertionError, match="is random"):
+        stages.run(network(Noisy()), "0")
+    first, _ = stages.run(network(Noisy()), "0", allow_unstable=True)
+    again, stored = stages.run(network(Noisy()), "0", allow_unstable=True)
+    assert stored == [False] * 3
+    for row in (*first, *again):
+        assert "layer 0 is random: one image gives different answers" in row.note
+    assert values(first) != values(again)
+
+
+def test_what_cannot_be_told_apart_is_computed_each_time(stages):
+    one = network(Layer(n for n in range(3)))
+    stages.run(one, "0")
+    rows, stored = stages.run(one, "0")
+    assert stored == [False] * 3
+    assert all("held (a generator)" in row.note for row in rows)
+    assert not list(cache_folder("features").rglob("*.npy"))
