@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ce_align.cli.options import AllowUnstable, Figure, Json, Models, Results
-from ce_align.cli.screen import message, print_json, print_table
+from ce_align.cli.screen import message, print_json, print_table, print_tables
 from ce_align.errors import ConfigError, DataError
 from ce_align.results import ResultStore
 
@@ -51,19 +51,18 @@ def correlate(
     """Correlate every measure with predictivity, across networks."""
     import pandas as pd
 
-    from ce_align.report.tables import correlation_table
-    from ce_align.stages.correlate import CorrelateConfig, correlate_measures
+    from ce_align.report.tables import correlation_tables
+    from ce_align.stages.correlate import (
+        CorrelateConfig,
+        correlate_rows,
+        scored_recordings,
+    )
+    from ce_align.stages.same_network import load_rows
 
     store = ResultStore(results)
-    found = pd.concat([store.load(), *map(_read_rows, rows or ())], ignore_index=True)
-    if not {"views_digest", "raw", "recording"} <= set(found):
-        raise DataError(
-            f"{results} needs rows of `ce-align score` (or `import-scores`) and of "
-            "`ce-align analyze`; run both for the same networks, or add --rows"
-        )
-    scores = found[found["metric"] == "predictivity"]
-    measures = found[found["views_digest"].notna()]
-    known = list(scores["recording"].unique())
+    parts = [load_rows(store), *map(_read_rows, rows or ())]
+    found = pd.concat(parts, ignore_index=True)
+    known = scored_recordings(found)
     unknown = [name for name in against or () if name not in known]
     if unknown:
         raise ConfigError(
@@ -72,11 +71,11 @@ def correlate(
         )
     recordings = tuple(dict.fromkeys(against or known))
     config = CorrelateConfig(recordings=recordings, seed=seed)
-    table, notes = correlate_measures(measures, scores, config, store)
+    table, notes = correlate_rows(found, config, store)
     if json:
         print_json(table)
     else:
-        print_table(correlation_table(table))
+        print_tables(correlation_tables(table))
     if figure:
         from ce_align.report.analysis_plots import save_correlations
 

@@ -10,7 +10,6 @@ from ce_align.data.imagesets import ImageSet
 from ce_align.data.labelled_sets import LabelledSplits
 from ce_align.data.published_sets import load_splits
 from ce_align.data.recordings import load_recording
-from ce_align.errors import DataError
 from ce_align.files import cache_folder
 from ce_align.models.catalogue import EXPORTED
 from ce_align.models.sources import load_network
@@ -18,10 +17,11 @@ from ce_align.recipes.running import Context, Report, Runner
 from ce_align.report.writing import FigureConfig, TableConfig, write_all
 from ce_align.results import ResultStore
 from ce_align.stages.analyze import Job, analyze
-from ce_align.stages.correlate import CorrelateConfig, correlate_measures
+from ce_align.stages.correlate import CorrelateConfig, correlate_rows
 from ce_align.stages.measures import AnalysisConfig
 from ce_align.stages.overlap import OverlapConfig, overlap
 from ce_align.stages.responses import Responses, Subject
+from ce_align.stages.same_network import load_rows
 from ce_align.stages.score import ScoreConfig, score
 from ce_align.stages.train import STAGE as TRAIN
 from ce_align.stages.train import TrainRow, train
@@ -274,18 +274,8 @@ def _correlate(
 ) -> None:
     for config in configs:
         with report.attempt(f"correlation with {', '.join(config.recordings)}"):
-            found = context.store.load()
-            if not {"views_digest", "raw", "recording"} <= set(found):
-                raise DataError(
-                    f"{context.store.folder} needs rows of scores and of analyses; "
-                    "run both for the same networks"
-                )
-            rows, notes = correlate_measures(
-                found[found["views_digest"].notna()],
-                found[found["raw"].notna()],
-                config,
-                context.store,
-            )
+            found = load_rows(context.store)
+            rows, notes = correlate_rows(found, config, context.store)
             # Always computed: it is quick, and depends on all rows that there are.
             report.count(rows, stored=False)
             report.notes += notes

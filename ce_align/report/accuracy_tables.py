@@ -51,7 +51,8 @@ def _transfer(material: Material, *, own: bool) -> BuiltTable:
     import pandas as pd
 
     number, what = ("4", "of one's own") if own else ("2", "that were published")
-    known = with_networks(material.stage("transfer"))
+    measured = material.stage("transfer")
+    known = with_networks(measured.rows)
     rows = known.rows
     if len(rows):
         published = rows["pretraining"] == PAPER_IMAGES
@@ -90,7 +91,7 @@ def _transfer(material: Material, *, own: bool) -> BuiltTable:
     columns = ["model", "objective", "weight", "pretraining", "dataset", "value"]
     columns += [c for c in ("sd", "n_runs") if c in rows]
     frame = pd.DataFrame(lines)[[*columns, "origin"]].reset_index(drop=True)
-    notes = [*known.notes, *found.notes]
+    notes = [*measured.notes, *known.notes, *found.notes]
     if absent := [title for name, title in DATASETS.items() if name not in datasets]:
         notes.append(f"No rows for {', '.join(absent)}.")
     if without:

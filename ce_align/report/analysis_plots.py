@@ -32,12 +32,15 @@ if TYPE_CHECKING:
 
 __all__ = ["correlation_forest", "measure_forest", "save_correlations", "save_measures"]
 
-#: A correlation that chance does not explain; the correlation within objectives.
-SIGNIFICANT, WITHIN = "#0072b2", "#d55e00"
+#: A correlation that chance does not explain; that within objectives; that given λ.
+SIGNIFICANT, WITHIN, PARTIAL = "#0072b2", "#d55e00", "#009e73"
 #: What the marks of `correlation_forest` mean.
 FOREST_KEY = (
-    "Dot: r with its 95 % interval, blue if q < 0.05. Orange bar: r within objectives."
+    "Dot: r, blue if q < 0.05. Orange: r within objectives. Green: r given λ, too. "
+    "Lines: 95 % intervals over networks within objectives."
 )
+#: Places of the three beside each other.
+ABOVE, BELOW = -0.25, 0.25
 #: Height of one mark, and of title and axis, in inches.
 MARK, FRAME = 0.11, 0.75
 #: Smaller shares of variance are drawn at this edge.
@@ -137,7 +140,7 @@ def measure_forest(
 
 
 def correlation_forest(rows: "Sequence[CorrelationRow]", ax: "Axes") -> "Axes":
-    """Pearson r of each measure with one recording, and r within objectives.
+    """Pearson r of each measure with one recording, within objectives, and given λ.
 
     Parameters
     ----------
@@ -147,9 +150,11 @@ def correlation_forest(rows: "Sequence[CorrelationRow]", ax: "Axes") -> "Axes":
     for place, row in enumerate(rows):
         significant = row.q < 0.05
         colour = SIGNIFICANT if significant else NEUTRAL
-        _mark(ax, row, place, colour, -1.0)
-        if _defined(row.within):
-            ax.plot(row.within, place, "|", color=WITHIN, markersize=6, zorder=4)
+        _mark(ax, row, place + ABOVE, colour, -1.0)
+        within = row.within, row.within_low, row.within_high
+        partial = row.partial, row.partial_low, row.partial_high
+        _bar(ax, within, place, WITHIN)
+        _bar(ax, partial, place + BELOW, PARTIAL)
         ax.axhline(place + 0.5, color="0.93", linewidth=0.6, zorder=0)
     ax.axvline(0, color=GUIDE, linewidth=0.8, zorder=0)
     ax.set_yticks(range(len(rows)), [measure_name(row.measure) for row in rows])
@@ -237,7 +242,7 @@ def save_correlations(rows: "Sequence[CorrelationRow]", path: Path) -> Path:
 
         size = (
             WIDTHS[1] * (0.6 + 0.8 * len(recordings)),
-            FRAME + 0.3 + 1.6 * MARK * longest,
+            FRAME + 0.3 + 2.2 * MARK * longest,
         )
         figure = Figure(figsize=size, layout="constrained")
         grid = figure.subplots(1, len(recordings), squeeze=False)
@@ -265,6 +270,21 @@ def _mark(
         low = max(row.low, least)
         ax.plot([low, row.high], [place, place], color=colour, linewidth=1, zorder=2)
     ax.plot(row.value, place, "o", color=colour, markersize=3, zorder=3)
+
+
+def _bar(
+    ax: "Axes",
+    estimate: tuple[float | None, float | None, float | None],
+    place: float,
+    colour: str,
+) -> None:
+    """A correlation as a bar, on its interval if it has one."""
+    value, low, high = estimate
+    if not _defined(value):
+        return
+    if _defined(low) and _defined(high):
+        ax.plot([low, high], [place, place], color=colour, linewidth=0.8, zorder=2)
+    ax.plot(value, place, "|", color=colour, markersize=4, zorder=4)
 
 
 def _defined(value: float | None) -> TypeGuard[float]:

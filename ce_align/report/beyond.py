@@ -69,8 +69,8 @@ def figure_layers(material: Material, columns: int = 2) -> Drawn:
     """Raw predictivity by layer and area, a panel for each network."""
     import pandas as pd
 
-    rows = material.stage("score")
-    notes: list[str] = []
+    scored = material.stage("score")
+    rows, notes = scored.rows, list(scored.notes)
     parts = [rows.iloc[:0]]
     if len(rows):
         rows = rows.assign(value=rows["raw"], origin=origins_of(rows))
@@ -147,13 +147,13 @@ def figure_overlap(material: Material, columns: int = 2) -> Drawn:
     """Shared and unique parts of the explained variance, network by network."""
     import pandas as pd
 
-    rows = material.stage("overlap")
+    found = material.stage("overlap")
+    rows, notes = found.rows, list(found.notes)
     if rows.empty:
         raise NothingToDraw(
             "the overlap matrix needs rows of `ce-align overlap`; run it for pairs of "
             "networks and one recording"
         )
-    notes = []
     counts = rows.groupby("recording")["config_id"].nunique()
     recording = str(counts.idxmax())
     if len(counts) > 1:

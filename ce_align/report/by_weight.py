@@ -136,11 +136,13 @@ def figure_7(material: Material, columns: int = 2) -> Drawn:
 
 def online_points(material: Material) -> Selection:
     """Accuracy of the online probe, averaged over networks; a column ``metric``."""
-    rows = material.rows
-    rows = rows[rows["metric"].isin(ONLINE_METRICS)] if len(rows) else rows
+    found = material.stage(
+        "train", where=lambda rows: rows["metric"].isin(ONLINE_METRICS)
+    )
+    rows = found.rows
     known = with_networks(rows)
     recipe = main_recipe(known.rows)
-    notes = [*known.notes, *recipe.notes]
+    notes = [*found.notes, *known.notes, *recipe.notes]
     for metric in ONLINE_METRICS:
         chosen = recipe.rows[recipe.rows["metric"] == metric] if len(rows) else rows
         found = comparable(chosen, ("data_digest",), "Online probe")
@@ -179,7 +181,7 @@ def _filled(
 
 def _decoding(material: Material) -> tuple[str, str]:
     """Ridge if it was computed, else least squares."""
-    rows = material.stage("analyze")
+    rows = material.stage("analyze").rows
     ols = len(rows) and "decoding_ridge" not in set(rows["metric"])
     return ("decoding_ols", "OLS") if ols else ("decoding_ridge", "ridge")
 
@@ -195,12 +197,13 @@ def _decoding_points(
     """
     import pandas as pd
 
-    rows = material.stage("analyze")
-    if rows.empty:
-        return Selection(rows)
+    found = material.stage("analyze", where=lambda rows: rows["metric"] == metric)
+    chosen = found.rows
+    if chosen.empty:
+        return found
+    rows = material.stage("analyze").rows
     # Weak views have nothing beyond the weak range.
     beyond = rows[rows["metric"].str.endswith("_strong_only") & rows["value"].notna()]
-    chosen = rows[rows["metric"] == metric]
     strong = chosen["config_id"].isin(beyond["config_id"])
     known = with_networks(chosen[strong] if strong.any() else chosen)
     if known.rows.empty:
@@ -209,13 +212,15 @@ def _decoding_points(
     parts: Sequence[tuple[str, pd.DataFrame]] = [("", known.rows)]
     if views:
         parts = [("strong", known.rows[~weak]), ("weak", known.rows[weak])]
-    found, notes = [], list(known.notes)
+    points_of, notes = [], [*found.notes, *known.notes]
     for kind, part in parts:
         recipe = main_recipe(part)
         same = comparable(recipe.rows, MEASURE_SETTINGS, what)
         notes += [*recipe.notes, *same.notes]
         if len(same.rows):
             points = average(same.rows)
-            found.append(points.assign(views=kind) if views else points)
-    rows = pd.concat(found, ignore_index=True) if found else known.rows.iloc[:0]
+            points_of.append(points.assign(views=kind) if views else points)
+    rows = known.rows.iloc[:0]
+    if points_of:
+        rows = pd.concat(points_of, ignore_index=True)
     return Selection(rows, tuple(notes))

@@ -42,12 +42,15 @@ COMPARISON_TITLES = {
 
 def _chosen(material: Material, comparison: str) -> Selection:
     """One row of distances a network, of the recipe that most share."""
-    rows = material.stage("analyze")
-    known = with_networks(rows[rows["metric"] == comparison] if len(rows) else rows)
+    of_network = material.stage(
+        "analyze", where=lambda rows: rows["metric"] == comparison
+    )
+    known = with_networks(of_network.rows)
     recipe = main_recipe(known.rows)
     title = COMPARISON_TITLES[comparison]
     found = comparable(recipe.rows, MEASURE_SETTINGS, title)
-    return Selection(found.rows, (*known.notes, *recipe.notes, *found.notes))
+    notes = (*of_network.notes, *known.notes, *recipe.notes, *found.notes)
+    return Selection(found.rows, notes)
 
 
 def joint_distances(
@@ -166,11 +169,12 @@ def differences(material: Material, comparison: str) -> Selection:
 
 def _stored(material: Material, comparison: str, chosen: "pd.DataFrame") -> Selection:
     """Stored differences from λ = 0 of the same objective."""
-    rows = material.stage("analyze")
     if chosen.empty:
         return Selection(chosen)
-    rows = rows[rows["metric"] == f"{comparison}_delta"]
-    known = with_networks(rows).rows
+    of_network = material.stage(
+        "analyze", where=lambda rows: rows["metric"] == f"{comparison}_delta"
+    )
+    known = with_networks(of_network.rows).rows
     known = known[known["model"].isin(chosen["model"])]
     # A baseline that has no row of its own is known by its name.
     invariant = {
@@ -185,7 +189,8 @@ def _stored(material: Material, comparison: str, chosen: "pd.DataFrame") -> Sele
     found = comparable(known[right], MEASURE_SETTINGS, title)
     others = sorted(set(known["model"]) - set(known["model"][right]))
     note = f"{title}: {named_some(others)} measured against another baseline."
-    return Selection(found.rows, (*([note] if others else []), *found.notes))
+    noted = [*of_network.notes, *([note] if others else []), *found.notes]
+    return Selection(found.rows, tuple(noted))
 
 
 def _computed(

@@ -4,7 +4,7 @@ from ce_align.report.analysis_plots import FOREST_KEY, correlation_forest
 from ce_align.report.drawing import completed
 from ce_align.report.material import Drawn, Material, NothingToDraw
 from ce_align.report.measure_names import measure_name
-from ce_align.report.paper_tables import latest_correlations
+from ce_align.report.paper_tables import because, interval_words, latest_correlations
 from ce_align.report.style import letter, new_figure, style
 
 __all__ = ["figure_forest"]
@@ -22,6 +22,7 @@ def figure_forest(material: Material, columns: int = 2) -> Drawn:
         raise NothingToDraw(
             "the forest plot needs rows of `ce-align correlate`; run `ce-align score` "
             "and `ce-align analyze` for five networks, then `ce-align correlate`"
+            f"{because(notes)}"
         )
     shown = [name for name in dict.fromkeys(rows["measure"]) if _is_shown(str(name))]
     n_rest = rows["measure"].nunique() - len(shown)
@@ -32,7 +33,7 @@ def figure_forest(material: Material, columns: int = 2) -> Drawn:
     across = min(len(recordings), 4 if columns == 2 else 2)
     down = -(-len(recordings) // across)
     with style():
-        figure = new_figure(columns, down * (0.65 + 0.15 * len(shown)))
+        figure = new_figure(columns, down * (0.65 + 0.22 * len(shown)))
         axes = figure.subplots(down, across, squeeze=False, sharey=True).ravel()
         for k, (ax, recording) in enumerate(zip(axes, recordings, strict=False)):
             own = data[data["recording"] == recording].set_index("measure")
@@ -52,8 +53,9 @@ def figure_forest(material: Material, columns: int = 2) -> Drawn:
         material,
         [FOREST_KEY, *notes],
         title="Correlation of representational measures with predictivity",
-        caption="Pearson r across networks with a 95 % bootstrap interval; q is the "
-        "false discovery rate of a permutation of networks within objectives.",
+        caption="Pearson r across networks, the same within objectives, and given "
+        f"objective and λ; {interval_words(data)}; q is the false discovery rate of a "
+        "permutation of networks within objectives.",
         alt=f"Forest plot of {len(data)} correlations. The strongest is "
         f"{strongest['value']:.2f}: {measure_name(strongest['measure'])} with "
         f"{strongest['recording']}.",

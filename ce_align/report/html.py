@@ -19,6 +19,12 @@ from ce_align.report.html_sources import Finder, Source, read_sources
 from ce_align.report.html_tables import rows_table, setting_text
 from ce_align.report.html_words import prose, with_options
 from ce_align.report.material import Material
+from ce_align.stages.same_network import (
+    OLDER,
+    OTHER_BASELINE,
+    UNKNOWN_BASELINE,
+    Resolved,
+)
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -35,6 +41,13 @@ STAGES = {
     "correlate": "Correlation with predictivity",
     "overlap": "Explained variance of two networks",
     "transfer": "Transfer",
+}
+
+#: Why a row is in no table and no figure, in a few words.
+REASONS = {
+    OLDER: "left out: an older network of this name",
+    OTHER_BASELINE: "left out: an older baseline of this name",
+    UNKNOWN_BASELINE: "left out: which baseline is not known",
 }
 
 #: Rows of a stage that the page shows open; more are folded.
@@ -81,7 +94,7 @@ def write_report(
             "detail": found.detail,
             "anchor": finder.anchor(found.value, found.names),
         }
-        for found in findings(material.rows)
+        for found in findings(material.networks.rows)
     ]
     page = _environment().get_template("report.html.j2")
     script = _asset("report.js")
@@ -93,11 +106,11 @@ def write_report(
         results=results,
         counts=_counts(material, sources),
         findings=shown,
-        warnings=warnings_of(material.rows, sources),
+        warnings=warnings_of(material.networks, sources),
         figures=[section for section in sections if section.svg],
         tables=[section for section in sections if section.printed],
         missing=missing,
-        stages=_stages(sources),
+        stages=_stages(sources, material.networks),
         sources=_provenance(sources, reproducing),
         environments=_environments(sources),
         commands=_by_stage(sources, reproducing),
@@ -112,14 +125,14 @@ def write_report(
 
 
 def _counts(material: Material, sources: Sequence[Source]) -> list[tuple[str, str]]:
-    rows = material.rows
+    rows = material.networks.rows
     networks = rows["model"][rows["stage"] != "correlate"]
     scored = rows["recording"][rows["stage"] == "score"] if "recording" in rows else ()
     days = sorted({str(day)[:10] for day in rows["created"]})
     counts = {
         "network": networks.nunique(),
         "recording": len(set(scored)),
-        "row": len(rows),
+        "row": len(material.rows),
         "configuration": len(sources),
     }
     return [
@@ -128,13 +141,20 @@ def _counts(material: Material, sources: Sequence[Source]) -> list[tuple[str, st
     ]
 
 
-def _stages(sources: Sequence[Source]) -> list[dict[str, Any]]:
+def _stages(sources: Sequence[Source], networks: Resolved) -> list[dict[str, Any]]:
     names = dict.fromkeys([*STAGES, *(source.stage for source in sources)])
+    columns = ["config_id", "model", "metric", "why"]
+    left_out = {
+        (config_id, model, metric): REASONS[why]
+        for config_id, model, metric, why in networks.left_out.reindex(
+            columns=columns
+        ).itertuples(index=False)
+    }
     found = []
     for name in names:
         chosen = [source for source in sources if source.stage == name]
         if any(source.rows for source in chosen):
-            table = rows_table(chosen)
+            table = rows_table(chosen, left_out)
             title = STAGES.get(name, name.capitalize())
             folded = len(table.lines) > FOLDED
             found.append({"title": title, "table": table, "folded": folded})

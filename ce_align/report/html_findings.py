@@ -10,6 +10,7 @@ from ce_align.report.measure_names import measure_name
 from ce_align.report.origins import origins_of
 from ce_align.report.selection import with_networks
 from ce_align.report.style import objective_label, objective_order
+from ce_align.stages.same_network import Resolved
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -108,13 +109,15 @@ def _closest(rows: "pd.DataFrame") -> Iterator[Finding]:
         return
     latest = found.drop_duplicates(["measure", "recording"], keep="last")
     best = latest.iloc[int(latest["abs_r"].astype(float).argmax())]
-    interval = ""
-    if best["low"] == best["low"] and best["low"] is not None:
-        interval = _minus(f" [{best['low']:.2f}, {best['high']:.2f}]")
+    within = ""
+    bounds = best.get("within_low"), best.get("within_high")
+    if all(bound is not None and bound == bound for bound in bounds):
+        shown = [_minus(f"{number:.2f}") for number in (best["within"], *bounds)]
+        within = f", {shown[0]} [{shown[1]}, {shown[2]}] within objectives"
     yield Finding(
         "Measure closest to predictivity",
         _minus(f"r = {best['value']:.2f}"),
-        f"{measure_name(str(best['measure']))} × {best['recording']}{interval}, "
+        f"{measure_name(str(best['measure']))} × {best['recording']}{within}, "
         f"q = {best['q']:.2g}, {best['n_networks']:.0f} networks",
         float(best["value"]),
         (str(best["measure"]), str(best["recording"])),
@@ -126,9 +129,11 @@ def _minus(text: str) -> str:
     return text.replace("-", "−")
 
 
-def warnings_of(rows: "pd.DataFrame", sources: Sequence[Source]) -> list[str]:
+def warnings_of(networks: Resolved, sources: Sequence[Source]) -> list[str]:
     """What limits the numbers, in sentences."""
+    rows = networks.rows
     return [
+        *(f"Networks: {note}" for note in networks.notes()),
         *_origins(rows, sources),
         *_few(rows),
         *_differing(rows),
@@ -182,14 +187,6 @@ def _differing(rows: "pd.DataFrame") -> Iterator[str]:
             n = found.groupby(key)[digest].nunique()
             for name in n.index[n > 1]:
                 yield f"Differing content: The {key} {name} had {n[name]} contents."
-    if "model_digest" in rows:
-        n = rows.groupby(["stage", "model"])["model_digest"].nunique()
-        changed = dict.fromkeys(model for _, model in n.index[n > 1])
-        if changed:
-            yield (
-                "Changed weights: Rows come from several sets of weights by the name "
-                f"{named_some(list(changed))}."
-            )
 
 
 def _undefined(rows: "pd.DataFrame") -> Iterator[str]:

@@ -1,11 +1,11 @@
 """Tables of the page: numbers with the place that each of them comes from."""
 
 import re
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from ce_align.report.html_sources import Finder, Source, is_telling
+from ce_align.report.html_sources import Finder, Source, StoredRow, is_telling
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -59,9 +59,21 @@ class PageTable:
     n_more: int = 0
 
 
-def rows_table(sources: Sequence[Source]) -> PageTable:
-    """All rows of one stage; each value leads to its provenance."""
-    rows = [(source, row) for source in sources for row in source.rows]
+def rows_table(
+    sources: Sequence[Source], left_out: Mapping[tuple[Any, ...], str] | None = None
+) -> PageTable:
+    """All rows of one stage; each value leads to its provenance.
+
+    Parameters
+    ----------
+    sources : of the stage
+    left_out : why a row does not count, by its config_id, model and metric
+    """
+    rows = [
+        (source, _with_reason(source, row, left_out or {}))
+        for source in sources
+        for row in source.rows
+    ]
     names = [
         name
         for name in dict.fromkeys(name for _, row in rows for name in row.values)
@@ -86,6 +98,15 @@ def rows_table(sources: Sequence[Source]) -> PageTable:
         for source, row in rows
     )
     return PageTable(_columns(names, lines), lines, shared)
+
+
+def _with_reason(
+    source: Source, row: StoredRow, left_out: Mapping[tuple[Any, ...], str]
+) -> StoredRow:
+    key = (source.config_id, row.values.get("model"), row.values.get("metric"))
+    if key not in left_out:
+        return row
+    return replace(row, values={**row.values, "network": left_out[key]})
 
 
 def data_table(frame: "pd.DataFrame", finder: Finder) -> PageTable:

@@ -1,12 +1,21 @@
 """What tables and figures are made from, and what they are."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ce_align.errors import DataError
+from ce_align.report.selection import Selection
 from ce_align.results import ResultStore
+from ce_align.stages.same_network import (
+    TOLD,
+    Resolved,
+    load_rows,
+    resolve_networks,
+    told_by_trainings,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -14,10 +23,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 __all__ = ["BuiltTable", "Drawn", "Material", "NothingToDraw", "read_others"]
-
-
-#: What rows of a training say of its network.
-TOLD = ("objective", "equivariance_weight", "backbone", "epochs")
 
 
 class NothingToDraw(DataError):
@@ -109,48 +114,51 @@ class Material:
         DataError
             If a file is not what it should be.
         """
-        import pandas as pd
-
         store = ResultStore(results)
-        rows = store.load()
+        rows = load_rows(store, runs)
         named = rows["model"].unique() if len(rows) else ()
         folders = {str(run): Path(run) for run in (*runs, *named)}
-        trained = [
-            ResultStore(folder).load("train")
-            for folder in folders.values()
-            if (folder / "train").is_dir()
-        ]
-        # One that is in the results as well counts once.
-        rows = pd.concat([rows, *trained], ignore_index=True)
-        if trained and len(rows):
-            identity = ["stage", "model", "metric", "config_id"]
-            again = rows["stage"].eq("train") & rows.duplicated(identity)
-            rows = rows[~again]
         found = {name: _history(folder) for name, folder in folders.items()}
         return cls(
-            rows.reset_index(drop=True),
+            rows,
             store,
             None if others is None else read_others(others),
             {name: table for name, table in found.items() if table is not None},
             remark,
         )
 
-    def stage(self, name: str) -> "pd.DataFrame":
-        """Rows of one stage, with what rows of trainings say of their networks.
+    @cached_property
+    def networks(self) -> Resolved:
+        """Rows whose names stand for one network each, and those left out."""
+        return resolve_networks(self.rows)
 
-        A network is so known even where the folder of its training is not at hand.
+    def stage(
+        self,
+        *names: str,
+        where: "Callable[[pd.DataFrame], pd.Series[bool]] | None" = None,
+    ) -> Selection:
+        """Rows of stages, with what rows of trainings say of their networks.
+
+        A network is so known even where the folder of its training is not at hand. Rows
+        of networks that no longer have their names are left out, and the notes say so.
+
+        Parameters
+        ----------
+        names : of stages
+        where : which rows of them
         """
         if self.rows.empty:
-            return self.rows
-        rows = self.rows[self.rows["stage"] == name]
-        trained = self.rows[self.rows["stage"] == "train"]
-        if name == "train" or trained.empty or rows.empty:
-            return rows
-        told = trained.drop_duplicates("model", keep="last").set_index("model")
-        # Objects, lest a number of epochs become 8.0 where another is missing.
-        told = told[list(TOLD)].astype(object)
+            return Selection(self.rows)
+        every = self.networks.rows
+        rows = every[every["stage"].isin(names)]
+        if where is not None and len(rows):
+            rows = rows[where(rows)]
+        notes = tuple(self.networks.notes(*names, where=where))
+        told = told_by_trainings(every)
+        if names == ("train",) or told.empty or rows.empty:
+            return Selection(rows, notes)
         known = {column: rows["model"].map(told[column]) for column in TOLD}
-        return rows.assign(**known)
+        return Selection(rows.assign(**known), notes)
 
     def arrays(self, stage: str, config_id: str) -> "xr.Dataset | None":
         """Arrays behind a row, or None if they are not there."""

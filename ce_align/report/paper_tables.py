@@ -1,6 +1,7 @@
 """Tables 1 and 5: correlations, and what the comparisons are."""
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from ce_align.checks import named_some
 from ce_align.report.differences import COMPARISON_TITLES, differences
@@ -8,11 +9,12 @@ from ce_align.report.drawing import merged
 from ce_align.report.material import BuiltTable, Material, NothingToDraw
 from ce_align.report.measure_names import measure_name
 from ce_align.report.origins import origin_notes, origins_of
+from ce_align.stages.same_network import Resolved
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["latest_correlations", "table_1", "table_5"]
+__all__ = ["because", "interval_words", "latest_correlations", "table_1", "table_5"]
 
 #: Measures of Table 1 and how it names them.
 TABLE_1 = {
@@ -47,26 +49,100 @@ TABLE_5 = {
 }
 
 
+#: Numbers of a correlation, in the order of the rows behind tables and figures.
+NUMBERS = (
+    *("value", "low", "high", "abs_r", "r_squared", "spearman"),
+    *("within", "within_low", "within_high", "p", "q"),
+    *("partial", "partial_low", "partial_high", "partial_p", "partial_q"),
+    *("n_networks", "n_partial"),
+)
+
+
 def latest_correlations(material: Material) -> "tuple[pd.DataFrame, list[str]]":
-    """The latest row of each measure and recording, with its origin, and notes."""
+    """The latest row of each measure and recording, with its origin, and notes.
+
+    Rows of networks that have changed since are left out.
+    """
     import pandas as pd
 
-    rows = material.stage("correlate")
+    rows = material.stage("correlate").rows
     if rows.empty:
         return rows, []
     rows = rows.sort_values("created", kind="stable")
     latest = rows.drop_duplicates(["measure", "recording"], keep="last")
-    columns = ["measure", "recording", "value", "low", "high", "abs_r", "r_squared"]
-    columns += ["spearman", "within", "p", "q", "n_networks", "origin"]
     n = len(rows) - len(latest)
     notes = [f"{n} correlations are replaced by later ones."] if n else []
+    changed = [_changed(material.networks, row) for row in latest.to_dict("records")]
+    stale = pd.Series([bool(names) for names in changed], index=latest.index)
+    if stale.any():
+        older = list(dict.fromkeys(name for found in changed for name in found))
+        notes.append(
+            f"{stale.sum()} correlations are of older networks of the names "
+            f"{named_some(older)} and left out; run `ce-align correlate` again."
+        )
+        latest = latest[~stale]
     empty = pd.to_numeric(latest["value"], errors="coerce").isna()
     if empty.any():
         pairs = latest[empty][["measure", "recording"]].itertuples(index=False)
         names = [f"{measure_name(str(m))} with {r}" for m, r in pairs]
         notes.append(f"No correlation is defined of {named_some(names)}.")
         latest = latest[~empty]
-    return latest.assign(origin=origins_of(latest))[columns], notes
+    columns = ["measure", "recording", *NUMBERS, "given", "interval", "note"]
+    latest = latest.reindex(columns=list(dict.fromkeys([*latest, *columns])))
+    old = latest["interval"].isna() & latest["low"].notna()
+    if old.any():
+        # Those of ce_align 0.1 took networks of one objective for independent.
+        latest = latest.assign(
+            low=latest["low"].mask(old), high=latest["high"].mask(old)
+        )
+        notes.append(
+            "Intervals that do not say what they are over are left out; run `ce-align "
+            "correlate` again."
+        )
+    origin = origins_of(latest)
+    return latest[columns].assign(origin=origin), [*notes, *_row_notes(latest)]
+
+
+def _changed(networks: Resolved, row: "Mapping[Any, Any]") -> list[str]:
+    """Networks of a correlation whose names stand for other networks by now."""
+    names = row.get("networks")
+    if not isinstance(names, list | tuple):
+        return []
+    digests = row.get("network_digests")
+    if not isinstance(digests, list | tuple) or not digests:
+        return [name for name in names if name in networks.ambiguous]
+    current = set(networks.digests.values())
+    pairs = zip(names, digests, strict=True)
+    return [name for name, digest in pairs if digest and digest not in current]
+
+
+def _row_notes(rows: "pd.DataFrame") -> list[str]:
+    """Notes of the rows, each with the measures that it is on."""
+    notes = []
+    for note, group in rows.groupby("note", sort=False):
+        measures = list(dict.fromkeys(map(str, group["measure"])))
+        of = (
+            ""
+            if len(group) == len(rows)
+            else named_some(list(map(measure_name, measures)))
+        )
+        text = f"{of}: {note}." if of else f"{str(note)[0].upper()}{str(note)[1:]}."
+        notes.append(text)
+    return notes
+
+
+def interval_words(rows: "pd.DataFrame") -> str:
+    """What the intervals are over, and what r is given besides objective and λ."""
+    over = named_some(list(dict.fromkeys(rows["interval"].dropna())))
+    given = named_some(list(dict.fromkeys(rows["given"].dropna())))
+    parts = [f"95 % intervals are over {over}" if over else "no interval is defined"]
+    if over and rows["low"].isna().any():
+        parts.append(
+            "r itself has none, for a few objectives do not say how objectives vary"
+        )
+    if given:
+        parts.append(f"given λ means given {given}")
+    return "; ".join(parts)
 
 
 def table_1(material: Material) -> BuiltTable:
@@ -78,7 +154,7 @@ def table_1(material: Material) -> BuiltTable:
     if rows.empty:
         raise NothingToDraw(
             "Table 1 needs rows of `ce-align correlate` for the measures of `ce-align "
-            "analyze`; run both for the same networks"
+            f"analyze`; run both for the same networks{because(notes)}"
         )
     ridge = rows["measure"].str.startswith("decoding_ridge").any()
     if ridge:
@@ -90,16 +166,18 @@ def table_1(material: Material) -> BuiltTable:
         ["measure", "recording"], key=lambda column: column.map(order)
     ).reset_index(drop=True)
     cells = {
-        (row["measure"], row["recording"]): (
-            f"{row['abs_r']:.2f} ({row['r_squared']:.2f})"
-        )
-        for row in frame.to_dict("records")
+        (row["measure"], row["recording"]): row for row in frame.to_dict("records")
     }
     shown = pd.DataFrame(
         [
-            {"Measure": TABLE_1[measure]}
-            | {name: cells.get((measure, name), "–") for name in recordings}
+            {"Measure": title}
+            | {name: show(cells.get((measure, name))) for name in recordings}
             for measure in measures
+            for title, show in (
+                (TABLE_1[measure], _plain_cell),
+                ("… within objectives", _within_cell),
+                ("… given λ", _partial_cell),
+            )
         ]
     )
     absent = [
@@ -123,9 +201,39 @@ def table_1(material: Material) -> BuiltTable:
         shown,
         "Representational measures and predictivity",
         f"|r| (r²) of the Pearson correlation across {counts} networks between each "
-        "measure and the predictivity of each recording.",
+        "measure and the predictivity of each recording; below it r within objectives "
+        f"and r given objective and λ; {interval_words(frame)}.",
         (*origin_notes(frame["origin"], material.remark), *merged(notes)),
     )
+
+
+def because(notes: Sequence[str]) -> str:
+    """Notes in brackets, behind what there is nothing to draw for."""
+    return f" ({' '.join(notes)})" if notes else ""
+
+
+def _plain_cell(row: "Mapping[Any, Any] | None") -> str:
+    return "–" if row is None else f"{row['abs_r']:.2f} ({row['r_squared']:.2f})"
+
+
+def _within_cell(row: "Mapping[Any, Any] | None") -> str:
+    return _bounded(row, "within")
+
+
+def _partial_cell(row: "Mapping[Any, Any] | None") -> str:
+    return _bounded(row, "partial")
+
+
+def _bounded(row: "Mapping[Any, Any] | None", name: str) -> str:
+    """A correlation with its interval, as far as both are defined."""
+    import pandas as pd
+
+    if row is None or pd.isna(row[name]):
+        return "–"
+    text = f"{row[name]:.2f}"
+    if pd.notna(row[f"{name}_low"]):
+        text += f" [{row[f'{name}_low']:.2f}, {row[f'{name}_high']:.2f}]"
+    return text.replace("-", "−")
 
 
 def table_5(material: Material) -> BuiltTable:

@@ -37,12 +37,11 @@ def predictivity_points(
     """
     import pandas as pd
 
-    parts = [material.stage(name) for name in ("score", "imported")]
-    parts = [part for part in parts if len(part)] or parts[:1]
-    known = with_networks(pd.concat(parts))
+    scored = material.stage("score", "imported")
+    known = with_networks(scored.rows)
     if known.rows.empty:
-        return known
-    parts, notes = [], list(known.notes)
+        return Selection(known.rows, (*scored.notes, *known.notes))
+    parts, notes = [], [*scored.notes, *known.notes]
     column = {"raw": "raw", "score": "value"}[number]
     for recording in dict.fromkeys(known.rows["recording"]):
         own = known.rows[known.rows["recording"] == recording]

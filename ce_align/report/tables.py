@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 from rich.table import Table
 from rich.text import Text
 
+from ce_align.checks import named_some
 from ce_align.data.recordings import Entry
 from ce_align.models.catalogue import Published, is_cached
 from ce_align.report.selection import interval_over
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from ce_align.stages.score import ScoreRow
 
 __all__ = [
-    "correlation_table",
+    "correlation_tables",
     "frame_table",
     "measure_table",
     "models_table",
@@ -169,23 +170,61 @@ def measure_table(rows: "Sequence[MeasureRow]") -> Table:
     return table
 
 
-def correlation_table(rows: "Sequence[CorrelationRow]") -> Table:
-    """Correlations of measures with predictivity, with what chance explains."""
-    table = Table(title="Pearson r across networks", title_justify="left")
-    for name in ("measure", "recording"):
-        table.add_column(name)
-    for name in ("networks", "r [95 %]", "|r|", "r²", "Spearman", "within", "p", "q"):
-        table.add_column(name, justify="right", no_wrap=True)
-    for row in rows:
-        table.add_row(
-            row.measure,
-            row.recording,
-            str(row.n_networks),
-            _with_interval(row.value, row.low, row.high),
-            *map(_number, (row.abs_r, row.r_squared, row.spearman, row.within)),
-            *map(_number, (row.p, row.q)),
+def correlation_tables(rows: "Sequence[CorrelationRow]") -> Iterator[Table]:
+    """A table for each recording: r of each measure, within objectives, and given λ."""
+    for recording in dict.fromkeys(row.recording for row in rows):
+        group = [row for row in rows if row.recording == recording]
+        table = Table(
+            title=f"Pearson r across networks with {recording}",
+            title_justify="left",
+            caption="\n".join(_correlation_notes(group)),
+            caption_justify="left",
         )
-    return table
+        table.add_column("measure", overflow="fold")
+        for name in ("n", "r", "within\n[95 %]", "p, q", "given λ\n[95 %]", "p, q"):
+            table.add_column(name, justify="right", no_wrap=True)
+        for row in group:
+            table.add_row(
+                row.measure,
+                str(row.n_networks),
+                _interval(row.value, row.low, row.high),
+                _interval(row.within, row.within_low, row.within_high),
+                _chances(row.p, row.q),
+                _interval(row.partial, row.partial_low, row.partial_high),
+                _chances(row.partial_p, row.partial_q),
+            )
+        yield table
+
+
+def _interval(r: float | None, low: float | None, high: float | None) -> str:
+    """A correlation above its interval."""
+    if r is None:
+        return "–"
+    bounds = "" if low is None or high is None else f"\n[{low:.2f}, {high:.2f}]"
+    return (f"{r:.2f}" + bounds).replace("-", "−")
+
+
+def _chances(p: float | None, q: float | None) -> str:
+    return "\n".join("–" if share is None else f"{share:.4f}" for share in (p, q))
+
+
+def _correlation_notes(rows: "Sequence[CorrelationRow]") -> list[str]:
+    """What the numbers are over and given, and what is known of single ones."""
+    notes = []
+    for interval in dict.fromkeys(row.interval for row in rows if row.interval):
+        notes.append(f"[95 %]: over {interval}")
+    if any(row.low is None and row.within_low is not None for row in rows):
+        notes.append("r: no interval, few objectives do not say how objectives vary")
+    for given in dict.fromkeys(row.given for row in rows if row.given):
+        notes.append(f"given λ: given {given}")
+    by_note: dict[str, list[str]] = {}
+    for row in rows:
+        if row.note:
+            by_note.setdefault(row.note, []).append(row.measure)
+    for note, measures in by_note.items():
+        every = len(measures) == len(rows)
+        notes.append(note if every else f"{named_some(measures)}: {note}")
+    return notes
 
 
 def overlap_table(rows: "Sequence[OverlapRow]") -> Table:

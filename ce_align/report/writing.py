@@ -177,7 +177,7 @@ def markdown(table: BuiltTable) -> str:
 def _to_the_right(table: BuiltTable) -> list[bool]:
     """Which columns have numbers only."""
     return [
-        all(re.match(r"\.?\d|–$", str(cell)) for cell in table.shown[column])
+        all(re.match(r"−?\.?\d|–$", str(cell)) for cell in table.shown[column])
         for column in table.shown
     ]
 
@@ -202,6 +202,7 @@ _LATEX = {
     "−": "$-$",
     "–": "--",
     "√": r"$\surd$",
+    "…": r"\ldots{}",
     ">": "$>$",
     "<": "$<$",
     "→": r"$\to$",

@@ -185,6 +185,7 @@ class _Reading:
             job.config,
             config_id=config_id,
             model_digest=job.subject.asked.probe.digest,
+            baseline_digest=job.baseline.asked.probe.digest if job.baseline else None,
             images_digest=self.plan.images.digest,
             views_digest=combine_digests(*used.values()),
         )

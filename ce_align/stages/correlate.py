@@ -1,7 +1,7 @@
 """Correlation of every representational measure with predictivity."""
 
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,21 +11,19 @@ from ce_align.checks import named_some
 from ce_align.config import StageConfig
 from ce_align.digests import digest_json
 from ce_align.errors import DataError
-from ce_align.metrics.correlation import Association, correlate
+from ce_align.metrics.correlation import MIN_NETWORKS, Association, correlate
 from ce_align.metrics.significance import benjamini_hochberg
-from ce_align.models.catalogue import objective_of
+from ce_align.models.catalogue import equivariance_weight_of, objective_of
 from ce_align.results import ResultStore, Row
+from ce_align.stages.same_network import resolve_networks, told_by_trainings
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["CorrelateConfig", "CorrelationRow", "correlate_measures"]
+__all__ = ["CorrelateConfig", "CorrelationRow", "correlate_rows", "scored_recordings"]
 
 STAGE = "correlate"
-ALGORITHM = "correlation 2"
-
-#: Fewer networks have no correlation worth a number.
-MIN_NETWORKS = 5
+ALGORITHM = "correlation 3"
 
 #: Rows of one measure are comparable only if these agree.
 MEASURE_SETTINGS = ["views_digest", "n_points", "n_comparisons"]
@@ -33,12 +31,17 @@ MEASURE_SETTINGS = ["views_digest", "n_points", "n_comparisons"]
 #: Scores against one recording are comparable only if these agree.
 SCORE_SETTINGS = ["recording_digest", "region", "regression", "n_splits", "seed"]
 
+#: What intervals are over, in rows and tables.
+INTERVAL = "networks within objectives"
+
+#: The group of networks whose objective is not known.
+UNKNOWN = "unknown"
+
 
 class CorrelateConfig(StageConfig):
     """Settings of a table of correlations."""
 
     recordings: tuple[str, ...]
-    resamples: PositiveInt = 2000
     permutations: PositiveInt = 10_000
     seed: NonNegativeInt = 0
 
@@ -46,10 +49,19 @@ class CorrelateConfig(StageConfig):
 class CorrelationRow(Row):
     """One measure against one recording across networks.
 
-    `value` is Pearson r; `low` and `high` its 95 % bootstrap interval over networks;
-    `within` the correlation after removing each objective's mean; `p` of exchanging
-    networks within their objective; `q` its false discovery rate over the table;
-    `imported_from` the file of scores that were measured elsewhere.
+    Attributes
+    ----------
+    value : Pearson r across all networks; `low` and `high` its 95 % interval, where all
+        networks are of one objective
+    within : r after removing each objective's mean, with `within_low`, `within_high`
+    partial : r given λ, too, over `n_partial` networks of known λ, with `partial_low`,
+        `partial_high`, and `partial_p` of Student's t; `given` says what it is given.
+        None where λ does not vary or too few networks are left, see `note`
+    interval : what the intervals are over; None if there is none
+    p : of exchanging networks within their objective
+    q, partial_q : false discovery rates of `p` and `partial_p` over the table
+    networks, network_digests : that were correlated; "" for a digest that is not known
+    imported_from : the file of scores that were measured elsewhere
     """
 
     measure: str
@@ -60,25 +72,71 @@ class CorrelationRow(Row):
     r_squared: float
     spearman: float
     within: float | None
+    within_low: float | None = None
+    within_high: float | None = None
+    partial: float | None = None
+    partial_low: float | None = None
+    partial_high: float | None = None
+    partial_p: float | None = None
+    partial_q: float | None = None
+    n_partial: int = 0
+    given: str | None = None
+    interval: str | None = None
     p: float
     q: float
     n_networks: int
     networks: tuple[str, ...]
+    network_digests: tuple[str, ...] = ()
     imported_from: str | None = None
 
 
-def correlate_measures(
-    measures: "pd.DataFrame",
-    scores: "pd.DataFrame",
-    config: CorrelateConfig,
-    store: ResultStore,
+@dataclass(frozen=True, eq=False)
+class _Series:
+    """A number of each network, by its name."""
+
+    values: "pd.Series[float]"
+    digests: dict[str, str]
+    files: str | None = None
+
+    @classmethod
+    def of(cls, rows: "pd.DataFrame", files: str | None = None) -> "_Series":
+        names = [str(name) for name in rows.index]
+        known = rows["model_digest"] if "model_digest" in rows else [None] * len(rows)
+        digests = {
+            n: d for n, d in zip(names, known, strict=True) if isinstance(d, str)
+        }
+        return cls(rows["value"].astype("float64"), digests, files)
+
+
+def scored_recordings(rows: "pd.DataFrame") -> tuple[str, ...]:
+    """Recordings that there are scores against, measured or imported.
+
+    Raises
+    ------
+    DataError
+        If there are no rows of scores, or none of measures.
+    """
+    if not {"views_digest", "raw", "recording"} <= set(rows):
+        raise DataError(
+            "a correlation needs rows of `ce-align score` (or `import-scores`) and of "
+            "`ce-align analyze`; run both for the same networks, or add --rows"
+        )
+    scores = rows[rows["metric"] == "predictivity"]
+    return tuple(dict.fromkeys(scores["recording"]))
+
+
+def correlate_rows(
+    rows: "pd.DataFrame", config: CorrelateConfig, store: ResultStore
 ) -> tuple[list[CorrelationRow], list[str]]:
     """Correlate measures with scores over all networks that have both.
 
+    A score and a measure meet if they are of one network, which its digest says: see
+    `ce_align.stages.same_network`.
+
     Parameters
     ----------
-    measures, scores : rows of representational measures and of predictivity
-    config : recordings to correlate with, resampling
+    rows : of every stage, see `ce_align.stages.same_network.load_rows`
+    config : recordings to correlate with, permutations
     store : where the rows go
 
     Returns
@@ -90,39 +148,64 @@ def correlate_measures(
     DataError
         If no measure has five networks or more with a score.
     """
-    notes: list[str] = []
-    targets, files = {}, {}
+    scored_recordings(rows)
+    resolved = resolve_networks(_with_stages(rows))
+    kept = resolved.rows
+    scores = kept[kept["metric"] == "predictivity"]
+    notes = resolved.notes(
+        *("score", "imported", "analyze"),
+        where=lambda found: (
+            found["views_digest"].notna() | found["recording"].isin(config.recordings)
+        ),
+    )
+    targets: dict[str, _Series] = {}
     for recording in config.recordings:
-        targets[recording], files[recording], found = _scores(scores, recording)
+        targets[recording], found = _scores(scores, recording)
         notes += [f"{recording}: {note}" for note in found]
     tables: dict[tuple[str, ...], dict[str, pd.Series[float]]] = {}
+    digests: dict[str, str] = {}
+    measures = kept[kept["views_digest"].notna()]
     for metric, group in measures.groupby("metric", sort=False):
         chosen, found = _comparable(group, MEASURE_SETTINGS)
         notes += [f"{metric}: {note}" for note in found]
-        values = chosen["value"].astype("float64")
+        measured = _Series.of(chosen)
+        digests |= measured.digests
         for recording, target in targets.items():
-            both = [n for n in values.index if n in target.index]
-            reason = _unusable(values[both], target[both])
+            both = [n for n in measured.values.index if n in target.values.index]
+            values, scored = measured.values[both], target.values[both]
+            reason = _unusable(values, scored)
             if reason:
                 notes.append(f"{metric} × {recording}: {reason}")
                 continue
-            table = tables.setdefault((recording, *both), {recording: target[both]})
-            table[str(metric)] = values[both]
+            table = tables.setdefault((recording, *both), {recording: scored})
+            table[str(metric)] = values
     if not tables:
         raise DataError(
             f"no measure has {MIN_NETWORKS} networks or more with a score: "
             f"{named_some(notes) or 'there are no rows'}; run `ce-align score` and "
             "`ce-align analyze` for the same networks"
         )
-    rows = [
-        _row(association, networks, files[association.target])
-        for networks, association in _associate(tables, config)
+    training = _trainings(kept, {name for _, *names in tables for name in names})
+    notes += _training_notes(training)
+    associations = _associate(tables, training, config)
+    made = [
+        _row(association, networks, digests, training, targets[association.target])
+        for networks, association in associations
     ]
-    content = digest_json([row.model_dump(exclude={"created"}) for row in rows])
+    content = digest_json([row.model_dump(exclude={"created"}) for row in made])
     config_id = config.fingerprint(rows=content, algorithm=ALGORITHM)
-    rows = [row.model_copy(update={"config_id": config_id}) for row in rows]
-    store.put(STAGE, config_id, config, rows)
-    return rows, notes
+    made = [row.model_copy(update={"config_id": config_id}) for row in made]
+    store.put(STAGE, config_id, config, made)
+    return made, notes
+
+
+def _with_stages(rows: "pd.DataFrame") -> "pd.DataFrame":
+    """Rows of a file do not say their stage, but have its columns."""
+    by_columns = np.where(rows["views_digest"].notna(), "analyze", "score")
+    stage = (
+        rows["stage"] if "stage" in rows else rows["views_digest"].map(lambda _: None)
+    )
+    return rows.assign(stage=stage.where(stage.notna(), by_columns))
 
 
 def _comparable(
@@ -153,13 +236,8 @@ def _differing(rows: "pd.DataFrame", settings: list[str]) -> str:
     return " or ".join(name for name in settings if rows[name].nunique() > 1)
 
 
-def _scores(
-    scores: "pd.DataFrame", recording: str
-) -> "tuple[pd.Series[float], str | None, list[str]]":
-    """Score of each network, or its raw correlation where there is no ceiling.
-
-    With the files that scores were imported from, and notes.
-    """
+def _scores(scores: "pd.DataFrame", recording: str) -> tuple[_Series, list[str]]:
+    """Score of each network, or its raw correlation where there is no ceiling."""
     rows = scores[scores["recording"] == recording]
     without = rows["value"].isna().any()
     rows = rows.assign(value=rows["raw"] if without else rows["value"])
@@ -175,8 +253,13 @@ def _scores(
     files = chosen["imported_from"].dropna() if "imported_from" in chosen else ()
     origin = named_some(list(dict.fromkeys(files))) or None
     if origin:
-        notes.insert(0, f"scores are imported, from {origin}")
-    return chosen["value"].astype("float64"), origin, notes
+        notes.insert(0, f"scores are imported, from {origin}; {_joined_by(chosen)}")
+    return _Series.of(chosen, origin), notes
+
+
+def _joined_by(imported: "pd.DataFrame") -> str:
+    digests = _Series.of(imported).digests
+    return "joined by digest where known" if digests else "joined by name"
 
 
 def _unusable(values: "pd.Series[float]", target: "pd.Series[float]") -> str:
@@ -187,13 +270,47 @@ def _unusable(values: "pd.Series[float]", target: "pd.Series[float]") -> str:
     return ""
 
 
-def _objectives(networks: Sequence[str]) -> list[str]:
-    """Objective of each network; those of which none is known form one group."""
-    return [objective_of(network) or "other" for network in networks]
+@dataclass(frozen=True)
+class _Training:
+    """What is known of how a network was trained."""
+
+    objective: str
+    weight: float | None
+
+
+def _trainings(rows: "pd.DataFrame", names: set[str]) -> dict[str, _Training]:
+    """Training of each network; unknown objectives form one group."""
+    told = {str(name): said for name, said in told_by_trainings(rows).T.items()}
+    found = {}
+    for name in sorted(names):
+        objective, weight = objective_of(name), equivariance_weight_of(name)
+        said = told.get(name)
+        if objective is None and said is not None:
+            objective, weight = said["objective"], said["equivariance_weight"]
+        found[name] = _Training(
+            str(objective or UNKNOWN), None if weight is None else float(weight)
+        )
+    return found
+
+
+def _training_notes(training: Mapping[str, _Training]) -> list[str]:
+    unknown = [n for n, known in training.items() if known.objective == UNKNOWN]
+    if not unknown:
+        return []
+    alone = len(unknown) == len(training)
+    return [
+        f"of unknown objective, taken for one group: {named_some(unknown)}; "
+        + (
+            "differences between their trainings are in every number"
+            if alone
+            else "differences between their trainings count as within objectives"
+        )
+    ]
 
 
 def _associate(
     tables: "dict[tuple[str, ...], dict[str, pd.Series[float]]]",
+    training: Mapping[str, _Training],
     config: CorrelateConfig,
 ) -> list[tuple[tuple[str, ...], Association]]:
     """Associations of all tables, with one false discovery rate over all of them."""
@@ -201,28 +318,34 @@ def _associate(
     found: list[tuple[tuple[str, ...], Association]] = []
     for (recording, *networks), columns in tables.items():
         measures = {n: v.to_numpy() for n, v in columns.items() if n != recording}
+        weights = [training[name].weight for name in networks]
         associations = correlate(
             measures,
             {recording: columns[recording].to_numpy()},
-            _objectives(networks),
+            [training[name].objective for name in networks],
             rng,
-            n_resamples=config.resamples,
+            covariate=[np.nan if weight is None else weight for weight in weights],
             n_permutations=config.permutations,
         )
         found += [(tuple(networks), association) for association in associations]
     q = benjamini_hochberg([association.p for _, association in found])
+    partial = np.array([association.partial.p for _, association in found])
+    defined = np.isfinite(partial)
+    partial[defined] = benjamini_hochberg(partial[defined])
     return [
-        (networks, replace(association, q=float(value)))
-        for (networks, association), value in zip(found, q, strict=True)
+        (networks, replace(association, q=float(one), partial_q=float(other)))
+        for (networks, association), one, other in zip(found, q, partial, strict=True)
     ]
 
 
 def _row(
-    found: Association, networks: tuple[str, ...], imported_from: str | None
+    found: Association,
+    networks: tuple[str, ...],
+    digests: Mapping[str, str],
+    training: Mapping[str, _Training],
+    target: _Series,
 ) -> CorrelationRow:
-    def finite(value: float) -> float | None:
-        return value if np.isfinite(value) else None
-
+    within, partial = found.within, found.partial
     return CorrelationRow(
         model=f"{found.n_networks} networks",
         metric="correlation",
@@ -230,15 +353,61 @@ def _row(
         config_id="",
         measure=found.measure,
         recording=found.target,
-        low=finite(found.low),
-        high=finite(found.high),
+        low=_finite(found.low),
+        high=_finite(found.high),
         abs_r=found.abs_pearson,
         r_squared=found.r_squared,
         spearman=found.spearman,
-        within=finite(found.within_pearson),
+        within=_finite(within.r),
+        within_low=_finite(within.low),
+        within_high=_finite(within.high),
+        partial=_finite(partial.r),
+        partial_low=_finite(partial.low),
+        partial_high=_finite(partial.high),
+        partial_p=_finite(partial.p),
+        partial_q=_finite(found.partial_q),
+        n_partial=found.n_partial,
+        given=found.given or None,
+        interval=INTERVAL if np.isfinite([within.low, partial.low]).any() else None,
         p=found.p,
         q=found.q,
         n_networks=found.n_networks,
         networks=networks,
-        imported_from=imported_from,
+        network_digests=tuple(
+            digests.get(name) or target.digests.get(name, "") for name in networks
+        ),
+        imported_from=target.files,
+        note=_note(found, [training[name] for name in networks], networks),
     )
+
+
+def _note(
+    found: Association, training: Sequence[_Training], networks: Sequence[str]
+) -> str | None:
+    """What must be known to use these numbers."""
+    parts = []
+    pairs = list(zip(networks, training, strict=True))
+    unknown = [name for name, known in pairs if known.objective == UNKNOWN]
+    if unknown:
+        parts.append(f"one group of unknown objective: {named_some(unknown)}")
+    if not np.isfinite(found.within.low):
+        parts.append("too few networks, or values, for an interval within objectives")
+    without = [name for name, known in pairs if known.weight is None]
+    if not found.given:
+        varies = len({known.weight for known in training} - {None}) > 1
+        parts.append(
+            "no correlation given λ: "
+            + ("too few networks of known λ" if varies else "λ is unknown or the same")
+        )
+    elif not np.isfinite(found.partial.r):
+        parts.append("no correlation given λ: nothing varies at equal λ")
+    else:
+        if without:
+            parts.append(f"given λ without {named_some(without)}, of unknown λ")
+        if not np.isfinite(found.partial.low):
+            parts.append("too few networks for an interval given λ")
+    return "; ".join(parts) or None
+
+
+def _finite(value: float) -> float | None:
+    return float(value) if np.isfinite(value) else None

@@ -42,7 +42,8 @@ class ImportedRow(Row):
 
     `value` is as stated: for neural benchmarks raw² / ceiling. `raw` is stated, or
     follows from the ceiling; it, `error` and `ceiling` are None where nothing is
-    known.
+    known. `model_digest` is known where the network's identifier ends with it, as those
+    of one's own submissions do; else a score is joined by the name of its network.
     """
 
     recording: str
@@ -53,6 +54,7 @@ class ImportedRow(Row):
     error: float | None
     ceiling: float | None
     imported_from: str
+    model_digest: str | None = None
 
 
 @dataclass(frozen=True)
@@ -94,16 +96,16 @@ def import_scores(path: Path, store: ResultStore) -> Imported:
         first.setdefault(text["benchmark"], number)
     benchmarks = _benchmarks(first, path)
     names = _our_names(store)
-    rows: dict[tuple[str, str], ImportedRow] = {}
+    rows: dict[tuple[str, str | None, str], ImportedRow] = {}
     without: list[str] = []
     for number, text in lines.items():
         if text["score"].lower() in NO_SCORE:
             without.append(f"{text['model']} × {text['benchmark']}")
             continue
-        model = names.get(text["model"], text["model"])
+        model = names.get(text["model"], (text["model"], None))
         benchmark = benchmarks[text["benchmark"]]
         row = _row(model, text, benchmark, f"{path} line {number}", path.name)
-        known = rows.setdefault((row.model, row.recording), row)
+        known = rows.setdefault((row.model, row.model_digest, row.recording), row)
         if known.value != row.value:
             raise DataError(
                 f"{path} line {number}: {row.model} has another score on "
@@ -112,8 +114,9 @@ def import_scores(path: Path, store: ResultStore) -> Imported:
     if not rows:
         raise DataError(f"{path} holds no score")
     config = ImportConfig(file=str(path))
+    # Digests follow from the names, as far as the store knew them.
     content = digest_json(
-        [row.model_dump(exclude={"created"}) for row in rows.values()]
+        [row.model_dump(exclude={"created", "model_digest"}) for row in rows.values()]
     )
     config_id = config.fingerprint(rows=content)
     found = [row.model_copy(update={"config_id": config_id}) for row in rows.values()]
@@ -200,8 +203,13 @@ def _registered(name: str, registered: Iterable[str]) -> str | None:
 
 
 def _row(
-    model: str, text: Mapping[str, str], benchmark: _Benchmark, where: str, file: str
+    network: tuple[str, str | None],
+    text: Mapping[str, str],
+    benchmark: _Benchmark,
+    where: str,
+    file: str,
 ) -> ImportedRow:
+    model, digest = network
     score = _number(text["score"], "score", where)
     numbers = {
         name: None
@@ -234,6 +242,7 @@ def _row(
         error=numbers["error"],
         ceiling=ceiling,
         imported_from=file,
+        model_digest=digest,
     )
 
 
@@ -253,24 +262,24 @@ def _number(text: str, what: str, where: str) -> float:
     return number
 
 
-def _our_names(store: ResultStore) -> dict[str, str]:
-    """Names of networks here by those in Brain-Score, ours and others' submissions.
+def _our_names(store: ResultStore) -> dict[str, tuple[str, str | None]]:
+    """Networks here, name and digest, by their names in Brain-Score.
 
-    A network of one's own is known by the digest at the end of its identifier, where
-    the store has rows of it.
+    Ours and others' submissions. A network of one's own is known by the digest at the
+    end of its identifier, where the store has rows of it.
     """
     from ce_align.brainscore.submission import default_identifier
     from ce_align.models.catalogue import PUBLISHED
 
-    found: dict[str, str] = {}
+    found: dict[str, tuple[str, str | None]] = {}
     for document in store.documents():
         for row in document["rows"]:
             model, digest = row.get("model"), row.get("model_digest")
             if model and digest:
-                found[default_identifier(model, digest)] = model
-                found[f"{model}-{digest}"] = model
+                found[default_identifier(model, digest)] = (model, digest)
+                found[f"{model}-{digest}"] = (model, digest)
     for name, entry in PUBLISHED.items():
-        found[default_identifier(name, "")] = name
+        found[default_identifier(name, "")] = (name, None)
         if entry.brainscore_id is not None:
-            found[entry.brainscore_id] = name
+            found[entry.brainscore_id] = (name, None)
     return found

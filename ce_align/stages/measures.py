@@ -81,6 +81,7 @@ class MeasureRow(Row):
         regression; values of different n_points must not be compared
     n_comparisons, n_units : comparisons, and images, classes or runs behind them
     baseline : network that a difference was taken from, or None
+    baseline_digest : of that network; None in rows of ce_align 0.1
     interval : what the interval is over, None if there is none. It is for the value
         that is expected of so many images, views and classes: ``images``, if images,
         their views and crops were drawn anew; ``classes``, if classes with their images
@@ -105,6 +106,7 @@ class MeasureRow(Row):
     model_digest: str
     images_digest: str
     views_digest: str
+    baseline_digest: str | None = None
     note: str | None = None
 
 
@@ -154,8 +156,14 @@ class Measured:
             Measurement(metric, interval, over, n_points, n_comparisons, relative, note)
         )
 
-    def rows(self, config: AnalysisConfig, **identity: str) -> list[MeasureRow]:
-        """Rows; `identity` are the configuration's id and the digests."""
+    def rows(
+        self,
+        config: AnalysisConfig,
+        *,
+        baseline_digest: str | None = None,
+        **identity: str,
+    ) -> list[MeasureRow]:
+        """Rows; `identity` are the configuration's id and the other digests."""
         return [
             MeasureRow(
                 model=config.model,
@@ -168,6 +176,7 @@ class Measured:
                 n_comparisons=found.n_comparisons,
                 n_units=found.interval.n_units,
                 baseline=config.baseline if found.relative else None,
+                baseline_digest=baseline_digest if found.relative else None,
                 images=config.images,
                 interval=found.over,
                 seed=config.seed,

@@ -9,6 +9,7 @@ from ce_align.augment import TRANSFORMS_VERSION
 from ce_align.data.imagesets import ImageSet
 from ce_align.files import atomic_path
 from ce_align.models.checkpoints import save_safetensors
+from ce_align.models.sources import load_network
 from ce_align.results import ResultStore, Row
 from ce_align.trainer.engine import fit
 from ce_align.trainer.export import (
@@ -35,6 +36,7 @@ class TrainRow(Row):
     objective, equivariance_weight, backbone, epochs, seed : settings
     data_digest : of the images
     n_images : in the data set
+    model_digest : of the network that was exported; None in rows of ce_align 0.1
     """
 
     objective: str
@@ -44,6 +46,7 @@ class TrainRow(Row):
     seed: int
     data_digest: str
     n_images: int
+    model_digest: str | None = None
 
 
 def train(
@@ -109,6 +112,8 @@ def train(
         _write(folder / "hf" / "config.json", json.dumps(metadata, indent=1) + "\n")
         _write(folder / "hf" / "README.md", model_card(folder.name, metadata))
     config_id = config.fingerprint(images=digest, transforms=str(TRANSFORMS_VERSION))
+    # As every other stage will load it: the folder may hold another network later.
+    model_digest = load_network(str(folder)).digest
     rows = [
         TrainRow(
             model=str(folder),
@@ -122,6 +127,7 @@ def train(
             seed=config.seed,
             data_digest=digest,
             n_images=len(images),
+            model_digest=model_digest,
         )
         for name, value in metrics.items()
     ]

@@ -65,6 +65,8 @@ class TransferRow(Row):
     n_train, n_validation : images that paths are fitted to, and that choose; the last
         fit is to both
     n_unconverged : fits that missed their tolerance
+    plain_digest : whether `model_digest` is of the network itself; in ce_align 0.1 it
+        was of the network with an input of `size` pixels
     """
 
     dataset: str
@@ -84,6 +86,7 @@ class TransferRow(Row):
     seed: int
     model_digest: str
     images_digest: str
+    plain_digest: bool = False
 
 
 def transfer(
@@ -221,6 +224,7 @@ class _Job:
         return np.concatenate(blocks)
 
     def row(self, found: Evaluation, config_id: str, digest: str) -> TransferRow:
+        """The row; `digest` is of the network, whatever the size of its input."""
         per_class = self.data.convention == "mean_per_class"
         values = np.array(found.mean_per_class if per_class else found.top1)
         n_test = len(self.data.test)
@@ -254,6 +258,7 @@ class _Job:
             model_digest=digest,
             note=self.asked.probe.note(config.layer),
             images_digest=self.data.digest,
+            plain_digest=True,
         )
 
 

@@ -30,7 +30,7 @@ def store_scores(folder):
             n_splits=10,
             regression="pls",
             seed=1,
-            model_digest="m",
+            model_digest=f"network {k}",
             recording_digest="r",
         )
         ResultStore(folder).put("score", f"c{k}", config, [row])

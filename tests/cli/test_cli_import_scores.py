@@ -46,7 +46,7 @@ def store_measures(folder, values):
             images="x",
             interval=None,
             seed=0,
-            model_digest="d",
+            model_digest=f"network {k}",
             images_digest="d",
             views_digest="v",
         )
@@ -71,7 +71,7 @@ def store_score(folder, model, recording, value):
         n_splits=10,
         regression="pls",
         seed=1,
-        model_digest="m",
+        model_digest="network 0",
         recording_digest="r",
     )
     ResultStore(folder).put("score", "s", config, [row])

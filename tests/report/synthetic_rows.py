@@ -34,6 +34,11 @@ class AnyRow(Row, extra="allow"):
     pass
 
 
+def digest(model):
+    """Every name has a network of its own."""
+    return f"digest of {model}"
+
+
 def row(model, metric, value, **columns):
     fixed = {"config_id": f"{model}-{metric}".replace("/", "_"), "version": "0"}
     created = columns.pop("created", "2024-01-01T00:00:00+00:00")
@@ -52,9 +57,10 @@ def networks():
 def analysis_rows():
     common = {"layer": "layer4", "n_units": 100, "n_comparisons": N_COMPARISONS}
     common |= {"images": "some images", "interval": "images", "seed": 0}
-    digests = dict.fromkeys(("model_digest", "images_digest", "views_digest"), "d")
     for model, objective, weight, phase in networks():
         rise = weight / 0.5
+        digests = dict.fromkeys(("images_digest", "views_digest"), "d")
+        digests["model_digest"] = digest(model)
         for name, at_zero, most, n in SHAPES:
             delta = most * rise * (1 + 0.3 * math.cos(phase))
             spread = {"low": 0.93 * delta - 0.002, "high": 1.05 * delta + 0.002}
@@ -65,6 +71,7 @@ def analysis_rows():
             yield row(model, name, at_zero - delta, **fixed, **distance)
             if weight:
                 baseline = {"baseline": f"ce_{objective}_l0"}
+                baseline["baseline_digest"] = digest(baseline["baseline"])
                 yield row(model, f"{name}_delta", delta, **fixed, **spread, **baseline)
         fixed = common | digests | {"n_points": 400, "interval": "images"}
         r2 = 0.44 + 0.25 * rise * (1 - 0.2 * math.sin(phase)) - 0.1 * rise**2
@@ -99,7 +106,7 @@ def score_rows():
                 n_splits=10,
                 regression="pls",
                 seed=1,
-                model_digest="m",
+                model_digest=digest(model),
                 recording_digest=f"r{k}",
                 config_id=f"score-{model}-{k}",
             )
@@ -115,12 +122,22 @@ def correlation_rows():
                 r,
                 measure=measure,
                 recording=recording,
-                low=max(r - 0.25, -1),
-                high=min(r + 0.2, 1),
+                low=None,
+                high=None,
                 abs_r=abs(r),
                 r_squared=r**2,
                 spearman=0.9 * r,
                 within=0.8 * r,
+                within_low=max(0.8 * r - 0.25, -1),
+                within_high=min(0.8 * r + 0.2, 1),
+                partial=0.4 * r,
+                partial_low=max(0.4 * r - 0.4, -1),
+                partial_high=min(0.4 * r + 0.35, 1),
+                partial_p=0.2,
+                partial_q=0.5,
+                n_partial=21,
+                given="objective, each λ and its slope by objective",
+                interval="networks within objectives",
                 p=0.001 if abs(r) > 0.5 else 0.3,
                 q=0.01 if abs(r) > 0.5 else 0.4,
                 n_networks=21,
@@ -140,6 +157,8 @@ def transfer_rows():
                     dataset=dataset,
                     sd=0.002 + 0.001 * k,
                     n_runs=5,
+                    model_digest=digest(model),
+                    plain_digest=True,
                     config_id=f"transfer-{model}-{k}",
                 )
 
@@ -158,6 +177,7 @@ def online_rows():
             seed=0,
             data_digest="d",
             n_images=1000,
+            model_digest=digest(model),
         )
 
 
@@ -180,6 +200,7 @@ def layer_rows():
                 n_splits=10,
                 regression="pls",
                 seed=1,
+                model_digest="digest of torchvision/resnet50",
                 recording_digest=region,
                 config_id=f"layer-{i}-{k}",
             )
@@ -204,7 +225,8 @@ def trained_otherwise():
                     raw = found["raw"] - loss
                     again = {"raw": raw, "value": raw**2 / found["ceiling"]}
                     again |= {"config_id": f"score-other-{k}-{backbone}"}
-                    yield "score", found | again | {"model": name}
+                    who = {"model": name, "model_digest": digest(name)}
+                    yield "score", found | again | who
             for k, dataset in enumerate(("cifar10", "my_images.zip")):
                 shares = {"dataset": dataset, "sd": 0.004, "n_runs": 5}
                 about = {"config_id": f"transfer-{name}-{k}".replace("/", "-")}
@@ -213,6 +235,7 @@ def trained_otherwise():
     for k, found in enumerate(scores):
         if found["model"] == "ce_barlow_l0.2":
             longer = {"model": "ce_barlow_l0.2_ep1000", "config_id": f"longer-{k}"}
+            longer["model_digest"] = digest(longer["model"])
             yield "score", found | longer | {"raw": found["raw"] + 0.01}
 
 
@@ -238,6 +261,8 @@ def overlap_rows():
                     high=value + 0.01,
                     n_stimuli=1000,
                     n_neuroids=100,
+                    model_digest=digest(first),
+                    other_digest=digest(second),
                     config_id=f"overlap-{i}-{k}",
                 )
 

@@ -144,7 +144,7 @@ def test_differences_without_rows_come_from_the_stored_comparisons(synthetic):
 def test_another_baseline_is_not_taken_for_the_invariant_sibling(synthetic):
     rows = synthetic.rows.copy()
     mine = rows["model"].eq("ce_mmcr_l0.5") & rows["metric"].str.endswith("_delta")
-    rows.loc[mine, "baseline"] = "pixels"
+    rows.loc[mine, ["baseline", "baseline_digest"]] = "pixels"
     material = Material(rows, None)
     drawn = draw("2", material)
     deltas = drawn.data[drawn.data["panel"] == "class_class"]
@@ -166,7 +166,8 @@ def test_networks_of_one_objective_and_weight_are_averaged(synthetic, tmp_path):
             {"w": torch.zeros(2)},
             {"config": json.dumps(config)},
         )
-        seeds.append({**one, "model": str(folder), "value": value})
+        own = {"model": str(folder), "model_digest": f"seed {seed}"}
+        seeds.append({**one, **own, "value": value})
     drawn = draw("2", Material(pd.DataFrame(seeds)))
     (row,) = drawn.data.to_dict("records")
     assert row["n_networks"] == 3
@@ -290,8 +291,13 @@ def test_one_seed_against_another_counts_once(synthetic, tmp_path):
             {"config": json.dumps(config)},
         )
     first, second = map(str, folders)
-    found = [{**measured.iloc[0], "model": name} for name in (first, second)]
-    found.append({**compared, "model": second, "baseline": first, "value": 0.02})
+    found = [
+        {**measured.iloc[0], "model": name, "model_digest": name}
+        for name in (first, second)
+    ]
+    own = {"model": second, "model_digest": second}
+    baseline = {"baseline": first, "baseline_digest": first}
+    found.append({**compared, **own, **baseline, "value": 0.02})
     drawn = draw("2", Material(pd.DataFrame(found)))
     (row,) = drawn.data.to_dict("records")
     assert (row["weight"], row["n_networks"]) == (0.0, 2)

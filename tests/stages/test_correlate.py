@@ -10,7 +10,7 @@ from ce_align.results import ResultStore
 from ce_align.stages.correlate import (
     CorrelateConfig,
     CorrelationRow,
-    correlate_measures,
+    correlate_rows,
 )
 
 PAPER = GROUPS["paper"]
@@ -42,6 +42,7 @@ def score_rows(values, recording="it", **columns):
             {
                 **fixed,
                 "recording": recording,
+                "metric": "predictivity",
                 "model": model,
                 "value": value,
                 "raw": value / 2,
@@ -68,7 +69,8 @@ def run(measures, scores, store, *recordings, **settings):
     config = CorrelateConfig(
         recordings=recordings or ("it",), permutations=999, **settings
     )
-    return correlate_measures(measures, scores, config, store)
+    rows = pd.concat([measures, scores], ignore_index=True)
+    return correlate_rows(rows, config, store)
 
 
 def test_a_planted_effect_is_found(rng, store):
@@ -76,7 +78,9 @@ def test_a_planted_effect_is_found(rng, store):
     (row,), notes = run(measure_rows(x), score_rows(y), store)
     expected = np.corrcoef(list(x.values()), list(y.values()))[0, 1]
     assert row.value == pytest.approx(expected)
-    assert row.low < row.value < row.high
+    assert (row.low, row.high) == (None, None)
+    assert row.within_low < row.within < row.within_high
+    assert row.interval == "networks within objectives"
     assert (row.abs_r, row.r_squared) == pytest.approx((expected, expected**2))
     assert row.p == row.q == pytest.approx(1 / 1000)
     assert row.within > 0.8
@@ -127,12 +131,17 @@ def test_only_networks_with_both_count_and_each_row_says_how_many(rng, store):
     assert rows[1].networks == tuple(sorted(PAPER[:9]))
 
 
-def test_networks_that_are_not_published_form_one_group(rng, store):
+def test_networks_of_unknown_objective_form_one_group_and_it_is_said(rng, store):
     models = tuple(f"torchvision/{k}" for k in range(8))
     x, y = planted(rng, models)
-    (row,), _ = run(measure_rows(x), score_rows(y), store)
+    (row,), notes = run(measure_rows(x), score_rows(y), store)
     assert row.n_networks == 8
     assert row.within == pytest.approx(row.value)
+    assert (row.low, row.high) == (row.within_low, row.within_high)
+    assert row.partial is None
+    assert "one group of unknown objective: torchvision/0, torchvision/1" in row.note
+    assert "no correlation given λ" in row.note
+    assert notes[-1].startswith("of unknown objective, taken for one group: torchv")
 
 
 @pytest.mark.parametrize(
@@ -154,7 +163,7 @@ def test_scores_of_another_method_are_left_out_and_it_is_said(rng, store):
     strange = score_rows(dict.fromkeys(PAPER[:3], 99.0), regression="ridge")
     (row,), notes = run(measure_rows(x), pd.concat([score_rows(y), strange]), store)
     assert row.n_networks == 21
-    assert row.low > 0
+    assert row.within_low > 0
     assert "it: 3 rows with another regression" in notes[0]
 
 

@@ -114,6 +114,7 @@ def test_another_setting_weight_or_image_is_another_result(
     assert other.config_id != first.config_id
     # Of the network as other stages know it, whatever it was shown here.
     assert (other.model_digest != first.model_digest) == (change == "weights")
+    assert other.plain_digest
 
 
 def test_an_interrupted_pass_over_images_goes_on(images, store, monkeypatch):

@@ -1,0 +1,315 @@
+"""Which rows are of one network: its digest says so, its name does not.
+
+A name is a place: who trains again in the same folder has another network there. Every
+table, figure and correlation takes its rows from `resolve_networks`, so that the scores
+of one network never meet the measures of another.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ce_align.checks import named_some
+from ce_align.models.catalogue import objective_of
+from ce_align.results import ResultStore
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = [
+    *("OLDER", "OTHER_BASELINE", "TOLD", "UNKNOWN_BASELINE"),
+    *("Resolved", "load_rows", "resolve_networks", "told_by_trainings"),
+]
+
+#: What rows of a training say of its network.
+TOLD = ("objective", "equivariance_weight", "backbone", "epochs")
+
+#: Columns that name a network, and those that say which one it was.
+IDENTITIES = (
+    ("model", "model_digest"),
+    ("other", "other_digest"),
+    ("baseline", "baseline_digest"),
+)
+
+#: What rows of a stage are called, and what computes them.
+STAGES = {
+    "score": ("scores", "ce-align score"),
+    "analyze": ("measures", "ce-align analyze"),
+    "overlap": ("overlaps", "ce-align overlap"),
+    "transfer": ("accuracies", "ce-align transfer"),
+    "train": ("numbers of its training", "ce-align train"),
+    "official": ("scores of Brain-Score's own benchmark", "ce-align score --official"),
+}
+
+#: Why a row does not count.
+OLDER, OTHER_BASELINE, UNKNOWN_BASELINE = "older", "other baseline", "unknown baseline"
+
+
+@dataclass(frozen=True, eq=False)
+class Resolved:
+    """Rows whose names of networks can be trusted.
+
+    Attributes
+    ----------
+    rows : those that count; columns ``model``, ``other`` and ``baseline`` name each
+        network in one way
+    left_out : the rest, with columns ``why`` and ``whose``: the name at fault
+    aliases : names of one network, the one that is used last
+    digests : of the networks that count, by name
+    ambiguous : names that several networks had
+    """
+
+    rows: "pd.DataFrame"
+    left_out: "pd.DataFrame"
+    aliases: tuple[tuple[str, ...], ...]
+    digests: dict[str, str]
+    ambiguous: frozenset[str]
+
+    def notes(
+        self,
+        *stages: str,
+        where: "Callable[[pd.DataFrame], pd.Series[bool]] | None" = None,
+    ) -> list[str]:
+        """What was left out or merged, in sentences.
+
+        Parameters
+        ----------
+        stages : whose rows are shown
+        where : which of them
+        """
+        kept, gone = (
+            _chosen(rows, stages, where) for rows in (self.rows, self.left_out)
+        )
+        return [
+            *_older_notes(kept, gone[gone["why"] == OLDER]),
+            *_baseline_notes(gone),
+            *_alias_notes(self.aliases, kept),
+        ]
+
+
+def load_rows(store: ResultStore, runs: Iterable[Path] = ()) -> "pd.DataFrame":
+    """Every row of a store, and those of the trainings that its rows name.
+
+    Parameters
+    ----------
+    store : results
+    runs : further folders of trainings
+    """
+    import pandas as pd
+
+    rows = store.load()
+    named = map(Path, rows["model"].unique() if len(rows) else ())
+    trained = [
+        ResultStore(folder).load("train")
+        for folder in dict.fromkeys([*runs, *named])
+        if (folder / "train").is_dir()
+    ]
+    # One that is in the results as well counts once.
+    rows = pd.concat([rows, *trained], ignore_index=True)
+    if trained and len(rows):
+        identity = ["stage", "model", "metric", "config_id"]
+        again = rows["stage"].eq("train") & rows.duplicated(identity)
+        rows = rows[~again]
+    return rows.reset_index(drop=True)
+
+
+def resolve_networks(rows: "pd.DataFrame") -> Resolved:
+    """Rows that count: of each name its latest network, of each network one name.
+
+    Of several networks that had one name, that of the latest row counts; rows of the
+    others are left out, and so are differences from a baseline that no longer has its
+    name. One network that had several names is counted once, by its latest. Rows
+    without a digest, as of imported scores, are known by their name alone.
+
+    Parameters
+    ----------
+    rows : of any stages, with the columns of `ce_align.results.Row`
+    """
+    if rows.empty:
+        return Resolved(rows, rows.assign(why=None, whose=None), (), {}, frozenset())
+    rows = rows.reset_index(drop=True).astype({"model": object})
+    digests = {name: _digests(rows, name, digest) for name, digest in IDENTITIES}
+    register = _Register.of(_seen(rows, digests))
+    why: list[str | None] = [None] * len(rows)
+    whose: list[str | None] = [None] * len(rows)
+    named = rows
+    for column, found in digests.items():
+        if column not in rows:
+            continue
+        names: list[object] = []
+        for place, name in enumerate(rows[column]):
+            known, reason = register.judge(name, found[place], column)
+            names.append(known)
+            if reason is not None and why[place] is None:
+                why[place], whose[place] = reason, name
+        named = named.assign(**{column: np.array(names, dtype=object)})
+    counts = np.array([reason is None for reason in why], dtype=bool)
+    # What is left out keeps the names that it has.
+    gone = rows.assign(why=np.array(why), whose=np.array(whose))[~counts]
+    used = {name: digest for digest, name in register.name_of.items()}
+    return Resolved(named[counts], gone, register.aliases, used, register.ambiguous)
+
+
+@dataclass(frozen=True)
+class _Register:
+    """Which network has each name, and which name each network that is in use.
+
+    Attributes
+    ----------
+    latest : digest by name
+    name_of : name by digest
+    ambiguous : names that several networks had
+    aliases : names of one network, its own last
+    """
+
+    latest: dict[str, str]
+    name_of: dict[str, str]
+    ambiguous: frozenset[str]
+    aliases: tuple[tuple[str, ...], ...]
+
+    @classmethod
+    def of(cls, seen: Sequence[tuple[str, str]]) -> "_Register":
+        """From names and digests, in the order in which they were last seen."""
+        latest = dict(seen)
+        current: dict[str, list[str]] = {}
+        every: dict[str, list[str]] = {}
+        for name, digest in seen:
+            every.setdefault(digest, []).append(name)
+            if latest[name] == digest:
+                current.setdefault(digest, []).append(name)
+        name_of = {digest: _preferred(names) for digest, names in current.items()}
+        return cls(
+            latest,
+            name_of,
+            frozenset(
+                n for n, times in Counter(n for n, _ in seen).items() if times > 1
+            ),
+            tuple(
+                (*(n for n in every[digest] if n != name), name)
+                for digest, name in name_of.items()
+                if len(every[digest]) > 1
+            ),
+        )
+
+    def judge(
+        self, name: str, digest: str | None, column: str
+    ) -> tuple[str, str | None]:
+        """The name of a row's network, or why the row does not count."""
+        if digest is None:
+            unclear = column == "baseline" and name in self.ambiguous
+            known = self.name_of[self.latest[name]] if name in self.latest else name
+            return known, UNKNOWN_BASELINE if unclear else None
+        if digest in self.name_of:
+            return self.name_of[digest], None
+        return name, OTHER_BASELINE if column == "baseline" else OLDER
+
+
+def told_by_trainings(rows: "pd.DataFrame") -> "pd.DataFrame":
+    """What rows of trainings say of their networks, a row for each name, its latest."""
+    trained = rows[rows["stage"] == "train"].sort_values("created", kind="stable")
+    told = trained.drop_duplicates("model", keep="last").set_index("model")
+    # Objects, lest a number of epochs become 8.0 where another is missing.
+    return told.reindex(columns=list(TOLD)).astype(object)
+
+
+def _digests(rows: "pd.DataFrame", name: str, digest: str) -> list[str | None]:
+    """Digest of each row's network, None where none is known."""
+    if name not in rows or digest not in rows:
+        return [None] * len(rows)
+    values = rows[digest]
+    if digest == "model_digest" and "stage" in rows:
+        # ce_align 0.1 wrote that of the network at another size of its input.
+        plain = rows["plain_digest"].eq(True) if "plain_digest" in rows else False
+        values = values.where(rows["stage"].ne("transfer") | plain)
+    return [
+        str(value) if isinstance(value, str) and value and isinstance(of, str) else None
+        for value, of in zip(values, rows[name], strict=True)
+    ]
+
+
+def _seen(
+    rows: "pd.DataFrame", digests: dict[str, list[str | None]]
+) -> list[tuple[str, str]]:
+    """Every name with every network that had it, by the time of its latest row."""
+    created = list(rows["created"].map(str))
+    if "imported_from" in rows:  # when a file was read says nothing of the network
+        imported = rows["imported_from"].notna()
+        created = ["" if n else at for n, at in zip(imported, created, strict=True)]
+    last: dict[tuple[str, str], str] = {}
+    for column, found in digests.items():
+        names = rows.get(column, ())
+        for name, digest, at in zip(names, found, created, strict=False):
+            if digest is not None:
+                last[name, digest] = max(at, last.get((name, digest), ""))
+    return sorted(last, key=lambda pair: last[pair])
+
+
+def _preferred(names: Sequence[str]) -> str:
+    """The latest name, among those that say how the network was trained."""
+    if len(names) == 1:
+        return names[0]
+    telling = [name for name in names if objective_of(name) is not None]
+    return (telling or names)[-1]
+
+
+def _chosen(
+    rows: "pd.DataFrame",
+    stages: Sequence[str],
+    where: "Callable[[pd.DataFrame], pd.Series[bool]] | None",
+) -> "pd.DataFrame":
+    if stages and "stage" in rows:
+        rows = rows[rows["stage"].isin(stages)]
+    return rows[where(rows)] if where is not None and len(rows) else rows
+
+
+def _older_notes(kept: "pd.DataFrame", gone: "pd.DataFrame") -> list[str]:
+    notes = []
+    by_count: dict[int, list[str]] = {}
+    again: dict[str, list[str]] = {}
+    for whose, rows in gone.groupby("whose", sort=True):
+        by_count.setdefault(len(rows), []).append(str(whose))
+        there = kept[kept["model"] == whose]
+        for stage in dict.fromkeys(rows.get("stage", ())):
+            if stage in STAGES and stage not in set(there["stage"]):
+                again.setdefault(stage, []).append(str(whose))
+    for n, names in by_count.items():
+        of = "1 row of an older network" if n == 1 else f"{n} rows of older networks"
+        notes.append(f"{named_some(names)}: {of} of this name left out.")
+    for stage, names in again.items():
+        what, command = STAGES[stage]
+        notes.append(
+            f"{named_some(names)}: the latest network of this name has no {what}; run "
+            f"`{command}` for it."
+        )
+    return notes
+
+
+def _baseline_notes(gone: "pd.DataFrame") -> list[str]:
+    notes = []
+    words = {
+        OTHER_BASELINE: "differences from an older network of the name {} left out",
+        UNKNOWN_BASELINE: "differences left out that do not say from which of several "
+        "networks called {}",
+    }
+    for why, sentence in words.items():
+        for whose, found in gone[gone["why"] == why].groupby("whose", sort=True):
+            names = named_some(sorted(set(found["model"])))
+            notes.append(
+                f"{names}: {sentence.format(whose)}; run `ce-align analyze` again."
+            )
+    return notes
+
+
+def _alias_notes(aliases: Iterable[tuple[str, ...]], kept: "pd.DataFrame") -> list[str]:
+    used = {
+        name for name, _ in IDENTITIES if name in kept for name in kept[name].dropna()
+    }
+    return [
+        f"{' and '.join(names)} are one network, counted once as {names[-1]}."
+        for names in aliases
+        if names[-1] in used
+    ]
