@@ -16,10 +16,11 @@ from ce_align.report.html_commands import commands
 from ce_align.report.html_findings import findings, warnings_of
 from ce_align.report.html_sections import make_sections
 from ce_align.report.html_sources import Finder, Source, read_sources
-from ce_align.report.html_tables import rows_table, setting_text
+from ce_align.report.html_tables import identity, rows_table, setting_text
 from ce_align.report.html_words import prose, with_options
 from ce_align.report.material import Material
 from ce_align.stages.same_network import (
+    OF_OLDER,
     OLDER,
     OTHER_BASELINE,
     UNKNOWN_BASELINE,
@@ -48,6 +49,7 @@ REASONS = {
     OLDER: "left out: an older network of this name",
     OTHER_BASELINE: "left out: an older baseline of this name",
     UNKNOWN_BASELINE: "left out: which baseline is not known",
+    OF_OLDER: "left out: of older networks",
 }
 
 #: Rows of a stage that the page shows open; more are folded.
@@ -143,13 +145,8 @@ def _counts(material: Material, sources: Sequence[Source]) -> list[tuple[str, st
 
 def _stages(sources: Sequence[Source], networks: Resolved) -> list[dict[str, Any]]:
     names = dict.fromkeys([*STAGES, *(source.stage for source in sources)])
-    columns = ["config_id", "model", "metric", "why"]
-    left_out = {
-        (config_id, model, metric): REASONS[why]
-        for config_id, model, metric, why in networks.left_out.reindex(
-            columns=columns
-        ).itertuples(index=False)
-    }
+    gone = networks.left_out.to_dict("records")
+    left_out = {identity(row): REASONS[row["why"]] for row in gone}
     found = []
     for name in names:
         chosen = [source for source in sources if source.stage == name]

@@ -14,6 +14,7 @@ __all__ = [
     "Cell",
     "PageTable",
     "data_table",
+    "identity",
     "printed_table",
     "rows_table",
     "setting_text",
@@ -60,17 +61,17 @@ class PageTable:
 
 
 def rows_table(
-    sources: Sequence[Source], left_out: Mapping[tuple[Any, ...], str] | None = None
+    sources: Sequence[Source], left_out: Mapping[tuple[str, ...], str] | None = None
 ) -> PageTable:
     """All rows of one stage; each value leads to its provenance.
 
     Parameters
     ----------
     sources : of the stage
-    left_out : why a row does not count, by its config_id, model and metric
+    left_out : why a row does not count, by its `identity`
     """
     rows = [
-        (source, _with_reason(source, row, left_out or {}))
+        (source, _with_reason(row, left_out or {}))
         for source in sources
         for row in source.rows
     ]
@@ -100,10 +101,15 @@ def rows_table(
     return PageTable(_columns(names, lines), lines, shared)
 
 
-def _with_reason(
-    source: Source, row: StoredRow, left_out: Mapping[tuple[Any, ...], str]
-) -> StoredRow:
-    key = (source.config_id, row.values.get("model"), row.values.get("metric"))
+def identity(row: Mapping[Any, Any]) -> tuple[str, ...]:
+    """What tells a row from all others."""
+    names = ("config_id", "model", "metric", "measure", "recording")
+    found = [row.get(name) for name in names]
+    return tuple(value if isinstance(value, str) else "" for value in found)
+
+
+def _with_reason(row: StoredRow, left_out: Mapping[tuple[str, ...], str]) -> StoredRow:
+    key = identity(row.values)
     if key not in left_out:
         return row
     return replace(row, values={**row.values, "network": left_out[key]})

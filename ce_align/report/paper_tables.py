@@ -9,7 +9,6 @@ from ce_align.report.drawing import merged
 from ce_align.report.material import BuiltTable, Material, NothingToDraw
 from ce_align.report.measure_names import measure_name
 from ce_align.report.origins import origin_notes, origins_of
-from ce_align.stages.same_network import Resolved
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -61,26 +60,19 @@ NUMBERS = (
 def latest_correlations(material: Material) -> "tuple[pd.DataFrame, list[str]]":
     """The latest row of each measure and recording, with its origin, and notes.
 
-    Rows of networks that have changed since are left out.
+    Rows of networks whose names stand for others by now are left out.
     """
     import pandas as pd
 
-    rows = material.stage("correlate").rows
+    found = material.stage("correlate")
+    rows, notes = found.rows, list(found.notes)
     if rows.empty:
-        return rows, []
+        return rows, notes
     rows = rows.sort_values("created", kind="stable")
     latest = rows.drop_duplicates(["measure", "recording"], keep="last")
     n = len(rows) - len(latest)
-    notes = [f"{n} correlations are replaced by later ones."] if n else []
-    changed = [_changed(material.networks, row) for row in latest.to_dict("records")]
-    stale = pd.Series([bool(names) for names in changed], index=latest.index)
-    if stale.any():
-        older = list(dict.fromkeys(name for found in changed for name in found))
-        notes.append(
-            f"{stale.sum()} correlations are of older networks of the names "
-            f"{named_some(older)} and left out; run `ce-align correlate` again."
-        )
-        latest = latest[~stale]
+    if n:
+        notes.append(f"{n} correlations are replaced by later ones.")
     empty = pd.to_numeric(latest["value"], errors="coerce").isna()
     if empty.any():
         pairs = latest[empty][["measure", "recording"]].itertuples(index=False)
@@ -101,19 +93,6 @@ def latest_correlations(material: Material) -> "tuple[pd.DataFrame, list[str]]":
         )
     origin = origins_of(latest)
     return latest[columns].assign(origin=origin), [*notes, *_row_notes(latest)]
-
-
-def _changed(networks: Resolved, row: "Mapping[Any, Any]") -> list[str]:
-    """Networks of a correlation whose names stand for other networks by now."""
-    names = row.get("networks")
-    if not isinstance(names, list | tuple):
-        return []
-    digests = row.get("network_digests")
-    if not isinstance(digests, list | tuple) or not digests:
-        return [name for name in names if name in networks.ambiguous]
-    current = set(networks.digests.values())
-    pairs = zip(names, digests, strict=True)
-    return [name for name, digest in pairs if digest and digest not in current]
 
 
 def _row_notes(rows: "pd.DataFrame") -> list[str]:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 __all__ = [
-    *("OLDER", "OTHER_BASELINE", "TOLD", "UNKNOWN_BASELINE"),
+    *("OF_OLDER", "OLDER", "OTHER_BASELINE", "TOLD", "UNKNOWN_BASELINE"),
     *("Resolved", "load_rows", "resolve_networks", "told_by_trainings"),
 ]
 
@@ -47,6 +47,7 @@ STAGES = {
 
 #: Why a row does not count.
 OLDER, OTHER_BASELINE, UNKNOWN_BASELINE = "older", "other baseline", "unknown baseline"
+OF_OLDER = "of older networks"
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,6 +88,7 @@ class Resolved:
         return [
             *_older_notes(kept, gone[gone["why"] == OLDER]),
             *_baseline_notes(gone),
+            *_correlation_notes(gone[gone["why"] == OF_OLDER]),
             *_alias_notes(self.aliases, kept),
         ]
 
@@ -129,6 +131,8 @@ def resolve_networks(rows: "pd.DataFrame") -> Resolved:
     ----------
     rows : of any stages, with the columns of `ce_align.results.Row`
     """
+    import pandas as pd
+
     if rows.empty:
         return Resolved(rows, rows.assign(why=None, whose=None), (), {}, frozenset())
     rows = rows.reset_index(drop=True).astype({"model": object})
@@ -147,6 +151,11 @@ def resolve_networks(rows: "pd.DataFrame") -> Resolved:
             if reason is not None and why[place] is None:
                 why[place], whose[place] = reason, name
         named = named.assign(**{column: np.array(names, dtype=object)})
+    if "networks" in rows:
+        known_digests = rows.get("network_digests", pd.Series(None, rows.index))
+        for place, pair in enumerate(zip(rows["networks"], known_digests, strict=True)):
+            if changed := register.changed(*pair):
+                why[place], whose[place] = OF_OLDER, named_some(changed)
     counts = np.array([reason is None for reason in why], dtype=bool)
     # What is left out keeps the names that it has.
     gone = rows.assign(why=np.array(why), whose=np.array(whose))[~counts]
@@ -206,6 +215,18 @@ class _Register:
         if digest in self.name_of:
             return self.name_of[digest], None
         return name, OTHER_BASELINE if column == "baseline" else OLDER
+
+    def changed(self, names: object, digests: object) -> list[str]:
+        """Of networks that were correlated, those whose names stand for others now.
+
+        Without digests, as in rows of ce_align 0.1, those that several networks had.
+        """
+        if not isinstance(names, list | tuple):
+            return []
+        if not isinstance(digests, list | tuple) or not digests:
+            return [name for name in names if name in self.ambiguous]
+        pairs = zip(names, digests, strict=True)
+        return [name for name, one in pairs if one and one not in self.name_of]
 
 
 def told_by_trainings(rows: "pd.DataFrame") -> "pd.DataFrame":
@@ -302,6 +323,14 @@ def _baseline_notes(gone: "pd.DataFrame") -> list[str]:
                 f"{names}: {sentence.format(whose)}; run `ce-align analyze` again."
             )
     return notes
+
+
+def _correlation_notes(gone: "pd.DataFrame") -> list[str]:
+    return [
+        f"{len(rows)} correlations are of older networks of the names {whose} and left "
+        "out; run `ce-align correlate` again."
+        for whose, rows in gone.groupby("whose", sort=True)
+    ]
 
 
 def _alias_notes(aliases: Iterable[tuple[str, ...]], kept: "pd.DataFrame") -> list[str]:

@@ -46,7 +46,7 @@ def store_measures(folder, values):
             images="x",
             interval=None,
             seed=0,
-            model_digest=f"network {k}",
+            model_digest=f"d{k}",
             images_digest="d",
             views_digest="v",
         )
@@ -71,7 +71,7 @@ def store_score(folder, model, recording, value):
         n_splits=10,
         regression="pls",
         seed=1,
-        model_digest="network 0",
+        model_digest="d0",
         recording_digest="r",
     )
     ResultStore(folder).put("score", "s", config, [row])
@@ -166,14 +166,17 @@ def test_a_submission_of_ones_own_is_known_by_its_digest(ce_align, tmp_path):
     from ce_align.brainscore.submission import default_identifier
 
     store_score(tmp_path / "results", "runs/mine", "simulated", 0.5)
-    identifier = default_identifier("runs/mine", "m")
+    identifier = default_identifier("runs/mine", "d0")
     (tmp_path / "b.csv").write_text(
         f"{HEADER}{identifier},MajajHong2015.IT-pls,0.4\n"
         "ce_barlow_l0_2_ep1000,MajajHong2015.IT-pls,0.5\n"
     )
     _, out, _ = ce_align("import-scores", "b.csv", "--json")
-    names = [row["model"] for row in json.loads(out)]
+    rows = json.loads(out)
+    names = [row["model"] for row in rows]
     assert names == ["runs/mine", "ce_barlow_l0.2_ep1000"]
+    # By which it is joined with other rows, whatever has its name by then.
+    assert [row["model_digest"] for row in rows] == ["d0", None]
 
 
 def test_of_two_tables_the_one_imported_last_counts(ce_align, tmp_path, scores):

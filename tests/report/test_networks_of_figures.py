@@ -1,13 +1,17 @@
 """A name that stands for another network by now: no table or figure mixes the two."""
 
+import re
+
 import numpy as np
 import pandas as pd
 import pytest
-from synthetic_rows import MEASURES, RECORDINGS, digest, row
+from synthetic_rows import MEASURES, RECORDINGS, AnyRow, Settings, digest, row
 
+from ce_align.report.html import write_report
 from ce_align.report.html_findings import warnings_of
 from ce_align.report.material import Material, NothingToDraw
 from ce_align.report.paper import build_table, draw
+from ce_align.results import ResultStore
 
 RETRAINED = "ce_mmcr_l0.1"
 BASELINE = "ce_mmcr_l0"
@@ -152,3 +156,21 @@ def test_the_page_warns_of_rows_of_older_networks(synthetic):
     warnings = " ".join(warnings_of(material.networks, ()))
     assert f"Networks: {RETRAINED}: " in warnings
     assert "the latest network of this name has no scores; run `ce-align" in warnings
+
+
+def test_the_page_shows_rows_of_older_networks_and_marks_them(tmp_path):
+    results = tmp_path / "results"
+    about = {"layer": "l", "recording": "it", "region": "IT", "regression": "pls"}
+    about |= {"raw": 0.5, "error": 0.01, "ceiling": 0.8, "recording_digest": "r"}
+    about |= {"n_splits": 10, "n_stimuli": 9, "n_neuroids": 9, "seed": 1}
+    for name, value, day in (("old", 0.111, "01"), ("new", 0.222, "02")):
+        found = row("runs/a", "predictivity", value, **about, model_digest=name)
+        found |= {"config_id": name, "created": f"2024-01-{day}"}
+        ResultStore(results).put("score", name, Settings(name=name), [AnyRow(**found)])
+    write_report(results, tmp_path / "report.html")
+    page = (tmp_path / "report.html").read_text()
+    lines = re.findall(r"<tr[^>]*>.*?</tr>", page, flags=re.DOTALL)
+    marked = [line for line in lines if "an older network of this name" in line]
+    assert len(marked) == 1
+    assert "0.1110" in marked[0]
+    assert "runs/a: 1 row of an older network of this name left out." in page
