@@ -26,7 +26,10 @@ if TYPE_CHECKING:
     import pandas as pd
     import xarray as xr
 
-__all__ = ["ResultStore", "Row", "joined_notes"]
+__all__ = ["UNKNOWN_CONTENT", "ResultStore", "Row", "joined_notes"]
+
+#: In the note of a row whose network holds what no digest can tell.
+UNKNOWN_CONTENT = "its content is unknown"
 
 #: Packages whose versions can change a number; written beside every result.
 REPORTED_PACKAGES = (

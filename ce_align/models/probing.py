@@ -19,6 +19,7 @@ from ce_align.checks import named_some
 from ce_align.errors import DataError
 from ce_align.models.activations import ActivationReader, first_tensor, network_inputs
 from ce_align.models.preprocessing import Preprocessing
+from ce_align.results import UNKNOWN_CONTENT
 
 __all__ = ["Behaviour", "Look", "Probe", "look", "probe_pixels"]
 
@@ -142,7 +143,7 @@ class Probe:
         notes = [self.marks[layer]] if layer in self.marks else []
         if self.unknown:
             held = named_some(self.unknown)
-            notes.append(f"computed anew each time, for its content is unknown: {held}")
+            notes.append(f"computed anew each time, for {UNKNOWN_CONTENT}: {held}")
         return "; ".join(notes) or None
 
 

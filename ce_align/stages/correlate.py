@@ -406,6 +406,10 @@ def _note(
             parts.append(f"given λ without {named_some(without)}, of unknown λ")
         if not np.isfinite(found.partial.low):
             parts.append("too few networks for an interval given λ")
+        if "each λ" not in found.given:
+            parts.append(
+                "a step along λ, which no curve of λ² follows, is in r given λ"
+            )
     return "; ".join(parts) or None
 
 

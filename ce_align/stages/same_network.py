@@ -15,7 +15,7 @@ import numpy as np
 
 from ce_align.checks import named_some
 from ce_align.models.catalogue import objective_of
-from ce_align.results import ResultStore
+from ce_align.results import UNKNOWN_CONTENT, ResultStore
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -137,6 +137,8 @@ def resolve_networks(rows: "pd.DataFrame") -> Resolved:
         return Resolved(rows, rows.assign(why=None, whose=None), (), {}, frozenset())
     rows = rows.reset_index(drop=True).astype({"model": object})
     digests = {name: _digests(rows, name, digest) for name, digest in IDENTITIES}
+    if "note" in rows:
+        digests = _by_name_too(rows, digests)
     register = _Register.of(_seen(rows, digests))
     why: list[str | None] = [None] * len(rows)
     whose: list[str | None] = [None] * len(rows)
@@ -159,7 +161,7 @@ def resolve_networks(rows: "pd.DataFrame") -> Resolved:
     counts = np.array([reason is None for reason in why], dtype=bool)
     # What is left out keeps the names that it has.
     gone = rows.assign(why=np.array(why), whose=np.array(whose))[~counts]
-    used = {name: digest for digest, name in register.name_of.items()}
+    used = {name: _plain(digest) for digest, name in register.name_of.items()}
     return Resolved(named[counts], gone, register.aliases, used, register.ambiguous)
 
 
@@ -225,8 +227,9 @@ class _Register:
             return []
         if not isinstance(digests, list | tuple) or not digests:
             return [name for name in names if name in self.ambiguous]
+        current = {_plain(digest) for digest in self.name_of}
         pairs = zip(names, digests, strict=True)
-        return [name for name, one in pairs if one and one not in self.name_of]
+        return [name for name, one in pairs if one and one not in current]
 
 
 def told_by_trainings(rows: "pd.DataFrame") -> "pd.DataFrame":
@@ -250,6 +253,30 @@ def _digests(rows: "pd.DataFrame", name: str, digest: str) -> list[str | None]:
         str(value) if isinstance(value, str) and value and isinstance(of, str) else None
         for value, of in zip(values, rows[name], strict=True)
     ]
+
+
+def _by_name_too(
+    rows: "pd.DataFrame", digests: dict[str, list[str | None]]
+) -> dict[str, list[str | None]]:
+    """Digests, with the name where a digest cannot tell all that a network holds.
+
+    Two such networks of one digest may differ, so those of two names are not merged.
+    """
+    pairs = zip(digests["model"], rows["note"], strict=True)
+    partly = {
+        d for d, note in pairs if isinstance(note, str) and UNKNOWN_CONTENT in note
+    }
+    return {
+        column: [
+            f"{digest}\n{name}" if digest is not None and digest in partly else digest
+            for digest, name in zip(found, rows.get(column, found), strict=True)
+        ]
+        for column, found in digests.items()
+    }
+
+
+def _plain(digest: str) -> str:
+    return digest.partition("\n")[0]
 
 
 def _seen(

@@ -3,6 +3,7 @@
 import pandas as pd
 import pytest
 
+from ce_align.results import UNKNOWN_CONTENT
 from ce_align.stages.same_network import resolve_networks
 
 
@@ -55,6 +56,17 @@ def test_one_network_of_two_names_has_its_latest():
     assert [name for name, _ in kept(frame)] == ["moved/a"] * 3
     note = "runs/a and moved/a are one network, counted once as moved/a."
     assert resolve_networks(frame).notes() == [note]
+
+
+def test_two_networks_that_no_digest_tells_apart_are_not_merged():
+    held = {"note": f"computed anew each time, for {UNKNOWN_CONTENT}: net.act (dict)"}
+    frame = rows(
+        ("a.py:net", "d", 1, held),
+        ("b.py:net", "d", 2, held),
+        ("b.py:net", "d", 1, {"stage": "analyze"}),
+    )
+    assert [name for name, _ in kept(frame)] == ["a.py:net", "b.py:net", "b.py:net"]
+    assert resolve_networks(frame).digests == {"a.py:net": "d", "b.py:net": "d"}
 
 
 def test_a_moved_network_whose_name_was_taken_again_is_still_itself():
