@@ -11,6 +11,7 @@ import importlib.metadata
 import re
 import sys
 import sysconfig
+import threading
 import types
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
@@ -84,6 +85,11 @@ def tensor_digest(tensor: torch.Tensor) -> str:
     return digest_bytes(header, flat.data)
 
 
+SET_ATTRIBUTE = nn.Module.__setattr__
+#: One network is watched at a time.
+_WATCHING = threading.Lock()
+
+
 @contextmanager
 def watched(module: nn.Module) -> Iterator[set[str]]:
     """Names of the attributes and buffers that are set meanwhile, as in `Contents`.
@@ -93,19 +99,19 @@ def watched(module: nn.Module) -> Iterator[set[str]]:
     """
     names = {id(part): name for name, part in module.named_modules()}
     written: set[str] = set()
-    original = nn.Module.__setattr__
 
     def record(part: nn.Module, key: str, value: Any) -> None:
         if id(part) in names:
             for kind in ("attribute", "buffer"):
                 written.add(f"{kind} {names[id(part)]}.{key}")
-        original(part, key, value)
+        SET_ATTRIBUTE(part, key, value)
 
-    nn.Module.__setattr__ = record  # type: ignore[assignment, method-assign]
-    try:
-        yield written
-    finally:
-        nn.Module.__setattr__ = original  # type: ignore[method-assign]
+    with _WATCHING:
+        nn.Module.__setattr__ = record  # type: ignore[assignment, method-assign]
+        try:
+            yield written
+        finally:
+            nn.Module.__setattr__ = SET_ATTRIBUTE  # type: ignore[method-assign]
 
 
 class _UnknownError(Exception):
@@ -335,7 +341,9 @@ class Contents:
         named = "<" not in function.__qualname__
         if self._is_local(function):
             self._globals(function.__code__, function.__globals__)
-            if not (named and function.__module__ in self._sourced):
+            # What was made from text at run time, no source tells.
+            from_source = not function.__code__.co_filename.startswith("<")
+            if not (named and from_source and function.__module__ in self._sourced):
                 parts.append(self._code(function.__code__))
         elif not named:
             parts.append(function.__code__.co_firstlineno)

@@ -40,7 +40,7 @@ class LocalCode:
         source = self.path.read_bytes()
         place = str(self.path).encode()
         self.name = f"ce_align_user_{path.stem}_{digest_bytes(source, place)}"
-        self._finder = _FreshFinder()
+        self._finder = _FreshFinder(self.path.parent)
         self._modules: dict[str, ModuleType] = {}
         self._finder.sources[self.name] = source
         with self._importable():
@@ -131,9 +131,14 @@ class _FreshFinder(importlib.abc.MetaPathFinder):
     Attributes
     ----------
     sources : text of every local module found so far
+
+    Parameters
+    ----------
+    folder : whose modules are local wherever it lies
     """
 
-    def __init__(self) -> None:
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
         self.sources: dict[str, bytes] = {}
         self._searching = False
 
@@ -191,16 +196,21 @@ class _FreshFinder(importlib.abc.MetaPathFinder):
                     continue
                 spec = finder.find_spec(name, path)
                 if spec is not None:
-                    places = [
-                        spec.origin or f"{folder}/__init__.py"
-                        for folder in (spec.submodule_search_locations or [""])
-                    ]
-                    return spec if is_local_file(places[0]) else None
+                    return spec if self._is_local(spec) else None
         except (ImportError, ValueError, AttributeError, TypeError, OSError):
             return None
         finally:
             self._searching = False
         return None
+
+    def _is_local(self, spec: importlib.machinery.ModuleSpec) -> bool:
+        inside = spec.submodule_search_locations
+        place = spec.origin or (f"{next(iter(inside))}/__init__.py" if inside else "")
+        if is_local_file(place):
+            return True
+        path = Path(place).resolve()
+        beside = path.is_relative_to(self._folder) and path != self._folder
+        return beside and "site-packages" not in path.relative_to(self._folder).parts
 
 
 class _FreshLoader(importlib.machinery.SourceFileLoader):

@@ -282,6 +282,20 @@ def test_a_module_that_changes_within_a_second_is_read_anew(tmp_path):
     assert not before[1].agrees(after[1])
 
 
+def test_code_that_is_made_at_run_time_counts_by_what_it_does(tmp_path):
+    folder = write_files(tmp_path / "net")
+    text = "from pathlib import Path\n\n" + MODEL.replace(
+        "def build():",
+        "exec(Path(__file__).with_name('made.txt').read_text())\n\n\ndef build():",
+    )
+    (folder / "model.py").write_text(text)
+    (folder / "made.txt").write_text("def bend(x):\n    return torch.tanh(x)\n")
+    before = load(folder).digest
+    assert load(folder).digest == before
+    (folder / "made.txt").write_text("def bend(x):\n    return torch.sin(x)\n")
+    assert load(folder).digest != before
+
+
 def test_global_that_changes_at_run_time_is_another_network(tmp_path):
     network = load(write_files(tmp_path / "net"))
     before = network.digest
