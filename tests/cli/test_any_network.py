@@ -10,13 +10,12 @@ NETWORKS = """
 import torch
 from torch import nn
 
-# print("a file speaks at import")
+print("a file speaks at import")
 
 
 class Network(nn.Module):
-    def __init__(self, act=lambda x: x, label="good"):
+    def __init__(self, act=lambda x: x):
         super().__init__()
-        self.label = label
         self.first, self.body = nn.Conv2d(3, 8, 5, stride=4), nn.Flatten()
         self.act = act
         self.ce_align = dict(input_size=32, layers=dict(V4="body", IT="body"))
@@ -29,7 +28,7 @@ class Network(nn.Module):
 def fails(error):
     def act(x):
         raise error
-    return lambda: Network(act, repr(error))
+    return lambda: Network(act)
 
 
 good = Network
@@ -40,11 +39,11 @@ divides = fails(ZeroDivisionError("division by zero"))
 
 
 def constant():
-    return Network(lambda x: torch.zeros_like(x), "constant")
+    return Network(lambda x: torch.zeros_like(x))
 
 
 def nan():
-    return Network(lambda x: x / 0 * 0, "nan")
+    return Network(lambda x: x / 0 * 0)
 
 
 def unbuildable():
@@ -158,3 +157,169 @@ def test_a_collapsed_network_is_refused_in_words_by_every_metric_and_others_stay
         [(True, False), (False, True)],
         [(False, True), (True, False)],
     )
+
+
+KINDS = '''
+import torch
+import torchvision
+from torch import nn
+
+
+def described(module, size=32, **more):
+    module.ce_align = dict(input_size=size, **more)
+    return module
+
+
+class Registers(nn.Module):
+    """A vision transformer with class and register tokens."""
+
+    def __init__(self, token_first=False):
+        super().__init__()
+        self.patches = nn.Conv2d(3, 32, 8, stride=8)
+        self.extra = nn.Parameter(torch.randn(1, 1 + 4, 32))
+        self.blocks = nn.ModuleList(
+            nn.TransformerEncoderLayer(
+                32, 4, 64, batch_first=not token_first, activation="gelu"
+            )
+            for _ in range(2)
+        )
+        self.token_first = token_first
+
+    def forward(self, x):
+        x = self.patches(x).flatten(2).transpose(1, 2)
+        x = torch.cat([self.extra.expand(len(x), -1, -1), x], 1)
+        if self.token_first:
+            x = x.transpose(0, 1)
+        for block in self.blocks:
+            x = block(x)
+        return x[0] if self.token_first else x[:, 0]
+
+
+class Sixteen(Registers):
+    """As many tokens as images in a batch."""
+
+    def __init__(self, token_first=True):
+        super().__init__(token_first)
+        self.extra = nn.Parameter(torch.zeros(1, 0, 32))
+
+
+def small():
+    torch.manual_seed(2)
+    return nn.Sequential(
+        nn.Conv2d(3, 8, 5, stride=3), nn.BatchNorm2d(8), nn.ReLU(),
+        nn.Conv2d(8, 8, 3), nn.ReLU(), nn.Flatten(), nn.Linear(512, 30))
+
+
+registers = lambda: described(Registers())
+clip = lambda: described(Registers(token_first=True))
+sixteen = lambda: described(Sixteen())
+tokens = lambda: described(Sixteen(token_first=False))
+swin = lambda: described(torchvision.models.swin_transformer.SwinTransformer(
+    patch_size=[4, 4], embed_dim=24, depths=[2, 2], num_heads=[2, 4],
+    window_size=[4, 4]))
+half = lambda: described(small().half())
+bfloat = lambda: described(small().bfloat16())
+double = lambda: described(small().double())
+wide = lambda: described(nn.Sequential(*small()[:5]), size=[32, 48])
+
+
+def grey():
+    module = small()
+    module[0] = nn.Conv2d(1, 8, 5, stride=3)
+    return described(module)
+
+
+class Mixed(nn.Module):
+    """Layers with and without features."""
+
+    def __init__(self):
+        super().__init__()
+        self.body = nn.Conv2d(3, 8, 5, stride=4)
+        self.pair = Pair()
+        self.narrow = nn.Conv2d(8, 2, 7)
+        self.dead = Dead()
+        self.unused = nn.ReLU()
+
+    def forward(self, x):
+        x = self.body(x)
+        first, _ = self.pair(x)
+        self.dead(first)
+        return self.narrow(first)
+
+
+class Pair(nn.Module):
+    def forward(self, x):
+        return x * 2, None
+
+
+class Dead(nn.Module):
+    def forward(self, x):
+        return torch.zeros_like(x)
+
+
+mixed = lambda: described(Mixed())
+
+
+class Crashing(Mixed):
+    def forward(self, x):
+        raise RuntimeError("mat1 and mat2")
+
+
+crashing = lambda: described(Crashing())
+'''
+
+KINDS_THAT_WORK = (
+    *("registers", "clip", "sixteen", "swin", "half", "bfloat", "double", "wide"),
+    *("grey", "mixed"),
+)
+
+
+def test_networks_of_every_kind_are_scored_in_one_command(ce_align, tmp_path):
+    make_recording(tmp_path / "toy.nc")
+    (tmp_path / "kinds.py").write_text(KINDS)
+    names = ("crashing", *KINDS_THAT_WORK)
+    models = [part for name in names for part in ("--model", f"kinds.py:{name}")]
+    status, out, err = ce_align(
+        *("score", "--recording", "toy.nc", "--layer", "all", "--json", *models),
+        *("--components", 25),
+    )
+    assert status == 2
+    rows = json.loads(out)
+    layers = {
+        name: [row["layer"] for row in rows if row["model"] == f"kinds.py:{name}"]
+        for name in names
+    }
+    assert all(layers[name] for name in KINDS_THAT_WORK)
+    blocks = ["blocks.0", "blocks.1"]
+    for name in ("registers", "clip", "sixteen"):
+        assert layers[name][-2:] == blocks
+    # Two constant or narrow layers cost no other one.
+    assert layers["mixed"] == ["body", "pair"]
+    lines = errors_of(err)
+    for name, layer, message in [
+        ("mixed", "narrow", "is 25 for 2"),
+        ("mixed", "dead", "the same for every stimulus"),
+        ("mixed", "unused", "takes no part in the pass"),
+        ("crashing", "", "RuntimeError: mat1 and mat2"),
+    ]:
+        (line,) = [x for x in lines if f"kinds.py:{name}" in x and layer in x]
+        assert message in line
+
+
+@pytest.mark.parametrize("pair", [("registers", "clip"), ("tokens", "sixteen")])
+def test_a_token_first_transformer_scores_as_the_batch_first_one_does(
+    ce_align, tmp_path, pair
+):
+    make_recording(tmp_path / "toy.nc")
+    text = KINDS.replace(
+        "lambda: described(", "lambda: torch.manual_seed(3) and described("
+    )
+    (tmp_path / "kinds.py").write_text(text)
+    models = [part for name in pair for part in ("--model", f"kinds.py:{name}")]
+    _, out, _ = ce_align(
+        *("score", "--recording", "toy.nc", "--layer", "blocks.1", "--json"),
+        *("--components", 5, *models),
+    )
+    first, second = json.loads(out)
+    assert first["model_digest"] != second["model_digest"]
+    assert first["raw"] == pytest.approx(second["raw"], abs=1e-4)
