@@ -69,7 +69,7 @@ def score_tables(rows: "Sequence[ScoreRow]") -> Iterator[Table]:
         yield table
 
 
-def _notes(row: "ScoreRow") -> list[str]:
+def _notes(row: "ScoreRow | MeasureRow") -> list[str]:
     return row.note.split("; ") if row.note else []
 
 
@@ -148,10 +148,18 @@ def _with_interval(value: float | None, low: float | None, high: float | None) -
 
 
 def measure_table(rows: "Sequence[MeasureRow]") -> Table:
-    """Measures with 95 % intervals and what those are over, a column a network."""
+    """Measures with 95 % intervals and what those are over, a column a network.
+
+    Marks lead from values to the notes of their rows, which stand below the table.
+    """
     models = list(dict.fromkeys(row.model for row in rows))
+    notes = list(dict.fromkeys(note for row in rows for note in _notes(row)))
     cells = {
-        (row.metric, row.model): _with_interval(row.value, row.low, row.high)
+        # As text: a mark in brackets would be read as an instruction.
+        (row.metric, row.model): Text(
+            _with_interval(row.value, row.low, row.high)
+            + "".join(f" [{notes.index(note) + 1}]" for note in _notes(row))
+        )
         for row in rows
     }
     table = Table(title="Measure [95 % interval]", title_justify="left")
@@ -167,6 +175,9 @@ def measure_table(rows: "Sequence[MeasureRow]") -> Table:
         shown = [cells.get((metric, model), "–") for model in models]
         words = "/".join(map(interval_over, over)) or "–"
         table.add_row(metric, "/".join(map(str, sorted(n))), words, *shown)
+    if notes:
+        lines = [f"[{k}] {note}" for k, note in enumerate(notes, 1)]
+        table.caption, table.caption_justify = Text("\n".join(lines)), "left"
     return table
 
 

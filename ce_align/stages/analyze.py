@@ -31,7 +31,7 @@ __all__ = ["AnalysisReport", "Job", "analyze"]
 STAGE = "analyze"
 
 #: Changes whenever the same settings and data would give another number.
-ALGORITHM = "analyses 5"
+ALGORITHM = "analyses 6"
 
 
 @dataclass(frozen=True)

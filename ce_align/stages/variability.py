@@ -37,11 +37,11 @@ __all__ = [
 
 FloatArray = NDArray[np.float32]
 
-#: Splits into halves over which floor and excess are averaged. What their choice adds
-#: is then less than a tenth of half the interval's width: on simulated responses 2–9 %,
-#: in place of 13–25 % with one split. Spatial and photometric clouds have two splits
-#: (4–6 %), for only means over their halves are kept.
-N_SPLITS = 8
+#: Splits over which floor and excess are averaged: of pairs, of images and centroids.
+#: What their choice adds is then less than a tenth of half the interval's width: on
+#: simulated responses 3–9 %, in place of 13–25 % with one split. Spatial and
+#: photometric clouds have two (4–6 %), for only means over their halves are kept.
+PAIR_SPLITS, CENTROID_SPLITS = 8, 5
 #: Share of constant clouds above which a network has collapsed.
 MOST_CONSTANT = 0.5
 
@@ -144,9 +144,9 @@ def augmentation_centroid(answers: Answers, config: AnalysisConfig) -> Compariso
     # centroids of its own choice: if all met the same few, these would decide.
     strata = np.arange(clouds.shape[1]) % 2
     rng = np.random.default_rng([config.seed, 1])
-    betweens, floors = np.empty((2, N_SPLITS, len(clouds)))
+    betweens, floors = np.empty((2, CENTROID_SPLITS, len(clouds)))
     on_between, on_floor = np.zeros((2, len(centroids)))
-    for split in range(N_SPLITS):
+    for split in range(CENTROID_SPLITS):
         halves = half_split(clouds.shape[1], rng, strata)
         n = min(len(halves[0]), (len(centroids) - 1) // 2)
         views = [rng.permutation(half)[:n] for half in halves]
@@ -349,8 +349,8 @@ def _of_pairs(
     strata: NDArray[np.intp] | None = None,
 ) -> Comparison:
     rng = np.random.default_rng([seed, 2])
-    betweens, floors = np.empty((2, N_SPLITS, len(pairs)))
-    for split in range(N_SPLITS):
+    betweens, floors = np.empty((2, PAIR_SPLITS, len(pairs)))
+    for split in range(PAIR_SPLITS):
         halves = half_split(clouds.shape[1], rng, strata)
         excess = bures_excess(clouds, pairs, halves, leave_out=True)
         betweens[split], floors[split] = excess.between.values, excess.floor.values

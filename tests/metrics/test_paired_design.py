@@ -7,7 +7,11 @@ from hypothesis import strategies as st
 from sklearn.linear_model import RidgeCV
 
 from ce_align.metrics import paired_design
-from ce_align.metrics.paired_design import PairedDesign, fit_ridge
+from ce_align.metrics.paired_design import (
+    PairedDesign,
+    fit_least_squares,
+    fit_ridge,
+)
 
 quick = settings(max_examples=40, deadline=None)
 
@@ -69,3 +73,43 @@ def test_single_precision_is_not_used_where_leverages_are_near_one(rng):
     double = fit_ridge(design, targets, strengths)
     single = fit_ridge(design, targets, strengths, precision="single")
     np.testing.assert_array_equal(single.coefficients, double.coefficients)
+
+
+@pytest.mark.parametrize("mean", [0, 30, 300])
+def test_least_squares_does_not_depend_on_how_single_precision_was_rounded(mean):
+    """As two machines, or one and two threads, round the same responses."""
+    rng = np.random.default_rng(0)
+    n_images, n_views, d, k = 40, 20, 128, 20
+    mixing = rng.normal(size=(k, d))
+    content = rng.normal(size=(n_images, k))
+    change = rng.normal(size=(n_images * n_views, k))
+    index = np.repeat(np.arange(n_images), n_views)
+    # Twenty axes say something; the other 108 hold rounding alone.
+    clean, views = content @ mixing + mean, (content[index] + change) @ mixing + mean
+    targets = change[:, :3] + 0.5 * rng.normal(size=(len(change), 3))
+
+    def predicted(seed):
+        noise = np.random.default_rng(seed)
+        rounded = [
+            np.float32(x * (1 + 1e-7 * noise.normal(size=x.shape)))
+            for x in (clean, views)
+        ]
+        design = PairedDesign(*rounded, index)
+        return fit_least_squares(design, targets).predict(design)
+
+    known = np.hstack([content[index], change, np.ones((len(change), 1))])
+    expected = known @ np.linalg.lstsq(known, targets, rcond=None)[0]
+    for seed in range(3):
+        np.testing.assert_allclose(predicted(seed), expected, atol=2e-4)
+    np.testing.assert_allclose(predicted(0), predicted(1), atol=2e-4)
+
+
+def test_small_directions_of_exact_responses_are_fitted():
+    rng = np.random.default_rng(1)
+    views = rng.normal(size=(200, 6)) * np.logspace(0, -4, 6)
+    index = np.zeros(200, dtype=np.intp)
+    targets = views @ np.diag(1 / np.logspace(0, -4, 6))
+    for values in (views, np.float32(views)):
+        design = PairedDesign(np.zeros((1, 0)), values, index)
+        found = fit_least_squares(design, targets).predict(design)
+        np.testing.assert_allclose(found, targets, atol=1e-4)

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,6 @@ import pytest
 from toys import measure_planted, toy_images, toy_job, toy_network
 
 from ce_align.augment import AugmentationLedger
-from ce_align.errors import DataError
 from ce_align.results import ResultStore
 from ce_align.stages.analyze import analyze
 from ce_align.stages.hardware import Hardware
@@ -249,16 +249,20 @@ def test_ledgers_are_saved_and_replay(tmp_path):
     assert list(arrays["class_id"].values) == list(plan.classes)
 
 
-def test_what_fails_for_one_network_leaves_the_others(tmp_path):
+def test_a_collapsed_network_is_refused_by_name_and_leaves_the_others(tmp_path):
     dead = toy_network(0, "dead")
     for parameter in dead.module.parameters():
         parameter.data.zero_()
-    report = run(tmp_path, [toy_job(dead), toy_job(toy_network(1))])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", RuntimeWarning)
+        report = run(tmp_path, every(dead) + every(toy_network(1)))
     assert {row.model for row in report.rows} == {"toy"}
-    ((what, error),) = report.failures
-    assert what == "dead, bures"
-    assert isinstance(error, DataError)
-    assert "dead 1, augmentation_augmentation" in str(error)
+    failed = {what: str(error) for what, error in report.failures}
+    assert sorted(failed) == [f"dead, {metric}" for metric in sorted(METRICS)]
+    for error in failed.values():
+        assert error.startswith("dead 1, ")
+        assert "collapsed" in error or "constant" in error
+    assert "dead 1, augmentation_augmentation" in failed["dead, bures"]
 
 
 WAITING = """

@@ -1,5 +1,7 @@
 """Decoding, factorization, dimensionality and steerability of planted responses."""
 
+import warnings
+
 import numpy as np
 import pytest
 from sklearn.linear_model import LinearRegression
@@ -7,6 +9,7 @@ from sklearn.metrics import r2_score
 from toys import toy_config
 
 from ce_align.augment import PARAMETER_NAMES, sample
+from ce_align.errors import DataError
 from ce_align.stages.measures import Run, mean_over_runs
 from ce_align.stages.readout import (
     _splits,
@@ -185,3 +188,59 @@ def test_a_regression_whose_certainty_is_unknown_has_a_value_and_a_reason(
     assert np.isnan(found.interval.low)
     assert found.over is None
     assert found.note.startswith(f"no interval: {why}")
+
+
+def notes(measured):
+    return {one.metric: one.note or "" for one in measured.measurements}
+
+
+def test_a_row_says_when_views_are_too_few_to_be_decoded_from(rng, config):
+    clean = rng.normal(size=(N_IMAGES, 400))
+    ledger = sample("strong", N_IMAGES * N_VIEWS, 0)
+    views = rng.normal(size=(N_IMAGES, N_VIEWS, 400))
+    measured = decode(clean, views, ledger, config)
+    found, said = estimates(measured), notes(measured)
+    assert "240 training views for 800 features are too few" in said["decoding_ols"]
+    assert "too few" not in said["decoding_ridge"]
+    for name, value in found.items():
+        assert ("worse than the mean" in said[name]) == (value < 0)
+    weak = int(_subsets(ledger)["weak"].sum())
+    assert weak < 100
+    assert "held-out views only" in said["decoding_ridge_weak"]
+    assert "held-out views only" not in said["decoding_ridge"]
+    enough = rng.normal(size=(N_IMAGES, N_VIEWS, 4))
+    measured = decode(clean[:, :4], enough, ledger, config)
+    assert "too few" not in notes(measured)["decoding_ols"]
+
+
+def test_a_network_that_answers_everything_alike_is_refused_in_words(rng, config):
+    ledger = sample("strong", N_IMAGES * N_VIEWS, 0)
+    for size in (0.0, 3e4):
+        clean = np.full((N_IMAGES, D), size, np.float32)
+        views = np.full((N_IMAGES, N_VIEWS, D), size, np.float32)
+        # As different kernels round.
+        views += np.float32(size * 1e-7 * rng.normal(size=views.shape))
+        for measure in (
+            lambda: decode(clean, views, ledger, config),  # noqa: B023
+            lambda: steer(clean, views, ledger, config),  # noqa: B023
+            lambda: factorize([("strong", views)], config),  # noqa: B023
+            lambda: measure_dimensionality([("strong", views)], config),  # noqa: B023
+        ):
+            with (
+                warnings.catch_warnings(),
+                pytest.raises(DataError, match="the network has collapsed"),
+            ):
+                warnings.simplefilter("error")
+                measure()
+
+
+def test_a_cloud_that_does_not_move_is_left_out_of_dimensionality(rng, config):
+    clouds = rng.normal(size=(N_IMAGES, N_VIEWS, D))
+    whole = measure_dimensionality([("photometric", clouds)], config)
+    clouds[4] = 2.0
+    measured = measure_dimensionality([("photometric", clouds)], config)
+    row, other = measured.measurements[0], whole.measurements[0]
+    assert row.note == "1 of 30 images left out: constant responses"
+    assert row.n_comparisons == 29
+    values = np.delete(whole.arrays[other.metric].values, 4)
+    assert row.interval.estimate == pytest.approx(values.mean())
