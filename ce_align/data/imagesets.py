@@ -28,6 +28,8 @@ __all__ = ["ImageSet", "PixelSource", "decode_image", "exif_orientation"]
 
 #: Decoding refuses larger images: a few bytes can declare terabytes of pixels.
 MAX_PIXELS = 100_000_000
+#: A smaller edge cannot be cropped, and is no picture.
+MIN_EDGE = 2
 #: Number of the tag.
 EXIF_ORIENTATION = 0x0112
 
@@ -41,9 +43,9 @@ def decode_image(encoded: bytes, name: str) -> Image.Image:
     Raises
     ------
     DataError
-        Naming the file, if it is damaged, larger than 100 megapixels, of more than
-        8 bits a channel, or holds several images. Of a photograph with previews
-        behind it (MPO) the photograph is read.
+        Naming the file, if it is damaged, larger than 100 megapixels, less than 2
+        pixels high or wide, of more than 8 bits a channel, or holds several images.
+        Of a photograph with previews behind it (MPO) the photograph is read.
     """
     try:
         with warnings.catch_warnings():
@@ -53,6 +55,11 @@ def decode_image(encoded: bytes, name: str) -> Image.Image:
                 raise DataError(
                     f"image {name} has {image.width}×{image.height} pixels; at most "
                     f"{MAX_PIXELS // 10**6} megapixels are decoded"
+                )
+            if min(image.size) < MIN_EDGE:
+                raise DataError(
+                    f"image {name} has {image.width}×{image.height} pixels; it must be "
+                    f"at least {MIN_EDGE} pixels high and wide"
                 )
             if image.mode.startswith(("I", "F")):
                 raise DataError(

@@ -259,3 +259,9 @@ def test_sizes_are_those_of_the_decoded_images(tmp_path):
     for found in (images, images.select([2, 0]), images.on_screen(8, 4), array):
         decoded = [found.load(i).size[::-1] for i in range(len(found))]
         np.testing.assert_array_equal(found.sizes, decoded)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 7), (7, 1)])
+def test_an_image_of_one_pixel_across_is_refused_by_its_name(size):
+    with pytest.raises(DataError, match=rf"image dot\.png has {size[0]}×{size[1]} pix"):
+        decode_image(png((1, 2, 3), size), "dot.png")
