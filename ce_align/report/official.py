@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from rich.table import Table
+from rich.text import Text
 
 if TYPE_CHECKING:
     from ce_align.stages.official import OfficialRow
@@ -13,6 +14,12 @@ __all__ = ["comparison_tables", "official_tables"]
 
 #: The numbers that both paths give, and how tables call them.
 NUMBERS = {"value": "score", "raw": "raw r", "error": "± error", "ceiling": "ceiling"}
+
+#: Why ceilings differ.
+VARIANCE = (
+    "repetitions are unequal: our ceiling is from their variance; --ceiling split-half "
+    "is Brain-Score's"
+)
 
 
 def _tables(
@@ -43,7 +50,15 @@ def official_tables(rows: "Sequence[OfficialRow]") -> Iterator[Table]:
         for row in group:
             numbers = (_shown(getattr(row, name), ".4f") for name in NUMBERS)
             table.add_row(row.model, row.layer, *numbers)
+        _caption(table, [f"{r.model} {r.layer}: {r.note}" for r in group if r.note])
         yield table
+
+
+def _caption(table: Table, lines: Sequence[str]) -> None:
+    """Write what a reader must know below a table, each thing once."""
+    if lines:
+        table.caption = Text("\n".join(dict.fromkeys(lines)))
+        table.caption_justify = "left"
 
 
 def comparison_tables(
@@ -66,4 +81,8 @@ def comparison_tables(
                 *(_shown(d, ".1e") for d in differences),
                 end_section=True,
             )
+        kinds = {
+            by_name[row.model, row.recording, row.layer].ceiling_kind for row in group
+        }
+        _caption(table, [VARIANCE] if "variance" in kinds else [])
         yield table

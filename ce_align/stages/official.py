@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from ce_align.config import StageConfig
 from ce_align.data.recordings import Recording
 from ce_align.progress import Notify, Progress, quiet, silent
-from ce_align.results import ResultStore, Row
+from ce_align.results import ResultStore, Row, joined_notes
 from ce_align.stages.hardware import Hardware
 from ce_align.stages.known import Probed, recall, remember
 
@@ -131,7 +131,10 @@ def score_officially(
                 brainscore=release,
                 model_digest=identity["weights"],
                 recording_digest=identity["recording"],
-                note=probe.note(config.layer),
+                note=joined_notes(
+                    f"score {score.value:.3g} is above 1" if score.value > 1 else None,
+                    probe.note(config.layer),
+                ),
             )
             remember(store, STAGE, config, [row], [asked[config]])
             rows[config] = row

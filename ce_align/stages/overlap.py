@@ -191,6 +191,6 @@ def _row(
         n_stimuli=len(recording.images),
         n_neuroids=len(values),
         seed=config.seed,
-        note="; ".join(recording.notes) or None,
+        note=joined_notes(*recording.notes),
         **identity,
     )

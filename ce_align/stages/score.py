@@ -337,7 +337,7 @@ def _against_protocol(
         same = same and config.alpha == protocol.alpha
         options += f" --alpha {protocol.alpha:g}"
     if same:
-        return []
+        return _other_splits(protocol, config)
     if protocol.regression == "pls" and protocol.components == Protocol.components:
         # The defaults are the benchmark's: the user chose others.
         return [f"not the metric of Brain-Score's {protocol.benchmark}"]
@@ -345,6 +345,18 @@ def _against_protocol(
         f"{name} is scored by Brain-Score with {protocol.metric}; add {options}, or "
         f"{official}"
     )
+
+
+def _other_splits(protocol: Protocol, config: ScoreConfig) -> list[str]:
+    """Say that splits are not the benchmark's own."""
+    defaults = ScoreConfig.model_fields
+    changed = [
+        f"--{name}"
+        for name in ("splits", "seed", "stratify")
+        if getattr(config, name) != defaults[name].default
+    ]
+    own = f"not the splits of Brain-Score's {protocol.benchmark}"
+    return [f"{own} ({', '.join(changed)})"] if changed else []
 
 
 def _equal_images(recording: Recording) -> list[str]:

@@ -291,12 +291,17 @@ def test_what_is_refused_here_has_brainscores_own_number(registered, stand_in, n
 
 
 def test_pls_under_another_regression_says_that_it_is_not_the_benchmarks(
-    registered, neural, tmp_path
+    registered, stand_in, neural, tmp_path
 ):
-    registered("StandIn.V4-pls", lambda: neural(stratify=None))
+    assembly = stand_in(n_stimuli=60, n_repetitions=4, n_v4=3)
+    registered("StandIn.V4-pls", lambda: neural(stratify=None, assembly=assembly))
     recording = load_benchmark_recording("StandIn.V4-pls")
     row = score_here(recording, tmp_path, regression="ridge")
     assert "not the metric of Brain-Score's StandIn.V4-pls" in row.note
+    row = score_here(recording, tmp_path, regression="ridge", alpha=1, seed=2)
+    assert "not the metric" in row.note
+    row = score_here(recording, tmp_path, splits=4, components=25)
+    assert "not the splits of Brain-Score's StandIn.V4-pls (--splits)" in row.note
 
 
 def test_another_ceiling_of_a_benchmark_is_none_here(registered, neural, tmp_path):

@@ -5,8 +5,10 @@ from matplotlib.figure import Figure
 from PIL import Image
 from rich.console import Console
 
+from ce_align.report.official import comparison_tables, official_tables
 from ce_align.report.plots import predictivity_bars, save_predictivity
 from ce_align.report.tables import score_tables
+from ce_align.stages.official import OfficialRow
 from ce_align.stages.score import ScoreRow
 
 
@@ -34,9 +36,13 @@ def make_row(**changes):
 
 
 def shown(rows):
+    return printed(score_tables(rows))
+
+
+def printed(tables):
     stream = io.StringIO()
     console = Console(file=stream, width=200)
-    for table in score_tables(rows):
+    for table in tables:
         console.print(table)
     return stream.getvalue()
 
@@ -111,3 +117,25 @@ def test_the_figure_is_written_as_pdf_and_png(tmp_path):
     assert Image.open(path).width > 500
     assert path.with_suffix(".pdf").read_bytes().startswith(b"%PDF")
     assert {p.name for p in path.parent.iterdir()} == {"figure.pdf", "figure.png"}
+
+
+def make_official(**changes):
+    names = ("model", "value", "config_id", "recording", "region", "layer", "raw")
+    names += ("error", "ceiling", "model_digest", "recording_digest")
+    fields = {name: getattr(make_row(), name) for name in names}
+    own = {"metric": "brainscore", "benchmark": "B.IT-pls", "brainscore": "2"}
+    return OfficialRow(**(fields | own | changes))
+
+
+def test_a_comparison_of_two_kinds_of_ceiling_says_so():
+    ours = make_row(ceiling_kind="variance")
+    text = printed(comparison_tables([ours], [make_official(ceiling=0.7)]))
+    assert "our ceiling is from their variance" in " ".join(text.split())
+    ours = make_row(ceiling_kind="split-half")
+    assert "variance" not in printed(comparison_tables([ours], [make_official()]))
+
+
+def test_notes_of_official_rows_stand_below_their_table():
+    row = make_official(value=7.18, note="score 7.18 is above 1")
+    text = printed(official_tables([row]))
+    assert "pixels pixels: score 7.18 is above 1" in " ".join(text.split())
