@@ -190,3 +190,23 @@ def test_views_of_photographs_stay_close_to_torchvision(photographs):
             view = functional.solarize(view, 128)
         difference = np.abs(apply(image, row)[0].astype(int) - np.asarray(view))
         assert difference.mean() < 0.2
+
+
+@pytest.mark.real
+def test_crops_of_photographs_have_the_shapes_of_the_authors(photographs):
+    shapes = np.array([image.shape[:2] for image in photographs])
+    assert (shapes[:, 0] != shapes[:, 1]).mean() > 0.9
+    sizes = np.tile(shapes, (200, 1))
+
+    def aspects(sampled_for):
+        ledger = sample("strong", len(sizes), 0, sizes=sampled_for)
+        boxes = [
+            pixel_boxes(row, *size)[0] for row, size in zip(ledger, sizes, strict=True)
+        ]
+        return np.array([width / height for _, _, height, width in boxes])
+
+    low, middle, high = np.quantile(aspects(sizes), [0.05, 0.5, 0.95])
+    assert (low, middle, high) == pytest.approx((0.77, 1.02, 1.30), abs=0.02)
+    # As if photographs were square, half of the crops are of no shape trained on.
+    outside = aspects(None)
+    assert np.mean((outside < 3 / 4) | (outside > 4 / 3)) > 0.4

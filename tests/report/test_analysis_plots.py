@@ -1,11 +1,13 @@
 """Figures of analyses show the rows they are given."""
 
+import io
 import warnings
 
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
 from PIL import Image
+from rich.console import Console
 
 from ce_align.errors import DataError
 from ce_align.report.analysis_plots import (
@@ -14,6 +16,7 @@ from ce_align.report.analysis_plots import (
     save_correlations,
     save_measures,
 )
+from ce_align.report.tables import measure_table
 from ce_align.stages.correlate import CorrelationRow
 from ce_align.stages.measures import MeasureRow
 
@@ -132,3 +135,22 @@ def test_each_recording_has_its_panel(tmp_path):
     narrow = Image.open(save_correlations(one, tmp_path / "one"))
     wide = Image.open(save_correlations(two, tmp_path / "two"))
     assert wide.width > 1.3 * narrow.width
+
+
+def test_notes_stand_below_the_table_of_measures_and_marks_lead_to_them():
+    few, many = "2 of 40 images left out: constant responses", "900 centroids"
+    rows = [
+        measure("augmentation_centroid", "a", 0.5, 0.4, 0.6),
+        measure("spatial_photometric", "a", 0.7, 0.6, 0.8),
+        measure("spatial_photometric", "b", 0.3, 0.2, 0.4),
+    ]
+    rows[0] = rows[0].model_copy(update={"note": many})
+    rows[2] = rows[2].model_copy(update={"note": f"{many}; {few}"})
+    stream = io.StringIO()
+    Console(file=stream, width=120).print(measure_table(rows))
+    lines = stream.getvalue().splitlines()
+    cells = {line.split("│")[1].strip(): line for line in lines if "│" in line}
+    assert "0.5000 [0.4000, 0.6000] [1]" in cells["augmentation_centroid"]
+    assert "0.7000 [0.6000, 0.8000] │" in " ".join(cells["spatial_photometric"].split())
+    assert "0.3000 [0.2000, 0.4000] [1] [2]" in cells["spatial_photometric"]
+    assert [line.strip() for line in lines[-2:]] == [f"[1] {many}", f"[2] {few}"]
