@@ -161,6 +161,8 @@ def overlap(
         print_json(rows)
     else:
         print_table(overlap_table(rows))
+    for note in dict.fromkeys(row.note for row in rows if row.note):
+        message(note)
     if stored:
         message(f"these rows were in {results} already")
 

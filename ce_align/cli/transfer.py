@@ -135,6 +135,8 @@ def transfer(
     elif report.rows:
         print_table(transfer_table(report.rows))
     for row in report.rows:
+        if row.note:
+            message(f"{row.model} × {row.dataset}: {row.note}")
         if row.n_unconverged:
             message(
                 f"{row.model} × {row.dataset}: {row.n_unconverged} fits ended before "
