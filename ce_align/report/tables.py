@@ -76,14 +76,15 @@ def _notes(row: "ScoreRow | MeasureRow") -> list[str]:
 def _ceiling_line(row: "ScoreRow") -> str:
     """The ceiling, its kind, and the stimuli behind it."""
     if row.ceiling is None:
-        return "no repetitions, hence neither ceiling nor score"
+        why = "no ceiling" if row.note else "no repetitions"
+        return f"{why}, hence no score"
     line = f"ceiling {row.ceiling:.4f}"
     if row.ceiling_kind is not None:
         line += f" ({row.ceiling_kind}"
         if row.n_ceiling_stimuli != row.n_stimuli:
             line += f", from {row.n_ceiling_stimuli} of {row.n_stimuli} stimuli"
         line += ")"
-    return f"{line}, score = raw² / ceiling"
+    return f"{line}, score = raw² / ceiling" if row.ceiling > 0 else line
 
 
 def models_table(entries: Sequence[Published]) -> Table:

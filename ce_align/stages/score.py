@@ -275,6 +275,8 @@ class _Target:
             value = normalised_score(raw, ceiling.value)
             if value > 1:
                 notes.append(f"score {value:.3g} is above 1: raw² exceeds the ceiling")
+            if raw < 0:
+                notes.append("raw r is negative, so that the score means nothing")
         n_partial = int(np.isnan(r).any(axis=0).sum())
         if n_partial:
             notes.append(
@@ -398,6 +400,8 @@ def _ceiling(
         )
     except DataError as error:
         return None, [f"no score: {error}"]
+    if not np.isfinite(ceiling.value):  # halves of two stimuli that oppose each other
+        return None, ["no score: the ceiling is not finite"]
     if not ceiling.value > 0:
         return ceiling, [
             f"no score: the ceiling is {ceiling.value:.3g}, so that repetitions do not "

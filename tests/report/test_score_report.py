@@ -93,11 +93,19 @@ def test_notes_of_a_row_stand_below_the_table_and_its_score_is_marked():
     assert "[" not in shown([make_row()])
 
 
+def test_a_table_without_a_ceiling_gives_the_reason_of_its_rows():
+    note = "no score: Brain-Score's ceiling is computed another way"
+    text = words([make_row(ceiling=None, value=None, note=note)])
+    assert "no repetitions" not in text
+    assert note in text
+
+
 def test_a_ceiling_below_zero_is_shown_without_a_score_or_a_line():
     row = make_row(ceiling=-0.02, value=None, note="no score: the ceiling is -0.02")
     text = words([row])
     assert "-0.0200" in text
     assert "no score: the ceiling is -0.02" in text
+    assert "raw² / ceiling" not in text
     ax = predictivity_bars([row], Figure().subplots())
     assert not ax.lines or all(line.get_linestyle() != "--" for line in ax.lines)
 

@@ -13,6 +13,7 @@ from ce_align.data.importing import import_recording
 from ce_align.data.populations import Population, planted_recording
 from ce_align.data.recordings import Recording
 from ce_align.errors import ConfigError, DataError
+from ce_align.metrics.ceiling import split_half_ceiling
 from ce_align.metrics.predictivity import cross_validated_r
 from ce_align.metrics.splits import brainscore_splits
 from ce_align.models import features
@@ -192,6 +193,35 @@ def test_a_score_above_one_is_marked(images, tmp_path):
         assert ("is above 1" in (row.note or "")) == (row.value > 1)
         assert "chance" not in (row.note or "")
     assert marked == {True, False}
+
+
+def test_the_square_of_a_negative_correlation_is_marked(images, tmp_path):
+    seen = set()
+    for seed in range(6):
+        recording = noise_like(images, seed)
+        steady = np.random.default_rng(seed).normal(size=(300, 1, 3))
+        repeated = replace(recording, responses=steady + 0.1 * recording.responses)
+        store = ResultStore(tmp_path / str(seed))
+        (row,) = score(make_network(), repeated, configs_for("1"), store).rows
+        seen.add(row.raw < 0)
+        assert row.value == pytest.approx(row.raw**2 / row.ceiling)
+        assert ("raw r is negative" in (row.note or "")) == (row.raw < 0)
+    assert seen == {True, False}
+
+
+def test_a_ceiling_that_is_not_finite_is_none(tmp_path, rng):
+    """Two stimuli whose repetitions say the opposite: r = -1, 2 r / (1 + r) = -∞."""
+    pixels = rng.integers(0, 255, (40, 16, 16, 3)).astype(np.uint8)
+    responses = np.full((40, 2, 1), np.nan)
+    responses[:, 0, 0] = rng.normal(size=40)
+    responses[:2, :, 0] = [[0, 2], [2, 0]]
+    assert split_half_ceiling(responses).value == -np.inf
+    images = ImageSet.from_array("few", pixels)
+    recording = Recording("few", images, responses, ("a",), "IT")
+    config = configs_for("1", ceiling="split-half", regression="ridge")
+    (row,) = score(make_network(), recording, config, ResultStore(tmp_path)).rows
+    assert (row.value, row.ceiling) == (None, None)
+    assert row.note == "no score: the ceiling is not finite"
 
 
 def test_without_repetitions_the_row_says_that_there_is_no_score(images, tmp_path):
