@@ -19,6 +19,8 @@ __all__ = ["Finding", "findings", "warnings_of"]
 
 #: Correlations over fewer networks say little.
 FEW_NETWORKS = 10
+#: As many notes of rows are shown.
+MOST_NOTES = 8
 
 
 @dataclass(frozen=True)
@@ -138,6 +140,7 @@ def warnings_of(networks: Resolved, sources: Sequence[Source]) -> list[str]:
         *_few(rows),
         *_differing(rows),
         *_undefined(rows),
+        *_noted(rows),
         *_unpaired(rows),
         *_computed_with(sources),
     ]
@@ -210,6 +213,21 @@ def _undefined(rows: "pd.DataFrame") -> Iterator[str]:
             f"Above the ceiling: {len(above)} scores exceed 1, for a ceiling is an "
             "estimate; they are shown as they are."
         )
+
+
+def _noted(rows: "pd.DataFrame") -> Iterator[str]:
+    """What rows say of themselves, the most frequent first."""
+    if "note" not in rows:
+        return
+    counts: dict[str, int] = {}
+    for note in rows["note"].dropna():
+        for one in str(note).split("; "):
+            counts[one] = counts.get(one, 0) + 1
+    notes = sorted(counts, key=lambda one: -counts[one])
+    for note in notes[:MOST_NOTES]:
+        yield f"Noted: {counts[note]} of {len(rows)} rows: {note}."
+    if len(notes) > MOST_NOTES:
+        yield f"Noted: {len(notes) - MOST_NOTES} more notes are in the rows."
 
 
 def _unpaired(rows: "pd.DataFrame") -> Iterator[str]:

@@ -214,6 +214,10 @@ def test_the_reader_is_warned_of_what_limits_the_numbers(synthetic, tmp_path):
     measured = rows.index[rows["metric"] == "class_class"]
     rows.loc[measured[0], "n_points"] = 7
     rows.loc[measured[0], "version"] = "9.9"
+    rows["note"] = None
+    chance = "the ceiling is not told from chance (p = 0.3)"
+    rows.loc[scored[5:7], "note"] = chance
+    rows.loc[scored[7], "note"] = f"{chance}; score 7.18 is above 1"
     put_rows(rows, tmp_path / "results")
     said = warned(tmp_path / "results")
     for words in (
@@ -223,6 +227,8 @@ def test_the_reader_is_warned_of_what_limits_the_numbers(synthetic, tmp_path):
         "Differing n. The number of points differs within class_class;",
         "No ceiling. Without repetitions set 4",
         "Several versions. Rows are of ce_align 0, 9.9",
+        f"Noted. 3 of {len(rows)} rows: {chance}.",
+        f"Noted. 1 of {len(rows)} rows: score 7.18 is above 1.",
     ):
         assert words in said, said
 
