@@ -113,7 +113,7 @@ def score_all(
                             for layer, error in outcome.failures
                         ]
                     if official and named:
-                        rows, n_stored = score_officially(
+                        rows, n_stored, failed = score_officially(
                             network,
                             recording,
                             [OfficialConfig(**names) for names in named],
@@ -126,6 +126,10 @@ def score_all(
                         )
                         report.official += rows
                         report.n_stored += n_stored
+                        report.failures += [
+                            (f"{model} {layer} × {name}", error)
+                            for layer, error in failed
+                        ]
     return report
 
 

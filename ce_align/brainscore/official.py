@@ -2,7 +2,7 @@
 
 import io
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +15,7 @@ from ce_align.brainscore.brainmodels import brain_model
 from ce_align.brainscore.datasets import DATASETS
 from ce_align.brainscore.upstream import import_brainscore, without_result_caching
 from ce_align.data.recordings import Recording
-from ce_align.errors import CeAlignError
+from ce_align.errors import CeAlignError, explained, is_signal
 from ce_align.files import cache_folder, scratch_folder
 from ce_align.progress import Progress, silent
 
@@ -38,11 +38,13 @@ class OfficialScore:
 
     Attributes
     ----------
+    layer : name of the layer
     benchmark : its identifier
     value : the score
     raw, error, ceiling : None where the benchmark does not state one number
     """
 
+    layer: str
     benchmark: str
     value: float
     raw: float | None
@@ -66,6 +68,7 @@ def official_scores(
     *,
     device: str = "auto",
     progress: Progress = silent,
+    on_error: Callable[[str, CeAlignError], None] | None = None,
 ) -> Iterator[OfficialScore]:
     """Score layers of a network with Brain-Score's own benchmark object.
 
@@ -81,6 +84,7 @@ def official_scores(
     layers : committed to the recording's region, one after another
     device : ``auto`` (a GPU if there is one), ``cpu``, ``cuda``
     progress : told of batches of images and of splits done
+    on_error : told of a layer that fails, and why; the others go on. None raises.
 
     Raises
     ------
@@ -102,8 +106,16 @@ def official_scores(
             benchmark = load_benchmark(identifier)
         for layer in layers:
             committed = {recording.region: layer}
-            model = brain_model(network, layers=committed, device=device)
-            yield _run(benchmark, model, identifier or str(benchmark.identifier))
+            try:
+                with network.running():
+                    model = brain_model(network, layers=committed, device=device)
+                    found = _run(benchmark, model, layer, identifier)
+            except Exception as error:  # any code can run in a network
+                if on_error is None or is_signal(error):
+                    raise
+                on_error(layer, explained(error))
+                continue
+            yield found
 
 
 @contextmanager
@@ -141,8 +153,11 @@ def _bars_as(progress: Progress) -> Iterator[None]:
             module.tqdm = bar
 
 
-def _run(benchmark: Any, model: Any, identifier: str) -> OfficialScore:
+def _run(
+    benchmark: Any, model: Any, layer: str, identifier: str | None
+) -> OfficialScore:
     core: Any = import_brainscore()
+    identifier = identifier or str(benchmark.identifier)
     try:
         # It reports its guess of the memory on standard output, which is for rows.
         with (
@@ -164,6 +179,7 @@ def _run(benchmark: Any, model: Any, identifier: str) -> OfficialScore:
             f"{' '.join(str(error).split()) or 'an assertion without a message'}"
         ) from error
     return OfficialScore(
+        layer=layer,
         benchmark=identifier,
         value=float(score.values),
         raw=_number(score.attrs.get("raw")),

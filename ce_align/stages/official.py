@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from ce_align.config import StageConfig
 from ce_align.data.recordings import Recording
+from ce_align.errors import CeAlignError, DataError
 from ce_align.progress import Notify, Progress, quiet, silent
 from ce_align.results import ResultStore, Row, joined_notes
 from ce_align.stages.hardware import Hardware
@@ -13,6 +14,7 @@ from ce_align.stages.known import Probed, recall, remember
 
 if TYPE_CHECKING:
     from ce_align.models.networks import Network
+    from ce_align.models.probing import Probe
 
 __all__ = ["OfficialConfig", "OfficialRow", "score_officially"]
 
@@ -57,7 +59,7 @@ def score_officially(
     allow_unstable: bool = False,
     progress: Progress = silent,
     notify: Notify = quiet,
-) -> tuple[list[OfficialRow], int]:
+) -> tuple[list[OfficialRow], int, list[tuple[str, CeAlignError]]]:
     """Score layers of one network with Brain-Score's own benchmark object.
 
     Each layer is stored as soon as it is computed.
@@ -77,7 +79,9 @@ def score_officially(
 
     Returns
     -------
-    rows, n_stored : in the order of `configs`; how many were in the store already
+    rows, n_stored, failures
+        rows in the order of `configs`; how many were in the store already; layers that
+        have none, and why
 
     Raises
     ------
@@ -89,8 +93,9 @@ def score_officially(
     release = version("brainscore-vision")
     layers = [config.layer for config in configs]
     probe = network.probe(layers, allow_unstable=allow_unstable)
-    for failure in probe.failures.values():
-        raise failure
+    failures = [(layer, _unfit(probe, layer)) for layer in layers]
+    failed: list[tuple[str, CeAlignError]] = [(x, e) for x, e in failures if e]
+    configs = [c for c in configs if c.layer not in dict(failed)]
     asked = {c: Probed(network.name, c.layer, probe) for c in configs}
     identity = {
         "weights": probe.digest,
@@ -114,8 +119,11 @@ def score_officially(
             [config.layer for config in missing],
             device=(hardware or Hardware()).device,
             progress=progress,
+            on_error=lambda layer, error: failed.append((layer, error)),
         )
-        for config, score in zip(missing, scores, strict=True):
+        of_layer = {config.layer: config for config in missing}
+        for score in scores:
+            config = of_layer[score.layer]
             row = OfficialRow(
                 model=config.model,
                 metric="brainscore",
@@ -138,4 +146,17 @@ def score_officially(
             )
             remember(store, STAGE, config, [row], [asked[config]])
             rows[config] = row
-    return [rows[config] for config in configs], len(configs) - len(missing)
+    scored = [rows[config] for config in configs if config in rows]
+    return scored, len(configs) - len(missing), failed
+
+
+def _unfit(probe: "Probe", layer: str) -> DataError | None:
+    """Why Brain-Score cannot be shown a layer; None if it can."""
+    if layer in probe.failures:
+        return probe.failures[layer]
+    if probe.axes[layer]:
+        return DataError(
+            f"layer {layer} has images on axis {probe.axes[layer]}, but Brain-Score "
+            "takes the first; score it without --official"
+        )
+    return None

@@ -323,3 +323,23 @@ def test_a_token_first_transformer_scores_as_the_batch_first_one_does(
     first, second = json.loads(out)
     assert first["model_digest"] != second["model_digest"]
     assert first["raw"] == pytest.approx(second["raw"], abs=1e-4)
+
+
+def test_brainscores_own_numbers_survive_layers_that_fail(ce_align, tmp_path):
+    make_recording(tmp_path / "toy.nc")
+    (tmp_path / "kinds.py").write_text(KINDS)
+    models = [p for name in ("mixed", "clip") for p in ("--model", f"kinds.py:{name}")]
+    status, out, err = ce_align(
+        *("score", "--recording", "toy.nc", "--layer", "all", "--json", "--official"),
+        *models,
+    )
+    assert status in (1, 2)
+    rows = json.loads(out)
+    scored = [(row["model"], row["layer"]) for row in rows]
+    assert ("kinds.py:mixed", "body") in scored
+    assert {model for model, _ in scored} == {"kinds.py:mixed"}
+    lines = errors_of(err)
+    (line,) = [x for x in lines if "kinds.py:mixed" in x and "unused" in x]
+    assert "takes no part in the pass" in line
+    (line,) = [x for x in lines if "kinds.py:clip" in x and "blocks.0" in x]
+    assert "images on axis 1, but Brain-Score takes the first" in line
