@@ -12,6 +12,7 @@ import torch
 from ce_align.backbones import TinyResNet
 from ce_align.checks import named_some, nearest_names
 from ce_align.errors import AccessError, ConfigError, DataError
+from ce_align.progress import Notify
 
 __all__ = [
     "build_architecture",
@@ -130,13 +131,14 @@ def build_architecture(
     state: Mapping[str, torch.Tensor],
     what: str,
     choice: str = "",
+    notify: Notify = _log.warning,
 ) -> torch.nn.Module:
     """Network of torchvision, or ``tiny``, with the given weights, for evaluation.
 
     A prefix of the keys that a trainer added (``module.``, ``backbone.``) is found by
     comparison with the architecture, and what lies beside it is left out. Of several
     networks that fit, `choice` names one; without it the one that is usually evaluated
-    is taken (:data:`USUAL`), which is said in the log.
+    is taken (:data:`USUAL`), which is said.
 
     The classifier takes the number of classes of the weights. It becomes the identity
     where they have none, as after self-supervised training, or where they are those of
@@ -148,6 +150,7 @@ def build_architecture(
     state : tensors by name
     what : where they are from, for messages
     choice : part of the names of one of several networks, such as ``teacher``
+    notify : told which of several networks was taken without a choice
 
     Raises
     ------
@@ -160,7 +163,20 @@ def build_architecture(
     network = _random_network(architecture)
     *_, (head, _) = network.named_children()
     own = network.state_dict()
-    fitting = _below_prefix(state, own, head, what, choice)
+    body = [k for k in own if not k.startswith(f"{head}.") and not k.endswith(COUNTER)]
+    prefixes = _fitting(state, own, body)
+    prefix, choices = _chosen(_distinct(prefixes, state, body), what, choice)
+    if choices:
+        notify(
+            f"{what} holds several networks: that below {_named(prefix)} is taken, as "
+            f"is usual ({choices})"
+        )
+    inner = tuple(p for p in prefixes if p != prefix and p.startswith(prefix))
+    fitting = {
+        key.removeprefix(prefix): values
+        for key, values in state.items()
+        if key.startswith(prefix) and not key.startswith(inner)
+    }
     fitting = _without_trainers_own(fitting, own, f"{head}.")
     heads = [key for key in fitting if key.startswith(f"{head}.")]
     head_weights = [key for key in own if key.startswith(f"{head}.")]
@@ -195,21 +211,18 @@ def _random_network(name: str, n_classes: int | None = None) -> torch.nn.Module:
         return TinyResNet(n_classes=n_classes or 1000).eval()
 
 
-def _below_prefix(
+def _fitting(
     state: Mapping[str, torch.Tensor],
     own: Mapping[str, torch.Tensor],
-    head: str,
-    what: str,
-    choice: str,
-) -> dict[str, torch.Tensor]:
-    """The part of `state` whose keys, below one prefix, are those of the network."""
+    body: list[str],
+) -> list[str]:
+    """Prefixes below which the keys of `state` are those of the network."""
     found: Counter[str] = Counter()
     for key in state:
         parts = key.split(".")
         for start in range(len(parts)):
             if ".".join(parts[start:]) in own:
                 found[".".join([*parts[:start], ""]) if start else ""] += 1
-    body = [k for k in own if not k.startswith(f"{head}.") and not k.endswith(COUNTER)]
     whole = [
         prefix
         for prefix in sorted(found, key=len)
@@ -221,12 +234,7 @@ def _below_prefix(
     if not whole:
         # Those most like it, to say what does not fit.
         whole = [p for p, count in found.items() if count == max(found.values())]
-    prefix = _chosen(_distinct(whole, state, body), what, choice)
-    return {
-        key.removeprefix(prefix): values
-        for key, values in state.items()
-        if key.startswith(prefix)
-    }
+    return whole
 
 
 def _distinct(
@@ -249,25 +257,27 @@ def _distinct(
     return kept
 
 
-def _chosen(prefixes: list[str], what: str, choice: str) -> str:
-    """One of several prefixes: by a part of its name, or the usual one."""
-    names = {prefix: prefix.removesuffix(".") or "the top" for prefix in prefixes}
+def _chosen(prefixes: list[str], what: str, choice: str) -> tuple[str, str]:
+    """One of several prefixes: by a part of its name, or the usual one.
+
+    In the latter case the choices follow in words.
+    """
+    names = {prefix: _named(prefix) for prefix in prefixes}
     if choice:
         asked = choice.strip(".")
-        for same in (
-            lambda prefix: prefix == f"{asked}.",
-            lambda prefix: f".{asked}." in f".{prefix}",
-            lambda prefix: _words(asked) <= _words(prefix),
-        ):
-            matching = [prefix for prefix in prefixes if same(prefix)]
+        top = [p for p in prefixes if not p and asked == "top"]
+        exact = [p for p in prefixes if p == f"{asked}."]
+        parts = [p for p in prefixes if f".{asked}." in f".{p}"]
+        words = [p for p in prefixes if _words(asked) <= _words(p)]
+        for matching in (top, exact, parts, words):
             if len(matching) == 1:
-                return matching[0]
+                return matching[0], ""
         raise ConfigError(
             f"{what} holds no single network called {choice!r}; it has weights below "
             f"{named_some(list(names.values())) if names else 'no name that fits'}"
         )
     if len(prefixes) < 2:
-        return prefixes[0] if prefixes else ""
+        return (prefixes or [""])[0], ""
     left = prefixes
     for wanted, other in USUAL:
         chosen = [p for p in left if (wanted or other) in _words(p)]
@@ -284,11 +294,11 @@ def _chosen(prefixes: list[str], what: str, choice: str) -> str:
             f"{what} holds several networks, below {named_some(list(names.values()))}; "
             f"choose one at the end of the name: {choices}"
         )
-    _log.warning(
-        "%s holds several networks: that below %s is taken, as is usual (%s)",
-        *(what, names[left[0]], choices),
-    )
-    return left[0]
+    return left[0], choices
+
+
+def _named(prefix: str) -> str:
+    return prefix.removesuffix(".") or "top"
 
 
 def _words(name: str) -> set[str]:

@@ -37,6 +37,7 @@ class Network:
     preprocessing : from images to its input
     layers : region (V1, V2, V4, IT) to layer
     code : the Python file that builds it, if one does
+    origin : what its rows must say of where its weights are from; mostly nothing
     """
 
     name: str
@@ -44,6 +45,7 @@ class Network:
     preprocessing: Preprocessing = field(default_factory=Preprocessing)
     layers: Mapping[str, str] = field(default_factory=dict)
     code: LocalCode | None = None
+    origin: str = ""
 
     def __post_init__(self) -> None:
         self.module.eval()
@@ -122,6 +124,7 @@ class Network:
             axes=found.axes,
             failures=found.failures,
             marks=found.marks,
+            origin=self.origin,
         )
 
     def _contents(self) -> Contents:

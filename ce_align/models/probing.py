@@ -123,6 +123,7 @@ class Probe:
     failures : layers that cannot be measured, and why
     marks : layers that are measured although their answers are not the image's alone,
         and why they are not
+    origin : what rows must say of where the weights are from; mostly nothing
     """
 
     digest: str
@@ -131,6 +132,7 @@ class Probe:
     axes: Mapping[str, int]
     failures: Mapping[str, DataError]
     marks: Mapping[str, str]
+    origin: str = ""
 
     def behaviour(self, layer: str) -> Behaviour | None:
         """Behaviour by which what is kept is known again; None if nothing is kept."""
@@ -140,7 +142,7 @@ class Probe:
 
     def note(self, layer: str) -> str | None:
         """What a row of the layer must say of the network; None if nothing."""
-        notes = [self.marks[layer]] if layer in self.marks else []
+        notes = [text for text in (self.marks.get(layer), self.origin) if text]
         if self.unknown:
             held = named_some(self.unknown)
             notes.append(f"computed anew each time, for {UNKNOWN_CONTENT}: {held}")

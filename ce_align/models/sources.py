@@ -1,6 +1,8 @@
 """Where networks come from: one loader for each kind of name."""
 
+import logging
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +35,8 @@ __all__ = ["SOURCES", "Loader", "load_network", "register_source"]
 
 #: Takes what follows ``prefix/`` and the seed of random weights.
 Loader = Callable[[str, int], Network]
+
+_log = logging.getLogger(__name__)
 
 #: Metadata of a safetensors file that describes a network's input and layers.
 DESCRIBED = ("input_size", "mean", "std", "interpolation", "layers")
@@ -172,7 +176,13 @@ def _load_file(name: str, path: Path, option: str) -> Network:
         raise ConfigError(
             f"{path} does not say its architecture; name it: {path}:resnet50"
         )
-    module = build_architecture(architecture, checkpoint.full_state, str(path), choice)
+    said: list[str] = []
+    module = build_architecture(
+        architecture, checkpoint.full_state, str(path), choice, said.append
+    )
+    for text in said:
+        _log.warning(text)
     described = {key: metadata[key] for key in DESCRIBED if key in metadata}
     description = {"layers": stage_layers(module), **described}
-    return described_network(name, module, description)
+    network = described_network(name, module, description)
+    return replace(network, origin="; ".join(said))

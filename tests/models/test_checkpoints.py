@@ -130,6 +130,8 @@ PAIRS = [
     ("backbone_momentum.", "backbone.", 1),
     ("encoder.", "target_encoder.", 0),
     ("state_dict.", "state_dict_ema.", 1),
+    ("", "ema.", 1),
+    ("momentum.", "", 1),
 ]
 
 
@@ -141,7 +143,7 @@ def test_of_two_networks_the_usual_one_is_taken_and_said(
     rebuilt = build_architecture(ARCHITECTURE, state, "mine.pt")
     assert is_copy(rebuilt, network, usual)
     (said,) = caplog.messages
-    names = (first[:-1], second[:-1])
+    names = (first[:-1] or "top", second[:-1] or "top")
     assert f"mine.pt holds several networks: that below {names[usual]} is taken" in said
     assert all(f"@{name}" in said for name in names)
     caplog.clear()

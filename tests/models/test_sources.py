@@ -221,9 +221,12 @@ def test_one_of_several_networks_in_a_file_is_named_after_the_architecture(tmp_p
     torch.save({"student": own, "teacher": other}, path)
     student = load_network(f"{path}:resnet18@student")
     assert torch.equal(student.module.conv1.weight, own["conv1.weight"])
+    assert student.probe(()).note("layer4") is None
     for name in ("resnet18@teacher", "resnet18"):
         teacher = load_network(f"{path}:{name}")
         assert torch.equal(teacher.module.conv1.weight, other["conv1.weight"])
+    # Without a choice, every row says what was taken.
+    assert "that below teacher is taken" in teacher.probe(()).note("layer4")
     with pytest.raises(ConfigError, match="no single network called 'tutor'"):
         load_network(f"{path}:resnet18@tutor")
 
