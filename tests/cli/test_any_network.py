@@ -119,7 +119,7 @@ def test_a_layer_that_is_not_there_does_not_cost_the_others(ce_align, toy):
     assert "'bdy'" in line
 
 
-METRICS = ("bures", "factorization", "dimensionality", "steerability")
+METRICS = ("bures", "factorization", "dimensionality", "decoding", "steerability")
 
 
 @pytest.fixture
@@ -210,23 +210,23 @@ def small():
         nn.Conv2d(8, 8, 3), nn.ReLU(), nn.Flatten(), nn.Linear(512, 30))
 
 
-registers = lambda: described(Registers())
-clip = lambda: described(Registers(token_first=True))
+registers = lambda: described(Registers(), layers=dict(IT="blocks.1"))
+clip = lambda: described(Registers(True), layers=dict(IT="blocks.1"))
 sixteen = lambda: described(Sixteen())
 tokens = lambda: described(Sixteen(token_first=False))
 swin = lambda: described(torchvision.models.swin_transformer.SwinTransformer(
     patch_size=[4, 4], embed_dim=24, depths=[2, 2], num_heads=[2, 4],
     window_size=[4, 4]))
-half = lambda: described(small().half())
+half = lambda: described(small().half(), layers=dict(IT="4"))
 bfloat = lambda: described(small().bfloat16())
-double = lambda: described(small().double())
-wide = lambda: described(nn.Sequential(*small()[:5]), size=[32, 48])
+double = lambda: described(small().double(), layers=dict(IT="4"))
+wide = lambda: described(small()[:5], size=[32, 48], layers=dict(IT="4"))
 
 
 def grey():
     module = small()
     module[0] = nn.Conv2d(1, 8, 5, stride=3)
-    return described(module)
+    return described(module, layers=dict(IT="4"))
 
 
 class Mixed(nn.Module):
@@ -265,7 +265,7 @@ class Crashing(Mixed):
         raise RuntimeError("mat1 and mat2")
 
 
-crashing = lambda: described(Crashing())
+crashing = lambda: described(Crashing(), layers=dict(IT="body"))
 '''
 
 KINDS_THAT_WORK = (
@@ -343,3 +343,32 @@ def test_brainscores_own_numbers_survive_layers_that_fail(ce_align, tmp_path):
     assert "takes no part in the pass" in line
     (line,) = [x for x in lines if "kinds.py:clip" in x and "blocks.0" in x]
     assert "images on axis 1, but Brain-Score takes the first" in line
+
+
+def test_networks_of_every_kind_are_analysed_in_one_command(
+    ce_align, tmp_path, pictures
+):
+    text = KINDS.replace(
+        "lambda: described(", "lambda: torch.manual_seed(3) and described("
+    )
+    (tmp_path / "kinds.py").write_text(text)
+    names = ("registers", "clip", "half", "double", "wide", "crashing", "grey")
+    status, out, err = ce_align(
+        *("analyze", "--metric", "factorization", "--images", pictures, "--json"),
+        *("--comparisons", 10, "--views", 8, "--crops", 4, "--photometrics", 4),
+        *(part for name in names for part in ("--model", f"kinds.py:{name}")),
+    )
+    assert status == 2
+    values = {}
+    for row in json.loads(out):
+        name = row["model"].removeprefix("kinds.py:")
+        values.setdefault(name, []).append(row["value"])
+    assert values.keys() == set(names) - {"crashing"}
+    # One network with its tokens on another axis, and one in another precision.
+    assert values["clip"] == pytest.approx(values["registers"], rel=1e-3)
+    assert values["half"] == pytest.approx(values["double"], rel=1e-2)
+    assert values["half"] != values["double"]
+    assert values["wide"] != pytest.approx(values["double"], rel=1e-2)
+    (line,) = errors_of(err)
+    assert "kinds.py:crashing" in line
+    assert "RuntimeError: mat1 and mat2" in line
