@@ -5,14 +5,17 @@ distance therefore means something only beside another of equal numbers of point
 above the distance between two halves of one and the same cloud.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from ce_align.checks import check_finite
 from ce_align.errors import DataError
 from ce_align.metrics.bures import (
+    CONSTANT_STEPS,
     Clouds,
     ConstantCloudError,
     check_pairs,
@@ -26,6 +29,7 @@ __all__ = [
     "bures_excess",
     "bures_floor",
     "bures_sample",
+    "excess_over_splits",
     "half_split",
 ]
 
@@ -228,6 +232,106 @@ def bures_excess(
         between=BuresSample(between, both.n_points),
         floor=BuresSample(floors[index].mean(axis=1), both.n_points),
     )
+
+
+def excess_over_splits(
+    clouds: NDArray[Any], pairs: ArrayLike, splits: Sequence[Halves]
+) -> BuresExcess:
+    """Means over splits of what `bures_excess` finds, NaN for what is constant.
+
+    A split is left out of the mean of a pair in which one of its four halves is
+    constant; a pair without a split has NaN. All comes from the inner products of the
+    points, which are formed once whatever the number of splits.
+
+    Parameters
+    ----------
+    clouds : (n_clouds, n_points, n_features)
+    pairs : (n_pairs, 2), indices into `clouds`
+    splits : two disjoint arrays of point indices each, all equally long
+
+    Raises
+    ------
+    DataError
+        For NaN, and indices out of range.
+    """
+    index = check_pairs(pairs, len(clouds))
+    halves = np.asarray(splits)
+    own = {int(i): _Split.of(clouds[i], halves) for i in np.unique(index)}
+    betweens, floors = np.empty((2, len(index), len(halves)))
+    for row, (i, j) in enumerate(index.tolist()):
+        product = own[i].points @ own[j].points.T
+        crossed = [
+            _distances(_submatrices(product, halves[:, k], halves[:, 1 - k]), k_lengths)
+            for k, k_lengths in (
+                (0, own[i].lengths[0] * own[j].lengths[1]),
+                (1, own[i].lengths[1] * own[j].lengths[0]),
+            )
+        ]
+        betweens[row] = (crossed[0] + crossed[1]) / 2
+        floors[row] = (own[i].floors + own[j].floors) / 2
+    defined = np.isfinite(betweens) & np.isfinite(floors)
+    sizes = halves.shape[2], halves.shape[2]
+    between, floor = (_row_means(x, defined) for x in (betweens, floors))
+    return BuresExcess(BuresSample(between, sizes), BuresSample(floor, sizes))
+
+
+@dataclass(frozen=True)
+class _Split:
+    """A cloud and its halves in every split.
+
+    Attributes
+    ----------
+    points : (n_points, n_features) around their mean
+    lengths : (2, n_splits), norm of either half around its own mean; NaN if constant
+    floors : (n_splits,), squared Bures distance of the two halves
+    """
+
+    points: NDArray[Any]
+    lengths: NDArray[np.float64]
+    floors: NDArray[np.float64]
+
+    @classmethod
+    def of(cls, cloud: NDArray[Any], halves: NDArray[np.intp]) -> "_Split":
+        check_finite(cloud, "cloud")
+        given = cloud.astype(np.float64)
+        points = given - given.mean(axis=0)
+        product = points @ points.T
+        kind = cloud.dtype if cloud.dtype.kind == "f" else np.dtype(np.float64)
+        steps = CONSTANT_STEPS * np.finfo(kind).eps
+        least = steps * np.sqrt(np.sum(given**2, axis=1)[halves].sum(axis=2)).T
+        lengths = np.empty(least.shape)
+        for k in (0, 1):
+            part = _submatrices(product, halves[:, k], halves[:, k])
+            lengths[k] = np.sqrt(np.trace(part, axis1=1, axis2=2).clip(min=0.0))
+        lengths[lengths <= least] = np.nan
+        between = _submatrices(product, halves[:, 0], halves[:, 1])
+        return cls(points, lengths, _distances(between, lengths[0] * lengths[1]))
+
+
+def _submatrices(
+    product: NDArray[np.float64], rows: NDArray[np.intp], columns: NDArray[np.intp]
+) -> NDArray[np.float64]:
+    """Products of centred halves, (n_splits, n, n), from those of all points."""
+    part = product[rows[:, :, None], columns[:, None, :]]
+    part -= part.mean(axis=1, keepdims=True)
+    part -= part.mean(axis=2, keepdims=True)
+    return np.asarray(part, dtype=np.float64)
+
+
+def _distances(
+    products: NDArray[np.float64], lengths: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Squared Bures distances from products of centred clouds and their lengths."""
+    sums = np.linalg.svd(products, compute_uv=False).sum(axis=-1)
+    return np.asarray((2.0 - 2.0 * sums / lengths).clip(min=0.0), dtype=np.float64)
+
+
+def _row_means(
+    values: NDArray[np.float64], defined: NDArray[np.bool_]
+) -> NDArray[np.float64]:
+    """Means of the rows over what is defined, else NaN."""
+    total, n = np.where(defined, values, 0.0).sum(axis=1), defined.sum(axis=1)
+    return np.divide(total, n, out=np.full(len(n), np.nan), where=n > 0)
 
 
 def between_and_floor(

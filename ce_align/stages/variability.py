@@ -15,8 +15,8 @@ from ce_align.metrics.bures import (
 from ce_align.metrics.clouds import (
     BuresSample,
     between_and_floor,
-    bures_excess,
     bures_sample,
+    excess_over_splits,
     half_split,
 )
 from ce_align.metrics.left_out import reference_effects
@@ -42,6 +42,8 @@ FloatArray = NDArray[np.float32]
 #: simulated responses 3–9 %, in place of 13–25 % with one split. Spatial and
 #: photometric clouds have two (4–6 %), for only means over their halves are kept.
 PAIR_SPLITS, CENTROID_SPLITS = 8, 5
+#: Splits that show what each centroid adds, which costs as much as a split itself.
+EFFECT_SPLITS = 2
 #: Share of constant clouds above which a network has collapsed.
 MOST_CONSTANT = 0.5
 
@@ -157,7 +159,7 @@ def augmentation_centroid(answers: Answers, config: AnalysisConfig) -> Compariso
             own = cloud[views[0]], cloud[views[1]]
             content = centroids[members[0]], centroids[members[1]]
             betweens[split, i], floors[split, i] = between_and_floor(own, content)
-            if np.isnan(floors[split, i]):
+            if np.isnan(floors[split, i]) or split >= EFFECT_SPLITS:
                 continue
             for k in (0, 1):
                 met, part = members[k], content[k]
@@ -165,7 +167,7 @@ def augmentation_centroid(answers: Answers, config: AnalysisConfig) -> Compariso
                 on_floor[met] += reference_effects([content[1 - k]], part)
     varied = np.isfinite(distance)
     # Each of the few centroids that an image meets stands for many that it might have.
-    n_met = max(int(np.isfinite(floors).sum()), 1)
+    n_met = max(int(np.isfinite(floors[:EFFECT_SPLITS]).sum()), 1)
     share = len(centroids) / (2 * n * n_met)
     effects = reference_effects(clouds[varied], centroids)
     return Comparison(
@@ -349,19 +351,10 @@ def _of_pairs(
     strata: NDArray[np.intp] | None = None,
 ) -> Comparison:
     rng = np.random.default_rng([seed, 2])
-    betweens, floors = np.empty((2, PAIR_SPLITS, len(pairs)))
-    for split in range(PAIR_SPLITS):
-        halves = half_split(clouds.shape[1], rng, strata)
-        excess = bures_excess(clouds, pairs, halves, leave_out=True)
-        betweens[split], floors[split] = excess.between.values, excess.floor.values
-    sizes = excess.floor.n_points
-    return Comparison(
-        bures_sample(clouds, pairs, leave_out=True),
-        BuresSample(_over_splits(betweens), sizes),
-        BuresSample(_over_splits(floors), sizes),
-        axis,
-        pairs,
-    )
+    splits = [half_split(clouds.shape[1], rng, strata) for _ in range(PAIR_SPLITS)]
+    excess = excess_over_splits(clouds, pairs, splits)
+    whole = bures_sample(clouds, pairs, leave_out=True)
+    return Comparison(whole, excess.between, excess.floor, axis, pairs)
 
 
 def _over_splits(values: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -14,6 +14,7 @@ from ce_align.metrics.clouds import (
     bures_excess,
     bures_floor,
     bures_sample,
+    excess_over_splits,
     half_split,
 )
 
@@ -160,3 +161,35 @@ def test_impossible_halves_are_refused():
         half_split(3, rng)
     with pytest.raises(DataError, match="strata"):
         half_split(6, rng, ["A", "B"])
+
+
+@pytest.mark.parametrize("mean", [0, 1e3])
+def test_means_over_splits_are_those_of_the_splits_one_by_one(mean):
+    rng = np.random.default_rng(11)
+    clouds = (
+        rng.normal(size=(5, 12, 7)) * rng.lognormal(size=(5, 1, 7)) + mean
+    ).astype(np.float32)
+    pairs = np.array([(0, 1), (1, 2), (4, 2), (3, 0)])
+    splits = [half_split(12, rng) for _ in range(6)]
+    found = excess_over_splits(clouds, pairs, splits)
+    each = [bures_excess(clouds, pairs, halves) for halves in splits]
+    for part in ("between", "floor"):
+        expected = np.mean([getattr(one, part).values for one in each], axis=0)
+        values = getattr(found, part).values
+        np.testing.assert_allclose(values, expected, atol=1e-9)
+        assert getattr(found, part).n_points == (6, 6)
+
+
+def test_a_constant_half_leaves_out_its_splits_and_a_constant_cloud_its_pairs():
+    rng = np.random.default_rng(12)
+    clouds = rng.normal(size=(4, 8, 5)).astype(np.float32) + 3
+    pairs = np.array([(0, 1), (2, 3), (0, 2)])
+    splits = [(np.arange(4), np.arange(4, 8)), (np.arange(8)[::2], np.arange(8)[1::2])]
+    clouds[1, :4] = clouds[1, 0]  # a half of the first split
+    clouds[3] = 1.7
+    found = excess_over_splits(clouds, pairs, splits)
+    second = bures_excess(clouds, pairs[:1], splits[1])
+    assert found.between.values[0] == pytest.approx(second.between.values[0])
+    assert found.floor.values[0] == pytest.approx(second.floor.values[0])
+    assert np.isnan(found.values[1])
+    assert np.isfinite(found.values[2])
