@@ -49,7 +49,9 @@ config = small_config(epochs=1, **json.loads(sys.argv[3]))
 pixels = np.random.default_rng(0).integers(0, 256, (128, 72, 72, 3), dtype=np.uint8)
 images = ImageSet.from_array("noise", pixels)
 if sys.argv[2] == "plan":
+    from ce_align.trainer import estimate as estimates
     from ce_align.trainer.estimate import estimate
+    estimates.SECONDS = 0.0  # the plan of a slow machine, from its smallest steps
     print(estimate(config, images, Hardware(workers=0)).memory_bytes)
 else:
     from ce_align.trainer.engine import fit
