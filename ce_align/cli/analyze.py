@@ -195,6 +195,8 @@ def analyze(
             f"{report.n_stored} of {len(metrics) * len(names)} measurements were in "
             f"{results} already (--force computes them again)"
         )
+    for text in report.left_out:
+        message(text)
     report_failures(report.failures)
 
 

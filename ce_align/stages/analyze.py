@@ -1,7 +1,7 @@
 """Representational analyses: views are made once and all networks answer them."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -9,9 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ce_align.augment import TRANSFORMS_VERSION
+from ce_align.checks import named_some
 from ce_align.data.imagesets import ImageSet
 from ce_align.digests import combine_digests, digest_json
 from ce_align.errors import CeAlignError, DataError, noted
+from ce_align.models.catalogue import equivariance_weight_of
 from ce_align.progress import Notify, Progress, quiet, silent
 from ce_align.results import ResultStore, joined_notes
 from ce_align.stages.hardware import Hardware
@@ -58,11 +60,13 @@ class AnalysisReport:
     rows : in the order of the jobs
     n_stored : how many jobs were in the store already
     failures : what was asked for, and why there is no row of it
+    left_out : measures that nobody asked for by name, and why there are no rows of them
     """
 
     rows: list[MeasureRow] = field(default_factory=list)
     n_stored: int = 0
     failures: list[tuple[str, CeAlignError]] = field(default_factory=list)
+    left_out: list[str] = field(default_factory=list)
 
 
 def analyze(
@@ -126,7 +130,27 @@ def analyze(
         progress("measures", len(pending), len(pending))
     for key in ids:
         report.rows += known.get(key, [])
+    report.left_out += _left_out(jobs, images)
     return report
+
+
+def _left_out(jobs: Sequence[Job], images: ImageSet) -> Iterator[str]:
+    """Distances that are not measured, and why."""
+    distances = [job for job in jobs if job.config.metric == "bures"]
+    if not distances:
+        return
+    with suppress(DataError):  # told of as a failure
+        reason = ViewPlan(images, distances[0].config).without_classes
+        if reason:
+            yield f"no distances of classes: {reason}"
+    alone = [job.config.model for job in distances if job.baseline is None]
+    # One of λ = 0 is what others differ from.
+    alone = [name for name in alone if equivariance_weight_of(name) != 0]
+    if alone:
+        yield (
+            f"no differences of distances for {named_some(alone)}: there is no network "
+            "of λ = 0 that belongs to it by name; name one with --baseline"
+        )
 
 
 def _config_id(job: Job, images: ImageSet) -> str:

@@ -213,7 +213,12 @@ def _comparable(
 ) -> "tuple[pd.DataFrame, list[str]]":
     """One row a network, its latest, of the settings that most networks share."""
     notes = []
-    rows = rows.dropna(subset=["value", *settings])
+    for column in ("value", *settings):
+        kept = rows[rows[column].notna()]
+        lost = sorted(set(rows["model"]) - set(kept["model"]))
+        if lost:
+            notes.append(f"no {column.replace('_', ' ')} of {named_some(lost)}")
+        rows = kept
     rows = rows.sort_values("created", kind="stable")
     sizes = rows.groupby(settings, sort=False)["model"].nunique()
     if len(sizes) > 1:

@@ -104,6 +104,20 @@ class ViewPlan:
         rest = np.setdiff1d(np.arange(len(self.images)), self._chosen_rows)
         return self.images.select(rest.tolist()) if rest.size else None
 
+    @property
+    def without_classes(self) -> str | None:
+        """Why classes are not compared, in words; None if they are."""
+        if self.classes is not None:
+            return None
+        labels = class_labels(self.images)
+        sizes = np.unique(() if labels is None else labels, return_counts=True)[1]
+        n = int((sizes >= CLASS_SIZES[0]).sum())
+        return (
+            f"{self.images.identifier} has {n or 'no'} classes of {CLASS_SIZES[0]} "
+            f"images or more, {MIN_UNITS} are needed; put the images of each class "
+            "into a folder of its own"
+        )
+
     @cached_property
     def classes(self) -> dict[str, NDArray[np.intp]] | None:
         """Rows of equally many images of each class; None if there are no classes.

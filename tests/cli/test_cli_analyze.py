@@ -93,6 +93,9 @@ def test_all_measures_in_one_run(ce_align, toy):
         assert rows[name]["model"] == "net.py:build"
     assert not any("delta" in name or "class" in name for name in rows)
     assert "images: images (15)" in err
+    # What is left out says why.
+    assert "no distances of classes: images has no classes of 4 images" in err
+    assert "no differences of distances for net.py:build: " in err
 
 
 def test_a_second_run_answers_from_the_store_and_says_so(ce_align, toy):
@@ -136,7 +139,9 @@ def test_changed_weights_under_one_name_give_new_numbers(ce_align, toy):
 def test_folders_are_classes(ce_align, toy, tmp_path):
     write_images(tmp_path / "sorted", 30, n_classes=6)
     options = ("--metric", "bures", "--images", "sorted", "--json")
-    rows = {r["metric"]: r for r in json.loads(ce_align("analyze", *toy, *options)[1])}
+    _, out, err = ce_align("analyze", *toy, *options, "--baseline", "net.py:other")
+    rows = {row["metric"]: row for row in json.loads(out)}
+    assert "no d" not in err
     assert rows["class_class"]["n_points"] == 5
     assert rows["class_class"]["n_units"] == 6
     fewer = ce_align("analyze", *toy, *options, "--classes", 5)[1]

@@ -206,8 +206,17 @@ def test_undefined_and_equal_values_are_left_out_and_it_is_said(rng, store):
     assert row.measure == "bures"
     assert notes == [
         "same × it: all networks have the same value",
+        f"none: no value of {', '.join(sorted(PAPER)[:3])} and {len(PAPER) - 3} more",
         "none × it: 0 networks have both, 5 are needed",
     ]
+
+
+def test_networks_without_a_value_are_named(rng, store):
+    x, y = planted(rng)
+    x[PAPER[4]] = np.nan
+    (row,), notes = run(measure_rows(x), score_rows(y), store)
+    assert row.n_networks == len(PAPER) - 1
+    assert notes == [f"bures: no value of {PAPER[4]}"]
 
 
 def test_the_order_of_rows_does_not_change_a_number(rng, store):
