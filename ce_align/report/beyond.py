@@ -81,7 +81,10 @@ def figure_layers(material: Material, columns: int = 2) -> Drawn:
     data = pd.concat(parts, ignore_index=True)
     if len(data):
         several = data.groupby("model")["layer"].nunique()
-        data = data[data["model"].isin(several.index[several > 1])]
+        single = list(several.index[several == 1])
+        if single:
+            notes.append(f"Left out, scored at one layer only: {named_some(single)}.")
+        data = data[~data["model"].isin(single)]
     if data.empty:
         raise NothingToDraw(
             "the heat map of layers needs scores of several layers of a network; run "

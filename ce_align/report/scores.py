@@ -66,5 +66,8 @@ def _one_layer(rows: "pd.DataFrame") -> Selection:
     # Of equally common ones the last, which is nearest to IT.
     common = sorted(shared.index[shared == shared.max()])[-1]
     keep = ~rows["model"].isin(several) | (rows["layer"] == common)
-    note = f"Of several layers, {common} is shown: {named_some(several)}."
-    return Selection(rows[keep], (note,))
+    notes = [f"Of several layers, {common} is shown: {named_some(several)}."]
+    lost = [name for name in several if name not in set(rows["model"][keep])]
+    if lost:
+        notes.append(f"Left out, not scored at {common}: {named_some(lost)}.")
+    return Selection(rows[keep], tuple(notes))

@@ -302,3 +302,23 @@ def test_one_seed_against_another_counts_once(synthetic, tmp_path):
     (row,) = drawn.data.to_dict("records")
     assert (row["weight"], row["n_networks"]) == (0.0, 2)
     assert row["value"] == pytest.approx(0.01)
+
+
+def test_networks_of_one_layer_are_named_beside_the_heat_map_of_layers(synthetic):
+    drawn = draw("layers", synthetic)
+    scored = synthetic.stage("score").rows
+    single = scored.groupby("model")["layer"].nunique() == 1
+    notes = text_of(drawn.notes)
+    assert single.any()
+    assert f"Left out, scored at one layer only: {single.index[single][0]}" in notes
+    assert not set(drawn.data["model"]) & set(single.index[single])
+
+
+def test_a_network_without_the_layer_that_is_shown_is_named(synthetic):
+    rows = synthetic.rows
+    own = rows["stage"].eq("score") & rows["model"].eq("ce_mmcr_l0.1")
+    elsewhere = [rows[own].assign(layer=layer) for layer in ("layer1", "layer2")]
+    drawn = draw("3", with_rows(synthetic, pd.concat([rows[~own], *elsewhere])))
+    notes = text_of(drawn.notes)
+    assert "Left out, not scored at layer4: ce_mmcr_l0.1." in notes
+    assert "ce_mmcr_l0.1" not in set(drawn.data["networks"])
