@@ -8,6 +8,7 @@ from toys import toy_config
 
 from ce_align.errors import DataError
 from ce_align.metrics.bures import squared_bures_distance
+from ce_align.metrics.clouds import bures_sample
 from ce_align.stages import variability
 from ce_align.stages.variability import (
     Answers,
@@ -176,6 +177,24 @@ def test_pairs_are_drawn_over_all_images(rng):
         answers_of(rng, strong), config.model_copy(update={"seed": 1})
     )
     assert not np.array_equal(found.pairs, other.pairs)
+
+
+def test_the_mean_over_pairs_is_that_of_all_pairs_though_images_are_sorted(rng):
+    # The first quarter of the images vary alike, the others each in its own way.
+    n = 80
+    scales = np.exp(1.5 * rng.normal(size=(n, 1, D)))
+    scales[: n // 4] = scales[0]
+    strong = rng.normal(size=(n, 10, D)) * scales
+    answers = answers_of(rng, strong)
+    config = toy_config(comparisons=400, views=10)
+    found = variability.augmentation_augmentation(answers, config)
+    every = bures_sample(answers.strong, np.stack(np.triu_indices(n, 1), axis=1))
+    sorted_first = bures_sample(
+        answers.strong, np.stack(np.triu_indices(29, 1), axis=1)
+    )
+    error = np.std(every.values) / np.sqrt(400)
+    assert abs(found.distance.values.mean() - every.values.mean()) < 4 * error
+    assert abs(sorted_first.values.mean() - every.values.mean()) > 8 * error
 
 
 def test_all_pairs_are_equally_likely():
