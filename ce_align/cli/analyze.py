@@ -151,6 +151,11 @@ def analyze(
     name = images or default_images()
     image_set = find_images(name, comparisons)
     message(f"images: {name} ({len(image_set)})")
+    if "bures" in metrics and centroids == "all" and len(image_set) > comparisons:
+        message(
+            f"centroids: of all {len(image_set)} images, {views} views each; "
+            f"--centroids compared takes those of {comparisons}"
+        )
     settings: dict[str, Any] = {
         "images": name,
         "comparisons": comparisons,

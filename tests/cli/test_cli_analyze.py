@@ -148,10 +148,19 @@ def test_folders_are_classes(ce_align, toy, tmp_path):
     assert {r["n_units"] for r in json.loads(fewer) if "class" in r["metric"]} == {5}
 
 
+def test_centroids_of_the_compared_images_cost_fewer_views(ce_align, toy):
+    options = (*MODEL, *SMALL, "--metric", "bures", "--json", "--centroids", "compared")
+    _, out, err = ce_align("analyze", *options)
+    assert "centroids" not in err
+    notes = {row["metric"]: row["note"] for row in json.loads(out)}
+    assert notes["augmentation_centroid"] == "12 centroids"
+
+
 def test_without_images_the_scenes_are_shown_and_it_is_said(ce_align, toy):
     options = (*MODEL, *SMALL, "--metric", "bures", "--json")
     _, out, err = ce_align("analyze", *options)
     assert "images: simulated (400)" in err
+    assert "centroids: of all 400 images, 6 views each" in err
     assert any(row["metric"] == "class_class" for row in json.loads(out))
 
 
