@@ -11,6 +11,7 @@ __all__ = [
     "DataError",
     "PassError",
     "explained",
+    "first_line",
     "is_signal",
     "noted",
 ]
@@ -52,6 +53,14 @@ def is_signal(error: BaseException) -> bool:
     return isinstance(status, int) and status >= 128
 
 
+def first_line(error: BaseException) -> str:
+    """First line of an error's text, which its own code may fail to give."""
+    try:
+        return str(error).strip().partition("\n")[0]
+    except Exception:
+        return ""
+
+
 def explained(error: Exception) -> CeAlignError:
     """An error in one line: itself, if it is one of ours."""
     if isinstance(error, CeAlignError):
@@ -68,7 +77,7 @@ def explained(error: Exception) -> CeAlignError:
         name = around.encode("utf-8", "backslashreplace").decode()
         found = DataError(f"a name is no UTF-8 ({name}); rename the file or folder")
     else:
-        summary = f"{type(error).__name__}: {error}".splitlines()[0]
+        summary = f"{type(error).__name__}: {first_line(error)}"
         found = CeAlignError(f"unexpected {summary} (--debug shows where)")
     found.__cause__ = error
     return found

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from ce_align.data.imagesets import ImageSet
 from ce_align.data.recordings import Recording, load_recording
-from ce_align.errors import CeAlignError, ConfigError, noted
+from ce_align.errors import CeAlignError, ConfigError, DataError, noted
 from ce_align.models.catalogue import find_published
 from ce_align.progress import Notify, Progress, quiet, silent
 from ce_align.results import ResultStore
@@ -251,7 +251,10 @@ def _layers(
     if not layers:
         return [network.layer_for(recording.region)]
     if "all" in layers:
-        return network.block_names()
+        blocks = network.block_names()
+        if not blocks:
+            raise DataError(f"{network.name} has no layers: it is a single module")
+        return blocks
     known = []
     for layer in dict.fromkeys(layers):
         with noted(network.name, report.failures):

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from ce_align.errors import CeAlignError, DataError, PassError, is_signal
+from ce_align.errors import CeAlignError, DataError, PassError, first_line, is_signal
 from ce_align.models.preprocessing import Preprocessing
 from ce_align.progress import quiet_stdout
 
@@ -163,7 +163,7 @@ def _similar(places: tuple[int, int], size: tuple[int, int]) -> bool:
 
 def _failure(error: BaseException) -> PassError:
     """One line for whatever a network's own code has raised."""
-    message = str(error).strip().partition("\n")[0]
+    message = first_line(error)
     kind = type(error).__name__
     return PassError(f"the pass fails: {kind}{': ' if message else ''}{message}")
 
@@ -214,9 +214,14 @@ class ActivationReader:
         self._may_stop = False
 
     def __enter__(self) -> Self:
-        for layer in self._layers:
+        for layer in list(self._layers):
             part = self.module.get_submodule(layer)
-            handle = part.register_forward_hook(self._hook(layer))
+            try:
+                handle = part.register_forward_hook(self._hook(layer))
+            except RuntimeError as error:  # such as a part that is TorchScript
+                text = f"layer {layer} cannot be read: {first_line(error)}"
+                self._fail(layer, DataError(text))
+                continue
             self._hooks.callback(handle.remove)
         if self._compile:
             self._forward = torch.compile(self.module)
@@ -246,14 +251,18 @@ class ActivationReader:
             error = found or DataError(
                 f"layer {layer} takes no part in the pass of an image"
             )
-            if self._on_error is None:
-                raise error
-            self._layers.remove(layer)
-            self._on_error(layer, error)
+            self._fail(layer, error)
         if not self._may_stop:
             once = all(self._n_calls[layer] == 1 for layer in self._layers)
             self._may_stop = once and not self._compile
         return read
+
+    def _fail(self, layer: str, error: DataError) -> None:
+        """Leave a layer out and tell why, if anyone is to be told."""
+        if self._on_error is None:
+            raise error
+        self._layers.remove(layer)
+        self._on_error(layer, error)
 
     def _pass(self, inputs: torch.Tensor) -> None:
         """Let the network look at the inputs; the hooks keep its outputs."""
@@ -265,7 +274,8 @@ class ActivationReader:
                 torch.inference_mode(),
                 self._autocast(inputs.device.type),
             ):
-                self._forward(inputs)
+                # A copy: the network's own code may work on its input in place.
+                self._forward(inputs.clone())
         except _AllReadError:
             pass
         except (CeAlignError, torch.OutOfMemoryError):

@@ -80,8 +80,9 @@ def _answers(
 
     with ExitStack() as hooks:
         for layer in layers:
-            handle = module.get_submodule(layer).register_forward_hook(keep(layer))
-            hooks.callback(handle.remove)
+            with suppress(RuntimeError):  # such as a part that is TorchScript
+                handle = module.get_submodule(layer).register_forward_hook(keep(layer))
+                hooks.callback(handle.remove)
         with ActivationReader(module, []) as run:
             run(example)
     return kept

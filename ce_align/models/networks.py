@@ -26,6 +26,10 @@ IDENTITY = "network 2"
 _TRANSIENT: WeakKeyDictionary[nn.Module, set[str]] = WeakKeyDictionary()
 
 
+#: Share of the parameters from which on a part is a network that the rest only wraps.
+WRAPPED = 0.9
+
+
 @dataclass(frozen=True, eq=False)
 class Network:
     """A network, how to feed it, and which layer stands for which region.
@@ -169,13 +173,47 @@ class Network:
         Blocks are the modules with parts of their own that are not mere sequences of
         others: ``layer1.0`` of a ResNet, ``encoder.layers.encoder_layer_0`` of a vision
         transformer. In a network without any, such as AlexNet, they are its leaves
-        except dropout and reshaping.
+        except dropout and reshaping. Of a network that only wraps another, they are
+        those of the other.
         """
-        found = [(name, m) for name, m in _blocks(self.module, "") if name]
-        composed = [name for name, m in found if any(m.children())]
+        root, prefix = _wrapped(self.module)
+        found = [(prefix + name, m) for name, m in _blocks(root, "") if name]
+        composed = [name for name, m in found if _parts(m)]
         silent = (nn.Dropout, nn.Identity, nn.Flatten)
         audible = [name for name, m in found if not isinstance(m, silent)]
         return composed or audible or [name for name, _ in found]
+
+
+def _parts(module: nn.Module) -> list[tuple[str, nn.Module]]:
+    """Children of a module, except those of what counts as one layer."""
+    if isinstance(module, nn.MultiheadAttention):
+        return []
+    # Weight norm and the like keep how a weight is computed in a module.
+    return [(n, m) for n, m in module.named_children() if n != "parametrizations"]
+
+
+def _wrapped(module: nn.Module) -> tuple[nn.Module, str]:
+    """The part that holds nearly all parameters, and the prefix of its layers' names.
+
+    Such as ``backbone.`` in a user's network, or ``module.`` in torch's DataParallel.
+    """
+    prefix = ""
+    while True:
+        total = _n_parameters(module)
+        large = [
+            (name, part)
+            for name, part in _parts(module)
+            if _parts(part) and _n_parameters(part) > WRAPPED * total
+        ]
+        if not large or _is_sequence(large[0][1]):
+            return module, prefix
+        name, module = large[0]
+        prefix += f"{name}."
+
+
+def _n_parameters(module: nn.Module) -> int:
+    lazy = nn.parameter.UninitializedParameter
+    return sum(p.numel() for p in module.parameters() if not isinstance(p, lazy))
 
 
 def _blocks(module: nn.Module, name: str) -> Iterator[tuple[str, nn.Module]]:
@@ -184,7 +222,7 @@ def _blocks(module: nn.Module, name: str) -> Iterator[tuple[str, nn.Module]]:
     if name and not _is_expanded(module, top):
         yield name, module
         return
-    for child_name, child in module.named_children():
+    for child_name, child in _parts(module):
         yield from _blocks(child, f"{name}.{child_name}" if name else child_name)
 
 
@@ -195,17 +233,17 @@ def _is_sequence(module: nn.Module) -> bool:
 
 def _is_expanded(module: nn.Module, top: bool) -> bool:
     """Whether a module only arranges blocks."""
-    children = list(module.children())
+    children = [child for _, child in _parts(module)]
     if _is_sequence(module):
-        return top or any(any(child.children()) for child in children)
+        return top or any(_parts(child) for child in children)
     # Such as the encoder of a transformer, around its one sequence of equal blocks.
     sequences = [child for child in children if _is_sequence(child)]
     return len(sequences) == 1 and _repeats_blocks(sequences[0])
 
 
 def _repeats_blocks(sequence: nn.Module) -> bool:
-    blocks = list(sequence.children())
-    composed = [any(b.children()) and not isinstance(b, nn.Sequential) for b in blocks]
+    blocks = [block for _, block in _parts(sequence)]
+    composed = [bool(_parts(b)) and not isinstance(b, nn.Sequential) for b in blocks]
     return len(blocks) > 1 and len(set(map(type, blocks))) == 1 and all(composed)
 
 

@@ -265,6 +265,7 @@ class Crashing(Mixed):
         raise RuntimeError("mat1 and mat2")
 
 
+single = lambda: described(nn.Identity())
 crashing = lambda: described(Crashing(), layers=dict(IT="body"))
 '''
 
@@ -277,7 +278,7 @@ KINDS_THAT_WORK = (
 def test_networks_of_every_kind_are_scored_in_one_command(ce_align, tmp_path):
     make_recording(tmp_path / "toy.nc")
     (tmp_path / "kinds.py").write_text(KINDS)
-    names = ("crashing", *KINDS_THAT_WORK)
+    names = ("crashing", *KINDS_THAT_WORK, "single")
     models = [part for name in names for part in ("--model", f"kinds.py:{name}")]
     status, out, err = ce_align(
         *("score", "--recording", "toy.nc", "--layer", "all", "--json", *models),
@@ -301,6 +302,7 @@ def test_networks_of_every_kind_are_scored_in_one_command(ce_align, tmp_path):
         ("mixed", "dead", "the same for every stimulus"),
         ("mixed", "unused", "takes no part in the pass"),
         ("crashing", "", "RuntimeError: mat1 and mat2"),
+        ("single", "", "has no layers"),
     ]:
         (line,) = [x for x in lines if f"kinds.py:{name}" in x and layer in x]
         assert message in line

@@ -263,3 +263,38 @@ def test_a_network_that_makes_its_own_grey_keeps_colour():
 def test_other_numbers_of_channels_are_refused_in_words():
     with pytest.raises(DataError, match="takes 4 channels; expected 3 of colour or 1"):
         network_inputs(nn.Conv2d(4, 2, 3), Preprocessing(), PIXELS, "cpu")
+
+
+def test_a_network_that_works_on_its_input_in_place_answers_alike_each_time():
+    module = nn.Sequential(nn.ReLU(inplace=True), nn.Conv2d(3, 2, 3))
+    inputs = torch.randn(2, 3, 5, 5)
+    before = inputs.clone()
+    with ActivationReader(module, ["1"]) as read:
+        torch.testing.assert_close(read(inputs)["1"], read(inputs)["1"])
+    torch.testing.assert_close(inputs, before, rtol=0, atol=0)
+
+
+def test_a_part_in_torchscript_cannot_be_read_and_the_others_can():
+    module = nn.Sequential(torch.jit.script(nn.Conv2d(3, 2, 3)), nn.ReLU())
+    told, inputs = {}, torch.randn(2, 3, 5, 5)
+    with ActivationReader(module, ["0", "1"], on_error=told.__setitem__) as read:
+        assert set(read(inputs)) == {"1"}
+    assert "layer 0 cannot be read" in str(told["0"])
+    with (
+        pytest.raises(DataError, match="layer 0 cannot be read"),
+        ActivationReader(module, ["0"]),
+    ):
+        pass
+
+
+def test_an_error_without_a_text_is_a_line_too():
+    class Silent(Exception):
+        def __str__(self):
+            raise RuntimeError("no text")
+
+    module = nn.Sequential(Saying(None, error=Silent()))
+    with (
+        ActivationReader(module, ["0"]) as read,
+        pytest.raises(DataError, match=r"the pass fails: Silent$"),
+    ):
+        read(torch.ones(1, 3, 4, 4))

@@ -319,3 +319,26 @@ def test_gabor_energy_prefers_the_grating_it_is_tuned_to(orientation):
     features = extract(network, images, ["complex"], cache=None, pool="average")
     energies = features["complex"].values.reshape(4, 8)
     assert np.unravel_index(energies.argmax(), (4, 8)) == (1, orientation)
+
+
+def test_blocks_of_a_network_that_wraps_another_are_those_of_the_other():
+    class Wrapper(nn.Module):
+        def __init__(self, backbone):
+            super().__init__()
+            self.backbone = backbone
+            self.head = nn.Linear(4, 4)
+
+    resnet = models.resnet18()
+    expected = Network("a", resnet).block_names()
+    for wrapper, prefix in (
+        (Wrapper(resnet), "backbone."),
+        (nn.DataParallel(Wrapper(resnet)), "module.backbone."),
+    ):
+        found = Network("a", wrapper).block_names()
+        assert found == [f"{prefix}{name}" for name in expected]
+
+
+def test_a_layer_with_a_computed_weight_is_one_layer():
+    module = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 4, 3))
+    nn.utils.parametrizations.weight_norm(module[0])
+    assert Network("a", module).block_names() == ["0", "1", "2"]
