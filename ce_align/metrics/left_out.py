@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from ce_align.metrics.bures import Clouds, unit_factor
 
-__all__ = ["reference_effects"]
+__all__ = ["half_effects", "reference_effects"]
 
 FloatArray = NDArray[np.float64]
 
@@ -55,22 +55,68 @@ def reference_effects(clouds: Clouds, reference: ArrayLike) -> FloatArray:
     which one matrix product gives for all points at once, by the trapezoidal rule in
     log τ, to about 1e-4 of the largest effect. No singular value is computed anew.
     """
-    points = np.array(reference, dtype=np.float64)
-    unit_factor(points, "reference")  # refuses what is no cloud
-    n = len(points)
-    if n < MIN_REFERENCE:
-        return np.full(n, np.nan)
-    points -= points.mean(axis=0)
-    points /= np.linalg.norm(points)
-    kept = 1.0 - n / (n - 1) * np.sum(points**2, axis=1)
-    if kept.min() <= n * np.finfo(np.float64).eps:
-        return np.full(n, np.nan)
-    fidelity = np.zeros(n)
+    unit_factor(reference, "reference")  # refuses what is no cloud
+    points, kept = _centred(np.asarray(reference))
+    if kept is None:
+        return np.full(len(points), np.nan)
+    fidelity = np.zeros(len(points))
     for i, cloud in enumerate(clouds):
         factor = unit_factor(cloud, f"cloud {i}")
         fidelity += _fidelities_without(points @ factor.T)
-    without = 2.0 - 2.0 * fidelity / len(clouds) / np.sqrt(kept)
-    return np.asarray((n - 1) * (without.mean() - without), dtype=np.float64)
+    return _effects(fidelity / len(clouds), kept)
+
+
+def half_effects(
+    first: tuple[NDArray[Any], NDArray[Any]], second: tuple[NDArray[Any], NDArray[Any]]
+) -> FloatArray:
+    """Effects of the points of halves B, B′ on what `between_and_floor` gives.
+
+    Parameters
+    ----------
+    first, second : A, A′ and B, B′, each (n_points, n_features)
+
+    Returns
+    -------
+    (2, 2, n_points)
+        For B and for B′: effects on D_B with the other half of A, and on D_B(B, B′), as
+        `reference_effects` has them.
+
+    Raises
+    ------
+    DataError
+        As `squared_bures_distance`.
+    """
+    own = [unit_factor(half, "cloud") for half in first]
+    for half in second:
+        unit_factor(half, "reference")
+    points, kept = zip(*(_centred(half) for half in second), strict=True)
+    if kept[0] is None or kept[1] is None:
+        return np.full((2, 2, len(points[0])), np.nan)
+    both = points[0] @ points[1].T
+    products = (points[0] @ own[1].T, both), (points[1] @ own[0].T, both.T)
+    return np.array(
+        [
+            [_effects(_fidelities_without(product), kept[k]) for product in products[k]]
+            for k in (0, 1)
+        ]
+    )
+
+
+def _centred(cloud: NDArray[Any]) -> tuple[FloatArray, FloatArray | None]:
+    """Points of unit total spread, and what of it is left without each, if any is."""
+    points = cloud.astype(np.float64)
+    points -= points.mean(axis=0)
+    points /= np.linalg.norm(points)
+    n = len(points)
+    kept = 1.0 - n / (n - 1) * np.sum(points**2, axis=1)
+    enough = n >= MIN_REFERENCE and kept.min() > n * np.finfo(np.float64).eps
+    return points, kept if enough else None
+
+
+def _effects(fidelity: FloatArray, kept: FloatArray) -> FloatArray:
+    without = 2.0 - 2.0 * fidelity / np.sqrt(kept)
+    effects = (len(kept) - 1) * (without.mean() - without)
+    return np.asarray(effects, dtype=np.float64)
 
 
 def _fidelities_without(product: NDArray[Any]) -> FloatArray:

@@ -226,8 +226,11 @@ def mean_over_units(
     if effects is not None:
         moved = values.mean() + effects
         moved[: len(values)] += len(effects) / len(values) * (values - values.mean())
-    if len(values) < MIN_UNITS or not np.isfinite(moved).all():
+    if len(values) < MIN_UNITS:
         return without_interval(float(values.mean()), len(values), "too few images")
+    if not np.isfinite(moved).all():
+        why = "too few points to tell what each image adds to a cloud"
+        return without_interval(float(values.mean()), len(values), why)
     rng = np.random.default_rng([seed, len(values)])
     return Estimate(unit_interval(moved, rng), "images", None)
 

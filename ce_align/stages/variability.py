@@ -19,7 +19,7 @@ from ce_align.metrics.clouds import (
     excess_over_splits,
     half_split,
 )
-from ce_align.metrics.left_out import reference_effects
+from ce_align.metrics.left_out import half_effects, reference_effects
 from ce_align.stages.measures import (
     AnalysisConfig,
     Estimate,
@@ -42,8 +42,9 @@ FloatArray = NDArray[np.float32]
 #: simulated responses 3–9 %, in place of 13–25 % with one split. Spatial and
 #: photometric clouds have two (4–6 %), for only means over their halves are kept.
 PAIR_SPLITS, CENTROID_SPLITS = 8, 5
-#: Splits that show what each centroid adds, which costs as much as a split itself.
-EFFECT_SPLITS = 2
+#: Of so many comparisons each centroid's effect on floor and excess is the mean: fewer
+#: add to its variance, and so to the interval.
+MEETINGS = 40
 #: Share of constant clouds above which a network has collapsed.
 MOST_CONSTANT = 0.5
 
@@ -147,7 +148,7 @@ def augmentation_centroid(answers: Answers, config: AnalysisConfig) -> Compariso
     strata = np.arange(clouds.shape[1]) % 2
     rng = np.random.default_rng([config.seed, 1])
     betweens, floors = np.empty((2, CENTROID_SPLITS, len(clouds)))
-    on_between, on_floor = np.zeros((2, len(centroids)))
+    on_between, on_floor, n_met = *np.zeros((2, len(centroids))), 0
     for split in range(CENTROID_SPLITS):
         halves = half_split(clouds.shape[1], rng, strata)
         n = min(len(halves[0]), (len(centroids) - 1) // 2)
@@ -159,22 +160,22 @@ def augmentation_centroid(answers: Answers, config: AnalysisConfig) -> Compariso
             own = cloud[views[0]], cloud[views[1]]
             content = centroids[members[0]], centroids[members[1]]
             betweens[split, i], floors[split, i] = between_and_floor(own, content)
-            if np.isnan(floors[split, i]) or split >= EFFECT_SPLITS:
+            # Effects are means over the images met: enough of them is enough.
+            if 2 * n * n_met >= MEETINGS * len(centroids) or np.isnan(floors[split, i]):
                 continue
-            for k in (0, 1):
-                met, part = members[k], content[k]
-                on_between[met] += reference_effects([own[1 - k]], part)
-                on_floor[met] += reference_effects([content[1 - k]], part)
+            n_met += 1
+            for met, effects in zip(members, half_effects(own, content), strict=True):
+                on_between[met] += effects[0]
+                on_floor[met] += effects[1]
     varied = np.isfinite(distance)
     # Each of the few centroids that an image meets stands for many that it might have.
-    n_met = max(int(np.isfinite(floors[:EFFECT_SPLITS]).sum()), 1)
-    share = len(centroids) / (2 * n * n_met)
-    effects = reference_effects(clouds[varied], centroids)
+    share = len(centroids) / (2 * n * max(n_met, 1))
+    on_distance = reference_effects(clouds[varied], centroids)
     return Comparison(
         BuresSample(distance, (len(centroids), clouds.shape[1])),
         between=BuresSample(_over_splits(betweens), (n, n)),
         floor=BuresSample(_over_splits(floors), (n, n)),
-        effects=Effects(effects, share * on_between, share * on_floor),
+        effects=Effects(on_distance, share * on_between, share * on_floor),
         note=f"{len(centroids)} centroids",
     )
 

@@ -5,7 +5,7 @@ import pytest
 
 from ce_align.errors import DataError
 from ce_align.metrics.bures import squared_bures_distances_to_reference
-from ce_align.metrics.left_out import reference_effects
+from ce_align.metrics.left_out import half_effects, reference_effects
 
 
 @pytest.mark.parametrize(
@@ -47,3 +47,15 @@ def test_too_few_points_to_leave_one_out_have_no_effects(rng):
     assert np.isnan(reference_effects(clouds, alone)).all()
     with pytest.raises(DataError, match="constant"):
         reference_effects(clouds, np.ones((5, 6)))
+
+
+def test_effects_of_halves_are_those_of_the_references_they_are(rng):
+    clouds = rng.normal(size=(4, 9, 30)) * rng.lognormal(size=30)
+    own, content = (clouds[0], clouds[1]), (clouds[2], clouds[3])
+    found = half_effects(own, content)
+    for k in (0, 1):
+        for j, other in enumerate((own[1 - k], content[1 - k])):
+            expected = reference_effects([other], content[k])
+            np.testing.assert_allclose(found[k, j], expected, atol=1e-8)
+    few = tuple(half[:3] for half in content)
+    assert np.isnan(half_effects(own, few)).all()
