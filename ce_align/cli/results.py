@@ -24,8 +24,16 @@ def results(
     from ce_align.files import atomic_path
     from ce_align.report.tables import frame_table
     from ce_align.results import ResultStore
+    from ce_align.stages.same_network import identity, load_rows, reasons_left_out
 
-    rows = ResultStore(results).load(stage)
+    store = ResultStore(results)
+    rows = store.load(stage)
+    # Rows of any stage, and a training, may tell that a network is an older one.
+    reasons = reasons_left_out(load_rows(store))
+    if len(rows) and reasons:
+        rows = rows.assign(
+            left_out=[reasons.get(identity(row), "") for row in rows.to_dict("records")]
+        )
     if rows.empty:
         message(f"no {stage or 'stored'} rows in {results}")
     elif csv is None:

@@ -16,18 +16,13 @@ from ce_align.report.html_commands import commands
 from ce_align.report.html_findings import findings, warnings_of
 from ce_align.report.html_sections import make_sections
 from ce_align.report.html_sources import Finder, Source, read_sources
-from ce_align.report.html_tables import identity, rows_table, setting_text
+from ce_align.report.html_tables import rows_table, setting_text
 from ce_align.report.html_words import prose, with_options
 from ce_align.report.material import Material
-from ce_align.stages.same_network import (
-    OF_OLDER,
-    OLDER,
-    OTHER_BASELINE,
-    UNKNOWN_BASELINE,
-    Resolved,
-)
+from ce_align.stages.same_network import reasons_left_out
 
 if TYPE_CHECKING:
+    import pandas as pd
     from jinja2 import Environment
 
 __all__ = ["write_report"]
@@ -42,14 +37,6 @@ STAGES = {
     "correlate": "Correlation with predictivity",
     "overlap": "Explained variance of two networks",
     "transfer": "Transfer",
-}
-
-#: Why a row is in no table and no figure, in a few words.
-REASONS = {
-    OLDER: "left out: an older network of this name",
-    OTHER_BASELINE: "left out: an older baseline of this name",
-    UNKNOWN_BASELINE: "left out: which baseline is not known",
-    OF_OLDER: "left out: of older networks",
 }
 
 #: Rows of a stage that the page shows open; more are folded.
@@ -112,7 +99,7 @@ def write_report(
         figures=[section for section in sections if section.svg],
         tables=[section for section in sections if section.printed],
         missing=missing,
-        stages=_stages(sources, material.networks),
+        stages=_stages(sources, material.rows),
         sources=_provenance(sources, reproducing),
         environments=_environments(sources),
         commands=_by_stage(sources, reproducing),
@@ -143,10 +130,9 @@ def _counts(material: Material, sources: Sequence[Source]) -> list[tuple[str, st
     ]
 
 
-def _stages(sources: Sequence[Source], networks: Resolved) -> list[dict[str, Any]]:
+def _stages(sources: Sequence[Source], rows: "pd.DataFrame") -> list[dict[str, Any]]:
     names = dict.fromkeys([*STAGES, *(source.stage for source in sources)])
-    gone = networks.left_out.to_dict("records")
-    left_out = {identity(row): REASONS[row["why"]] for row in gone}
+    left_out = reasons_left_out(rows)
     found = []
     for name in names:
         chosen = [source for source in sources if source.stage == name]

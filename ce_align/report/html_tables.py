@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from ce_align.report.html_sources import Finder, Source, StoredRow, is_telling
+from ce_align.stages.same_network import identity
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -14,7 +15,6 @@ __all__ = [
     "Cell",
     "PageTable",
     "data_table",
-    "identity",
     "printed_table",
     "rows_table",
     "setting_text",
@@ -101,18 +101,11 @@ def rows_table(
     return PageTable(_columns(names, lines), lines, shared)
 
 
-def identity(row: Mapping[Any, Any]) -> tuple[str, ...]:
-    """What tells a row from all others."""
-    names = ("config_id", "model", "metric", "measure", "recording")
-    found = [row.get(name) for name in names]
-    return tuple(value if isinstance(value, str) else "" for value in found)
-
-
 def _with_reason(row: StoredRow, left_out: Mapping[tuple[str, ...], str]) -> StoredRow:
     key = identity(row.values)
     if key not in left_out:
         return row
-    return replace(row, values={**row.values, "network": left_out[key]})
+    return replace(row, values={**row.values, "left_out": left_out[key]})
 
 
 def data_table(frame: "pd.DataFrame", finder: Finder) -> PageTable:

@@ -6,10 +6,10 @@ of one network never meet the measures of another.
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -21,8 +21,9 @@ if TYPE_CHECKING:
     import pandas as pd
 
 __all__ = [
-    *("OF_OLDER", "OLDER", "OTHER_BASELINE", "TOLD", "UNKNOWN_BASELINE"),
-    *("Resolved", "load_rows", "resolve_networks", "told_by_trainings"),
+    "TOLD",
+    *("Resolved", "identity", "load_rows", "reasons_left_out", "resolve_networks"),
+    "told_by_trainings",
 ]
 
 #: What rows of a training say of its network.
@@ -48,6 +49,13 @@ STAGES = {
 #: Why a row does not count.
 OLDER, OTHER_BASELINE, UNKNOWN_BASELINE = "older", "other baseline", "unknown baseline"
 OF_OLDER = "of older networks"
+#: The same in a few words, beside such a row.
+WORDS = {
+    OLDER: "an older network of this name",
+    OTHER_BASELINE: "an older baseline of this name",
+    UNKNOWN_BASELINE: "which baseline is not known",
+    OF_OLDER: "of older networks",
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -230,6 +238,19 @@ class _Register:
         current = {_plain(digest) for digest in self.name_of}
         pairs = zip(names, digests, strict=True)
         return [name for name, one in pairs if one and one not in current]
+
+
+def identity(row: Mapping[Any, Any]) -> tuple[str, ...]:
+    """What tells a stored row from all others."""
+    names = ("config_id", "model", "metric", "measure", "recording")
+    found = [row.get(name) for name in names]
+    return tuple(value if isinstance(value, str) else "" for value in found)
+
+
+def reasons_left_out(rows: "pd.DataFrame") -> dict[tuple[str, ...], str]:
+    """Why rows are in no table and no figure, in a few words, by their identity."""
+    left_out = resolve_networks(rows).left_out
+    return {identity(row): WORDS[row["why"]] for row in left_out.to_dict("records")}
 
 
 def told_by_trainings(rows: "pd.DataFrame") -> "pd.DataFrame":

@@ -221,3 +221,17 @@ def test_what_trainings_say_of_their_networks_gives_objective_and_weight(
     assert row["given"] == "objective, λ and λ²"
     assert row["low"] is None
     assert pd.isna(row["note"]) or "unknown" not in row["note"]
+
+
+def test_stored_rows_of_older_networks_are_marked_in_results(ce_align, store):
+    put_measure(store, NAMES[3], "second", AGAIN[0], NEW)
+    status, out, _ = ce_align("results", "--stage", "score")
+    assert status == 0
+    lines = [line for line in out.splitlines() if "an older network of this" in line]
+    assert len(lines) == 1
+    assert "runs/3" in lines[0]
+    ce_align("results", "--csv", "rows.csv")
+    rows = pd.read_csv("rows.csv")
+    marked = rows[rows["left_out"].notna()]
+    assert list(marked["model"]) == ["runs/3", "runs/3"]
+    assert set(marked["stage"]) == {"score", "analyze"}
