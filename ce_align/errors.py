@@ -77,7 +77,7 @@ def explained(error: Exception) -> CeAlignError:
         name = around.encode("utf-8", "backslashreplace").decode()
         found = DataError(f"a name is no UTF-8 ({name}); rename the file or folder")
     else:
-        summary = f"{type(error).__name__}: {first_line(error)}"
+        summary = ": ".join(filter(None, (type(error).__name__, first_line(error))))
         found = CeAlignError(f"unexpected {summary} (--debug shows where)")
     found.__cause__ = error
     return found
