@@ -1,6 +1,7 @@
 """How far two ways to compute the same in float32 may be apart, on any processor."""
 
 import numpy as np
+from numpy.typing import NDArray
 from torch import nn
 
 __all__ = ["rounding"]
@@ -12,12 +13,16 @@ UNIT = float(np.finfo(np.float32).eps) / 2
 FARTHEST = 5.5
 
 
-def rounding(module: nn.Module) -> float:
-    """Largest difference between two computations, as a share of the largest answer.
+def rounding(module: nn.Module, answers: NDArray[np.float32]) -> float:
+    """Largest difference between two computations of a network's answers.
 
-    Processors add the products of a sum in orders of their own. A sum of n products is
-    rounded n times, up and down alike, so its error is a walk of √n steps; the layers
-    of a network walk on from where the one before arrived, and both computations walk.
+    Processors add the products of a sum in orders of their own, and each addition is
+    off by a uniform share of a unit of what has been summed so far: a variance of a
+    third of a unit². Sums of products of either sign grow as √k, so what has been
+    summed is on average half of the end in its square, and n additions give n / 6. The
+    layers of a network go on from where the one before arrived, so their n add, and
+    both computations are off: n / 3 units² of the root mean square of the answers.
     """
     n = sum(values[0].numel() for values in module.parameters() if values.ndim > 1)
-    return FARTHEST * float(np.sqrt(2 * n)) * UNIT
+    size = float(np.sqrt(np.mean(np.square(answers, dtype=np.float64))))
+    return FARTHEST * float(np.sqrt(n / 3)) * UNIT * size

@@ -328,5 +328,5 @@ def test_extracted_features_equal_those_of_brainscores_wrapper(rng, tmp_path):
         model = brain_model(network, layers={"IT": layer})
         looked = look_at(model, images, tmp_path, degrees=8)
         theirs = looked.transpose("presentation", "neuroid").values
-        tolerance = rounding(network.module) * np.abs(theirs).max()
+        tolerance = rounding(network.module, theirs)
         np.testing.assert_allclose(ours[layer].values, theirs, rtol=0, atol=tolerance)
