@@ -24,12 +24,20 @@ from ce_align.data.screen import place_on_screen
 from ce_align.digests import combine_digests, digest_bytes
 from ce_align.errors import DataError
 
-__all__ = ["ImageSet", "PixelSource", "decode_image", "exif_orientation"]
+__all__ = [
+    "ImageSet",
+    "PixelSource",
+    "decode_image",
+    "exif_orientation",
+    "has_transparency",
+]
 
 #: Decoding refuses larger images: a few bytes can declare terabytes of pixels.
 MAX_PIXELS = 100_000_000
 #: A smaller edge cannot be cropped, and is no picture.
 MIN_EDGE = 2
+#: Modes of Pillow with an alpha channel, and its value where nothing shines through.
+ALPHA_MODES, OPAQUE = ("RGBA", "RGBa", "LA", "La", "PA"), 255
 #: Number of the tag.
 EXIF_ORIENTATION = 0x0112
 
@@ -38,7 +46,8 @@ def decode_image(encoded: bytes, name: str) -> Image.Image:
     """8-bit RGB image from encoded bytes; grey, palette, alpha and CMYK become RGB.
 
     Pixels are as stored, as Brain-Score and torchvision show them: an orientation in
-    EXIF is not applied (see `exif_orientation`).
+    EXIF is not applied (see `exif_orientation`), and of transparent pixels the colour
+    counts (see `has_transparency`).
 
     Raises
     ------
@@ -86,6 +95,16 @@ def exif_orientation(encoded: bytes) -> int:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return int(Image.open(io.BytesIO(encoded)).getexif().get(EXIF_ORIENTATION, 1))
+
+
+def has_transparency(encoded: bytes) -> bool:
+    """Whether an image file has pixels that are not opaque."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        image = Image.open(io.BytesIO(encoded))
+        if image.mode not in ALPHA_MODES and "transparency" not in image.info:
+            return False
+        return bool(np.asarray(image.convert("RGBA"))[:, :, 3].min() < OPAQUE)
 
 
 class PixelSource(Protocol):

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from ce_align.checks import named_some
 from ce_align.data.imagefiles import ORDERS, FileSource, open_source, order_names
-from ce_align.data.imagesets import ImageSet, exif_orientation
+from ce_align.data.imagesets import ImageSet, exif_orientation, has_transparency
 from ce_align.data.recordings import Recording, canonical_region, without_silent
 from ce_align.data.repeats import (
     first_rows,
@@ -164,17 +164,23 @@ def _look_at(
     images: ImageSet, tell: Callable[[str], None], progress: Progress
 ) -> NDArray[np.intp]:
     """For each image the first with the same pixels; say what is not applied."""
-    pixels, turned = [], []
+    pixels, turned, clear = [], [], []
     for i, name in enumerate(images.ids):
         pixels.append(images.pixel_digest(i))
-        if exif_orientation(images.encoded(i)) != 1:
-            turned.append(name)
+        encoded = images.encoded(i)
+        turned += [name] if exif_orientation(encoded) != 1 else []
+        clear += [name] if has_transparency(encoded) else []
         progress("images", i + 1, len(images))
     if turned:
         tell(
             f"{len(turned)} images state an orientation (EXIF), which is not applied, "
             f"as Brain-Score does not: {named_some(turned)}; turn the pixels if the "
             "images were shown upright"
+        )
+    if clear:
+        tell(
+            f"{len(clear)} images have transparent pixels, of which networks see the "
+            f"colour: {named_some(clear)}; paste them on the background that was shown"
         )
     return first_rows(pixels)
 

@@ -323,6 +323,17 @@ def test_orientations_are_said_and_not_applied(lab):
     assert any("s8" in line for line in lines if "EXIF" in line)
 
 
+def test_transparent_pixels_are_said(lab):
+    Image.new("RGBA", (8, 8), (9, 9, 9, 255)).save(lab / "images" / "s7.png")
+    Image.new("RGBA", (8, 8), (7, 8, 9, 0)).save(lab / "images" / "s8.png")
+    lines = []
+    recording = import_lab(lab, tell=lines.append)
+    assert recording.images.load(1).getpixel((0, 0)) == (7, 8, 9)
+    (line,) = [line for line in lines if "transparent" in line]
+    assert line.startswith("1 images have transparent pixels")
+    assert "s8" in line
+
+
 @pytest.mark.parametrize("suffix", [".gif", ".tiff", ".png", ".webp"])
 def test_files_of_several_frames_are_refused_by_name(lab, suffix, rng):
     (lab / "images" / "s8.png").unlink()
