@@ -123,9 +123,10 @@ def variance_ceiling(responses: ArrayLike) -> Ceiling:
     network has to predict, V the part of it that is noise: the mean over stimuli of
     s² / n, where n is how often the stimulus was shown and s² the variance of its
     repetitions. Of a stimulus shown once, s² is the pooled variance within all
-    repeated ones, which must then be like the others. V and T are unbiased, so that
-    1 − V / T is what r² of a perfect prediction comes to. The value is the median over
-    neuroids.
+    repeated ones, which must then be like the others. V and T are unbiased, and are
+    divided by the median of an estimate of their degrees of freedom (of true value 1),
+    so that the median of 1 − V / T over neuroids, which is the value, is what r² of a
+    perfect prediction comes to.
 
     Reference: one-way analysis of variance, as in Sahani & Linden (2003), with unequal
     numbers of repetitions.
@@ -253,18 +254,36 @@ def _reliability(values: Array) -> Array:
     mean, n_shown = _mean_of_shown(values)
     squares = np.nansum((values - mean[:, np.newaxis]) ** 2, axis=1)
     freedom = np.maximum(n_shown - 1, 0)
+    seen = n_shown > 0
+    # A neuroid that missed a stimulus is measured on the others.
+    n_seen = seen.sum(axis=0)
     with np.errstate(divide="ignore", invalid="ignore"):
-        pooled = squares.sum(axis=0) / freedom.sum(axis=0)
-        within = np.where(freedom > 0, squares / freedom, pooled)
-        # A neuroid that missed a stimulus is measured on the others.
-        seen = n_shown > 0
-        n_seen = seen.sum(axis=0)
-        noise = np.where(seen, within / n_shown, 0.0).sum(axis=0) / n_seen
+        share = np.where(seen, 1 / n_shown, 0.0) / n_seen
+        # Stimuli shown once lend their share to the others, by degrees of freedom.
+        lent = np.where(freedom == 0, share, 0.0).sum(axis=0) / freedom.sum(axis=0)
+        weight = np.where(freedom > 0, share / freedom + lent, 0.0)
+        noise = (weight * squares).sum(axis=0)
+        # Satterthwaite's degrees of freedom of that sum.
+        scale = weight * freedom
+        effective = scale.sum(axis=0) ** 2 / (scale * weight).sum(axis=0)
         centre = np.where(seen, mean, 0.0).sum(axis=0) / n_seen
         spread = np.where(seen, mean - centre, 0.0)
         total = (spread**2).sum(axis=0) / (n_seen - 1)
-        reliability: Array = np.where(total > 0, 1 - noise / total, np.nan)
+        ratio = noise / _median_share(effective) * _median_share(n_seen - 1.0) / total
+        reliability: Array = np.where(total > 0, 1 - ratio, np.nan)
     return reliability
+
+
+def _median_share(freedom: Array) -> Array:
+    """Median of an estimated variance, as a share of the true one.
+
+    The median over neuroids meets typical estimates, and of few degrees of freedom
+    these are too small: .93 at ten.
+    """
+    from scipy.special import gammaincinv
+
+    median: Array = 2 * gammaincinv(freedom / 2, 0.5) / freedom
+    return median
 
 
 def _checked_repetitions(responses: ArrayLike) -> Array:

@@ -256,7 +256,9 @@ def test_variance_ceiling_is_the_f_ratio_where_repetitions_are_equal(rng):
     responses = recording(rng, noise=2.0)
     found = variance_ceiling(responses).per_split_neuroid[0]
     ratios = [scipy.stats.f_oneway(*responses[:, :, i]).statistic for i in range(7)]
-    np.testing.assert_allclose(found, 1 - 1 / np.array(ratios))
+    # Medians of the two variances of the ratio, as shares of their means.
+    within, between = (scipy.stats.chi2(f).median() / f for f in (540, 59))
+    np.testing.assert_allclose(found, 1 - between / within / np.array(ratios))
 
 
 def test_stimuli_that_were_shown_once_take_the_noise_of_the_others():
@@ -266,8 +268,23 @@ def test_stimuli_that_were_shown_once_take_the_noise_of_the_others():
     # Variances within the first two stimuli are 2 and 8, pooled 5.
     averages = np.array([2.0, 7.0, 2.0, 8.0])
     noise = np.mean([2 / 2, 8 / 2, 5, 5])
-    expected = 1 - noise / averages.var(ddof=1)
+    # Weights of the two variances: 1/8 and half of 1/4 · 2, hence equal; 2 degrees.
+    within, between = (scipy.stats.chi2(f).median() / f for f in (2, 3))
+    expected = 1 - noise / within * between / averages.var(ddof=1)
     assert variance_ceiling(responses).value == pytest.approx(expected)
+
+
+def test_few_repeated_stimuli_make_no_higher_ceiling():
+    """Ten stimuli shown twice among three hundred: ten degrees of freedom."""
+    rng, found = np.random.default_rng(3), []
+    for _ in range(30):
+        signal = rng.standard_normal((300, 1, 200))
+        responses = signal + rng.standard_normal((300, 2, 200))
+        responses[10:, 1:] = np.nan
+        found.append(variance_ceiling(responses).value)
+    truth = 1 / (1 + (290 + 10 / 2) / 300)
+    # Without regard to the degrees of freedom it would be .034 higher.
+    assert np.mean(found) == pytest.approx(truth, abs=0.015)
 
 
 def test_without_a_repeated_stimulus_there_is_no_ceiling(rng):
