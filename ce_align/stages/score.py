@@ -388,7 +388,7 @@ def _ceiling(
     if not recording.has_repetitions:
         if protocol is not None and not protocol.ceiling:
             return None, ["no score: Brain-Score's ceiling is computed another way"]
-        return None, ["no score: no stimulus has repetitions, hence no ceiling"]
+        return None, ["no score: no repetitions, hence no ceiling"]
     # What is Brain-Score's own keeps its number.
     own = protocol is not None and config.ceiling == "auto"
     settings = {"n_splits": config.splits, "seed": config.seed}

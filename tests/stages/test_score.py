@@ -229,7 +229,7 @@ def test_without_repetitions_the_row_says_that_there_is_no_score(images, tmp_pat
     store = ResultStore(tmp_path)
     (row,) = score(make_network(), recording, configs_for("1"), store).rows
     assert (row.value, row.ceiling, row.ceiling_kind) == (None, None, None)
-    assert row.note == "no score: no stimulus has repetitions, hence no ceiling"
+    assert row.note == "no score: no repetitions, hence no ceiling"
 
 
 def test_rows_carry_the_stimuli_and_the_estimator_behind_the_ceiling(images, tmp_path):
