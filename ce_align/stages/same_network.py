@@ -97,6 +97,7 @@ class Resolved:
             *_older_notes(kept, gone[gone["why"] == OLDER]),
             *_baseline_notes(gone),
             *_correlation_notes(gone[gone["why"] == OF_OLDER]),
+            *_imported_notes(kept, self.ambiguous),
             *_alias_notes(self.aliases, kept),
         ]
 
@@ -378,6 +379,21 @@ def _correlation_notes(gone: "pd.DataFrame") -> list[str]:
         f"{len(rows)} correlations are of older networks of the names {whose} and left "
         "out; run `ce-align correlate` again."
         for whose, rows in gone.groupby("whose", sort=True)
+    ]
+
+
+def _imported_notes(kept: "pd.DataFrame", ambiguous: frozenset[str]) -> list[str]:
+    if "imported_from" not in kept:
+        return []
+    unsaid = kept["imported_from"].notna() & kept["model"].isin(list(ambiguous))
+    if "model_digest" in kept:
+        unsaid &= kept["model_digest"].isna()
+    names = list(dict.fromkeys(kept["model"][unsaid]))
+    if not names:
+        return []
+    return [
+        f"{named_some(names)}: imported scores do not say of which network of this "
+        "name; they are taken for the latest's."
     ]
 
 

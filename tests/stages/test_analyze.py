@@ -187,6 +187,10 @@ def test_differences_from_a_baseline_are_those_of_the_rows(tmp_path):
         expected = rows["baseline", name].value - rows["toy", name].value
         assert rows["toy", f"{name}_delta"].value == pytest.approx(expected, abs=1e-12)
         assert ("baseline", f"{name}_delta") not in rows
+        # A name may stand for another network later; the digest does not.
+        digest = rows["baseline", name].model_digest
+        assert rows["toy", f"{name}_delta"].baseline_digest == digest
+        assert rows["toy", name].baseline_digest is None
 
 
 def test_a_second_run_answers_from_the_store(tmp_path, monkeypatch):

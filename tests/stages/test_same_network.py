@@ -91,6 +91,11 @@ def test_rows_without_a_digest_are_known_by_their_name():
     imported = {"stage": "imported", "imported_from": "board.csv"}
     frame = rows(("runs/a", None, 1, imported), ("runs/a", "d", 2), ("x", None, 1))
     assert [name for name, _ in kept(frame)] == ["runs/a", "runs/a", "x"]
+    assert resolve_networks(frame).notes() == []
+    again = pd.concat([frame, rows(("runs/a", "e", 3))], ignore_index=True)
+    notes = resolve_networks(again).notes("imported")
+    assert len(notes) == 1
+    assert notes[0].startswith("runs/a: imported scores do not say of which network")
 
 
 def test_reading_a_file_of_scores_makes_no_network_the_latest():

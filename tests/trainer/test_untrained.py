@@ -46,8 +46,11 @@ def test_the_weights_are_those_that_training_begins_with(tmp_path, monkeypatch):
     assert {row.metric for row in rows} >= {"knn_top1", "effective_rank"}
     assert {row.epochs for row in rows} == {0}
     assert json.loads(metadata["metrics"])["knn_top1"] > 0
-    assert load_network(str(tmp_path / "run")).layer_for("IT") == "layer4"
-    other = export(tmp_path / "other", seed=1)[1]
+    network = load_network(str(tmp_path / "run"))
+    assert network.layer_for("IT") == "layer4"
+    assert {row.model_digest for row in rows} == {network.digest}
+    again, other, _ = export(tmp_path / "run", seed=1)
+    assert {row.model_digest for row in again}.isdisjoint({network.digest})
     assert not torch.equal(found["conv1.weight"], other["conv1.weight"])
 
 
