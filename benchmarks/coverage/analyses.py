@@ -19,11 +19,11 @@ from benchmarks.coverage.planted import Sizes, World
 from ce_align.metrics.overlap import variance_overlap
 from ce_align.metrics.predictivity import cross_validated_r, summarise
 from ce_align.metrics.probe import accuracies
-from ce_align.metrics.resampling import Interval, unit_interval
+from ce_align.metrics.resampling import Interval, pair_interval, unit_interval
 from ce_align.metrics.splits import brainscore_splits
 from ce_align.stages.measures import AnalysisConfig, IntervalKind, Measured
 from ce_align.stages.readout import decode, measure_dimensionality, steer
-from ce_align.stages.variability import compare, measure_shapes
+from ce_align.stages.variability import choose_pairs, compare, measure_shapes
 
 __all__ = ["Coverage", "coverages", "main", "readouts", "shapes"]
 
@@ -186,6 +186,31 @@ def units(n_units: int, n: int) -> list[Coverage]:
     return coverages(map(once, range(n)), targets)
 
 
+def pairs(n_units: int, comparisons: int, n: int) -> list[Coverage]:
+    """Of means over pairs of units whose effects add up, matter little, or multiply."""
+    kinds = {
+        "effects of units": (1.0, 0.3, 0.0),
+        "effects of pairs": (0.3, 1.0, 0.0),
+        "effects that multiply": (1.0, 0.3, 0.5),
+    }
+
+    def once(seed: int) -> dict[str, Found]:
+        rng = np.random.default_rng([seed, 7])
+        chosen = choose_pairs(n_units, comparisons, seed)
+        unit = rng.normal(size=n_units)[chosen]
+        noise = rng.normal(size=len(chosen))
+        values = {
+            name: alone * unit.sum(axis=1) + own * noise + both * unit.prod(axis=1)
+            for name, (alone, own, both) in kinds.items()
+        }
+        return {
+            name: found_as(pair_interval(value, chosen, rng), "images or classes")
+            for name, value in values.items()
+        }
+
+    return coverages(map(once, range(n)), dict.fromkeys(kinds, 0.0))
+
+
 def overlap(n_stimuli: int, n_neuroids: int, n: int) -> list[Coverage]:
     """Of shared and unique explained variance, for other neuroids of one recording."""
     fixed = np.random.default_rng(4)
@@ -287,6 +312,9 @@ def main() -> None:
     )
     for n_units in (20, 60, 800):
         show(f"mean over {n_units} images", units(n_units, n))
+    for n_units, comparisons in ((800, 800), (100, 800), (60, 200), (8, 200)):
+        title = f"mean over pairs of {n_units} units, {comparisons} at most"
+        show(title, pairs(n_units, comparisons, n))
     show("60 stimuli, 30 neuroids, 5 folds", overlap(60, 30, n))
     show("20 classes of 20 test images", accuracy(20, 20, n))
     show("200 stimuli, 20 neuroids, 10 splits", scores(200, 20, n))
