@@ -1,10 +1,11 @@
 """Coverage of every interval that is printed, with all that is random drawn anew.
 
-Run with ``OMP_NUM_THREADS=1 python -m benchmarks.coverage.analyses``: some ten minutes
-at small sizes. ``--paper`` takes the paper's numbers of images, views, classes and
-comparisons, in fewer dimensions than its networks have; ``--replications`` says how
-often. The target of an interval is the expectation of its estimate at these sizes, for
-which the mean over all replications stands; where it is known, that is taken.
+Run with ``OMP_NUM_THREADS=1 python -m benchmarks.coverage.analyses``: ten minutes of a
+core at small sizes. ``--paper`` goes towards the paper's: its images, views and numbers
+of comparisons where that takes seconds a replication, in fewer dimensions than its
+networks have. ``--replications`` says how often. The target of an interval is the
+expectation of its estimate at these sizes, for which the mean over all replications
+stands; where it is known, that is taken.
 """
 
 import argparse
@@ -16,19 +17,29 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.coverage.planted import Sizes, World
+from ce_align.metrics.bures import squared_bures_distances_to_reference
+from ce_align.metrics.left_out import reference_effects
 from ce_align.metrics.overlap import variance_overlap
 from ce_align.metrics.predictivity import cross_validated_r, summarise
 from ce_align.metrics.probe import accuracies
 from ce_align.metrics.resampling import Interval, pair_interval, unit_interval
 from ce_align.metrics.splits import brainscore_splits
-from ce_align.stages.measures import AnalysisConfig, IntervalKind, Measured
+from ce_align.stages.measures import (
+    AnalysisConfig,
+    IntervalKind,
+    Measured,
+    mean_over_units,
+)
 from ce_align.stages.readout import decode, measure_dimensionality, steer
 from ce_align.stages.variability import choose_pairs, compare, measure_shapes
 
 __all__ = ["Coverage", "coverages", "main", "readouts", "shapes"]
 
 SMALL = Sizes(60, 12, 6, 6, 8, 12, 24)
-PAPER = Sizes(800, 50, 20, 20, 100, 50, 96)
+#: Between small and the paper's, for what takes a minute a replication there.
+MIDDLE = Sizes(200, 30, 8, 8, 40, 20, 32)
+#: The paper's numbers of images and views.
+PAPER = Sizes(800, 50, 4, 4, 8, 4, 32)
 
 #: Draws a value of each unit.
 Values = Callable[[np.random.Generator], NDArray[np.float64]]
@@ -111,6 +122,28 @@ def shapes(
         config = settings(sizes, comparisons, seed, kind)
         baseline, own = (compare(one.respond(draw), config) for one in networks)
         return found_in(measure_shapes(own, baseline, config))
+
+    return coverages(map(once, range(n)))
+
+
+def centroids(sizes: Sizes, n: int) -> list[Coverage]:
+    """Of distances from the cloud of all images' centroids alone, by both intervals."""
+    world = World.of(sizes, 1)
+
+    def once(seed: int) -> dict[str, Found]:
+        draw = world.draw(np.random.default_rng([seed, 8]))
+        clouds = world.strong(draw)
+        means = clouds.mean(axis=1, dtype=np.float64)
+        distances = squared_bures_distances_to_reference(clouds, means)
+        effects = reference_effects(clouds, means)
+        found = [
+            mean_over_units(distances, "population", seed, effects),
+            mean_over_units(distances, "comparisons", seed),
+        ]
+        return {
+            f"augmentation_centroid, {one.over}": found_as(one.interval, one.over)
+            for one in found
+        }
 
     return coverages(map(once, range(n)))
 
@@ -292,16 +325,17 @@ def show(title: str, rows: Iterable[Coverage]) -> None:
 def main() -> None:
     """Simulate, and print one table."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--paper", action="store_true", help="only the paper's sizes")
+    parser.add_argument("--paper", action="store_true", help="larger sizes, instead")
     parser.add_argument("--replications", type=int, default=400)
     given = parser.parse_args()
     n = given.replications
     print(f"Coverage of 95 % intervals, {n} replications: what it is over, share that")
     print("holds the target ± binomial error, half the width in sd of the estimate")
     if given.paper:
-        paper = "800 images, 50 views, 20 × 20 crops, 100 classes of 50, 96 features"
-        show(f"{paper}, 800 comparisons", shapes(PAPER, 800, n))
-        show(f"{paper}, 5 runs", readouts(replace(PAPER, crops=4, photometrics=4), n))
+        show("800 images, 50 views, 32 features", centroids(PAPER, n))
+        middle = "200 images, 30 views, 8 × 8 crops, 40 classes of 20, 32 features"
+        show(f"{middle}, 5 runs", readouts(MIDDLE, n))
+        show(f"{middle}, 800 comparisons", shapes(MIDDLE, 800, n))
         return
     small = "60 images, 12 views, 6 × 6 crops, 8 classes of 12, 24 features"
     show(f"{small}, 200 comparisons", shapes(SMALL, 200, n))

@@ -112,7 +112,6 @@ class World:
 
     def respond(self, draw: Draw) -> Answers:
         """What the comparisons need of this network's responses."""
-        strong = self.clean(draw)[:, None] + self._moved(draw.views, draw.amount)
         half = N_PARAMETERS // 2
         spatial = self._moved(draw.crops, draw.amount, slice(None, half))
         photometric = self._moved(draw.photometrics, draw.amount, slice(half, None))
@@ -125,10 +124,15 @@ class World:
             * np.roll(photometric, 2, axis=-1)[:, None]
         )
         return Answers(
-            (strong + draw.noise).astype(np.float32),
+            self.strong(draw),
             np.stack([block_means(views) for views in grid.astype(np.float32)]),
             (draw.classes @ self.readout).astype(np.float32),
         )
+
+    def strong(self, draw: Draw) -> NDArray[np.float32]:
+        """Responses (n_images, n_views, n_features) to the views."""
+        moved = self._moved(draw.views, draw.amount) + draw.noise
+        return (self.clean(draw)[:, None] + moved).astype(np.float32)
 
     def clean(self, draw: Draw) -> FloatArray:
         """Responses (n_images, n_features) to the images themselves."""

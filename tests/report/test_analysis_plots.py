@@ -154,3 +154,18 @@ def test_notes_stand_below_the_table_of_measures_and_marks_lead_to_them():
     assert "0.7000 [0.6000, 0.8000] │" in " ".join(cells["spatial_photometric"].split())
     assert "0.3000 [0.2000, 0.4000] [1] [2]" in cells["spatial_photometric"]
     assert [line.strip() for line in lines[-2:]] == [f"[1] {many}", f"[2] {few}"]
+
+
+def test_tables_name_what_intervals_are_over():
+    def over(word, metric):
+        row = measure(metric, "a", 0.5, 0.4, 0.6)
+        return row.model_copy(update={"interval": word})
+
+    rows = [over("classes", "class_class"), over("comparisons", "spatial_photometric")]
+    console = Console(file=io.StringIO(), width=200)
+    console.print(measure_table([*rows, measure("factorization_weak", "a", 0.7)]))
+    lines = console.file.getvalue().splitlines()
+    (classes,) = [line for line in lines if "class_class" in line]
+    (papers,) = [line for line in lines if "spatial_photometric" in line]
+    assert "classes" in classes
+    assert "comparisons, as if independent (the paper's)" in papers

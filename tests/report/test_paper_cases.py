@@ -322,3 +322,12 @@ def test_a_network_without_the_layer_that_is_shown_is_named(synthetic):
     notes = text_of(drawn.notes)
     assert "Left out, not scored at layer4: ce_mmcr_l0.1." in notes
     assert "ce_mmcr_l0.1" not in set(drawn.data["networks"])
+
+
+def test_captions_name_what_bands_are(synthetic):
+    caption = draw("2", synthetic).caption
+    assert "95 % interval over classes; 95 % interval over images" in caption
+    rows = synthetic.rows.copy()
+    rows.loc[rows["interval"].notna(), "interval"] = "comparisons"
+    assert "as if independent (the paper's)" in draw("2", Material(rows, None)).caption
+    assert "95 % interval" not in draw("5", synthetic).caption
