@@ -13,6 +13,7 @@ import sys
 import sysconfig
 import threading
 import types
+import weakref
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -248,6 +249,8 @@ class Contents:
             return _text_digest(f"class {self._known_as(value)}")
         if isinstance(value, nn.Module):
             return self._network(value)
+        if isinstance(value, weakref.ReferenceType):  # as torch's recurrent layers have
+            return _text_digest(f"{kind} {self.of(value())}")
         if callable(value) and (found := self._callable(value)) is not None:
             return found
         if isinstance(value, set | frozenset):

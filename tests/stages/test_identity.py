@@ -817,3 +817,16 @@ def test_what_cannot_be_told_apart_is_computed_each_time(stages):
     assert stored == [False] * 3
     assert all("held (a generator)" in row.note for row in rows)
     assert not list(cache_folder("features").rglob("*.npy"))
+
+
+def test_recurrent_layers_are_known_by_their_content():
+    """Torch keeps weak references to their weights."""
+
+    def network(seed):
+        torch.manual_seed(seed)
+        module = nn.Sequential(nn.Flatten(2), nn.LSTM(64, 5, batch_first=True))
+        return Network("recurrent", module, Preprocessing(input_size=8))
+
+    first, same, other = (network(seed).probe(["1"]) for seed in (0, 0, 1))
+    assert first.unknown == ()
+    assert first.digest == same.digest != other.digest
