@@ -314,6 +314,9 @@ def show(title: str, rows: Iterable[Coverage]) -> None:
     """Print one block of the table."""
     print(f"\n{title}")
     for row in rows:
+        if not row.printed:
+            print(f"  {row.measure} – no interval is printed")
+            continue
         share = "" if row.printed == 1 else f"  printed {row.printed:.2f}"
         print(
             f"  {row.measure:40s} {row.over:28s} {100 * row.covered:5.1f} ± "
