@@ -214,12 +214,20 @@ def mean_over_units(
 
     Parameters
     ----------
-    values : (n_images,)
+    values : (n_images,); NaN are left out
     kind : of interval, as settings have it
     seed : of the bootstrap
     effects : (n_all_images,), mean zero: what each image adds to the values of all by
         being part of a cloud that they are compared with; first those that have a value
     """
+    kept = np.isfinite(values)
+    if not kept.any():
+        return without_interval(float("nan"), 0, "no comparison is defined")
+    if effects is not None:
+        rest = np.arange(len(values), len(effects))
+        order = [np.flatnonzero(kept), np.flatnonzero(~kept), rest]
+        effects = effects[np.concatenate(order)]
+    values = values[kept]
     if kind == "comparisons":
         return Estimate(mean_interval(values), "comparisons", None)
     moved = values
@@ -243,6 +251,10 @@ def mean_over_pairs(
     units: str = "images",
 ) -> Estimate:
     """Mean of one value for each pair of images or classes, with its interval."""
+    kept = np.isfinite(values)
+    if not kept.any():
+        return without_interval(float("nan"), 0, "no comparison is defined")
+    values, pairs = values[kept], pairs[kept]
     if kind == "comparisons":
         return Estimate(mean_interval(values), "comparisons", None)
     n = len(np.unique(pairs))

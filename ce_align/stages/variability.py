@@ -27,7 +27,6 @@ from ce_align.stages.measures import (
     joined_notes,
     mean_over_pairs,
     mean_over_units,
-    without_interval,
 )
 
 __all__ = [
@@ -294,7 +293,7 @@ def measure_shapes(
         for suffix, sample in series.items():
             effect = effects.get(suffix)
             kept = np.isfinite(sample.values)
-            found = _estimate(sample.values, kept, comparison, effect, config)
+            found = _estimate(sample.values, comparison, effect, config)
             measured.add(
                 name + suffix,
                 found.interval,
@@ -317,24 +316,14 @@ def measure_shapes(
 
 def _estimate(
     values: NDArray[np.float64],
-    kept: NDArray[np.bool_],
     found: Comparison,
     effects: NDArray[np.float64] | None,
     config: AnalysisConfig,
 ) -> Estimate:
-    if not kept.any():
-        return without_interval(float("nan"), 0, "no comparison is defined")
-    if found.pairs is not None:
-        units = "classes" if found.axis == "class_pair" else "images"
-        return mean_over_pairs(
-            values[kept], found.pairs[kept], config.interval, config.seed, units
-        )
-    if effects is not None:
-        # Images with a value first, as `mean_over_units` has it.
-        without = np.flatnonzero(~kept)
-        rest = np.arange(len(kept), len(effects))
-        effects = effects[np.concatenate([np.flatnonzero(kept), without, rest])]
-    return mean_over_units(values[kept], config.interval, config.seed, effects)
+    if found.pairs is None:
+        return mean_over_units(values, config.interval, config.seed, effects)
+    units = "classes" if found.axis == "class_pair" else "images"
+    return mean_over_pairs(values, found.pairs, config.interval, config.seed, units)
 
 
 def _left_out(kept: NDArray[np.bool_], axis: str) -> str | None:

@@ -10,7 +10,7 @@ from toys import toy_config
 
 from ce_align.augment import PARAMETER_NAMES, sample
 from ce_align.errors import DataError
-from ce_align.stages.measures import Run, mean_over_runs
+from ce_align.stages.measures import Run, mean_over_runs, mean_over_units
 from ce_align.stages.readout import (
     _splits,
     _subsets,
@@ -244,3 +244,16 @@ def test_a_cloud_that_does_not_move_is_left_out_of_dimensionality(rng, config):
     assert row.n_comparisons == 29
     values = np.delete(whole.arrays[other.metric].values, 4)
     assert row.interval.estimate == pytest.approx(values.mean())
+
+
+def test_a_value_that_is_not_there_takes_its_effect_to_the_others(rng):
+    values, effects = rng.normal(size=12), rng.normal(size=20)
+    effects -= effects.mean()
+    order = [*range(1, 12), 0, *range(12, 20)]
+    without = mean_over_units(values[1:], "population", 0, effects[order])
+    values[0] = np.nan
+    assert mean_over_units(values, "population", 0, effects) == without
+    assert without.interval.estimate == pytest.approx(values[1:].mean())
+    nothing = mean_over_units(np.full(5, np.nan), "population", 0)
+    assert np.isnan(nothing.interval.estimate)
+    assert nothing.note == "no interval: no comparison is defined"
