@@ -108,8 +108,8 @@ def score(
         CeilingKind,
         typer.Option(
             help="split-half is Brain-Score's; variance is right for unequal "
-            "repetitions; auto takes split-half where they are equal, or the recording "
-            "is Brain-Score's."
+            "or odd repetitions; auto takes split-half where these make two halves, "
+            "or the recording is Brain-Score's."
         ),
     ] = CeilingKind.auto,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",

@@ -10,7 +10,7 @@ from ce_align.errors import ConfigError, DataError
 from ce_align.metrics.pearson import columnwise_pearson_r
 
 __all__ = [
-    *("Ceiling", "CeilingKind", "chance_of_ceiling", "equally_repeated"),
+    *("Ceiling", "CeilingKind", "chance_of_ceiling", "equally_halved"),
     *("repeated_ceiling", "split_half_ceiling", "variance_ceiling"),
 ]
 
@@ -143,8 +143,8 @@ def variance_ceiling(responses: ArrayLike) -> Ceiling:
     return Ceiling("variance", value, reliability[np.newaxis], int(repeated.sum()))
 
 
-def equally_repeated(responses: ArrayLike) -> bool:
-    """Whether every neuroid was shown every stimulus in every repetition.
+def equally_halved(responses: ArrayLike) -> bool:
+    """Whether all averages are of one even number of repetitions.
 
     Repetitions of NaN alone do not count.
 
@@ -152,8 +152,9 @@ def equally_repeated(responses: ArrayLike) -> bool:
     ----------
     responses : (n_stimuli, n_repetitions, n_neuroids)
     """
-    absent = np.isnan(np.asarray(responses, dtype=np.float64))
-    return bool(((~absent).any(axis=(0, 2)) == (~absent).all(axis=(0, 2))).all())
+    shown = ~np.isnan(np.asarray(responses, dtype=np.float64))
+    some, every = shown.any(axis=(0, 2)), shown.all(axis=(0, 2))
+    return bool((some == every).all() and every.sum() % 2 == 0)
 
 
 def repeated_ceiling(
@@ -163,12 +164,13 @@ def repeated_ceiling(
     n_splits: int = 10,
     seed: int = 1,
 ) -> Ceiling:
-    """The ceiling of a kind; ``auto`` is split-half where repetitions are equal.
+    """The ceiling of a kind; ``auto`` is split-half where it is right.
 
     Parameters
     ----------
     responses : (n_stimuli, n_repetitions, n_neuroids)
-    kind : ``auto`` takes `variance_ceiling` where repetitions are unequal
+    kind : ``auto`` takes `variance_ceiling` where repetitions are unequal or cannot be
+        divided in two equal halves: of three repetitions, Spearman–Brown is 5 % off
     n_splits, seed : of `split_half_ceiling`
 
     Raises
@@ -179,7 +181,7 @@ def repeated_ceiling(
         If there is no ceiling.
     """
     if kind == "auto":
-        kind = "split-half" if equally_repeated(responses) else "variance"
+        kind = "split-half" if equally_halved(responses) else "variance"
     if kind == "variance":
         return variance_ceiling(responses)
     if kind == "split-half":

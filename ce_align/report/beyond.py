@@ -9,7 +9,7 @@ from ce_align.checks import named_some
 from ce_align.report.drawing import completed
 from ce_align.report.material import Drawn, Material, NothingToDraw
 from ce_align.report.origins import origins_of
-from ce_align.report.selection import SCORE_SETTINGS, comparable, network_labels
+from ce_align.report.selection import RAW_SETTINGS, comparable, network_labels
 from ce_align.report.style import (
     letter,
     new_figure,
@@ -75,7 +75,7 @@ def figure_layers(material: Material, columns: int = 2) -> Drawn:
     if len(rows):
         rows = rows.assign(value=rows["raw"], origin=origins_of(rows))
         for recording, group in rows.groupby("recording", sort=True):
-            found = comparable(group, SCORE_SETTINGS, str(recording), keys=("layer",))
+            found = comparable(group, RAW_SETTINGS, str(recording), keys=("layer",))
             notes += found.notes
             parts.append(found.rows)
     data = pd.concat(parts, ignore_index=True)

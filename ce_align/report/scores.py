@@ -5,11 +5,13 @@ from typing import TYPE_CHECKING, Literal
 from ce_align.checks import named_some
 from ce_align.report.material import Material
 from ce_align.report.selection import (
+    RAW_SETTINGS,
     SCORE_SETTINGS,
     Selection,
     comparable,
     with_networks,
 )
+from ce_align.stages.score import with_ceiling_kinds
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -44,10 +46,11 @@ def predictivity_points(
     parts, notes = [], [*scored.notes, *known.notes]
     column = {"raw": "raw", "score": "value"}[number]
     for recording in dict.fromkeys(known.rows["recording"]):
-        own = known.rows[known.rows["recording"] == recording]
+        own = with_ceiling_kinds(known.rows[known.rows["recording"] == recording])
         own = own.assign(score=own["value"], value=own[column])
         chosen = _one_layer(own)
-        found = comparable(chosen.rows, SCORE_SETTINGS, str(recording))
+        settings = RAW_SETTINGS if number == "raw" else SCORE_SETTINGS
+        found = comparable(chosen.rows, settings, str(recording))
         notes += [*chosen.notes, *found.notes]
         parts.append(found.rows)
     joined = pd.concat(parts, ignore_index=True)

@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 __all__ = [
-    *("MEASURE_SETTINGS", "SCORE_SETTINGS", "TRANSFER_SETTINGS", "Selection"),
+    *("MEASURE_SETTINGS", "RAW_SETTINGS", "SCORE_SETTINGS", "TRANSFER_SETTINGS"),
+    "Selection",
     *("average", "comparable", "describe", "interval_over", "main_recipe"),
     "missing_weights",
     *("network_labels", "with_networks"),
@@ -38,8 +39,10 @@ INTERVALS = {
 }
 #: Rows of one measure are comparable only if these agree.
 MEASURE_SETTINGS = ("views_digest", "images_digest", "n_points", "n_comparisons")
-#: Scores against one recording are comparable only if these agree.
-SCORE_SETTINGS = ("recording_digest", "region", "regression", "n_splits")
+#: Raw correlations with one recording are comparable only if these agree.
+RAW_SETTINGS = ("recording_digest", "region", "regression", "n_splits")
+#: And scores, which are relative to a ceiling.
+SCORE_SETTINGS = (*RAW_SETTINGS, "ceiling_kind")
 #: Accuracies on one data set are comparable only if these agree.
 TRANSFER_SETTINGS = ("n_train", "n_test")
 

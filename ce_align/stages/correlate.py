@@ -16,6 +16,7 @@ from ce_align.metrics.significance import benjamini_hochberg
 from ce_align.models.catalogue import equivariance_weight_of, objective_of
 from ce_align.results import ResultStore, Row
 from ce_align.stages.same_network import resolve_networks, told_by_trainings
+from ce_align.stages.score import with_ceiling_kinds
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -29,7 +30,11 @@ ALGORITHM = "correlation 3"
 MEASURE_SETTINGS = ["views_digest", "n_points", "n_comparisons"]
 
 #: Scores against one recording are comparable only if these agree.
-SCORE_SETTINGS = ["recording_digest", "region", "regression", "n_splits", "seed"]
+#: Without a ceiling, the last does not matter.
+SCORE_SETTINGS = [
+    *("recording_digest", "region", "regression", "n_splits", "seed"),
+    "ceiling_kind",
+]
 
 #: What intervals are over, in rows and tables.
 INTERVAL = "networks within objectives"
@@ -243,7 +248,7 @@ def _differing(rows: "pd.DataFrame", settings: list[str]) -> str:
 
 def _scores(scores: "pd.DataFrame", recording: str) -> tuple[_Series, list[str]]:
     """Score of each network, or its raw correlation where there is no ceiling."""
-    rows = scores[scores["recording"] == recording]
+    rows = with_ceiling_kinds(scores[scores["recording"] == recording])
     without = rows["value"].isna().any()
     rows = rows.assign(value=rows["raw"] if without else rows["value"])
     if "imported_from" in rows:
@@ -252,7 +257,7 @@ def _scores(scores: "pd.DataFrame", recording: str) -> tuple[_Series, list[str]]
         absent = dict.fromkeys(set(SCORE_SETTINGS) - set(rows))
         settings = rows.assign(**absent)[SCORE_SETTINGS].astype(object)
         rows = rows.assign(**settings.mask(imported, "imported"))
-    chosen, notes = _comparable(rows, SCORE_SETTINGS)
+    chosen, notes = _comparable(rows, SCORE_SETTINGS[: -1 if without else None])
     if without:
         notes.insert(0, "no ceiling, so measures meet the raw correlation")
     files = chosen["imported_from"].dropna() if "imported_from" in chosen else ()

@@ -30,13 +30,14 @@ from ce_align.stages.hardware import Hardware
 from ce_align.stages.known import Probed, recall, remember
 
 if TYPE_CHECKING:
+    import pandas as pd
     import xarray as xr
     from numpy.typing import NDArray
 
     from ce_align.models.features import Features
     from ce_align.models.networks import Network
 
-__all__ = ["Outcome", "ScoreConfig", "ScoreRow", "score"]
+__all__ = ["Outcome", "ScoreConfig", "ScoreRow", "score", "with_ceiling_kinds"]
 
 STAGE = "score"
 
@@ -101,6 +102,14 @@ class ScoreRow(Row):
     recording_digest: str
     ceiling_kind: str | None = None
     n_ceiling_stimuli: int | None = None
+
+
+def with_ceiling_kinds(rows: "pd.DataFrame") -> "pd.DataFrame":
+    """Stored rows with the kind of their ceilings, which in 0.1 were all split-half."""
+    kinds = rows.get("ceiling_kind")
+    if kinds is None:
+        return rows.assign(ceiling_kind="split-half")
+    return rows.assign(ceiling_kind=kinds.fillna("split-half"))
 
 
 @dataclass(frozen=True)

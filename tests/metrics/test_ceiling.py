@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from ce_align.errors import ConfigError, DataError
 from ce_align.metrics.ceiling import (
     chance_of_ceiling,
-    equally_repeated,
+    equally_halved,
     repeated_ceiling,
     split_half_ceiling,
     variance_ceiling,
@@ -246,10 +246,20 @@ def test_equal_repetitions_keep_brain_scores_number(rng):
     assert default.n_stimuli == len(responses)
     padded = np.concatenate([responses, np.full((60, 2, 7), np.nan)], axis=1)
     assert repeated_ceiling(padded).value == halves.value
-    assert equally_repeated(padded)
+    assert equally_halved(padded)
     responses[3, 4, 5] = np.nan
-    assert not equally_repeated(responses)
+    assert not equally_halved(responses)
     assert repeated_ceiling(responses).kind == "variance"
+
+
+def test_three_repetitions_have_no_halves_of_one_size(rng):
+    """Spearman–Brown takes the halves for equal: their ceiling is too low."""
+    signal = rng.normal(size=(4000, 1, 40))
+    responses = signal + 2 * rng.normal(size=(4000, 3, 40))
+    truth = 1 / (1 + 4 / 3)
+    assert repeated_ceiling(responses).kind == "variance"
+    assert repeated_ceiling(responses).value == pytest.approx(truth, rel=0.01)
+    assert split_half_ceiling(responses).value < 0.97 * truth
 
 
 def test_variance_ceiling_is_the_f_ratio_where_repetitions_are_equal(rng):

@@ -158,13 +158,24 @@ def test_rows_that_cannot_be_compared_are_left_out_and_it_is_said(rng, store, ot
     assert note.startswith(f"bures: 3 rows with another {next(iter(other))}")
 
 
-def test_scores_of_another_method_are_left_out_and_it_is_said(rng, store):
+@pytest.mark.parametrize(
+    "other", [{"regression": "ridge"}, {"ceiling_kind": "variance"}]
+)
+def test_scores_of_another_method_are_left_out_and_it_is_said(rng, store, other):
     x, y = planted(rng)
-    strange = score_rows(dict.fromkeys(PAPER[:3], 99.0), regression="ridge")
+    strange = score_rows(dict.fromkeys(PAPER[:3], 99.0), **other)
     (row,), notes = run(measure_rows(x), pd.concat([score_rows(y), strange]), store)
     assert row.n_networks == 21
     assert row.within_low > 0
-    assert "it: 3 rows with another regression" in notes[0]
+    assert f"it: 3 rows with another {next(iter(other))}" in notes[0]
+
+
+def test_rows_of_before_had_split_half_ceilings(rng, store):
+    x, y = planted(rng)
+    old = score_rows({name: y[name] for name in PAPER[:3]})
+    new = score_rows({name: y[name] for name in PAPER[3:]}, ceiling_kind="split-half")
+    (row,), notes = run(measure_rows(x), pd.concat([old, new]), store)
+    assert (row.n_networks, notes) == (21, [])
 
 
 def test_the_latest_row_of_a_network_counts(rng, store):
