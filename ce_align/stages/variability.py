@@ -168,7 +168,8 @@ def augmentation_centroid(answers: Answers, config: AnalysisConfig) -> Compariso
                 on_floor[met] += effects[1]
     varied = np.isfinite(distance)
     # Each of the few centroids that an image meets stands for many that it might have.
-    share = len(centroids) / (2 * n * max(n_met, 1))
+    # Effects are beside the mean of their own few, of which they are one in n.
+    share = len(centroids) / (2 * (n - 1) * max(n_met, 1))
     on_distance = reference_effects(clouds[varied], centroids)
     return Comparison(
         BuresSample(distance, (len(centroids), clouds.shape[1])),
