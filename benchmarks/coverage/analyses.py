@@ -342,9 +342,10 @@ def main() -> None:
         return
     small = "60 images, 12 views, 6 × 6 crops, 8 classes of 12, 24 features"
     show(f"{small}, 200 comparisons", shapes(SMALL, 200, n))
-    show(f"{small}, 5 runs", readouts(replace(SMALL, views=20), n))
+    more = "100 images, 20 views, 24 features, 5 runs"
+    show(more, readouts(replace(SMALL, images=100, views=20), n))
     show(
-        "the same, as if comparisons were independent (the paper's interval)",
+        "60 images again, as if comparisons were independent (the paper's interval)",
         shapes(SMALL, 200, n // 4, "comparisons"),
     )
     for n_units in (20, 60, 800):

@@ -8,6 +8,7 @@ times `n_weights` values of λ, which may drive both quantities, too. Print the 
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -127,7 +128,11 @@ def _coverage(n_repeats: int, rng: np.random.Generator) -> None:
         for noise in NOISES:
             for r in (0.0, 0.4, 0.8):
                 for offset in (0.5, 1.0, 3.0) if design.n_objectives > 1 else (1.0,):
-                    settings = {"r": r, "noise": noise, "offset": offset}
+                    settings: dict[str, Any] = {
+                        "r": r,
+                        "noise": noise,
+                        "offset": offset,
+                    }
                     found = list(simulate(design, n_repeats, rng, **settings))
                     shown = []
                     for name in ("within", "partial"):

@@ -53,7 +53,7 @@ def test_intervals_over_comparisons_are_too_narrow_and_say_that_they_are():
 
 @pytest.mark.slow
 def test_intervals_of_readouts_cover_images_and_views_drawn_anew():
-    sizes = Sizes(60, 12, 4, 4, 8, 4, 10)
+    sizes = Sizes(90, 12, 4, 4, 8, 4, 10)
     found = {one.measure: one for one in readouts(sizes, N)}
     printed = [one for one in found.values() if one.printed > 0.5]
     names = {one.measure for one in printed}

@@ -148,7 +148,7 @@ def test_dimensionality_counts_the_axes_of_the_clouds(rng, config):
     assert len(measured.arrays["dimensionality_strong"]) == N_IMAGES
 
 
-def runs_of(rng, values, n_images=40, n_views=100, size=0.1):
+def runs_of(rng, values, n_images=400, n_views=100, size=0.1):
     """Runs that hold out a fifth of the images, with random effects of those."""
     found = []
     for value in values:
@@ -175,7 +175,7 @@ def test_an_interval_over_runs_has_the_error_of_the_images_they_held_out(rng):
     ("change", "why"),
     [
         ({"values": [0.3, np.nan]}, "some run has no value"),
-        ({"values": [0.3], "n_images": 20}, "fewer than 10 images"),
+        ({"values": [0.3], "n_images": 200}, "fewer than 50 images"),
         ({"values": [0.3, 0.4], "n_views": 20}, "fewer than 50 views"),
         ({"values": [-0.3, 0.1]}, "the mean predicts better"),
         ({"values": [0.1, 0.9], "size": 0.01}, "runs differ by more than"),
