@@ -1,0 +1,255 @@
+"""Stored numbers are those of the network as it is now."""
+
+import dataclasses
+import os
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from changes import (
+    ATTRIBUTES,
+    CODE_CHANGES,
+    NO_CHANGES,
+    Layer,
+    load,
+    network,
+    write_files,
+)
+from PIL import Image
+from torch import nn
+from toys import toy_config, toy_images
+
+from ce_align.data.imagesets import ImageSet
+from ce_align.data.published_sets import load_splits
+from ce_align.data.recordings import Recording
+from ce_align.errors import DataError
+from ce_align.files import cache_folder
+from ce_align.models.sources import load_network
+from ce_align.results import ResultStore
+from ce_align.stages.analyze import Job, analyze
+from ce_align.stages.responses import Responses, Subject
+from ce_align.stages.score import ScoreConfig, score
+from ce_align.stages.transfer import TransferConfig, transfer
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory):
+    """A recording, images and a labelled data set, all small."""
+    root = tmp_path_factory.mktemp("inputs")
+    rng = np.random.default_rng(0)
+    pixels = rng.integers(0, 256, (30, 16, 16, 3), np.uint8)
+    recording = Recording(
+        identifier="toy",
+        images=ImageSet.from_array("toy", pixels),
+        responses=rng.normal(size=(30, 2, 3)),
+        neuroid_ids=("a", "b", "c"),
+        region="IT",
+        degrees=8.0,
+    )
+    for part in ("train", "test"):
+        for name in ("one", "two"):
+            folder = root / "labelled" / part / name
+            folder.mkdir(parents=True)
+            for k in range(5):
+                noise = rng.integers(0, 256, (16, 16, 3), np.uint8)
+                Image.fromarray(noise).save(folder / f"{k}.png")
+    data = load_splits(str(root / "labelled"), root)
+    return recording, toy_images(10), data
+
+
+@dataclasses.dataclass
+class Stages:
+    """Score, analysis and transfer of a network, each from one store."""
+
+    inputs: tuple
+    folder: Path
+
+    def run(self, network, layer, **options):
+        """Rows of all three, and which of them were stored."""
+        recording, images, data = self.inputs
+        store = ResultStore(self.folder / "results")
+        scored = score(
+            network,
+            recording,
+            [
+                ScoreConfig(
+                    model="net",
+                    recording="toy",
+                    layer=layer,
+                    components=2,
+                    splits=2,
+                )
+            ],
+            store,
+            **options,
+        )
+        assert not scored.failures, scored.failures
+        config = toy_config(
+            metric="dimensionality", model="net", layer=layer, comparisons=10, views=4
+        )
+        subject = Subject.of(
+            network, layer, allow_unstable=options.get("allow_unstable", False)
+        )
+        unmarked = {k: v for k, v in options.items() if k != "allow_unstable"}
+        analysed = analyze(
+            [Job(config, subject)],
+            images,
+            store,
+            Responses(self.folder / "responses"),
+            **unmarked,
+        )
+        assert not analysed.failures, analysed.failures
+        config = TransferConfig(
+            model="net", dataset="labelled", layer=layer, size=16, runs=1
+        )
+        row, stored = transfer(network, data, config, store, **options)
+        rows = [*scored.rows, *analysed.rows, row]
+        return rows, [scored.n_stored == 1, analysed.n_stored == 1, stored]
+
+
+@pytest.fixture
+def stages(inputs, tmp_path, monkeypatch):
+    monkeypatch.setattr("ce_align.stages.transfer.STRENGTHS", np.logspace(0, 2, 2))
+    return Stages(inputs, tmp_path)
+
+
+def values(rows):
+    return [(row.metric, row.value, getattr(row, "raw", None)) for row in rows]
+
+
+@pytest.mark.parametrize("change", [*CODE_CHANGES, *NO_CHANGES])
+def test_stored_numbers_are_those_of_the_network_as_it_is(
+    stages, tmp_path, monkeypatch, change
+):
+    folder = write_files(tmp_path / "net")
+    rows, stored = stages.run(load(folder), "tanh")
+    assert stored == [False] * 3
+    (CODE_CHANGES | NO_CHANGES)[change](folder, monkeypatch)
+    again, stored = stages.run(load(folder), "tanh")
+    assert stored == [change in NO_CHANGES] * 3
+    if change in NO_CHANGES:
+        assert values(again) == values(rows)
+        return
+    # What is computed in an empty store is right: nothing of before entered.
+    fresh, _ = Stages(stages.inputs, tmp_path / "fresh").run(load(folder), "tanh")
+    assert values(again) == values(fresh)
+
+
+@pytest.mark.parametrize("kind", ATTRIBUTES)
+def test_stored_numbers_are_those_of_the_attributes(stages, kind):
+    make_one, make_other = ATTRIBUTES[kind]
+    stages.run(network(Layer(make_one())), "0")
+    assert stages.run(network(Layer(make_one())), "0")[1] == [True] * 3
+    assert stages.run(network(Layer(make_other())), "0")[1] == [False] * 3
+
+
+def spoil(folder):
+    """Replace every number in the files below a folder by another."""
+    files = list(folder.rglob("*.npy"))
+    assert files
+    for path in files:
+        np.save(path, np.load(path)[::-1].copy() * 3)
+
+
+def test_force_takes_nothing_of_what_was_kept(stages):
+    one = network(nn.Conv2d(3, 4, 3), name="net")
+    rows, _ = stages.run(one, "0")
+    spoil(cache_folder("features"))
+    spoil(stages.folder / "responses")
+    again, stored = stages.run(one, "0", force=True)
+    assert stored == [False] * 3
+    assert values(again) == values(rows)
+
+
+@pytest.mark.parametrize(
+    ("constant", "expected"),
+    [
+        ("ce_align.models.features.ALGORITHM_VERSION", [False, True, False]),
+        ("ce_align.stages.analyze.TRANSFORMS_VERSION", [True, False, True]),
+        ("ce_align.stages.analyze.RESPONSES_VERSION", [True, False, True]),
+    ],
+)
+def test_a_raised_version_computes_rows_again(stages, monkeypatch, constant, expected):
+    one = network(nn.Conv2d(3, 4, 3))
+    stages.run(one, "0")
+    monkeypatch.setattr(constant, 99)
+    assert stages.run(one, "0")[1] == expected
+
+
+@pytest.mark.parametrize("fault", ["raise ValueError('gone')", "return x * nan"])
+def test_a_network_that_has_broken_has_no_rows_of_before(stages, tmp_path, fault):
+    folder = tmp_path / "net"
+    folder.mkdir()
+    path = folder / "model.py"
+    path.write_text(
+        "import os\nfrom torch import nn\nnan = float('nan')\n\n"
+        "class Net(nn.Module):\n"
+        "    def __init__(self):\n"
+        "        super().__init__()\n"
+        "        self.tanh = nn.Tanh()\n"
+        "    def forward(self, x):\n"
+        f"        if 'BROKEN' in os.environ:\n            {fault}\n"
+        "        return self.tanh(x)\n\n"
+        "    def build():\n        pass\n\n"
+        "def build():\n"
+        "    net = nn.Sequential(Net())\n"
+        "    net.ce_align = {'input_size': 16}\n"
+        "    return net\n"
+    )
+    load = partial(load_network, f"{path}:build")
+    stages.run(load(), "0")
+    assert stages.run(load(), "0")[1] == [True] * 3
+    os.environ["BROKEN"] = "1"
+    try:
+        with pytest.raises(AssertionError, match=r"gone|NaN"):
+            stages.run(load(), "0")
+        with pytest.raises(DataError, match=r"gone|NaN"):
+            Subject.of(load(), "0")
+    finally:
+        del os.environ["BROKEN"]
+    assert stages.run(load(), "0")[1] == [True] * 3
+
+
+def test_a_change_that_only_the_answers_tell_is_said_in_a_line(stages, monkeypatch):
+    class Reading(nn.Module):
+        def forward(self, x):
+            return x[:, :1] * float(os.environ.get("TOY_GAIN", 1)) + x[:, 1:2] ** 2
+
+    said = []
+    rows, _ = stages.run(network(Reading()), "0", notify=said.append)
+    assert said == []
+    monkeypatch.setenv("TOY_GAIN", "-2")
+    again, stored = stages.run(network(Reading()), "0", notify=said.append)
+    assert stored == [False] * 3
+    # The digest is the same: only the answers could tell.
+    assert again[0].config_id == rows[0].config_id
+    assert values(again) != values(rows)
+    assert "net 0 answers otherwise than when its score rows were stored" in said[0]
+    assert all("\n" not in line for line in said)
+    assert any("responses were stored; it is asked again" in line for line in said)
+
+
+def test_random_networks_are_marked_and_never_answered_from_the_store(stages):
+    class Noisy(nn.Module):
+        def forward(self, x):
+            return x + torch.randn_like(x)
+
+    with pytest.raises(AssertionError, match="is random"):
+        stages.run(network(Noisy()), "0")
+    first, _ = stages.run(network(Noisy()), "0", allow_unstable=True)
+    again, stored = stages.run(network(Noisy()), "0", allow_unstable=True)
+    assert stored == [False] * 3
+    for row in (*first, *again):
+        assert "layer 0 is random: one image gives different answers" in row.note
+    assert values(first) != values(again)
+
+
+def test_what_cannot_be_told_apart_is_computed_each_time(stages):
+    one = network(Layer(n for n in range(3)))
+    stages.run(one, "0")
+    rows, stored = stages.run(one, "0")
+    assert stored == [False] * 3
+    assert all("held (a generator)" in row.note for row in rows)
+    assert not list(cache_folder("features").rglob("*.npy"))
