@@ -14,9 +14,11 @@ import torch
 from changes import (
     ATTRIBUTES,
     CODE_CHANGES,
+    HARMLESS,
     MODEL,
     NO_CHANGES,
     Layer,
+    attention,
     load,
     network,
     write_files,
@@ -159,45 +161,6 @@ def test_a_module_that_is_changed_in_place_is_another_network(change):
     assert before == Network("net", small(), Preprocessing(input_size=8)).digest
     IN_PLACE[change](one.module)
     assert one.digest != before
-
-
-def attended(module):
-    module(torch.rand(4, 3, 8, 8))
-
-
-#: What may be done with a module without making it another network.
-HARMLESS = {
-    "a pass": attended,
-    "passes": lambda m: [attended(m) for _ in range(3)],
-    "memory order": lambda m: m.to(memory_format=torch.channels_last),
-    "frozen weights": lambda m: m.requires_grad_(False),
-    "gradients": lambda m: m(torch.rand(2, 3, 8, 8)).sum().backward(),
-    "evaluation mode": lambda m: m.eval(),
-}
-
-
-class Attention(nn.Module):
-    """Keeps of a pass what it has seen, as many transformers do."""
-
-    def __init__(self):
-        super().__init__()
-        self.conv = nn.Conv2d(3, 3, 3)
-        self.attn = None
-        self.kept = {"maps": []}
-        self.register_buffer("last", torch.zeros(1))
-
-    def forward(self, x):
-        y = self.conv(x)
-        self.attn = y.softmax(1)
-        self.kept["maps"] = [y.mean()]
-        self.size = x.shape[-1]
-        self.last = x.mean()
-        return y
-
-
-def attention():
-    torch.manual_seed(0)
-    return nn.Sequential(Attention()).eval()
 
 
 @pytest.mark.parametrize("use", HARMLESS)

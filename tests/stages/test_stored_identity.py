@@ -11,8 +11,10 @@ import torch
 from changes import (
     ATTRIBUTES,
     CODE_CHANGES,
+    HARMLESS,
     NO_CHANGES,
     Layer,
+    attention,
     load,
     network,
     write_files,
@@ -26,9 +28,12 @@ from ce_align.data.published_sets import load_splits
 from ce_align.data.recordings import Recording
 from ce_align.errors import DataError
 from ce_align.files import cache_folder
+from ce_align.models.networks import Network
+from ce_align.models.preprocessing import Preprocessing
 from ce_align.models.sources import load_network
 from ce_align.results import ResultStore
 from ce_align.stages.analyze import Job, analyze
+from ce_align.stages.hardware import Hardware
 from ce_align.stages.responses import Responses, Subject
 from ce_align.stages.score import ScoreConfig, score
 from ce_align.stages.transfer import TransferConfig, transfer
@@ -143,6 +148,26 @@ def test_stored_numbers_are_those_of_the_attributes(stages, kind):
     stages.run(network(Layer(make_one())), "0")
     assert stages.run(network(Layer(make_one())), "0")[1] == [True] * 3
     assert stages.run(network(Layer(make_other())), "0")[1] == [False] * 3
+
+
+@pytest.mark.parametrize("use", HARMLESS)
+def test_passes_and_memory_order_do_not_compute_anew(stages, use):
+    def asked(module):
+        return Network("net", module, Preprocessing(input_size=8))
+
+    rows, _ = stages.run(asked(attention()), "0")
+    used = attention()
+    HARMLESS[use](used)
+    again, stored = stages.run(asked(used), "0")
+    assert stored == [True] * 3
+    assert values(again) == values(rows)
+
+
+def test_batches_and_committed_layers_do_not_compute_anew(stages):
+    one = network(nn.Conv2d(3, 4, 3))
+    stages.run(one, "0", hardware=Hardware(batch_size=3))
+    other = Network("net", one.module, one.preprocessing, {"IT": "0"})
+    assert stages.run(other, "0", hardware=Hardware(batch_size=7))[1] == [True] * 3
 
 
 def spoil(folder):
