@@ -15,7 +15,7 @@ from ce_align.models.baselines import pixels
 pytestmark = pytest.mark.brainscore
 
 
-def toy(rng, n_repetitions=5, **kwargs) -> Recording:
+def toy(rng, n_repetitions=6, **kwargs) -> Recording:
     """Responses to colour, on images that fill less than a network's screen."""
     n = 60
     colours = rng.integers(40, 216, size=(n, 3))

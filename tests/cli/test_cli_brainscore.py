@@ -16,7 +16,7 @@ from ce_align.data.recordings import Recording
 pytestmark = pytest.mark.brainscore
 
 
-def write_toy(path: Path, n_repetitions: int = 5) -> None:
+def write_toy(path: Path, n_repetitions: int = 6) -> None:
     """Responses to colour, on images that fill less than a network's screen."""
     rng = np.random.default_rng(0)
     colours = rng.integers(40, 216, size=(60, 3))

@@ -144,7 +144,9 @@ def test_rows_say_what_they_are_of(planted):
     assert rows["class_class"].low is None
     assert rows["class_class"].note == "no interval: fewer than 8 classes"
     assert rows["augmentation_centroid"].interval == "images"
-    assert rows["decoding_ridge"].interval == "images"
+    assert rows["dimensionality_strong"].interval == "images"
+    few = "no interval: fewer than 50 images held out"
+    assert few in rows["decoding_ridge"].note
     assert rows["decoding_ridge"].n_points == 32 * 20
     assert rows["factorization_strong"].low is None
 
