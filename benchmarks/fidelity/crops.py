@@ -1,11 +1,11 @@
 """Crops of ours beside the authors' rule, on photographs that are not square.
 
 Run with ``python -m benchmarks.fidelity.crops``. The authors sample a crop with
-torchvision's ``RandomResizedCrop`` for the first image of a pair and give the second image the same
-relative place in truncated pixels; both rules are followed here with their own random
-numbers, on the pairs of one epoch and on the views of the analyses. Photographs come
-from the developers' data folder where it exists, else sizes of such photographs are
-drawn.
+torchvision's ``RandomResizedCrop`` for the first image of a pair and give the second
+image the same relative place in truncated pixels; both rules are followed here with
+their own random numbers, on the pairs of one epoch and on the views of the analyses.
+Photographs come from the developers' data folder where it exists, else sizes of such
+photographs are drawn.
 """
 
 import os
