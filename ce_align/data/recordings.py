@@ -60,7 +60,8 @@ def without_silent(
         and no note, if none is silent or all are
     """
     silent = _is_silent(responses)
-    if not silent.any() or silent.all():
+    # Infinite responses are no silence: they are refused.
+    if not silent.any() or silent.all() or np.isinf(responses).any():
         return responses, neuroid_ids, None
     names = [neuroid_ids[i] for i in np.flatnonzero(silent)]
     left = tuple(neuroid_ids[i] for i in np.flatnonzero(~silent))

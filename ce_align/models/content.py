@@ -156,6 +156,8 @@ class Contents:
 
     def _part(self, name: str, part: nn.Module) -> None:
         self._class(type(part))
+        if type(part).__module__.startswith("torch._dynamo"):
+            return  # around a compiled module, which is a part of its own
         if isinstance(part, torch.jit.ScriptModule):
             self._add(f"attribute {name}.code", lambda: _text_digest(part.code))
             return
@@ -371,18 +373,25 @@ class Contents:
                 continue
             value = namespace[name]
             self._add(f"global {here}.{name}", lambda v=value: self.of(v))
-            # What the code takes out of a module of the user's, `settings.SCALE`.
-            if isinstance(value, types.ModuleType) and _is_local_module(value):
-                self._taken_out(value, code)
+            # What the code takes out of a module, such as `settings.SCALE`.
+            if isinstance(value, types.ModuleType):
+                self._taken_out(value, _names(code))
 
-    def _taken_out(self, module: types.ModuleType, code: types.CodeType) -> None:
-        for name in _names(code):
-            if name in vars(module):
-                value = vars(module)[name]
-                self._add(
-                    f"global {self._shown(module.__name__)}.{name}",
-                    lambda v=value: self.of(v),
-                )
+    def _taken_out(self, module: types.ModuleType, names: Iterable[str]) -> None:
+        """Values of a user's module; of another, functions put there by the user."""
+        wanted = list(names)
+        own = _is_local_module(module)
+        for name in wanted:
+            value = vars(module).get(name)
+            key = f"global {self._shown(module.__name__)}.{name}"
+            if isinstance(value, types.ModuleType) and value is not module:
+                if not own and key not in self.entries:
+                    self.entries[key] = ""
+                    self._taken_out(value, wanted)
+                continue
+            put_there = isinstance(value, types.FunctionType) and self._is_local(value)
+            if name in vars(module) and (own or put_there):
+                self._add(key, lambda v=value: self.of(v))
 
     def _class(self, kind: type) -> None:
         """The classes of an object, with the code of those that are the user's."""

@@ -18,6 +18,7 @@ from typing import Any
 
 from ce_align.digests import digest_bytes, digest_json
 from ce_align.models.content import TRUSTED, is_local_file
+from ce_align.models.surroundings import Change, applied, recorded
 
 __all__ = ["LocalCode"]
 
@@ -42,6 +43,7 @@ class LocalCode:
         self.name = f"ce_align_user_{path.stem}_{digest_bytes(source, place)}"
         self._finder = _FreshFinder(self.path.parent)
         self._modules: dict[str, ModuleType] = {}
+        self._changes: list[Change] = []
         self._finder.sources[self.name] = source
         with self._importable():
             self._read_imports(self.name, source, package=None)
@@ -64,8 +66,17 @@ class LocalCode:
             }
         )
 
-    def load(self) -> ModuleType:
-        """Run the file as a module of its own. It must be active."""
+    @contextmanager
+    def loading(self) -> Iterator[ModuleType]:
+        """Its module, while a network is built from it.
+
+        What that changes of the process is undone, and holds while it is active.
+        """
+        with self.active(), recorded() as changes:
+            yield self._load()
+        self._changes = changes
+
+    def _load(self) -> ModuleType:
         spec = importlib.util.spec_from_file_location(
             self.name,
             self.path,
@@ -88,7 +99,7 @@ class LocalCode:
         others = self._taken()
         sys.modules.update(self._modules)
         try:
-            with self._importable():
+            with self._importable(), applied(self._changes):
                 yield
         finally:
             self._modules = self._taken()
@@ -251,7 +262,7 @@ def _normalised(source: bytes) -> str:
     for node in ast.walk(tree):
         body = getattr(node, "body", None)
         if isinstance(body, list) and body and _is_docstring(node, body[0]):
-            body[0] = ast.Pass()
+            body[:1] = [] if len(body) > 1 else [ast.Pass()]
     return digest_bytes(ast.unparse(tree).encode("utf-8", "surrogatepass"))
 
 

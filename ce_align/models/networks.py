@@ -14,6 +14,7 @@ from ce_align.models.content import Contents, tensor_digest, watched
 from ce_align.models.localcode import LocalCode
 from ce_align.models.preprocessing import Preprocessing
 from ce_align.models.probing import Look, Probe, look
+from ce_align.models.surroundings import Reads
 from ce_align.progress import quiet_stdout
 
 __all__ = ["Network", "weights_digest"]
@@ -24,6 +25,8 @@ IDENTITY = "network 2"
 #: What the passes of modules have been seen to write, by its name. A first pass may be
 #: the only one that writes.
 _TRANSIENT: WeakKeyDictionary[nn.Module, set[str]] = WeakKeyDictionary()
+#: And to read.
+_READS: WeakKeyDictionary[nn.Module, Reads] = WeakKeyDictionary()
 
 
 #: Share of the parameters from which on a part is a network that the rest only wraps.
@@ -97,7 +100,8 @@ class Network:
             If there is no such layer.
         """
         self.check_layers(list(layers))
-        with self.running(), watched(self.module) as written:
+        reads = _READS.setdefault(self.module, Reads())
+        with self.running(), watched(self.module) as written, reads.noted():
             before = self._contents()
             try:
                 found = look(
@@ -113,6 +117,8 @@ class Network:
         transient = _TRANSIENT.setdefault(self.module, set())
         transient |= before.differing(after) | written
         entries = {k: v for k, v in after.entries.items() if k not in transient}
+        with self.running():
+            entries |= reads.digests()
         unknown = {k: v for k, v in after.unknown.items() if k not in transient}
         digest = combine_digests(
             IDENTITY,

@@ -81,11 +81,11 @@ def load_user_file(path: Path, attribute: str, *, seed: int = 0) -> Network:
     with (
         _reported(path),
         quiet_stdout(),
-        code.active(),
         torch.random.fork_rng(devices=[]),
     ):
         torch.manual_seed(seed)
-        module = _callable(code.load(), attribute, path)()
+        with code.loading() as file:
+            module = _callable(file, attribute, path)()
     if not isinstance(module, nn.Module):
         raise DataError(
             f"{name} returned a {type(module).__name__}; expected a torch.nn.Module"

@@ -80,8 +80,8 @@ class Contrast(nn.Module):
         return x / x.amax((1, 2, 3), keepdim=True)
 
 
-#: Images that a network is shown to be known again: two together, and one alone.
-PROBED = 3
+#: Images that a network is shown to be known again: two together, and each alone.
+PROBED = 4
 
 LAYERS = ["0", "1", "2", "2.conv", "2.norm", "2.relu", "3"]
 

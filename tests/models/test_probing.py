@@ -55,10 +55,32 @@ def alone(x):
     return x
 
 
+def running_sum(x):
+    return x.cumsum(0)
+
+
+def recurrent(x):
+    """Images in the place of time, as where batch_first was forgotten."""
+    torch.manual_seed(0)
+    return nn.GRU(x[0].numel(), 5)(x.flatten(1))[0]
+
+
+def largest(x):
+    return x / x.abs().amax()
+
+
+def stretched(x):
+    return (x - x.amin()) / (x.amax() - x.amin())
+
+
 UNSTABLE = {
     "noise": (noisy, "layer 1 is random: one image gives different answers"),
     "dropout": (dropped, "layer 1 is random"),
     "batch norm": (batch_normalised, "layer 1 depends on the other images of its"),
+    "running sum": (running_sum, "layer 1 depends on the other images of its batch"),
+    "recurrence": (recurrent, "layer 1 depends on the other images of its batch"),
+    "largest of the batch": (largest, "layer 1 depends on the other images of its"),
+    "range of the batch": (stretched, "layer 1 depends on the other images of its"),
     "centring": (centred, "layer 1 depends on the other images of its batch"),
 }
 
@@ -164,8 +186,9 @@ def test_behaviour_is_read_back_as_it_was_stored():
 
 
 def test_probe_images_are_the_same_on_every_machine():
-    assert digest_array(probe_pixels(24, 32)) == "996f4c3365adae39ba0f"
-    assert np.ptp(probe_pixels(24, 32)) > 200
+    assert digest_array(probe_pixels(24, 32)) == "58e6d8f60e9e9e666bdb"
+    one, other = probe_pixels(24, 32)
+    assert np.ptp(one) > 1.5 * np.ptp(other) > 100
 
 
 @pytest.mark.parametrize("precision", ["half", "bfloat16", "double"])

@@ -172,6 +172,7 @@ def renamed_file(folder, monkeypatch):
 NO_CHANGES = {
     "comments": comment,
     "a docstring": edit("model.py", '"Features of images."', '"Numbers."'),
+    "a new docstring": edit("helper.py", "(x):\n", '(x):\n    "Smaller."\n'),
     "layout": edit("helper.py", "def squash(x):\n", "def squash(\n    x\n):\n"),
     "an unrelated file": unrelated,
     "times of files": touched,

@@ -24,6 +24,7 @@ from changes import (
     write_files,
 )
 from torch import nn
+from torch.nn import functional as F
 
 from ce_align.models.networks import Network
 from ce_align.models.preprocessing import Preprocessing
@@ -87,6 +88,34 @@ def test_modules_of_a_network_leave_those_of_the_program_alone(tmp_path):
         assert str(folder) not in sys.path
     finally:
         del sys.modules["helper"]
+
+
+CHANGES_OF_ALL = {
+    "a function of torch": "torch.tanh = lambda x: x.sin()",
+    "a functional": "F.relu = lambda x: x.abs()\n_relu = F.relu",
+    "a method of a class": "nn.Tanh.forward = lambda self, x: x.sigmoid()",
+    "the environment": "os.environ['TOY_OFFSET'] = '0.5'",
+    "the default type": "torch.set_default_dtype(torch.float64)",
+}
+
+
+@pytest.mark.parametrize("change", CHANGES_OF_ALL)
+def test_what_a_file_changes_of_the_process_is_its_own(tmp_path, change):
+    plain = write_files(tmp_path / "plain")
+    before = identity(load(plain))
+    state = torch.tanh, F.relu, nn.Tanh.forward, os.environ.get("TOY_OFFSET")
+    patched = write_files(tmp_path / "patched")
+    text = MODEL.replace("def build():", CHANGES_OF_ALL[change] + "\n\n\ndef build():")
+    (patched / "model.py").write_text(text)
+    other = load(patched)
+    assert is_another(identity(other), before)
+    # Beside it and after it, the plain network is what it was.
+    assert identity(load(plain))[0] == before[0]
+    assert not is_another(identity(load(plain)), before)
+    assert (torch.tanh, F.relu, nn.Tanh.forward, os.environ.get("TOY_OFFSET")) == state
+    assert torch.get_default_dtype() == torch.float32
+    # And the other goes on with what it has changed.
+    assert not is_another(identity(other), identity(load(patched)))
 
 
 def test_a_module_that_changes_within_a_second_is_read_anew(tmp_path):

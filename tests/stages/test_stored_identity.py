@@ -1,5 +1,6 @@
 """Stored numbers are those of the network as it is now."""
 
+import contextvars
 import dataclasses
 import os
 from functools import partial
@@ -170,6 +171,51 @@ def test_batches_and_committed_layers_do_not_compute_anew(stages):
     assert stages.run(other, "0", hardware=Hardware(batch_size=7))[1] == [True] * 3
 
 
+READ_IN_A_PASS = {
+    "environment": "float(os.environ.get('TOY_GAIN', 1))",
+    "getenv": "float(os.getenv('TOY_GAIN') or 1)",
+    "settings": "json.loads((HERE / 'gain.json').read_text())",
+    "array": "float(np.load(HERE / 'gain.npy'))",
+    "weights": "torch.load(str(HERE / 'gain.pt'))",
+}
+
+
+@pytest.mark.parametrize("read", READ_IN_A_PASS)
+def test_what_a_pass_reads_counts_though_the_probe_images_do_not_show_it(
+    stages, tmp_path, monkeypatch, read
+):
+    folder = tmp_path / "net"
+    folder.mkdir()
+
+    def write(gain):
+        monkeypatch.setenv("TOY_GAIN", str(gain))
+        (folder / "gain.json").write_text(str(gain))
+        np.save(folder / "gain.npy", gain)
+        torch.save(gain, folder / "gain.pt")
+
+    path = folder / "model.py"
+    path.write_text(
+        "import json, os\nimport numpy as np\nimport torch\n"
+        "from pathlib import Path\nfrom torch import nn\n"
+        "HERE = Path(__file__).parent\n\n"
+        "class Net(nn.Module):\n"
+        "    def forward(self, x):\n"
+        f"        gain = {READ_IN_A_PASS[read]}\n"
+        "        dark = x.amax((1, 2, 3), keepdim=True) < -1\n"
+        "        return torch.where(dark, x * gain, x)\n\n"
+        "def build():\n"
+        "    net = nn.Sequential(Net())\n"
+        "    net.ce_align = {'input_size': 16}\n"
+        "    return net\n"
+    )
+    load = partial(load_network, f"{path}:build")
+    write(1.0)
+    stages.run(load(), "0")
+    assert stages.run(load(), "0")[1] == [True] * 3
+    write(2.0)
+    assert stages.run(load(), "0")[1] == [False] * 3
+
+
 def spoil(folder):
     """Replace every number in the files below a folder by another."""
     files = list(folder.rglob("*.npy"))
@@ -237,16 +283,20 @@ def test_a_network_that_has_broken_has_no_rows_of_before(stages, tmp_path, fault
     assert stages.run(load(), "0")[1] == [True] * 3
 
 
-def test_a_change_that_only_the_answers_tell_is_said_in_a_line(stages, monkeypatch):
+GAIN = contextvars.ContextVar("gain", default=1.0)
+
+
+def test_a_change_that_only_the_answers_tell_is_said_in_a_line(stages):
     class Reading(nn.Module):
         def forward(self, x):
-            return x[:, :1] * float(os.environ.get("TOY_GAIN", 1)) + x[:, 1:2] ** 2
+            return x[:, :1] * GAIN.get() + x[:, 1:2] ** 2
 
     said = []
     rows, _ = stages.run(network(Reading()), "0", notify=said.append)
     assert said == []
-    monkeypatch.setenv("TOY_GAIN", "-2")
+    token = GAIN.set(-2.0)
     again, stored = stages.run(network(Reading()), "0", notify=said.append)
+    GAIN.reset(token)
     assert stored == [False] * 3
     # The digest is the same: only the answers could tell.
     assert again[0].config_id == rows[0].config_id
