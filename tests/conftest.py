@@ -43,3 +43,5 @@ def own_caches(tmp_path_factory, monkeypatch) -> None:
     for name in ("BRAINIO_HOME", "BRAINSCORE_HOME", "RESULTCACHING_HOME"):
         monkeypatch.setenv(name, str(home / name.lower()))
     monkeypatch.setenv("BS_INSTALL_DEPENDENCIES", "no")
+    # What was compiled for another kind of processor must not be met.
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(home / "inductor"))

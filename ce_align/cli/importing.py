@@ -102,7 +102,7 @@ def import_(
     """
     from ce_align.data.importing import import_recording
     from ce_align.data.netcdf import write_recording
-    from ce_align.errors import ConfigError
+    from ce_align.errors import ConfigError, DataError
 
     if out.suffix != ".nc":
         raise ConfigError(f"--out must end in .nc, found {out}")
@@ -134,6 +134,10 @@ def import_(
         f"neuroids, {recording.region}, images at {recording.degrees:g}°"
     )
     message(f"first image {recording.images.ids[0]}, last {recording.images.ids[-1]}")
+    try:
+        recording.averaged()
+    except DataError as error:
+        message(f"it cannot be scored as it is: {error}")
     if not recording.has_repetitions:
         message("no repetitions: scores will be raw correlations without a ceiling")
 

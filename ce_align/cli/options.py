@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from ce_align.cli.screen import only_json
 from ce_align.data.recordings import RECORDINGS
 
 __all__ = ["AllowUnstable", "Figure", "Json", "Models", "Recordings", "Results"]
@@ -54,7 +55,10 @@ AllowUnstable = Annotated[
     ),
 ]
 Json = Annotated[
-    bool, typer.Option("--json", help="Print rows as JSON, and nothing else.")
+    bool,
+    typer.Option(
+        "--json", callback=only_json, help="Print rows as JSON, and nothing else."
+    ),
 ]
 Figure = Annotated[
     Path | None, typer.Option("--figure", help="Draw it here, as PDF and PNG.")

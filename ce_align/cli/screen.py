@@ -3,12 +3,13 @@
 import codecs
 import io
 import json
+import os
 import sys
 import time
 import traceback
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TextIO
 
 import typer
 from rich.console import Console
@@ -35,6 +36,7 @@ from ce_align.results import Row
 __all__ = [
     "fault",
     "message",
+    "only_json",
     "print_json",
     "print_table",
     "progress_bars",
@@ -126,9 +128,35 @@ def _together(
     return list(groups.values())
 
 
+#: Where rows go while standard output is diverted.
+_rows: TextIO | None = None
+
+
+def only_json(wanted: bool) -> bool:
+    """Let nothing but rows reach standard output from now on, if that is wanted.
+
+    Below Python, too: a network's code may start processes, or print from C or when
+    Python ends. All that goes to standard error.
+    """
+    global _rows
+    if wanted and _rows is None and _is_standard(sys.stdout):
+        sys.stdout.flush()
+        _rows = os.fdopen(os.dup(1), "w", encoding="utf-8")
+        os.dup2(2, 1)
+    return wanted
+
+
+def _is_standard(stream: TextIO) -> bool:
+    try:
+        return stream.fileno() == 1
+    except (OSError, ValueError, AttributeError):  # such as a test's
+        return False
+
+
 def print_json(rows: Sequence[Row]) -> None:
     """Rows as a JSON array, the only thing on standard output."""
-    print(json.dumps([row.model_dump(mode="json") for row in rows], indent=1))
+    text = json.dumps([row.model_dump(mode="json") for row in rows], indent=1)
+    print(text, file=_rows or sys.stdout, flush=True)
 
 
 def print_tables(tables: Iterable[Table]) -> None:

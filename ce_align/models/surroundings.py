@@ -26,6 +26,9 @@ __all__ = ["Change", "Reads", "applied", "recorded"]
 #: Stands for a name that is not there.
 ABSENT = object()
 
+#: Functions of libraries between a user's call and the file that it opens.
+OPENING = 6
+
 #: Modules whose functions networks are made of.
 MODULES = ("torch", "torch.nn", "torch.nn.functional", "torch.nn.init", "torch.linalg")
 
@@ -105,11 +108,14 @@ class Reads:
         variables: set[str] = set()
 
         def read_variable(mapping: Any, key: str) -> Any:
-            variables.add(key)
+            named = mapping is os.environ and isinstance(key, str)
+            if named and _asked_by_the_user(1):
+                variables.add(key)
             return get(mapping, key)
 
         def read_file(file: Any, mode: str = "r", *args: Any, **kwargs: Any) -> Any:
-            if isinstance(file, str | os.PathLike) and "r" in mode:
+            named = isinstance(file, str | os.PathLike) and "r" in mode
+            if named and _asked_by_the_user(OPENING):
                 with suppress(OSError, ValueError, TypeError):
                     self.files.add(Path(file).resolve())
             return opened(file, mode, *args, **kwargs)
@@ -137,6 +143,22 @@ class Reads:
             for name in self.variables
         }
         return files | environment
+
+
+def _asked_by_the_user(depth: int) -> bool:
+    """Whether code of the user's is among the nearest callers outside of Python's own.
+
+    What torch reads when it is first used is no part of a network.
+    """
+    frame = sys._getframe(2)
+    while frame is not None and depth:
+        module = str(frame.f_globals.get("__name__", "")).partition(".")[0]
+        if module not in sys.stdlib_module_names:
+            if is_local_file(frame.f_code.co_filename):
+                return True
+            depth -= 1
+        frame = frame.f_back  # type: ignore[assignment]
+    return False
 
 
 def _owners() -> Iterator[Any]:

@@ -1,6 +1,8 @@
 """Networks that fail in every way, beside one that works: nothing of it is lost."""
 
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -374,3 +376,45 @@ def test_networks_of_every_kind_are_analysed_in_one_command(
     (line,) = errors_of(err)
     assert "kinds.py:crashing" in line
     assert "RuntimeError: mat1 and mat2" in line
+
+
+NOISY = """
+import atexit, ctypes, os, subprocess, sys
+from torch import nn
+
+atexit.register(print, "at the end")
+os.system("echo from a shell")
+
+
+class Network(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.body = nn.Conv2d(3, 8, 5, stride=4)
+        self.ce_align = dict(input_size=32, layers=dict(V4="body", IT="body"))
+
+    def forward(self, x):
+        subprocess.run(["echo", "from a process"])
+        sys.__stdout__.write("past every redirection")
+        ctypes.CDLL(None).puts(b"from C")
+        return self.body(x)
+
+
+build = Network
+"""
+
+
+def test_whatever_prints_beside_rows_goes_to_standard_error(tmp_path):
+    (tmp_path / "noisy.py").write_text(NOISY)
+    make_recording(tmp_path / "toy.nc")
+    arguments = ("score", "--model", "noisy.py:build", "--recording", "toy.nc")
+    done = subprocess.run(
+        [sys.executable, "-m", "ce_align", *arguments, "--components", "5", "--json"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    (row,) = json.loads(done.stdout)
+    assert row["layer"] == "body"
+    for text in ("a shell", "a process", "from C", "past every", "at the end"):
+        assert text in done.stderr

@@ -253,6 +253,17 @@ def test_digest_is_the_same_in_every_process(tmp_path):
     assert digests == {f"{load(path.parent).digest}\n"}
 
 
+def test_a_compiled_part_counts_by_what_it_compiles():
+    def around(part):
+        compiled = torch.compile(nn.Sequential(part), backend="eager")
+        return Network("net", nn.Sequential(compiled), Preprocessing(input_size=8))
+
+    one = around(small()[0])
+    assert one.probe(["0"]).unknown == ()
+    assert one.digest == around(small()[0]).digest
+    assert one.digest != around(nn.Conv2d(3, 3, 3)).digest
+
+
 def test_names_are_no_identity(tmp_path):
     folder = write_files(tmp_path / "net")
     shutil.copytree(folder, tmp_path / "copy")
