@@ -6,7 +6,21 @@ from pydantic import BaseModel, ConfigDict
 
 from ce_align.digests import digest_json
 
-__all__ = ["StageConfig"]
+__all__ = ["ConfigId", "StageConfig"]
+
+#: Fields that name networks, whose digests say which they are.
+NETWORKS = ("model", "model_a", "model_b", "baseline")
+
+
+class ConfigId(str):
+    """Identity of a result.
+
+    Attributes
+    ----------
+    nameless : the same whatever the networks are called
+    """
+
+    nameless: str
 
 
 class StageConfig(BaseModel):
@@ -14,7 +28,7 @@ class StageConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
 
-    def fingerprint(self, **content: str) -> str:
+    def fingerprint(self, **content: str) -> ConfigId:
         """Identity of a result: the settings and the digests of what they name.
 
         Parameters
@@ -24,6 +38,13 @@ class StageConfig(BaseModel):
             only name.
         """
         settings: dict[str, Any] = self.model_dump(mode="json")
-        return digest_json(
-            {"stage": type(self).__name__, "settings": settings, "content": content}
-        )
+        whole = {
+            "stage": type(self).__name__,
+            "settings": settings,
+            "content": content,
+        }
+        found = ConfigId(digest_json(whole))
+        # Whether there is a baseline is more than its name.
+        unnamed = {name: "" for name in NETWORKS if settings.get(name)}
+        found.nameless = digest_json({**whole, "settings": {**settings, **unnamed}})
+        return found

@@ -149,11 +149,13 @@ class ResultStore:
         rows: Sequence[Row],
         arrays: "xr.Dataset | None" = None,
         behaviours: Sequence[Any] = (),
+        nameless: str | None = None,
     ) -> Path:
         """Store the rows of a configuration, and its arrays beside them.
 
         `behaviours` are what the networks behind the rows answer to fixed images, by
-        which a changed one is noticed.
+        which a changed one is noticed; by `nameless`, an identity without names, they
+        are found again under other names (see `namesake`).
         """
         path = self._path(stage, config_id)
         document = {
@@ -171,12 +173,29 @@ class ResultStore:
                 arrays.to_netcdf(temporary, engine="netcdf4")
         with atomic_path(path) as temporary:
             temporary.write_text(json.dumps(document, indent=1, allow_nan=False) + "\n")
+        if nameless is not None:
+            with atomic_path(self._namesake(stage, nameless)) as temporary:
+                temporary.write_text(config_id)
         return path
+
+    def namesake(self, stage: str, nameless: str) -> str | None:
+        """Configuration that differs from another in the names of networks only."""
+        try:
+            return self._namesake(stage, nameless).read_text().strip() or None
+        except (OSError, ValueError):
+            return None
+
+    def _namesake(self, stage: str, nameless: str) -> Path:
+        return self.folder / stage / "namesakes" / f"{nameless}.txt"
 
     def behaviours(self, stage: str, config_id: str) -> list[Any]:
         """What the networks answered when a configuration's rows were stored."""
         found = _read(self._path(stage, config_id)).get("behaviours", [])
         return found if isinstance(found, list) else []
+
+    def has_arrays(self, stage: str, config_id: str) -> bool:
+        """Whether a stored configuration has arrays."""
+        return self._path(stage, config_id).with_suffix(".nc").exists()
 
     def arrays(self, stage: str, config_id: str) -> "xr.Dataset":
         """Per-neuroid or per-comparison arrays of a stored configuration."""

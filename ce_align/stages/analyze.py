@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from ce_align.augment import TRANSFORMS_VERSION
 from ce_align.checks import named_some
+from ce_align.config import ConfigId
 from ce_align.data.imagesets import ImageSet
 from ce_align.digests import combine_digests, digest_json
 from ce_align.errors import CeAlignError, DataError, noted
@@ -105,7 +106,9 @@ def analyze(
     known = {}
     for job, key in zip(jobs, ids, strict=True):
         if not force and key not in known:
-            rows = recall(store, STAGE, key, MeasureRow, job.networks, notify)
+            rows = recall(
+                store, STAGE, job.config, key, MeasureRow, job.networks, notify
+            )
             if rows:
                 known[key] = rows
     report = AnalysisReport(n_stored=len(known))
@@ -153,7 +156,7 @@ def _left_out(jobs: Sequence[Job], images: ImageSet) -> Iterator[str]:
         )
 
 
-def _config_id(job: Job, images: ImageSet) -> str:
+def _config_id(job: Job, images: ImageSet) -> ConfigId:
     labels = class_labels(images)
     return job.config.fingerprint(
         weights=job.subject.digest,
@@ -197,7 +200,9 @@ class _Reading:
     failed: dict[str, CeAlignError] = field(default_factory=dict)
     compared: dict[str, dict[str, Comparison]] = field(default_factory=dict)
 
-    def put(self, job: Job, config_id: str, store: ResultStore) -> list[MeasureRow]:
+    def put(
+        self, job: Job, config_id: ConfigId, store: ResultStore
+    ) -> list[MeasureRow]:
         """Measure, and store the rows with the arrays behind them."""
         measured = self._measure(job)
         used = {
@@ -219,7 +224,7 @@ class _Reading:
             for row in rows
         ]
         arrays = self._dataset(measured, used)
-        remember(store, STAGE, job.config, rows, job.networks, arrays)
+        remember(store, STAGE, job.config, config_id, rows, job.networks, arrays)
         return rows
 
     def _dataset(self, measured: Measured, used: dict[str, str]) -> "xr.Dataset":

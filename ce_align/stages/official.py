@@ -107,7 +107,7 @@ def score_officially(
     for config, config_id in ids.items():
         if not force:
             known = [asked[config]]
-            stored = recall(store, STAGE, config_id, OfficialRow, known, notify)
+            stored = recall(store, STAGE, config, config_id, OfficialRow, known, notify)
             if stored:
                 rows[config] = stored[0]
     missing = [config for config in ids if config not in rows]
@@ -144,7 +144,7 @@ def score_officially(
                     probe.note(config.layer),
                 ),
             )
-            remember(store, STAGE, config, [row], [asked[config]])
+            remember(store, STAGE, config, ids[config], [row], [asked[config]])
             rows[config] = row
     scored = [rows[config] for config in configs if config in rows]
     return scored, len(configs) - len(missing), failed

@@ -121,7 +121,7 @@ def overlap(
         algorithm=f"{ALGORITHM}, features {ALGORITHM_VERSION}",
     )
     if not force:
-        known = recall(store, STAGE, config_id, OverlapRow, asked, notify)
+        known = recall(store, STAGE, config, config_id, OverlapRow, asked, notify)
         if known:
             return known, True
     images = recording.images.on_screen(recording.degrees, VISUAL_DEGREES)
@@ -160,7 +160,7 @@ def overlap(
     rows = [
         row.model_copy(update={"note": joined_notes(row.note, *own)}) for row in rows
     ]
-    remember(store, STAGE, config, rows, asked, arrays)
+    remember(store, STAGE, config, config_id, rows, asked, arrays)
     return rows, False
 
 

@@ -182,7 +182,7 @@ def score(
     if not force:
         for config, config_id in ids.items():
             known = [asked[config]]
-            stored = recall(store, STAGE, config_id, ScoreRow, known, notify)
+            stored = recall(store, STAGE, config, config_id, ScoreRow, known, notify)
             if stored:
                 rows[config] = stored[0]
     n_stored = len(rows)
@@ -218,7 +218,8 @@ def score(
                 note = joined_notes(row.note, probe.note(config.layer))
                 row = row.model_copy(update={"note": note})
                 arrays = target.arrays(r)
-                remember(store, STAGE, config, [row], [asked[config]], arrays)
+                known = [asked[config]]
+                remember(store, STAGE, config, ids[config], [row], known, arrays)
                 rows[config] = row
         progress(f"{network.name} × {recording.identifier}", 1, 1)
     return Outcome(

@@ -147,7 +147,7 @@ def transfer(
         algorithm=f"{ALGORITHM}, features {ALGORITHM_VERSION}",
     )
     if not force:
-        stored = recall(store, STAGE, config_id, TransferRow, [asked], notify)
+        stored = recall(store, STAGE, config, config_id, TransferRow, [asked], notify)
         if stored:
             return stored[0], True
     job = _Job(
@@ -155,7 +155,7 @@ def transfer(
     )
     found = job.evaluate()
     row = job.row(found, config_id, digest)
-    remember(store, STAGE, config, [row], [asked], _arrays(found))
+    remember(store, STAGE, config, config_id, [row], [asked], _arrays(found))
     return row, False
 
 

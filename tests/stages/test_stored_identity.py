@@ -36,7 +36,7 @@ from ce_align.results import ResultStore
 from ce_align.stages.analyze import Job, analyze
 from ce_align.stages.hardware import Hardware
 from ce_align.stages.responses import Responses, Subject
-from ce_align.stages.score import ScoreConfig, score
+from ce_align.stages.score import ScoreConfig, ScoreRow, score
 from ce_align.stages.transfer import TransferConfig, transfer
 
 
@@ -72,7 +72,7 @@ class Stages:
     inputs: tuple
     folder: Path
 
-    def run(self, network, layer, **options):
+    def run(self, network, layer, name="net", **options):
         """Rows of all three, and which of them were stored."""
         recording, images, data = self.inputs
         store = ResultStore(self.folder / "results")
@@ -81,7 +81,7 @@ class Stages:
             recording,
             [
                 ScoreConfig(
-                    model="net",
+                    model=name,
                     recording="toy",
                     layer=layer,
                     components=2,
@@ -93,7 +93,7 @@ class Stages:
         )
         assert not scored.failures, scored.failures
         config = toy_config(
-            metric="dimensionality", model="net", layer=layer, comparisons=10, views=4
+            metric="dimensionality", model=name, layer=layer, comparisons=10, views=4
         )
         subject = Subject.of(
             network, layer, allow_unstable=options.get("allow_unstable", False)
@@ -108,7 +108,7 @@ class Stages:
         )
         assert not analysed.failures, analysed.failures
         config = TransferConfig(
-            model="net", dataset="labelled", layer=layer, size=16, runs=1
+            model=name, dataset="labelled", layer=layer, size=16, runs=1
         )
         row, stored = transfer(network, data, config, store, **options)
         rows = [*scored.rows, *analysed.rows, row]
@@ -214,6 +214,23 @@ def test_what_a_pass_reads_counts_though_the_probe_images_do_not_show_it(
     assert stages.run(load(), "0")[1] == [True] * 3
     write(2.0)
     assert stages.run(load(), "0")[1] == [False] * 3
+
+
+def test_a_network_under_another_name_has_the_rows_that_it_had(stages):
+    one = network(nn.Conv2d(3, 4, 3))
+    rows, _ = stages.run(one, "0", name="runs/a")
+    again, stored = stages.run(one, "0", name="runs/b")
+    assert stored == [True] * 3
+    assert values(again) == values(rows)
+    assert {row.model for row in again} == {"runs/b"}
+    assert {r.config_id for r in again}.isdisjoint({r.config_id for r in rows})
+    # They are there under both names, with their arrays.
+    store = ResultStore(stages.folder / "results")
+    for row in (rows[0], again[0]):
+        assert store.get("score", row.config_id, ScoreRow) == [row]
+        assert store.arrays("score", row.config_id)["r"].shape == (2, 3)
+    other = network(nn.Conv2d(3, 5, 3))
+    assert stages.run(other, "0", name="runs/b")[1] == [False] * 3
 
 
 def spoil(folder):
