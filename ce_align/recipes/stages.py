@@ -211,6 +211,7 @@ def _analyze_together(
         notify=context.notify,
     )
     report.rows += found.rows
+    report.notes += found.left_out
     report.failures += found.failures
     report.n_stored += found.n_stored
     failed = len(report.failures) - before

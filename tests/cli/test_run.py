@@ -75,6 +75,14 @@ def test_a_failing_network_is_named_and_the_others_are_scored(ce_align, toys):
     assert len(list(Path("results/score").glob("*.json"))) == 4
 
 
+def test_what_an_analysis_leaves_out_is_said(ce_align, toys):
+    status, _, err = ce_align("run", "analyses.py")
+    assert status == 0
+    (line,) = [line for line in err.splitlines() if "class" in line]
+    assert "photos" in line
+    assert "classes" in line
+
+
 def test_a_second_run_computes_only_what_is_missing(ce_align, toys):
     ce_align("run", "scores.py")
     stored = sorted(Path("results/score").glob("*.json"))
