@@ -108,7 +108,6 @@ class MeasureRow(Row):
     images_digest: str
     views_digest: str
     baseline_digest: str | None = None
-    note: str | None = None
 
 
 @dataclass(frozen=True)
