@@ -43,6 +43,11 @@ MOST_OBJECTS = 200_000
 #: What they do differently beyond that, the probe of the network's answers sees.
 TRUSTED = sys.stdlib_module_names | {"torch", "numpy", "ce_align"}
 
+#: Classes and functions of ce_align that have moved, by where they are now, and where
+#: they were when digests were first written. A network that holds one has its full name
+#: in its digest, which a move must not change: who moves one adds a line here.
+FORMER_NAMES: dict[str, str] = {}
+
 #: Types whose content is their text.
 PLAIN = (bool, int, float, complex, str, bytes, bytearray, type(None), type(Ellipsis))
 TEXTUAL = (
@@ -248,7 +253,7 @@ class Contents:
             return self._module(value)
         if isinstance(value, type):
             self._class(value)
-            return _text_digest(f"class {self._known_as(value)}")
+            return _text_digest(f"class {_known_as(value)}")
         if isinstance(value, nn.Module):
             return self._network(value)
         if isinstance(value, weakref.ReferenceType):  # as torch's recurrent layers have
@@ -340,7 +345,7 @@ class Contents:
     def _function(self, function: types.FunctionType) -> str:
         """A function by name where its code is known, else by its code."""
         self._package(function.__module__)
-        name = f"{self._shown(function.__module__)}.{function.__qualname__}"
+        name = _known_as(function)
         parts: list[Any] = [function.__defaults__, function.__kwdefaults__]
         parts += [_cell(cell) for cell in function.__closure__ or ()]
         named = "<" not in function.__qualname__
@@ -367,7 +372,7 @@ class Contents:
 
     def _globals(self, code: types.CodeType, namespace: Mapping[str, Any]) -> None:
         """The globals that code names, also inside of what it defines."""
-        here = self._shown(str(namespace.get("__name__", "")))
+        here = _shown(str(namespace.get("__name__", "")))
         for name in _names(code):
             if name not in namespace or name.startswith("__"):  # such as __file__
                 continue
@@ -383,7 +388,7 @@ class Contents:
         own = _is_local_module(module)
         for name in wanted:
             value = vars(module).get(name)
-            key = f"global {self._shown(module.__name__)}.{name}"
+            key = f"global {_shown(module.__name__)}.{name}"
             if isinstance(value, types.ModuleType) and value is not module:
                 if not own and key not in self.entries:
                     self.entries[key] = ""
@@ -396,7 +401,7 @@ class Contents:
     def _class(self, kind: type) -> None:
         """The classes of an object, with the code of those that are the user's."""
         for owner in kind.__mro__:
-            name = f"class {self._known_as(owner)}"
+            name = f"class {_known_as(owner)}"
             if owner is object or owner in self._classes:
                 continue
             self._classes.add(owner)
@@ -431,7 +436,7 @@ class Contents:
 
     def _module(self, module: types.ModuleType) -> str:
         self._package(module.__name__)
-        name = self._shown(module.__name__)
+        name = _shown(module.__name__)
         if not _is_local_module(module) or module.__name__ in self._sourced:
             return _text_digest(f"module {name}")
         try:
@@ -475,12 +480,17 @@ class Contents:
         ]
         return any(map(self._is_local, functions))
 
-    def _known_as(self, owner: type) -> str:
-        return f"{self._shown(owner.__module__)}.{owner.__qualname__}"
 
-    def _shown(self, module: str) -> str:
-        """Name of a module; of the user's file without its folder's digest."""
-        return "file" if module.startswith("ce_align_user_") else module
+def _known_as(found: type | types.FunctionType) -> str:
+    """Full name of a class or function; of one that has moved, its first."""
+    top, dot, inner = found.__qualname__.partition(".")
+    name = f"{_shown(found.__module__)}.{top}"
+    return f"{FORMER_NAMES.get(name, name)}{dot}{inner}"
+
+
+def _shown(module: str) -> str:
+    """Name of a module; of the user's file without its folder's digest."""
+    return "file" if module.startswith("ce_align_user_") else module
 
 
 def _qualified(kind: type) -> str:
