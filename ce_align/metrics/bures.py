@@ -18,7 +18,6 @@ from ce_align.errors import DataError
 __all__ = [
     "ConstantCloudError",
     "squared_bures_distance",
-    "squared_bures_distance_of_covariances",
     "squared_bures_distances",
     "squared_bures_distances_to_reference",
 ]
@@ -157,35 +156,6 @@ def squared_bures_distances_to_reference(
     return distances
 
 
-def squared_bures_distance_of_covariances(
-    covariance_1: ArrayLike, covariance_2: ArrayLike
-) -> float:
-    """Squared Bures distance of two known covariances, each divided by its trace.
-
-    Parameters
-    ----------
-    covariance_1, covariance_2 : (n_features, n_features)
-        Symmetric and positive semi-definite; negative eigenvalues within rounding are
-        set to zero.
-
-    Returns
-    -------
-    float
-        In [0, 2], good to about 1e-8: the root of an eigenvalue near zero keeps half of
-        its digits.
-
-    Raises
-    ------
-    DataError
-        For matrices that are not finite, symmetric, positive semi-definite and nonzero,
-        or that differ in size.
-    """
-    factor_1 = _root_of_covariance(covariance_1, "covariance_1")
-    factor_2 = _root_of_covariance(covariance_2, "covariance_2")
-    _check_same_features([factor_1, factor_2])
-    return _squared_distance(factor_1, factor_2, factor_1 @ factor_2.T)
-
-
 def check_pairs(pairs: ArrayLike, n_items: int) -> NDArray[np.intp]:
     """Return `pairs` as indices (n_pairs, 2), all within range.
 
@@ -245,29 +215,6 @@ def unit_factor(cloud: ArrayLike, name: str) -> FloatArray:
     if len(points) > points.shape[1]:
         return np.asarray(np.linalg.qr(points, mode="r"), dtype=np.float64)
     return points
-
-
-def _root_of_covariance(covariance: ArrayLike, name: str) -> FloatArray:
-    """Rows X with XᵀX equal to the covariance divided by its trace."""
-    given = np.asarray(covariance, dtype=np.float64)
-    if given.ndim != 2 or given.shape[0] != given.shape[1] or not given.size:
-        raise DataError(
-            f"{name} must be a square matrix, found the shape {given.shape}; for "
-            "points use squared_bures_distance"
-        )
-    check_finite(given, name)
-    largest = np.abs(given).max()
-    if np.abs(given - given.T).max() > 1e-8 * largest:
-        raise DataError(f"{name} must be symmetric; average it with its transpose")
-    values, vectors = np.linalg.eigh(given)
-    if values[-1] <= 0 or values[0] < -1e-8 * values[-1]:
-        raise DataError(
-            f"{name} must be positive semi-definite and not zero, found eigenvalues "
-            f"{values[0]:.3g} … {values[-1]:.3g}; give a covariance"
-        )
-    values = values.clip(min=0.0)
-    root = np.sqrt(values / values.sum())[:, None] * vectors.T
-    return np.asarray(root, dtype=np.float64)
 
 
 def _check_same_features(factors: Sequence[FloatArray]) -> None:

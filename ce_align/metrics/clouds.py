@@ -23,11 +23,8 @@ from ce_align.metrics.bures import (
 )
 
 __all__ = [
-    "BuresExcess",
     "BuresSample",
     "between_and_floor",
-    "bures_excess",
-    "bures_floor",
     "bures_sample",
     "excess_over_splits",
     "half_split",
@@ -72,25 +69,6 @@ class BuresSample:
                 f"{len(self.values)} and {len(other.values)}; use the same pairs"
             )
         return self.values - other.values
-
-
-@dataclass(frozen=True)
-class BuresExcess:
-    """Distances between sources, above the distance within them.
-
-    Attributes
-    ----------
-    between : mean of the two distances between different halves of the two clouds
-    floor : mean over the two clouds of the distance between their own halves
-    """
-
-    between: BuresSample
-    floor: BuresSample
-
-    @property
-    def values(self) -> NDArray[np.float64]:
-        """Excess of every comparison, (n_comparisons,): zero on average if equal."""
-        return self.between - self.floor
 
 
 def bures_sample(
@@ -164,84 +142,16 @@ def half_split(
     return halves
 
 
-def bures_floor(clouds: NDArray[Any], halves: Halves) -> BuresSample:
-    """Squared Bures distance between the two halves of every cloud.
-
-    Parameters
-    ----------
-    clouds : (n_clouds, n_points, n_features)
-    halves : two disjoint, equally long arrays of point indices, as of `half_split`
-
-    Returns
-    -------
-    BuresSample with one value a cloud.
-
-    Raises
-    ------
-    DataError
-        If the halves overlap or differ in size, and as `squared_bures_distance`.
-    """
-    n_clouds = len(clouds)
-    own = np.column_stack([np.arange(n_clouds), np.arange(n_clouds) + n_clouds])
-    return bures_sample(_half_clouds(clouds, halves), own)
-
-
-def bures_excess(
-    clouds: NDArray[Any],
-    pairs: ArrayLike,
-    halves: Halves,
-    *,
-    leave_out: bool = False,
-) -> BuresExcess:
-    """Squared Bures distance of pairs above the floor set by finite samples.
-
-    With A, A′ the halves of one cloud and B, B′ those of the other, the excess is
-    ½ [D_B(A, B′) + D_B(A′, B)] − ½ [D_B(A, A′) + D_B(B, B′)]. Its expectation is zero
-    if both clouds are samples of one source. Only different halves meet, so that this
-    also holds where point k of every cloud is the same draw of the augmentations.
-
-    Parameters
-    ----------
-    clouds : (n_clouds, n_points, n_features)
-    pairs : (n_pairs, 2), indices into `clouds`
-    halves : two disjoint, equally long arrays of point indices, as of `half_split`
-    leave_out : give NaN for pairs with a constant half instead of refusing all
-
-    Raises
-    ------
-    DataError
-        If the halves overlap or differ in size, and as `squared_bures_distances`.
-    """
-    n_clouds = len(clouds)
-    index = check_pairs(pairs, n_clouds)
-    n_pairs = len(index)
-    crossed = np.concatenate([index, index])
-    crossed[:n_pairs, 1] += n_clouds
-    crossed[n_pairs:, 0] += n_clouds
-    used = np.unique(index)
-    own = np.column_stack([used, used + n_clouds])
-    both = bures_sample(
-        _half_clouds(clouds, halves),
-        np.concatenate([crossed, own]),
-        leave_out=leave_out,
-    )
-    between = both.values[: 2 * n_pairs].reshape(2, n_pairs).mean(axis=0)
-    floors = np.full(n_clouds, np.nan)
-    floors[used] = both.values[2 * n_pairs :]
-    return BuresExcess(
-        between=BuresSample(between, both.n_points),
-        floor=BuresSample(floors[index].mean(axis=1), both.n_points),
-    )
-
-
 def excess_over_splits(
     clouds: NDArray[Any], pairs: ArrayLike, splits: Sequence[Halves]
-) -> BuresExcess:
-    """Means over splits of what `bures_excess` finds, NaN for what is constant.
+) -> tuple[BuresSample, BuresSample]:
+    """Distances between pairs of clouds and within them, over halves of both.
 
-    A split is left out of the mean of a pair in which one of its four halves is
-    constant; a pair without a split has NaN. All comes from the inner products of the
-    points, which are formed once whatever the number of splits.
+    With A, A′ the halves of one cloud and B, B′ those of the other, what is between
+    them is ½ [D_B(A, B′) + D_B(A′, B)] and their floor ½ [D_B(A, A′) + D_B(B, B′)]. The
+    difference is zero on average if both clouds are samples of one source. Only
+    different halves meet, so that this also holds where point k of every cloud is the
+    same draw of the augmentations.
 
     Parameters
     ----------
@@ -249,13 +159,27 @@ def excess_over_splits(
     pairs : (n_pairs, 2), indices into `clouds`
     splits : two disjoint arrays of point indices each, all equally long
 
+    Returns
+    -------
+    between, floor
+        Means over the splits. A split is left out of the mean of a pair in which one of
+        its four halves is constant; a pair without a split has NaN.
+
     Raises
     ------
     DataError
-        For NaN, and indices out of range.
+        For NaN, indices out of range, and halves that overlap or differ in size.
     """
     index = check_pairs(pairs, len(clouds))
+    for first, second in splits:
+        shared = len(np.intersect1d(first, second))
+        if len(first) != len(second) or shared:
+            raise DataError(
+                f"halves must be disjoint and equally long, found {len(first)} and "
+                f"{len(second)} points, {shared} of them in both; use half_split"
+            )
     halves = np.asarray(splits)
+    # All comes from the inner products of the points, formed once for all splits.
     own = {int(i): _Split.of(clouds[i], halves) for i in np.unique(index)}
     betweens, floors = np.empty((2, len(index), len(halves)))
     for row, (i, j) in enumerate(index.tolist()):
@@ -272,7 +196,7 @@ def excess_over_splits(
     defined = np.isfinite(betweens) & np.isfinite(floors)
     sizes = halves.shape[2], halves.shape[2]
     between, floor = (_row_means(x, defined) for x in (betweens, floors))
-    return BuresExcess(BuresSample(between, sizes), BuresSample(floor, sizes))
+    return BuresSample(between, sizes), BuresSample(floor, sizes)
 
 
 @dataclass(frozen=True)
@@ -359,15 +283,3 @@ def between_and_floor(
     except ConstantCloudError:
         return float("nan"), float("nan")
     return float(found[:2].mean()), float(found[2:].mean())
-
-
-def _half_clouds(clouds: NDArray[Any], halves: Halves) -> list[NDArray[Any]]:
-    """All first halves, then all second halves."""
-    first, second = (np.asarray(half) for half in halves)
-    if len(first) != len(second) or np.intersect1d(first, second).size:
-        raise DataError(
-            f"halves must be disjoint and equally long, found {len(first)} and "
-            f"{len(second)} points, {np.intersect1d(first, second).size} of them in "
-            "both; use half_split"
-        )
-    return [cloud[half] for half in (first, second) for cloud in clouds]

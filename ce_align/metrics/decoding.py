@@ -72,13 +72,6 @@ class Decoding:
             return np.full(len(effects), np.nan)
         return np.asarray(effects[:, defined].mean(axis=1), dtype=np.float64)
 
-    def undefined(self, subset: str = "all") -> tuple[str, ...]:
-        """Parameters left out of the mean because they do not vary."""
-        missing = np.isnan(self.r2[subset])
-        return tuple(
-            name for name, gone in zip(self.names, missing, strict=True) if gone
-        )
-
 
 def decode_parameters(
     clean: NDArray[Any],

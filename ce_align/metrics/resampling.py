@@ -1,19 +1,16 @@
-"""Confidence intervals: of any statistic, and of means over units and over pairs."""
+"""Confidence intervals of means over units, over pairs and over combinations."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ce_align.errors import ConfigError, DataError
+from ce_align.errors import DataError
 from ce_align.metrics.bures import check_pairs
 from ce_align.metrics.significance import checked_vector
 
 __all__ = [
     "Interval",
-    "bootstrap_interval",
     "crossed_interval",
     "mean_interval",
     "pair_interval",
@@ -21,10 +18,6 @@ __all__ = [
 ]
 
 FloatArray = NDArray[np.float64]
-#: (n_resamples, n_drawn) indices of units -> (n_resamples,) values of a statistic
-Statistic = Callable[[NDArray[np.intp]], FloatArray]
-#: Monotone map to a scale where the statistic is closer to normal, and its inverse.
-Transform = tuple[Callable[[Any], Any], Callable[[Any], Any]]
 
 #: With fewer units the resamples are too few different ones to speak of a spread.
 MIN_UNITS = 5
@@ -32,8 +25,6 @@ MIN_UNITS = 5
 MIN_PAIRED = 8
 #: A spread below this share of the values is rounding.
 ROUNDING = 1e-12
-#: Share of the resamples on which a statistic may be undefined.
-MAX_UNDEFINED = 0.01
 #: Indices that are in memory at once.
 BATCH_INDICES = 2_000_000
 
@@ -54,82 +45,6 @@ class Interval:
     high: float
     level: float
     n_units: int
-
-
-def bootstrap_interval(
-    statistic: Statistic,
-    n_units: int,
-    rng: np.random.Generator,
-    *,
-    n_resamples: int = 2000,
-    level: float = 0.95,
-    method: Literal["t", "bca"] = "t",
-    transform: Transform | None = None,
-) -> Interval:
-    """Bootstrap interval of any statistic of exchangeable units.
-
-    Parameters
-    ----------
-    statistic : function of indices (n_resamples, n_drawn) into the units, that returns
-        one value a row: ``lambda i: values[i].mean(axis=1)``
-    n_units : number of units (images, neuroids, networks), at least 5
-    rng : random generator
-    n_resamples : number of resamples
-    level : confidence level
-    method : ``"t"``, the estimate ± Student's quantile (n_units − 2 degrees of freedom)
-        times the bootstrap standard error; or ``"bca"``, bias-corrected and accelerated
-        quantiles, better for skewed statistics of many units
-    transform : scale on which ``"t"`` is computed, with its inverse, for example
-        ``(np.arctanh, np.tanh)`` for a correlation
-
-    Raises
-    ------
-    DataError
-        For fewer than 5 units, or a statistic that is undefined on all units or on more
-        than 1 % of the resamples.
-
-    Notes
-    -----
-    With some twenty units the quantiles of resampled correlations are too narrow;
-    ``"t"`` on Fisher's scale covers 94–95 % at 21 networks.
-
-    Reference: Efron and Tibshirani (1993), An Introduction to the Bootstrap.
-
-    Examples
-    --------
-    >>> values = np.arange(30.0)
-    >>> rng = np.random.default_rng(0)
-    >>> interval = bootstrap_interval(lambda i: values[i].mean(axis=1), 30, rng)
-    >>> interval.estimate
-    14.5
-    """
-    if method not in ("t", "bca"):
-        raise ConfigError(f"unknown method {method!r}; choose from ['t', 'bca']")
-    if n_units < MIN_UNITS:
-        raise DataError(
-            f"a bootstrap needs {MIN_UNITS} units or more, found {n_units}; report the "
-            "values themselves"
-        )
-    estimate = float(statistic(np.arange(n_units)[None])[0])
-    if not np.isfinite(estimate):
-        raise DataError("the statistic is undefined on the data; check for constants")
-    step = max(1, BATCH_INDICES // n_units)
-    drawn = [
-        statistic(rng.integers(n_units, size=(min(step, n_resamples - k), n_units)))
-        for k in range(0, n_resamples, step)
-    ]
-    values = np.concatenate(drawn)
-    defined = values[np.isfinite(values)]
-    if len(defined) < (1 - MAX_UNDEFINED) * n_resamples:
-        raise DataError(
-            f"the statistic is undefined on {n_resamples - len(defined)} of "
-            f"{n_resamples} resamples of {n_units} units; use more units"
-        )
-    if method == "bca":
-        low, high = _bca_bounds(statistic, n_units, estimate, defined, level)
-    else:
-        low, high = _t_bounds(n_units, estimate, defined, level, transform)
-    return Interval(estimate, low, high, level, n_units)
 
 
 def mean_interval(values: ArrayLike, level: float = 0.95) -> Interval:
@@ -380,52 +295,6 @@ def _variance_of_mean(
     shared = of_unit * (2 * n + b) / n**2
     floor = squares / n**2 if not of_unit else 0.0
     return shared, max(rest / n, floor)
-
-
-def _t_bounds(
-    n_units: int,
-    estimate: float,
-    values: FloatArray,
-    level: float,
-    transform: Transform | None,
-) -> tuple[float, float]:
-    from scipy import special
-
-    forth, back = transform or (lambda v: v, lambda v: v)
-    with np.errstate(divide="ignore"):  # a resample may sit at the edge of the scale
-        moved, centre = np.asarray(forth(values)), float(forth(estimate))
-    moved = moved[np.isfinite(moved)]
-    quantile = special.stdtrit(n_units - 2, (1 + level) / 2)
-    half = float(quantile * moved.std(ddof=1)) if np.isfinite(centre) else 0.0
-    return float(back(centre - half)), float(back(centre + half))
-
-
-def _bca_bounds(
-    statistic: Statistic,
-    n_units: int,
-    estimate: float,
-    values: FloatArray,
-    level: float,
-) -> tuple[float, float]:
-    from scipy import special
-
-    all_units = np.arange(n_units)
-    left_out = np.array([np.delete(all_units, k) for k in all_units])
-    influence = statistic(left_out)
-    influence = influence.mean() - influence
-    scale = np.sum(influence**2) ** 1.5
-    acceleration = np.sum(influence**3) / (6 * scale) if scale else 0.0
-    below = np.mean(values < estimate) + np.mean(values == estimate) / 2
-    shift = special.ndtri(below)
-    sides = shift + special.ndtri(np.array([1 - level, 1 + level]) / 2)
-    shares = special.ndtr(shift + sides / (1 - acceleration * sides))
-    if not np.isfinite(shares).all():
-        raise DataError(
-            "the estimate lies outside all resamples, so bca has no bounds; use "
-            "method 't'"
-        )
-    low, high = np.quantile(values, shares)
-    return float(low), float(high)
 
 
 def _paired(

@@ -343,9 +343,9 @@ def _of_pairs(
 ) -> Comparison:
     rng = np.random.default_rng([seed, 2])
     splits = [half_split(clouds.shape[1], rng, strata) for _ in range(PAIR_SPLITS)]
-    excess = excess_over_splits(clouds, pairs, splits)
+    between, floor = excess_over_splits(clouds, pairs, splits)
     whole = bures_sample(clouds, pairs, leave_out=True)
-    return Comparison(whole, excess.between, excess.floor, axis, pairs)
+    return Comparison(whole, between, floor, axis, pairs)
 
 
 def _over_splits(values: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -4,19 +4,14 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from ce_align.errors import ConfigError, DataError
+from ce_align.errors import DataError
 from ce_align.metrics.resampling import (
     _variance_of_mean,
-    bootstrap_interval,
     crossed_interval,
     mean_interval,
     pair_interval,
     unit_interval,
 )
-
-
-def mean_of(values):
-    return lambda index: values[index].mean(axis=1)
 
 
 def pair_values(rng, pairs, image_effect):
@@ -35,66 +30,13 @@ def coverage(interval, draw, n_repeats):
     return np.mean(hits)
 
 
-def test_bootstrap_of_a_mean_has_its_standard_error(rng):
-    values = rng.normal(size=50)
-    interval = bootstrap_interval(mean_of(values), 50, rng, n_resamples=20_000)
-    error = values.std() / np.sqrt(50)
-    half = scipy.stats.t.ppf(0.975, 48) * error
-    assert interval.estimate == pytest.approx(values.mean())
-    assert interval.high - interval.estimate == pytest.approx(half, rel=0.02)
-    assert interval.estimate - interval.low == pytest.approx(half, rel=0.02)
-    assert (interval.level, interval.n_units) == (0.95, 50)
-
-
-def test_bca_interval_agrees_with_scipy(rng):
-    values = rng.gamma(1.5, size=60)
-    ours = bootstrap_interval(
-        mean_of(values), 60, rng, n_resamples=20_000, method="bca", level=0.9
-    )
-    theirs = scipy.stats.bootstrap(
-        (values,), np.mean, n_resamples=20_000, confidence_level=0.9, random_state=rng
-    ).confidence_interval
-    assert ours.low == pytest.approx(theirs.low, abs=0.01)
-    assert ours.high == pytest.approx(theirs.high, abs=0.01)
-    assert ours.high - values.mean() > values.mean() - ours.low  # skewed to the right
-
-
-def test_transformed_interval_stays_on_its_scale(rng):
-    x = rng.normal(size=8)
-    y = x + 0.05 * rng.normal(size=8)
-
-    def correlation(index):
-        return np.array([np.corrcoef(x[i], y[i])[0, 1] for i in index])
-
-    interval = bootstrap_interval(
-        correlation, 8, rng, n_resamples=200, transform=(np.arctanh, np.tanh)
-    )
-    assert interval.low < interval.estimate < interval.high < 1
-
-
 def test_same_generator_gives_the_same_interval_for_any_batch(rng, monkeypatch):
-    values = rng.normal(size=40)
-    first = bootstrap_interval(mean_of(values), 40, np.random.default_rng(1))
+    values = rng.lognormal(size=40)
+    first = unit_interval(values, np.random.default_rng(1))
     monkeypatch.setattr("ce_align.metrics.resampling.BATCH_INDICES", 400)
-    again = bootstrap_interval(mean_of(values), 40, np.random.default_rng(1))
+    again = unit_interval(values, np.random.default_rng(1))
     assert first.low == pytest.approx(again.low, abs=1e-12)
     assert first.high == pytest.approx(again.high, abs=1e-12)
-
-
-def test_bootstrap_refuses_what_it_cannot_do(rng):
-    values = rng.normal(size=6)
-    with pytest.raises(DataError, match="5 units or more, found 4"):
-        bootstrap_interval(mean_of(values), 4, rng)
-    with pytest.raises(DataError, match="undefined on the data"):
-        bootstrap_interval(lambda i: np.full(len(i), np.nan), 6, rng)
-
-    def often_undefined(index):
-        return np.where((index == 0).any(axis=1), values[index].mean(axis=1), np.nan)
-
-    with pytest.raises(DataError, match="of 2000 resamples of 6 units"):
-        bootstrap_interval(often_undefined, 6, rng)
-    with pytest.raises(ConfigError, match="unknown method"):
-        bootstrap_interval(mean_of(values), 6, rng, method="percentile")
 
 
 def test_mean_interval_is_mean_and_196_standard_errors(rng):
