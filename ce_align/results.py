@@ -18,7 +18,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from ce_align import __version__
 from ce_align.archives import reading_archive
 from ce_align.config import StageConfig
-from ce_align.errors import DataError
+from ce_align.digests import digest_json
+from ce_align.errors import DataError, explained, first_line
 from ce_align.files import atomic_path
 from ce_align.labelled import import_xarray
 
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     import pandas as pd
     import xarray as xr
 
-__all__ = ["UNKNOWN_CONTENT", "ResultStore", "Row", "joined_notes"]
+__all__ = ["UNKNOWN_CONTENT", "Failure", "ResultStore", "Row", "joined_notes"]
 
 #: In the note of a row whose network holds what no digest can tell.
 UNKNOWN_CONTENT = "its content is unknown"
@@ -72,6 +73,31 @@ class Row(BaseModel):
 RowType = TypeVar("RowType", bound=Row)
 
 
+class Failure(BaseModel):
+    """Why a configuration has no rows.
+
+    Attributes
+    ----------
+    stage : that failed
+    config : its settings
+    error : class of the error
+    message : its one line
+    exit_status : of a command that ends with it
+    created : UTC time, ISO 8601
+    environment : versions and machine
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    stage: str
+    config: dict[str, Any]
+    error: str
+    message: str
+    exit_status: int
+    created: str = Field(default_factory=_now)
+    environment: dict[str, str]
+
+
 def joined_notes(*notes: str | None) -> str | None:
     """Notes as one, each once; None if there are none."""
     return "; ".join(dict.fromkeys(note for note in notes if note)) or None
@@ -112,6 +138,7 @@ def _environment() -> dict[str, str]:
 class ResultStore:
     """Results below one folder: ``<stage>/<config_id>.json``, arrays in ``.nc``.
 
+    What failed is in ``<stage>/failed/``, until the same settings give rows.
     Files are written whole or not at all, one for each configuration, so any number of
     processes and machines may share the folder. Deleting a file is how one recomputes.
     """
@@ -176,7 +203,53 @@ class ResultStore:
         if nameless is not None:
             with atomic_path(self._namesake(stage, nameless)) as temporary:
                 temporary.write_text(config_id)
+        self.clear_failure(stage, config)
         return path
+
+    def _failed(self, stage: str, config: StageConfig) -> Path:
+        # By the settings alone: what failed to load has no content to be known by.
+        whole = {"config": type(config).__name__, **config.model_dump(mode="json")}
+        return self.folder / stage / "failed" / f"{digest_json(whole)}.json"
+
+    def put_failure(self, stage: str, config: StageConfig, error: Exception) -> Path:
+        """Store why a configuration has no rows, until `put` stores some."""
+        known = explained(error)
+        failure = Failure(
+            stage=stage,
+            config=config.model_dump(mode="json"),
+            error=type(error).__name__,
+            message=first_line(known),
+            exit_status=known.exit_status,
+            environment=_environment(),
+        )
+        path = self._failed(stage, config)
+        with atomic_path(path) as temporary:
+            temporary.write_text(failure.model_dump_json(indent=1) + "\n")
+        return path
+
+    def clear_failure(self, stage: str, config: StageConfig) -> None:
+        """Forget that a configuration failed."""
+        self._failed(stage, config).unlink(missing_ok=True)
+
+    def failures(self, stage: str | None = None) -> list[Failure]:
+        """Configurations that failed when they were last run, by stage and time.
+
+        Raises
+        ------
+        DataError
+            If a file is no record of a failure.
+        """
+        found = []
+        for path in self.folder.glob(f"{stage or '*'}/failed/*.json"):
+            try:
+                found.append(Failure.model_validate_json(path.read_bytes()))
+            except FileNotFoundError:  # another process succeeded meanwhile
+                continue
+            except ValueError as error:
+                raise DataError(
+                    f"{path} is not the record of a failure; delete it"
+                ) from error
+        return sorted(found, key=lambda failure: (failure.stage, failure.created))
 
     def namesake(self, stage: str, nameless: str) -> str | None:
         """Configuration that differs from another in the names of networks only."""

@@ -117,3 +117,57 @@ for i in range(40):
     rows = ResultStore(tmp_path).load("toy")
     assert len(rows) == 120
     assert not list(tmp_path.rglob("*.tmp*"))
+
+
+def test_a_failure_is_stored_with_its_reason_and_is_no_row(tmp_path):
+    store = ResultStore(tmp_path)
+    store.put_failure("toy", CONFIG, DataError("no pixel at hand\nsecond line"))
+    (failure,) = store.failures("toy")
+    assert failure.config == {"model": "pixels", "seed": 1}
+    assert (failure.error, failure.message) == ("DataError", "no pixel at hand")
+    assert failure.exit_status == 2
+    assert failure.environment["numpy"] == np.__version__
+    assert store.load().empty
+    assert not list(store.documents())
+    assert store.failures("other") == []
+
+
+def test_an_error_that_nobody_foresaw_is_stored_in_one_line(tmp_path):
+    store = ResultStore(tmp_path)
+    store.put_failure("toy", CONFIG, ZeroDivisionError("division by zero"))
+    (failure,) = store.failures()
+    assert failure.error == "ZeroDivisionError"
+    assert failure.message.startswith("unexpected ZeroDivisionError: division by zero")
+    assert failure.exit_status == 1
+
+
+def test_the_last_failure_of_the_same_settings_counts(tmp_path):
+    store = ResultStore(tmp_path)
+    store.put_failure("toy", CONFIG, DataError("first"))
+    store.put_failure("toy", CONFIG, DataError("second"))
+    store.put_failure("toy", ToyConfig(model="pixels", seed=2), DataError("third"))
+    assert {f.message for f in store.failures()} == {"second", "third"}
+
+
+def test_a_success_of_the_same_settings_removes_the_failure(tmp_path):
+    store = ResultStore(tmp_path)
+    other = ToyConfig(model="gabor")
+    for config in (CONFIG, other):
+        store.put_failure("toy", config, DataError("nothing"))
+    store.put("toy", "c1", CONFIG, [toy_row()])
+    assert [failure.config["model"] for failure in store.failures()] == ["gabor"]
+    store.clear_failure("toy", other)
+    store.clear_failure("toy", other)
+    assert store.failures() == []
+
+
+@pytest.mark.parametrize("text", ["{", "[]", "", '{"stage": "toy"}', "\udcff"])
+def test_a_damaged_failure_is_named_and_rows_are_still_read(tmp_path, text):
+    store = ResultStore(tmp_path)
+    store.put("toy", "c1", CONFIG, [toy_row()])
+    path = tmp_path / "toy" / "failed" / "abc.json"
+    path.parent.mkdir()
+    path.write_bytes(text.encode(errors="surrogateescape"))
+    with pytest.raises(DataError, match=r"abc\.json .*delete it"):
+        store.failures()
+    assert len(store.load()) == 1
