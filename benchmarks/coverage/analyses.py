@@ -17,13 +17,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.coverage.planted import Sizes, World
-from ce_align.metrics.bures import squared_bures_distances_to_reference
-from ce_align.metrics.left_out import reference_effects
+from ce_align.metrics.bures import (
+    reference_effects,
+    squared_bures_distances_to_reference,
+)
+from ce_align.metrics.inference import Interval, pair_interval, unit_interval
+from ce_align.metrics.linear_probe import accuracies
 from ce_align.metrics.overlap import variance_overlap
-from ce_align.metrics.predictivity import cross_validated_r, summarise
-from ce_align.metrics.probe import accuracies
-from ce_align.metrics.resampling import Interval, pair_interval, unit_interval
-from ce_align.metrics.splits import brainscore_splits
+from ce_align.metrics.predictivity import (
+    brainscore_splits,
+    cross_validated_r,
+    summarise,
+)
 from ce_align.stages.measures import (
     AnalysisConfig,
     IntervalKind,

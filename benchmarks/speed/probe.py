@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.speed._machine import describe
-from ce_align.metrics.probe import STRENGTHS, LinearProbe, ProbeProblem
+from ce_align.metrics.linear_probe import STRENGTHS, LinearProbe, ProbeProblem
 
 Features = NDArray[np.float32]
 Labels = NDArray[np.int64]

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from benchmarks.speed._machine import best_of, describe
 from ce_align.metrics.gram import centred_gram
+from ce_align.metrics.predictivity import brainscore_splits
 from ce_align.metrics.ridge import RidgeFit, kernel_ridge, leave_one_out_alphas
-from ce_align.metrics.splits import brainscore_splits
 
 Array = NDArray[np.float64]
 

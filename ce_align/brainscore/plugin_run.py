@@ -205,11 +205,11 @@ def _score(features: NDArray[np.float32], recording: Recording) -> float:
     """Brain-Score's PLS score of a plugin's activations."""
     from ce_align.metrics.ceiling import split_half_ceiling
     from ce_align.metrics.predictivity import (
+        brainscore_splits,
         cross_validated_r,
         normalised_score,
         summarise,
     )
-    from ce_align.metrics.splits import brainscore_splits
 
     splits = brainscore_splits(len(recording.images), stratify=recording.strata("none"))
     raw, _ = summarise(cross_validated_r(features, recording.averaged(), splits))

@@ -7,11 +7,11 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ce_align.errors import ConfigError, DataError
-from ce_align.metrics.pearson import columnwise_pearson_r
+from ce_align.metrics.predictivity import columnwise_pearson_r
 
 __all__ = [
-    *("Ceiling", "CeilingKind", "chance_of_ceiling", "equally_halved"),
-    *("repeated_ceiling", "split_half_ceiling", "variance_ceiling"),
+    *("Ceiling", "chance_of_ceiling", "equally_halved", "repeated_ceiling"),
+    *("split_half_ceiling", "variance_ceiling"),
 ]
 
 Array = NDArray[np.float64]

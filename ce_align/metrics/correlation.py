@@ -7,13 +7,13 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ce_align.errors import DataError
-from ce_align.metrics.significance import (
+from ce_align.metrics.inference import (
     benjamini_hochberg,
     checked_vector,
     within_group_permutation_p,
 )
 
-__all__ = ["MIN_NETWORKS", "Association", "Coefficient", "correlate", "residual_r"]
+__all__ = ["MIN_NETWORKS", "Association", "correlate", "residual_r"]
 
 FloatArray = NDArray[np.float64]
 

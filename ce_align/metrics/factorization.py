@@ -1,5 +1,6 @@
-"""Are transformations represented apart from content, or not at all?"""
+"""How transformations are represented: apart from content, and alike for all images?"""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,8 +10,16 @@ from numpy.typing import ArrayLike, NDArray
 from ce_align.checks import check_finite
 from ce_align.errors import DataError
 from ce_align.metrics.bures import unit_factor
+from ce_align.metrics.paired_design import (
+    PairedDesign,
+    check_varied,
+    check_views,
+    fit_ridge,
+    is_constant,
+    split_views,
+)
 
-__all__ = ["Factorization", "factorization", "participation_ratio"]
+__all__ = ["expand_parameters", "factorization", "participation_ratio", "steerability"]
 
 FloatArray = NDArray[np.float64]
 
@@ -129,3 +138,188 @@ def participation_ratio(cloud: ArrayLike) -> float:
     narrow = len(factor) < factor.shape[1]
     gram = factor @ factor.T if narrow else factor.T @ factor
     return float(1.0 / np.sum(gram**2))
+
+
+@dataclass(frozen=True)
+class Steerability:
+    """How much of the displacement f(view) − f(clean) other images predict.
+
+    Attributes
+    ----------
+    by_parameters : explained variance on held-out images, from the parameters alone
+    by_transformation : the same, from the mean displacement by the same transformation
+        of the training images
+    displacement_share : variance of the held-out displacements over that of the clean
+        responses
+    strength : ridge strength of the regression on parameters
+    n_train_views, n_test_views : views that were fitted and held out
+    effects : for each of the first three, (n_images, n_transformations), what each
+        combination adds to it, to first order, where the predictions stay as they are;
+        sums to zero. NaN where the number is
+
+    Explained variances are at most 1 and negative where the mean displacement of the
+    training views predicts better; NaN where displacements do not vary.
+    """
+
+    by_parameters: float
+    by_transformation: float
+    displacement_share: float
+    strength: float
+    n_train_views: int
+    n_test_views: int
+    effects: Mapping[str, FloatArray]
+
+
+def steerability(
+    clean: NDArray[Any],
+    views: NDArray[Any],
+    image_index: ArrayLike,
+    parameters: ArrayLike,
+    transformation: ArrayLike,
+    *,
+    train_images: ArrayLike,
+    test_images: ArrayLike,
+) -> Steerability:
+    """Predict displacements of held-out images without looking at those images.
+
+    Parameters
+    ----------
+    clean : (n_images, n_features), responses to the images
+    views : (n_views, n_features), responses to their augmented copies
+    image_index : (n_views,), row of `clean` that each view was made from
+    parameters : (n_views, n_parameters), as the augmentation drew them
+    transformation : (n_views,), identifier of the draw; views of different images that
+        share it were transformed alike
+    train_images, test_images : disjoint rows of `clean`
+
+    Raises
+    ------
+    DataError
+        For shapes that do not agree, NaN, equal responses to all images, images in both
+        sets, or held-out transformations that no training image went through.
+
+    Notes
+    -----
+    With Δ the displacement and Δ̄ its mean over the training views, the explained
+    variance is 1 − Σ‖Δ − Δ̂‖² / Σ‖Δ − Δ̄‖² over the held-out views. A network whose
+    displacements depend on the transformation only reaches 1 by transformation, and by
+    parameters as far as they are quadratic in them (see `expand_parameters`). The mean
+    over m training images adds 1 / m of the variance between images to the error.
+    """
+    index, draw = np.asarray(image_index), np.asarray(transformation)
+    given = np.asarray(parameters, dtype=np.float64)
+    check_views(clean, views, index)
+    check_varied(clean)
+    if given.ndim != 2 or len(given) != len(views) or draw.shape != (len(views),):
+        raise DataError(
+            f"parameters and transformation must have {len(views)} rows, one a view, "
+            f"found {given.shape} and {draw.shape}"
+        )
+    check_finite(given, "parameters")
+    train, test = split_views(index, train_images, test_images, len(clean))
+    unseen = np.setdiff1d(draw[test], draw[train])
+    if unseen.size:
+        raise DataError(
+            f"{unseen.size} transformations of held-out images were not applied to "
+            "training images; draw one set of transformations for all images"
+        )
+    moved = views.astype(np.float64) - clean[index]
+    mean = moved[train].mean(axis=0)
+    spread = np.sum((moved[test] - mean) ** 2, axis=1)
+    total = float(spread.sum())
+    from_mean = np.sum((clean - clean.mean(axis=0, dtype=np.float64)) ** 2, axis=1)
+    clean_sum = float(from_mean.sum())
+    share = total / test.sum() / (clean_sum / len(clean))
+    _, column = np.unique(draw, return_inverse=True)
+
+    def by_combination(values: FloatArray) -> FloatArray:
+        table = np.zeros((len(clean), int(column.max()) + 1))
+        np.add.at(table, (index[test], column[test]), values)
+        return table
+
+    explained = {
+        name: (float("nan"), np.full(len(spread), np.nan))
+        for name in ("by_parameters", "by_transformation")
+    }
+    strength = float("nan")
+    # Displacements are differences of responses: below their rounding nothing moved.
+    step = np.finfo(views.dtype if views.dtype.kind == "f" else np.float64).eps
+    if total > (8 * step) ** 2 * float(np.sum(np.square(views[test], dtype=float))):
+        predicted, strength = _from_parameters(given, moved, train, test)
+        steered = _mean_by(draw[train], moved[train], draw[test])
+        for name, found in zip(explained, (predicted, steered), strict=True):
+            errors = np.sum((moved[test] - found) ** 2, axis=1)
+            lost = float(errors.sum()) / total
+            explained[name] = 1.0 - lost, (lost * spread - errors) / total
+    of_content = 1 / len(clean) - from_mean / clean_sum
+    of_views = spread / total - 1 / len(spread) if total else np.zeros_like(spread)
+    of_share = by_combination(of_views) + of_content[:, None] / (column.max() + 1)
+    return Steerability(
+        explained["by_parameters"][0],
+        explained["by_transformation"][0],
+        float(share),
+        strength,
+        int(train.sum()),
+        int(test.sum()),
+        {name: by_combination(effects) for name, (_, effects) in explained.items()}
+        | {"displacement_share": share * of_share},
+    )
+
+
+def expand_parameters(
+    parameters: FloatArray, reference: FloatArray | None = None
+) -> FloatArray:
+    """Parameters, their squares and their pairwise products, all z-scored.
+
+    Parameters
+    ----------
+    parameters : (n_views, n_parameters)
+    reference : (n_reference_views, n_parameters), optional
+        Views whose means and standard deviations are used; `parameters` itself if not
+        given. Columns that are constant there become zero.
+
+    Returns
+    -------
+    (n_views, n_parameters (n_parameters + 3) / 2)
+    """
+    base = parameters if reference is None else reference
+    first = _z_scored(parameters, base), _z_scored(base, base)
+    i, j = np.triu_indices(parameters.shape[1])
+    both = [np.hstack([z, z[:, i] * z[:, j]]) for z in first]
+    return _z_scored(both[0], both[1])
+
+
+def _z_scored(values: FloatArray, reference: FloatArray) -> FloatArray:
+    constant = is_constant(reference)
+    scale = np.where(constant, np.inf, reference.std(axis=0))
+    return np.asarray((values - reference.mean(axis=0)) / scale, dtype=np.float64)
+
+
+def _mean_by(
+    labels: NDArray[Any], values: FloatArray, wanted: NDArray[Any]
+) -> FloatArray:
+    """Mean of the rows of each label, for every wanted label."""
+    names, inverse = np.unique(labels, return_inverse=True)
+    sums = np.zeros((len(names), values.shape[1]))
+    np.add.at(sums, inverse, values)
+    means = sums / np.bincount(inverse)[:, None]
+    return np.asarray(means[np.searchsorted(names, wanted)], dtype=np.float64)
+
+
+def _from_parameters(
+    parameters: FloatArray,
+    moved: FloatArray,
+    train: NDArray[np.bool_],
+    test: NDArray[np.bool_],
+) -> tuple[FloatArray, float]:
+    """Ridge predictions of the held-out displacements and the ridge strength."""
+
+    def design(rows: NDArray[np.bool_]) -> PairedDesign:
+        terms = expand_parameters(parameters[rows], parameters[train])
+        nothing = np.zeros((1, 0))
+        return PairedDesign(nothing, terms, np.zeros(len(terms), dtype=np.intp))
+
+    if is_constant(parameters[train]).all():
+        return np.broadcast_to(moved[train].mean(axis=0), moved[test].shape), 0.0
+    fit = fit_ridge(design(train), moved[train])
+    return fit.predict(design(test)), float(fit.strengths[0])

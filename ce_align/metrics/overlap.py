@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 from ce_align.checks import check_finite
 from ce_align.errors import ConfigError, DataError
 
-__all__ = ["VarianceOverlap", "variance_overlap"]
+__all__ = ["variance_overlap"]
 
 FloatArray = NDArray[np.float64]
 

@@ -13,22 +13,82 @@ responses on the score; and `cross` is (X_kᵀY_k)ᵀ(X_kᵀY_k), neuroids by ne
 dominant eigenvector gives the weights.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ce_align.errors import ConfigError, DataError
-from ce_align.metrics.pls_weights import PLS_MODES, Leading
 
-__all__ = ["PLSFit", "check_components", "kernel_pls"]
+__all__ = ["PLS_MODES", "check_components", "kernel_pls"]
 
 Array = NDArray[np.float64]
+
 Indices = NDArray[np.intp]
+
+#: From `cross` and a first neuroid to weights and the number of iterations; None where
+#: `cross` is zero to within rounding.
+Leading = Callable[[Array, int], tuple[Array, int] | None]
+
+#: scikit-learn's defaults, which Brain-Score leaves as they are.
+MAX_ITER = 500
+
+TOLERANCE = 1e-6
+
+
+def nipals_weights(cross: Array, start: int) -> tuple[Array, int] | None:
+    """Weights of neuroids where scikit-learn's power iteration stops.
+
+    Parameters
+    ----------
+    cross : (n_neuroids, n_neuroids)
+    start : int
+        The neuroid whose response the iteration starts from.
+
+    Returns
+    -------
+    weights : (n_neuroids,)
+        Scaled to unit length of the feature weights that they stand for; the iteration
+        compares two of those by their squared distance.
+    n_iter : int
+    """
+    weights = np.zeros(len(cross))
+    weights[start] = 1.0
+    previous = image_before = weights
+    for n_iter in range(1, MAX_ITER + 1):
+        image = cross @ weights
+        squared_length = float(weights @ image)
+        if squared_length <= 0:
+            return None
+        scale = squared_length**-0.5
+        weights, image = scale * weights, scale * image
+        if len(cross) == 1 or n_iter == MAX_ITER:
+            break
+        if n_iter > 1 and (weights - previous) @ (image - image_before) < TOLERANCE:
+            break
+        previous, image_before = weights, image
+        weights = image
+    return weights, n_iter
+
+
+def exact_weights(cross: Array, start: int) -> tuple[Array, int] | None:
+    """Weights of neuroids from the dominant eigenvector, scaled like NIPALS's."""
+    from scipy.linalg import eigh
+
+    last = len(cross) - 1
+    values, vectors = eigh(cross, subset_by_index=[last, last])
+    if values[0] <= 0:
+        return None
+    return vectors[:, 0] / np.sqrt(values[0]), 1
+
+
+#: Ways to find a component's weights from `cross`.
+PLS_MODES: dict[str, Leading] = {"nipals": nipals_weights, "exact": exact_weights}
 
 #: A quantity below this many roundings of what it was computed from is rounding error.
 ROUNDINGS = 10
+
 #: `cross` is updated in place until this share of it is left and then formed anew, so
 #: that cancellation costs it at most three digits.
 REFRESH = 1e-3

@@ -1,26 +1,250 @@
 """How well features predict responses to stimuli that the regression never saw."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ce_align.errors import DataError
-from ce_align.metrics.gram import centred_gram
-from ce_align.metrics.pearson import columnwise_pearson_r
-from ce_align.metrics.regressions import REGRESSIONS, RegressionSettings
+from ce_align.checks import named_some
+from ce_align.errors import ConfigError, DataError
+from ce_align.metrics.gram import GRAM_DTYPES, centred_gram
+from ce_align.metrics.pls import PLS_MODES, check_components, kernel_pls
+from ce_align.metrics.ridge import check_alphas, kernel_ridge, leave_one_out_alphas
 
 __all__ = [
-    "REGRESSIONS",
-    "cross_validated_r",
-    "cross_validated_r_from_gram",
-    "normalised_score",
-    "summarise",
+    *("REGRESSIONS", "brainscore_splits", "columnwise_pearson_r"),
+    *("cross_validated_r", "cross_validated_r_from_gram"),
+    *("normalised_score", "summarise"),
 ]
 
 Array = NDArray[np.float64]
+
 Indices = NDArray[np.intp]
+
 Splits = Sequence[tuple[Indices, Indices]]
+
+#: A correlation needs at least two points.
+MIN_TEST = 2
+
+
+def brainscore_splits(
+    n_stimuli: int,
+    *,
+    stratify: ArrayLike | None = None,
+    n_splits: int = 10,
+    train_size: float = 0.9,
+    seed: int = 1,
+) -> list[tuple[Indices, Indices]]:
+    """Random splits of stimuli into training and test, exactly as Brain-Score's.
+
+    Parameters
+    ----------
+    n_stimuli : int
+        Rows of the repetition-averaged recording, in its own order: another order
+        gives other splits.
+    stratify : (n_stimuli,), optional
+        Class of each stimulus (`object_name`), to balance classes between training and
+        test as the HvM benchmarks do.
+    n_splits, train_size, seed
+        Brain-Score's are the defaults.
+
+    Returns
+    -------
+    list of (train, test)
+        Row numbers.
+
+    Raises
+    ------
+    ConfigError
+        If `train_size` is not between 0 and 1, or `n_splits` is below 1.
+    DataError
+        If there are too few stimuli, or too few to balance the classes.
+    """
+    from sklearn.model_selection import ShuffleSplit, StratifiedShuffleSplit
+
+    if not 0 < train_size < 1:
+        raise ConfigError(f"train_size must lie between 0 and 1, not {train_size}")
+    if n_splits < 1:
+        raise ConfigError(f"n_splits must be at least 1, not {n_splits}")
+    n_train = int(train_size * n_stimuli)
+    n_test = n_stimuli - n_train
+    if n_train < 1 or n_test < MIN_TEST:
+        raise DataError(
+            f"{n_stimuli} stimuli are too few: {n_train} would train and {n_test} "
+            f"test, but at least 1 and {MIN_TEST} are needed"
+        )
+    options = {"n_splits": n_splits, "train_size": train_size, "random_state": seed}
+    rows = np.zeros(n_stimuli)
+    if stratify is None:
+        return list(ShuffleSplit(**options).split(rows))
+    classes = _checked_classes(stratify, n_stimuli, n_train, n_test)
+    return list(StratifiedShuffleSplit(**options).split(rows, classes))
+
+
+def _checked_classes(
+    stratify: ArrayLike, n_stimuli: int, n_train: int, n_test: int
+) -> NDArray[np.generic]:
+    """The classes, once each can be in training and in test."""
+    classes = np.asarray(stratify)
+    if classes.shape != (n_stimuli,):
+        raise DataError(
+            f"stratify must name one class for each of {n_stimuli} stimuli, but has "
+            f"shape {classes.shape}"
+        )
+    try:
+        names, counts = np.unique(classes, return_counts=True)
+    except TypeError:
+        raise DataError(
+            "classes of stimuli must be all text or all numbers, but are mixed; fill "
+            "missing ones in"
+        ) from None
+    single = names[counts == 1]
+    if len(single):
+        raise DataError(
+            f"each class needs at least 2 stimuli to be split, but {len(single)} have "
+            f"one only ({named_some(single.tolist())}); merge them or do not stratify"
+        )
+    if len(names) > min(n_train, n_test):
+        raise DataError(
+            f"{len(names)} classes cannot all be in {n_train} training and {n_test} "
+            "test stimuli; use more stimuli, fewer classes or do not stratify"
+        )
+    return classes
+
+
+def columnwise_pearson_r(a: Array, b: Array) -> Array:
+    """Pearson correlation of each column of `a` with that of `b`.
+
+    Parameters
+    ----------
+    a, b : (n_stimuli, n_neuroids)
+        Finite, or NaN where a value is missing; each column is correlated over the rows
+        that both have.
+
+    Returns
+    -------
+    (n_neuroids,)
+        NaN where either column is constant or fewer than two rows are shared.
+    """
+    shared = np.isfinite(a) & np.isfinite(b)
+    n_shared = np.maximum(shared.sum(axis=0), 1)
+    a, b = _centred(a, shared, n_shared), _centred(b, shared, n_shared)
+    norms = np.sqrt((a * a).sum(axis=0) * (b * b).sum(axis=0))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        r: Array = (a * b).sum(axis=0) / norms
+    return np.clip(r, -1.0, 1.0)
+
+
+def _centred(values: Array, shared: NDArray[np.bool_], n_shared: Array) -> Array:
+    """Columns about their mean over the shared rows; zero in other rows.
+
+    A column of one value is exactly zero: its computed mean may miss it by rounding.
+    """
+    kept = np.where(shared, values, 0.0)
+    centred = np.where(shared, kept - kept.sum(axis=0) / n_shared, 0.0)
+    highest = np.where(shared, values, -np.inf).max(axis=0)
+    lowest = np.where(shared, values, np.inf).min(axis=0)
+    centred[:, highest <= lowest] = 0.0
+    # Unit scale, so that squares neither overflow nor vanish.
+    largest = np.abs(centred).max(axis=0)
+    largest[largest == 0] = 1.0
+    return np.asarray(centred / largest)
+
+
+@dataclass(frozen=True)
+class RegressionSettings:
+    """What the regressions may be told; each heeds what concerns it.
+
+    Attributes
+    ----------
+    regression : a key of `REGRESSIONS`
+    mode, n_components : for PLS
+    alpha : for ridge; None chooses by leave-one-out error
+    gram_dtype : precision in which the Gram matrix is formed
+    """
+
+    regression: str
+    mode: str
+    n_components: int
+    alpha: float | None
+    gram_dtype: str
+
+    def __post_init__(self) -> None:
+        for what, value, known in (
+            ("regression", self.regression, REGRESSIONS),
+            ("PLS mode", self.mode, PLS_MODES),
+            ("Gram precision", self.gram_dtype, GRAM_DTYPES),
+        ):
+            if value not in known:
+                raise ConfigError(
+                    f"unknown {what} {value!r}; choose from {sorted(known)}"
+                )
+        if self.alpha is not None:
+            check_alphas([self.alpha])
+
+
+@dataclass(frozen=True)
+class Regression:
+    """One way to predict responses from a Gram matrix.
+
+    Attributes
+    ----------
+    check : raises DataError where splits or features (None: their number is unknown)
+        are too few for the settings; called before the Gram matrix is formed
+    predict : from Gram matrix, responses, splits and settings to the predictions of
+        each split's test stimuli
+    """
+
+    check: Callable[[RegressionSettings, Splits, int | None], None]
+    predict: Callable[[Array, Array, Splits, RegressionSettings], Sequence[Array]]
+
+
+def _check_pls(
+    settings: RegressionSettings, splits: Splits, n_features: int | None
+) -> None:
+    check_components(settings.n_components, splits)
+    if n_features is not None and settings.n_components > n_features:
+        raise DataError(
+            "n_components must be at most the number of features, but is "
+            f"{settings.n_components} for {n_features}; reduce n_components"
+        )
+
+
+def _predict_pls(
+    gram: Array, responses: Array, splits: Splits, settings: RegressionSettings
+) -> Sequence[Array]:
+    return kernel_pls(
+        gram,
+        responses,
+        splits,
+        n_components=settings.n_components,
+        mode=settings.mode,
+        gram_dtype=settings.gram_dtype,
+    ).predictions
+
+
+def _check_ridge(
+    settings: RegressionSettings, splits: Splits, n_features: int | None
+) -> None:
+    """Ridge regression is defined for any number of stimuli and features."""
+
+
+def _predict_ridge(
+    gram: Array, responses: Array, splits: Splits, settings: RegressionSettings
+) -> Sequence[Array]:
+    alphas = (
+        leave_one_out_alphas(gram)
+        if settings.alpha is None
+        else np.array([settings.alpha])
+    )
+    return kernel_ridge(gram, responses, splits, alphas=alphas).predictions
+
+
+REGRESSIONS: Mapping[str, Regression] = {
+    "pls": Regression(_check_pls, _predict_pls),
+    "ridge": Regression(_check_ridge, _predict_ridge),
+}
 
 
 def cross_validated_r(

@@ -19,13 +19,7 @@ from numpy.typing import ArrayLike, NDArray
 from ce_align.errors import ConfigError, DataError
 from ce_align.metrics.gram import mirror_upper
 
-__all__ = [
-    "LEAVE_ONE_OUT_SHARES",
-    "RidgeFit",
-    "check_alphas",
-    "kernel_ridge",
-    "leave_one_out_alphas",
-]
+__all__ = ["RidgeFit", "check_alphas", "kernel_ridge", "leave_one_out_alphas"]
 
 Array = NDArray[np.float64]
 Indices = NDArray[np.intp]

@@ -12,7 +12,7 @@ from ce_align.config import StageConfig
 from ce_align.digests import digest_json
 from ce_align.errors import DataError
 from ce_align.metrics.correlation import MIN_NETWORKS, Association, correlate
-from ce_align.metrics.significance import benjamini_hochberg
+from ce_align.metrics.inference import benjamini_hochberg
 from ce_align.models.catalogue import equivariance_weight_of, objective_of
 from ce_align.results import ResultStore, Row
 from ce_align.stages.same_network import resolve_networks, told_by_trainings

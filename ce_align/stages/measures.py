@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from pydantic import Field, NonNegativeInt, PositiveInt
 
 from ce_align.config import StageConfig
-from ce_align.metrics.resampling import (
+from ce_align.metrics.inference import (
     MIN_PAIRED,
     MIN_UNITS,
     Interval,

@@ -9,8 +9,8 @@ from pydantic import Field, NonNegativeInt
 from ce_align.config import StageConfig
 from ce_align.data.recordings import Recording
 from ce_align.data.repeats import equal_files, join_equal_images
+from ce_align.metrics.inference import MIN_UNITS, unit_interval
 from ce_align.metrics.overlap import variance_overlap
-from ce_align.metrics.resampling import MIN_UNITS, unit_interval
 from ce_align.progress import Notify, quiet
 from ce_align.results import ResultStore, Row, joined_notes
 from ce_align.stages.known import probed, recall, remember

@@ -14,10 +14,13 @@ from ce_align.augment import (
 )
 from ce_align.errors import DataError
 from ce_align.metrics.bures import ConstantCloudError
-from ce_align.metrics.decoding import Decoding, decode_parameters
-from ce_align.metrics.factorization import factorization, participation_ratio
-from ce_align.metrics.paired_views import image_splits
-from ce_align.metrics.steerability import steerability
+from ce_align.metrics.factorization import (
+    factorization,
+    participation_ratio,
+    steerability,
+)
+from ce_align.metrics.paired_design import image_splits
+from ce_align.metrics.parameter_decoding import Decoding, decode_parameters
 from ce_align.stages.measures import (
     AnalysisConfig,
     Measured,

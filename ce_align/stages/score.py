@@ -19,11 +19,11 @@ from ce_align.metrics.ceiling import (
     variance_ceiling,
 )
 from ce_align.metrics.predictivity import (
+    brainscore_splits,
     cross_validated_r,
     normalised_score,
     summarise,
 )
-from ce_align.metrics.splits import brainscore_splits
 from ce_align.progress import Notify, Progress, quiet, silent
 from ce_align.results import ResultStore, Row, joined_notes
 from ce_align.stages.hardware import Hardware

@@ -12,8 +12,12 @@ from ce_align.data.cropping import centre_cropped
 from ce_align.data.imagesets import ImageSet
 from ce_align.data.labelled_sets import Convention, LabelledSplits
 from ce_align.errors import DataError, PassError
-from ce_align.metrics.linear_evaluation import Evaluation, Sample, evaluate_linearly
-from ce_align.metrics.probe import STRENGTHS
+from ce_align.metrics.linear_probe import (
+    STRENGTHS,
+    Evaluation,
+    Sample,
+    evaluate_linearly,
+)
 from ce_align.progress import Notify, Progress, quiet, silent
 from ce_align.results import ResultStore, Row
 from ce_align.stages.hardware import Hardware

@@ -8,18 +8,17 @@ from numpy.typing import NDArray
 
 from ce_align.errors import DataError
 from ce_align.metrics.bures import (
-    ConstantCloudError,
-    squared_bures_distance,
-    squared_bures_distances_to_reference,
-)
-from ce_align.metrics.clouds import (
     BuresSample,
+    ConstantCloudError,
     between_and_floor,
     bures_sample,
     excess_over_splits,
+    half_effects,
     half_split,
+    reference_effects,
+    squared_bures_distance,
+    squared_bures_distances_to_reference,
 )
-from ce_align.metrics.left_out import half_effects, reference_effects
 from ce_align.stages.measures import (
     AnalysisConfig,
     Estimate,

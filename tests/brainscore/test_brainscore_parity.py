@@ -10,11 +10,11 @@ from ce_align.data.imagesets import ImageSet
 from ce_align.data.recordings import Recording
 from ce_align.metrics.ceiling import split_half_ceiling
 from ce_align.metrics.predictivity import (
+    brainscore_splits,
     cross_validated_r,
     normalised_score,
     summarise,
 )
-from ce_align.metrics.splits import brainscore_splits
 
 pytestmark = pytest.mark.brainscore
 

@@ -14,9 +14,12 @@ from ce_align.data.scenes import procedural_scenes
 from ce_align.data.simulation import TUNING_SHARES, simulated_recording
 from ce_align.errors import ConfigError, DataError
 from ce_align.metrics.ceiling import split_half_ceiling
-from ce_align.metrics.predictivity import cross_validated_r, summarise
+from ce_align.metrics.predictivity import (
+    brainscore_splits,
+    cross_validated_r,
+    summarise,
+)
 from ce_align.metrics.predictivity import normalised_score as score_of
-from ce_align.metrics.splits import brainscore_splits
 
 SMALL = {"n_images": 64, "n_repetitions": 4, "n_neuroids": 6, "image_size": 32}
 

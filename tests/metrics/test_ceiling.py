@@ -12,9 +12,12 @@ from ce_align.metrics.ceiling import (
     split_half_ceiling,
     variance_ceiling,
 )
-from ce_align.metrics.pearson import columnwise_pearson_r
-from ce_align.metrics.predictivity import normalised_score, summarise
-from ce_align.metrics.splits import brainscore_splits
+from ce_align.metrics.predictivity import (
+    brainscore_splits,
+    columnwise_pearson_r,
+    normalised_score,
+    summarise,
+)
 
 
 def recording(rng, n_stimuli=60, n_repetitions=10, n_neuroids=7, noise=1.0):

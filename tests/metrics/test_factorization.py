@@ -7,7 +7,12 @@ from hypothesis import strategies as st
 
 from ce_align.errors import DataError
 from ce_align.metrics.bures import squared_bures_distance
-from ce_align.metrics.factorization import factorization, participation_ratio
+from ce_align.metrics.factorization import (
+    expand_parameters,
+    factorization,
+    participation_ratio,
+    steerability,
+)
 
 CONTENT = np.vstack([np.eye(8), -np.eye(8)])  # 16 images, 8 equal dimensions
 CHANGES = np.vstack([np.eye(4), -np.eye(4)])  # 8 views that cancel in the mean
@@ -117,3 +122,143 @@ def test_impossible_responses_are_refused(rng):
         factorization(good, 1.0)
     with pytest.raises(DataError, match="is constant"):
         participation_ratio(np.ones((5, 4)))
+
+
+N_IMAGES, N_DRAWS, N_FEATURES = 60, 25, 10
+INDEX = np.repeat(np.arange(N_IMAGES), N_DRAWS)
+DRAW = np.tile(np.arange(N_DRAWS), N_IMAGES)
+SPLIT = {"train_images": np.arange(40), "test_images": np.arange(40, 60)}
+
+
+@pytest.fixture
+def clean(rng):
+    return rng.normal(size=(N_IMAGES, N_FEATURES)) + 3
+
+
+@pytest.fixture
+def theta(rng):
+    """Two parameters of each of the draws, which all images share."""
+    return rng.normal(size=(N_DRAWS, 2))
+
+
+def measured(clean, displacement, theta, **change):
+    arguments = {
+        "image_index": INDEX, "parameters": theta[DRAW], "transformation": DRAW,
+        **SPLIT, **change,
+    }  # fmt: skip
+    return steerability(clean, clean[INDEX] + displacement, **arguments)
+
+
+def test_displacements_quadratic_in_the_parameters_are_fully_predicted(
+    rng, clean, theta
+):
+    terms = np.column_stack([theta, theta**2, theta[:, 0] * theta[:, 1]])
+    displacement = (terms @ rng.normal(size=(5, N_FEATURES)))[DRAW]
+    result = measured(clean, displacement, theta)
+    assert result.by_parameters == pytest.approx(1, abs=1e-6)
+    assert result.by_transformation == pytest.approx(1, abs=1e-10)
+
+
+def test_displacements_unrelated_to_the_parameters_need_the_transformation(
+    rng, clean, theta
+):
+    displacement = rng.normal(size=(N_DRAWS, N_FEATURES))[DRAW]
+    result = measured(clean, displacement, rng.normal(size=(N_DRAWS, 1)))
+    assert result.by_transformation == pytest.approx(1, abs=1e-10)
+    assert result.by_parameters < 0.4  # three coefficients for 25 draws
+
+
+def test_displacements_of_single_images_lower_steerability_as_on_paper(rng, theta):
+    # Shared variance 1 and own variance 1 a feature; the mean over m training images
+    # keeps 1 / m of the own variance: 1 − (1 + 1/m) / (1 + 1).
+    n_images, n_draws = 400, 100
+    index = np.repeat(np.arange(n_images), n_draws)
+    draw = np.tile(np.arange(n_draws), n_images)
+    clean = rng.normal(size=(n_images, N_FEATURES))
+    shared = rng.normal(size=(n_draws, N_FEATURES))
+    shared = (shared - shared.mean(axis=0)) / shared.std(axis=0)
+    views = clean[index] + shared[draw] + rng.normal(size=(len(index), N_FEATURES))
+    result = steerability(
+        clean, views, index, rng.normal(size=(len(index), 1)), draw,
+        train_images=np.arange(20), test_images=np.arange(20, 400),
+    )  # fmt: skip
+    assert result.by_transformation == pytest.approx(1 - (1 + 1 / 20) / 2, abs=0.01)
+    assert result.by_parameters == pytest.approx(0, abs=0.02)
+    assert result.displacement_share == pytest.approx(2, rel=0.1)
+
+
+def test_displacements_that_depend_on_the_image_alone_are_not_steerable(
+    rng, clean, theta
+):
+    displacement = rng.normal(size=(N_IMAGES, N_FEATURES))[INDEX]
+    result = measured(clean, displacement, theta)
+    assert result.by_transformation == pytest.approx(0, abs=1e-9)
+    assert result.by_parameters == pytest.approx(0, abs=0.01)
+
+
+def test_invariant_network_has_nothing_to_steer(clean, theta):
+    for features in (clean, clean.astype(np.float32)):
+        result = measured(features, 0, theta)
+        assert np.isnan(result.by_parameters)
+        assert np.isnan(result.by_transformation)
+        assert result.displacement_share == 0
+
+
+def test_parameters_that_stand_still_predict_the_mean_displacement(rng, clean):
+    displacement = rng.normal(size=(N_DRAWS, N_FEATURES))[DRAW]
+    result = measured(clean, displacement, np.ones((N_DRAWS, 2)))
+    assert result.by_parameters == pytest.approx(0, abs=1e-12)
+
+
+def test_effects_are_of_held_out_combinations_and_sum_to_zero(rng, clean, theta):
+    displacement = (
+        rng.normal(size=(len(INDEX), N_FEATURES))
+        * rng.lognormal(size=N_IMAGES)[INDEX][:, None]
+    )
+    result = measured(clean, displacement, theta)
+    for name, effects in result.effects.items():
+        assert effects.shape == (N_IMAGES, N_DRAWS)
+        assert effects.sum() == pytest.approx(0, abs=1e-10), name
+    by_draw = result.effects["by_transformation"]
+    assert not by_draw[:40].any()
+    moved = displacement.reshape(N_IMAGES, N_DRAWS, N_FEATURES)
+    mean = moved[:40].mean(axis=0)
+    lost = np.sum((moved[40:] - mean) ** 2, axis=(1, 2))
+    spread = np.sum((moved[40:] - moved[:40].mean(axis=(0, 1))) ** 2, axis=(1, 2))
+    expected = (spread * lost.sum() / spread.sum() - lost) / spread.sum()
+    np.testing.assert_allclose(by_draw[40:].sum(axis=1), expected, atol=1e-10)
+
+
+def test_expansion_has_squares_and_products_with_the_training_scale(rng):
+    reference, values = (
+        rng.normal(size=(50, 3)) * [1, 5, 0] + 2,
+        rng.normal(size=(4, 3)),
+    )
+    expanded = expand_parameters(reference)
+    assert expanded.shape == (50, 9)
+    np.testing.assert_allclose(expanded.mean(axis=0), 0, atol=1e-12)
+    varied = [0, 1, 3, 4, 6]  # all terms without the constant third parameter
+    np.testing.assert_allclose(expanded[:, varied].std(axis=0), 1)
+    np.testing.assert_array_equal(np.delete(expanded, varied, axis=1), 0)
+    z = (values - reference.mean(axis=0))[:, :2] / reference.std(axis=0)[:2]
+    reference_z = expanded[:, :2]
+    product = reference_z[:, 0] * reference_z[:, 1]
+    expected = (z[:, 0] * z[:, 1] - product.mean()) / product.std()
+    np.testing.assert_allclose(expand_parameters(values, reference)[:, 4], expected)
+
+
+def test_impossible_input_is_refused(rng, clean, theta):
+    displacement = rng.normal(size=(len(INDEX), N_FEATURES))
+    new_draws = np.where(INDEX >= 40, DRAW + 100, DRAW)
+    bad = [
+        ({"transformation": new_draws}, "25 transformations of held-out images"),
+        ({"transformation": DRAW[:-1]}, "1500 rows"),
+        ({"parameters": theta}, "1500 rows"),
+        ({"train_images": np.arange(45)}, "5 images are both"),
+        ({"parameters": np.full((1500, 1), np.nan)}, "1500 NaN"),
+    ]
+    for change, message in bad:
+        with pytest.raises(DataError, match=message):
+            measured(clean, displacement, theta, **change)
+    with pytest.raises(DataError, match="all responses are the same"):
+        measured(np.ones_like(clean), displacement, theta)

@@ -6,8 +6,8 @@ from sklearn.linear_model import Ridge, RidgeCV
 
 from ce_align.errors import ConfigError, DataError
 from ce_align.metrics.gram import centred_gram
+from ce_align.metrics.predictivity import brainscore_splits
 from ce_align.metrics.ridge import kernel_ridge, leave_one_out_alphas
-from ce_align.metrics.splits import brainscore_splits
 
 
 def planted(rng, n_stimuli, n_features, n_neuroids=6, noise=2.0):

@@ -14,8 +14,7 @@ from ce_align.data.populations import Population, planted_recording
 from ce_align.data.recordings import Recording
 from ce_align.errors import ConfigError, DataError
 from ce_align.metrics.ceiling import split_half_ceiling
-from ce_align.metrics.predictivity import cross_validated_r
-from ce_align.metrics.splits import brainscore_splits
+from ce_align.metrics.predictivity import brainscore_splits, cross_validated_r
 from ce_align.models import features
 from ce_align.models.networks import Network
 from ce_align.models.preprocessing import Preprocessing

@@ -7,8 +7,7 @@ from hypothesis import strategies as st
 from toys import toy_config
 
 from ce_align.errors import DataError
-from ce_align.metrics.bures import squared_bures_distance
-from ce_align.metrics.clouds import bures_sample
+from ce_align.metrics.bures import bures_sample, squared_bures_distance
 from ce_align.stages import variability
 from ce_align.stages.variability import (
     Answers,

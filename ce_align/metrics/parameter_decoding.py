@@ -13,12 +13,10 @@ from ce_align.metrics.paired_design import (
     LinearFit,
     PairedDesign,
     Precision,
-    fit_least_squares,
-    fit_ridge,
-)
-from ce_align.metrics.paired_views import (
     check_varied,
     check_views,
+    fit_least_squares,
+    fit_ridge,
     is_constant,
     r2_effects,
     r2_scores,

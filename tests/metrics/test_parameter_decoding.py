@@ -6,7 +6,7 @@ from sklearn.linear_model import LinearRegression, RidgeCV
 from sklearn.metrics import r2_score
 
 from ce_align.errors import ConfigError, DataError
-from ce_align.metrics.decoding import decode_parameters
+from ce_align.metrics.parameter_decoding import decode_parameters
 
 N_IMAGES, N_VIEWS = 40, 12
 TRAIN, TEST = np.arange(30), np.arange(30, 40)
