@@ -1,12 +1,8 @@
 import io
 
-import pytest
-from matplotlib.figure import Figure
-from PIL import Image
 from rich.console import Console
 
 from ce_align.report.official import comparison_tables, official_tables
-from ce_align.report.plots import predictivity_bars, save_predictivity
 from ce_align.report.tables import score_tables
 from ce_align.stages.official import OfficialRow
 from ce_align.stages.score import ScoreRow
@@ -106,25 +102,6 @@ def test_a_ceiling_below_zero_is_shown_without_a_score_or_a_line():
     assert "-0.0200" in text
     assert "no score: the ceiling is -0.02" in text
     assert "raw² / ceiling" not in text
-    ax = predictivity_bars([row], Figure().subplots())
-    assert not ax.lines or all(line.get_linestyle() != "--" for line in ax.lines)
-
-
-@pytest.mark.parametrize("ceiling", [0.64, None])
-def test_bars_are_the_raw_correlations_up_to_the_root_of_the_ceiling(ceiling):
-    changes = {"ceiling": ceiling, "value": None if ceiling is None else 0.25}
-    rows = [make_row(**changes), make_row(raw=0.2, model="gabor", **changes)]
-    ax = predictivity_bars(rows, Figure().subplots())
-    assert [bar.get_width() for bar in ax.patches] == [0.4, 0.2]
-    lines = [line.get_xdata()[0] for line in ax.lines if line.get_linestyle() == "--"]
-    assert lines == ([] if ceiling is None else [pytest.approx(0.8)])
-
-
-def test_the_figure_is_written_as_pdf_and_png(tmp_path):
-    path = save_predictivity([make_row()], tmp_path / "deep" / "figure")
-    assert Image.open(path).width > 500
-    assert path.with_suffix(".pdf").read_bytes().startswith(b"%PDF")
-    assert {p.name for p in path.parent.iterdir()} == {"figure.pdf", "figure.png"}
 
 
 def make_official(**changes):
