@@ -35,7 +35,7 @@ def report(
     results: Results = Path("results"),
 ) -> None:
     """Write every result as one page: summary, figures, tables, rows, provenance."""
-    from ce_align.report.html import write_report
+    from ce_align.report.page import write_report
 
     with progress_bars() as progress:
         missing = write_report(

@@ -1,14 +1,14 @@
 """Tables 2, 3 and 4: accuracy of linear classifiers on frozen features."""
 
-from typing import TYPE_CHECKING
+from collections.abc import Hashable
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ce_align.checks import named_some
 from ce_align.report.by_weight import online_points
-from ce_align.report.drawing import merged
+from ce_align.report.drawing import Numbered, built
 from ce_align.report.material import BuiltTable, Material, NothingToDraw
-from ce_align.report.origins import origin_notes
 from ce_align.report.selection import (
     PAPER_IMAGES,
     TRANSFER_SETTINGS,
@@ -39,24 +39,24 @@ PAPER_WEIGHTS = (0.0, 0.1)
 
 def table_2(material: Material) -> BuiltTable:
     """Transfer of the published networks, which were trained on ImageNet-1k."""
-    return _transfer(material, own=False)
+    return _transfer(material, own_ones=False)
 
 
 def table_4(material: Material) -> BuiltTable:
     """Transfer of networks that were trained otherwise, each with its images."""
-    return _transfer(material, own=True)
+    return _transfer(material, own_ones=True)
 
 
-def _transfer(material: Material, *, own: bool) -> BuiltTable:
+def _transfer(material: Material, *, own_ones: bool) -> BuiltTable:
     import pandas as pd
 
-    number, what = ("4", "of one's own") if own else ("2", "that were published")
+    number, what = ("4", "of one's own") if own_ones else ("2", "that were published")
     measured = material.stage("transfer")
     known = with_networks(measured.rows)
     rows = known.rows
     if len(rows):
         published = rows["pretraining"] == PAPER_IMAGES
-        rows = rows[~published if own else published]
+        rows = rows[~published if own_ones else published]
     if rows.empty:
         raise NothingToDraw(
             f"Table {number} needs rows of `ce-align transfer` for networks {what}; "
@@ -68,44 +68,46 @@ def _transfer(material: Material, *, own: bool) -> BuiltTable:
     rows = found.rows
     datasets = [name for name in DATASETS if name in set(rows["dataset"])]
     datasets += sorted(set(rows["dataset"]) - set(datasets))
-    lines, shown, without = [], [], []
+    lines: list[dict[str, str | Numbered]] = []
+    cells: list[dict[Hashable, Any]] = []
+    without = []
     for objective in objective_order(rows["objective"]):
         group = rows[rows["objective"] == objective]
         keys = ["weight", "recipe", "model"]
-        for (_, recipe, model), cells in group.groupby(keys, sort=True):
-            line = {"Objective": objective_label(objective)}
-            line |= {"λ": weight_label(float(cells["weight"].iloc[0]))}
-            if own:
+        for (_, recipe, model), own in group.groupby(keys, sort=True):
+            line: dict[str, str | Numbered] = {"Objective": objective_label(objective)}
+            line["λ"] = weight_label(float(own["weight"].iloc[0]))
+            if own_ones:
                 line |= {"Network": str(model), "Trained on": str(recipe)}
-            by_name = {row["dataset"]: row for row in cells.to_dict("records")}
+            by_name = {row["dataset"]: row for row in own.to_dict("records")}
             for name in datasets:
-                row = by_name.get(name)
-                shown_as = DATASETS.get(name, name)
-                line[shown_as] = "–"
+                row, title = by_name.get(name), DATASETS.get(name, name)
+                line[title] = "–"
                 if row is None:
-                    without.append(f"{model} on {shown_as}")
+                    without.append(f"{model} on {title}")
                 else:
-                    line[shown_as] = _cell(row["value"], row.get("sd", np.nan))
-                    lines.append(row)
-            shown.append(line)
+                    text = _cell(row["value"], row.get("sd", np.nan))
+                    line[title] = Numbered(text, len(cells))
+                    cells.append(row)
+            lines.append(line)
     columns = ["model", "objective", "weight", "pretraining", "dataset", "value"]
-    columns += [c for c in ("sd", "n_runs") if c in rows]
-    frame = pd.DataFrame(lines)[[*columns, "origin"]].reset_index(drop=True)
+    columns += ["sd", "n_runs", "origin", "source"]
     notes = [*measured.notes, *known.notes, *found.notes]
     if absent := [title for name, title in DATASETS.items() if name not in datasets]:
         notes.append(f"No rows for {', '.join(absent)}.")
     if without:
         notes.append(f"No rows of {named_some(without)}.")
-    if not own:
+    if not own_ones:
         notes += _missing(rows)
-    return BuiltTable(
-        frame,
-        pd.DataFrame(shown),
-        f"Linear evaluation of networks {what}",
-        "Top-1 accuracy in percent (Pets and Flowers: mean per class), mean ± sd of "
-        "the runs, of multinomial logistic regression on frozen features."
-        + ("" if own else f" Trained on {PAPER_IMAGES}."),
-        (*origin_notes(frame["origin"], material.remark), *merged(notes)),
+    return built(
+        pd.DataFrame(cells)[[name for name in columns if name in rows]],
+        lines,
+        material,
+        notes,
+        title=f"Linear evaluation of networks {what}",
+        caption="Top-1 accuracy in percent (Pets and Flowers: mean per class), mean ± "
+        "sd of the runs, of multinomial logistic regression on frozen features."
+        + ("" if own_ones else f" Trained on {PAPER_IMAGES}."),
     )
 
 
@@ -141,7 +143,6 @@ def _missing(rows: "pd.DataFrame") -> list[str]:
 
 def table_3(material: Material) -> BuiltTable:
     """Accuracy of the probe that was trained along, objective by λ."""
-    import pandas as pd
 
     found = online_points(material)
     points = found.rows
@@ -151,26 +152,25 @@ def table_3(material: Material) -> BuiltTable:
             "trained here; run `ce-align train` on labelled images, then `ce-align "
             "transfer --online --model FOLDER`"
         )
+    points = points.reset_index(drop=True)
     weights = sorted(set(points["weight"]))
-    shown = []
+    lines = []
     for objective in objective_order(points["objective"]):
-        own = points[points["objective"] == objective].set_index("weight")
-        cells = {}
-        for weight in weights:
-            cells[f"λ = {weight_label(weight)}"] = "–"
-            if weight in own.index:
-                row = own.loc[weight]
-                several = row["n_networks"] > 1
-                sd = (row["high"] - row["value"]) if several else np.nan
-                cells[f"λ = {weight_label(weight)}"] = _cell(row["value"], sd)
-        shown.append({"Objective": objective_label(objective)} | cells)
+        own = points[points["objective"] == objective]
+        line: dict[str, str | Numbered] = {"Objective": objective_label(objective)}
+        line |= {f"λ = {weight_label(weight)}": "–" for weight in weights}
+        for place, row in own.iterrows():
+            sd = row["high"] - row["value"] if row["n_networks"] > 1 else np.nan
+            text = _cell(row["value"], sd)
+            line[f"λ = {weight_label(row['weight'])}"] = Numbered(text, int(str(place)))
+        lines.append(line)
     on = "validation images" if set(points["metric"]) == {"probe_top1"} else "views"
-    notes = [*found.notes, *missing_weights(points, "Online probe")]
-    return BuiltTable(
-        points.reset_index(drop=True),
-        pd.DataFrame(shown),
-        "Accuracy of the online probe",
-        f"Top-1 accuracy in percent, on {on}, of a linear classifier that was trained "
-        "along on detached features; ± sd where several share objective and λ.",
-        (*origin_notes(points["origin"], material.remark), *merged(notes)),
+    return built(
+        points,
+        lines,
+        material,
+        [*found.notes, *missing_weights(points, "Online probe")],
+        title="Accuracy of the online probe",
+        caption=f"Top-1 accuracy in percent, on {on}, of a linear classifier that was "
+        "trained along on detached features; ± sd where several share objective and λ.",
     )

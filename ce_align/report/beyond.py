@@ -95,8 +95,8 @@ def figure_layers(material: Material, columns: int = 2) -> Drawn:
         notes.append(f"The first {PANELS} of {len(models)} networks are shown.")
         models = models[:PANELS]
     data = data[data["model"].isin(models)]
-    kept = ["model", "region", "recording", "layer", "value", "origin"]
-    data = data[kept].reset_index(drop=True)
+    kept = ["model", "region", "recording", "layer", "value", "origin", "source"]
+    data = data[[name for name in kept if name in data]].reset_index(drop=True)
     tables = {model: _layer_table(data[data["model"] == model]) for model in models}
     n_empty = sum(int(table.isna().to_numpy().sum()) for table in tables.values())
     if n_empty:
@@ -231,6 +231,7 @@ def _overlap_cells(rows: "pd.DataFrame") -> list[dict[str, object]]:
                 "recording": row["recording"],
                 "n_neuroids": row["n_neuroids"],
                 "origin": row["origin"],
+                **({"source": row["source"]} if "source" in row else {}),
             }
             for network, beside, kind in places.get(part, ())
         ]

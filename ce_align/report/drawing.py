@@ -1,11 +1,11 @@
 """What every figure does at its end: notes, marks, and the table of what is drawn."""
 
-from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, NamedTuple
 
-from ce_align.report.material import Drawn, Material
+from ce_align.report.material import BuiltTable, Drawn, Material
 from ce_align.report.origins import mark_of, origin_notes
-from ce_align.report.style import INK, NEUTRAL, finish, shade, style, weight_label
+from ce_align.report.style import INK, NEUTRAL, shade, weight_label
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -13,7 +13,14 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["completed", "legend_entries", "merged", "weight_legend"]
+__all__ = [
+    "Numbered",
+    "built",
+    "completed",
+    "legend_entries",
+    "merged",
+    "weight_legend",
+]
 
 
 def completed(
@@ -26,7 +33,7 @@ def completed(
     caption: str,
     alt: str,
 ) -> Drawn:
-    """A figure with its notes below it and its mark above it.
+    """A figure with its notes and its mark, which are written below it when asked for.
 
     Parameters
     ----------
@@ -36,12 +43,56 @@ def completed(
     notes : what was left out
     title, caption, alt : as of `Drawn`
     """
-    origins = {o for cell in data.get("origin", ()) for o in str(cell).split("+")}
+    origins = _origins(data)
     every = (*origin_notes(origins, material.remark), *merged(notes))
-    with style():
-        finish(figure, every, mark_of(origins, material.remark))
     remark = f" {material.remark}" if material.remark else ""
-    return Drawn(figure, data, title, caption + remark, alt, every)
+    mark = mark_of(origins, material.remark)
+    return Drawn(figure, data, title, caption + remark, alt, every, mark)
+
+
+class Numbered(NamedTuple):
+    """The text of a cell whose number is of a row of the frame."""
+
+    text: str
+    row: int
+
+
+def built(
+    frame: "pd.DataFrame",
+    lines: "Sequence[Mapping[str, str | Numbered]]",
+    material: Material,
+    notes: Iterable[str],
+    *,
+    title: str,
+    caption: str,
+) -> BuiltTable:
+    """A table with its notes and its mark.
+
+    Parameters
+    ----------
+    frame : numbers; a column ``origin`` says what was not measured
+    lines : of the table as it is printed, cells by column
+    material, notes, title, caption : as of `completed`
+    """
+    import pandas as pd
+
+    origins = _origins(frame)
+    texts = [
+        {name: c.text if isinstance(c, Numbered) else c for name, c in line.items()}
+        for line in lines
+    ]
+    behind = [
+        {name: c.row for name, c in line.items() if isinstance(c, Numbered)}
+        for line in lines
+    ]
+    every = (*origin_notes(origins, material.remark), *merged(notes))
+    mark = mark_of(origins, material.remark)
+    shown = pd.DataFrame(texts)
+    return BuiltTable(frame, shown, behind, title, caption, every, mark)
+
+
+def _origins(data: "pd.DataFrame") -> set[str]:
+    return {o for cell in data.get("origin", ()) for o in str(cell).split("+")}
 
 
 def merged(notes: Iterable[str]) -> list[str]:

@@ -12,6 +12,7 @@ from ce_align.results import ResultStore
 from ce_align.stages.same_network import (
     TOLD,
     Resolved,
+    identity,
     load_rows,
     resolve_networks,
     told_by_trainings,
@@ -40,6 +41,7 @@ class Drawn:
     title, caption : without the number of the figure
     alt : what a person who cannot see the figure needs to know
     notes : what is missing, simulated or imported, and what was left out
+    mark : such as ``SIMULATED DATA``; empty if all was measured
     """
 
     figure: "Figure"
@@ -48,6 +50,7 @@ class Drawn:
     caption: str
     alt: str
     notes: tuple[str, ...] = ()
+    mark: str = ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,14 +61,17 @@ class BuiltTable:
     ----------
     frame : numbers with their origin, a row for each
     shown : the table as it is printed, all text
-    title, caption, notes : as of `Drawn`
+    behind : of each line of `shown`, which row of `frame` a column's number is of
+    title, caption, notes, mark : as of `Drawn`
     """
 
     frame: "pd.DataFrame"
     shown: "pd.DataFrame"
+    behind: "Sequence[Mapping[str, int]]"
     title: str
     caption: str
     notes: tuple[str, ...] = ()
+    mark: str = ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,8 +120,13 @@ class Material:
         DataError
             If a file is not what it should be.
         """
+        import pandas as pd
+
         store = ResultStore(results)
         rows = load_rows(store, runs)
+        # Which stored row it is, through every selection and into the page.
+        sources = [identity(row) for row in rows.to_dict("records")]
+        rows = rows.assign(source=pd.Series(sources, rows.index, dtype=object))
         named = rows["model"].unique() if len(rows) else ()
         folders = {str(run): Path(run) for run in (*runs, *named)}
         found = {name: _history(folder) for name, folder in folders.items()}

@@ -14,6 +14,7 @@ from ce_align.report.material import BuiltTable, Drawn, Material, NothingToDraw
 from ce_align.report.paper_tables import table_1, table_5
 from ce_align.report.placement import figure_4
 from ce_align.report.schematic import figure_1
+from ce_align.report.style import finish, style
 from ce_align.report.training import figure_training
 
 __all__ = [
@@ -51,7 +52,9 @@ TABLES: Mapping[str, Callable[[Material], BuiltTable]] = MappingProxyType(
 )
 
 
-def draw(name: str, material: Material, columns: int = 2) -> Drawn:
+def draw(
+    name: str, material: Material, columns: int = 2, *, notes_below: bool = True
+) -> Drawn:
     """Draw one figure.
 
     Parameters
@@ -59,6 +62,7 @@ def draw(name: str, material: Material, columns: int = 2) -> Drawn:
     name : a key of `FIGURES`
     material : what it is drawn from
     columns : width in columns of a page, 1 or 2
+    notes_below : write mark and notes below the axes
 
     Raises
     ------
@@ -69,7 +73,11 @@ def draw(name: str, material: Material, columns: int = 2) -> Drawn:
     """
     if name not in FIGURES:
         raise ConfigError(f"no figure {name!r}; choose from {', '.join(FIGURES)}")
-    return FIGURES[name](material, columns)
+    drawn = FIGURES[name](material, columns)
+    if notes_below:
+        with style():
+            finish(drawn.figure, drawn.notes, drawn.mark)
+    return drawn
 
 
 def build_table(name: str, material: Material) -> BuiltTable:

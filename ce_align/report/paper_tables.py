@@ -1,14 +1,16 @@
 """Tables 1 and 5: correlations, and what the comparisons are."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from ce_align.checks import named_some
 from ce_align.report.differences import COMPARISON_TITLES, differences
-from ce_align.report.drawing import merged
+from ce_align.report.drawing import Numbered, built
 from ce_align.report.material import BuiltTable, Material, NothingToDraw
 from ce_align.report.measure_names import measure_name
-from ce_align.report.origins import origin_notes, origins_of
+from ce_align.report.origins import origins_of
+from ce_align.report.style import minus
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -91,8 +93,9 @@ def latest_correlations(material: Material) -> "tuple[pd.DataFrame, list[str]]":
             "Intervals that do not say what they are over are left out; run `ce-align "
             "correlate` again."
         )
-    origin = origins_of(latest)
-    return latest[columns].assign(origin=origin), [*notes, *_row_notes(latest)]
+    latest = latest.assign(origin=origins_of(latest))
+    columns += ["origin", *(["source"] if "source" in latest else [])]
+    return latest[columns], [*notes, *_row_notes(latest)]
 
 
 def _row_notes(rows: "pd.DataFrame") -> list[str]:
@@ -126,7 +129,6 @@ def interval_words(rows: "pd.DataFrame") -> str:
 
 def table_1(material: Material) -> BuiltTable:
     """|r| and r² of each measure with predictivity on each recording."""
-    import pandas as pd
 
     rows, notes = latest_correlations(material)
     rows = rows[rows["measure"].isin(TABLE_1)] if len(rows) else rows
@@ -145,20 +147,18 @@ def table_1(material: Material) -> BuiltTable:
         ["measure", "recording"], key=lambda column: column.map(order)
     ).reset_index(drop=True)
     cells = {
-        (row["measure"], row["recording"]): row for row in frame.to_dict("records")
+        (row["measure"], row["recording"]): (row, place)
+        for place, row in enumerate(frame.to_dict("records"))
     }
-    shown = pd.DataFrame(
-        [
-            {"Measure": title}
-            | {name: show(cells.get((measure, name))) for name in recordings}
-            for measure in measures
-            for title, show in (
-                (TABLE_1[measure], _plain_cell),
-                ("… within objectives", _within_cell),
-                ("… given λ", _partial_cell),
-            )
-        ]
-    )
+    lines: list[dict[str, str | Numbered]] = []
+    for measure in measures:
+        titles = (TABLE_1[measure], "… within objectives", "… given λ")
+        for title, show in zip(titles, CELLS, strict=True):
+            line: dict[str, str | Numbered] = {"Measure": title}
+            for name in recordings:
+                row, place = cells.get((measure, name), (None, -1))
+                line[name] = Numbered(show(row), place) if row else "–"
+            lines.append(line)
     absent = [
         title
         for name, title in TABLE_1.items()
@@ -175,14 +175,15 @@ def table_1(material: Material) -> BuiltTable:
     if without:
         notes.append(f"No rows of {named_some(without)}.")
     counts = "/".join(map(str, sorted(set(frame["n_networks"].astype(int)))))
-    return BuiltTable(
+    return built(
         frame,
-        shown,
-        "Representational measures and predictivity",
-        f"|r| (r²) of the Pearson correlation across {counts} networks between each "
-        "measure and the predictivity of each recording; below it r within objectives "
-        f"and r given objective and λ; {interval_words(frame)}.",
-        (*origin_notes(frame["origin"], material.remark), *merged(notes)),
+        lines,
+        material,
+        notes,
+        title="Representational measures and predictivity",
+        caption=f"|r| (r²) of the Pearson correlation across {counts} networks between "
+        "each measure and the predictivity of each recording; below it r within "
+        f"objectives and r given objective and λ; {interval_words(frame)}.",
     )
 
 
@@ -191,46 +192,58 @@ def because(notes: Sequence[str]) -> str:
     return f" ({' '.join(notes)})" if notes else ""
 
 
-def _plain_cell(row: "Mapping[Any, Any] | None") -> str:
-    return "–" if row is None else f"{row['abs_r']:.2f} ({row['r_squared']:.2f})"
+def _plain(row: Mapping[Any, Any]) -> str:
+    return f"{row['abs_r']:.2f} ({row['r_squared']:.2f})"
 
 
-def _within_cell(row: "Mapping[Any, Any] | None") -> str:
-    return _bounded(row, "within")
-
-
-def _partial_cell(row: "Mapping[Any, Any] | None") -> str:
-    return _bounded(row, "partial")
-
-
-def _bounded(row: "Mapping[Any, Any] | None", name: str) -> str:
+def _bounded(name: str, row: Mapping[Any, Any]) -> str:
     """A correlation with its interval, as far as both are defined."""
     import pandas as pd
 
-    if row is None or pd.isna(row[name]):
+    if pd.isna(row[name]):
         return "–"
     text = f"{row[name]:.2f}"
     if pd.notna(row[f"{name}_low"]):
         text += f" [{row[f'{name}_low']:.2f}, {row[f'{name}_high']:.2f}]"
-    return text.replace("-", "−")
+    return minus(text)
+
+
+#: What the lines of a measure show: r itself, within objectives, and given λ.
+CELLS: tuple[Callable[[Mapping[Any, Any]], str], ...] = (
+    _plain,
+    partial(_bounded, "within"),
+    partial(_bounded, "partial"),
+)
 
 
 def table_5(material: Material) -> BuiltTable:
     """What each comparison compares, and the sign of its difference."""
     import pandas as pd
 
-    rows, origins = [], set()
+    rows: list[dict[str, object]] = []
+    lines: list[dict[str, str | Numbered]] = []
     notes: list[str] = []
     for name, (first, second, over, sign) in TABLE_5.items():
         found = differences(material, name)
         points = found.rows[found.rows["weight"] > 0] if len(found.rows) else found.rows
-        n, n_positive = len(points), 0
+        n, n_positive, origin, text = len(points), 0, "none", "–"
         if n:
             n_positive = int((points["value"] > 0).sum())
+            origin = "+".join(sorted(set(points["origin"])))
+            text = f"{n_positive} of {n}"
             notes += found.notes
-            origins |= set(points["origin"])
         else:
             notes.append(f"{COMPARISON_TITLES[name]}: no rows.")
+        lines.append(
+            {
+                "Comparison": COMPARISON_TITLES[name],
+                "First cloud": first,
+                "Second cloud": second,
+                "Mean over": over,
+                "Sign of ΔD_B in the paper": sign,
+                "Networks here with ΔD_B > 0": Numbered(text, len(rows)),
+            }
+        )
         rows.append(
             {
                 "comparison": name,
@@ -240,30 +253,15 @@ def table_5(material: Material) -> BuiltTable:
                 "sign_in_paper": sign,
                 "n_networks": n,
                 "n_positive": n_positive,
-                "origin": "+".join(sorted(set(points["origin"]))) if n else "none",
+                "origin": origin,
             }
         )
-    frame = pd.DataFrame(rows)
-    shown = pd.DataFrame(
-        {
-            "Comparison": [COMPARISON_TITLES[name] for name in frame["comparison"]],
-            "First cloud": frame["first_cloud"],
-            "Second cloud": frame["second_cloud"],
-            "Mean over": frame["mean_over"],
-            "Sign of ΔD_B in the paper": frame["sign_in_paper"],
-            "Networks here with ΔD_B > 0": [
-                f"{positive} of {n}" if n else "–"
-                for positive, n in zip(
-                    frame["n_positive"], frame["n_networks"], strict=True
-                )
-            ],
-        }
-    )
-    return BuiltTable(
-        frame,
-        shown,
-        "The four comparisons of variability",
-        "Clouds of responses whose covariances are compared by squared Bures distance; "
-        "ΔD_B = D_B(λ = 0) − D_B(λ).",
-        (*origin_notes(origins, material.remark), *merged(notes)),
+    return built(
+        pd.DataFrame(rows),
+        lines,
+        material,
+        notes,
+        title="The four comparisons of variability",
+        caption="Clouds of responses whose covariances are compared by squared Bures "
+        "distance; ΔD_B = D_B(λ = 0) − D_B(λ).",
     )

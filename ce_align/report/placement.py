@@ -8,7 +8,7 @@ from ce_align.checks import named_some
 from ce_align.report.drawing import completed
 from ce_align.report.material import Drawn, Material, NothingToDraw
 from ce_align.report.scores import predictivity_points
-from ce_align.report.selection import Selection
+from ce_align.report.selection import Selection, only
 from ce_align.report.style import (
     new_figure,
     objective_colour,
@@ -160,4 +160,6 @@ def _own_scores(material: Material, wanted: str | None) -> Selection:
     scores = rows.groupby(keys, sort=True)["score"].mean().reset_index()
     origins = rows.groupby("model")["origin"].agg(lambda o: "+".join(sorted(set(o))))
     scores = scores.join(origins, on="model")
+    if "source" in rows:
+        scores = scores.join(rows.groupby("model")["source"].agg(only), on="model")
     return Selection(scores.assign(recordings=TOGETHER.join(names)), tuple(notes))

@@ -1,7 +1,7 @@
 """Which rows belong into one figure, and in words which do not."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +27,7 @@ __all__ = [
     "Selection",
     *("average", "comparable", "describe", "interval_over", "main_recipe"),
     "missing_weights",
-    *("network_labels", "with_networks"),
+    *("network_labels", "only", "with_networks"),
 ]
 
 #: What intervals are over, where the word in the row says too little. The last two are
@@ -283,10 +283,18 @@ def average(rows: "pd.DataFrame", keys: Sequence[str] = ()) -> "pd.DataFrame":
                 "n_networks": len(values),
                 "networks": " ".join(group["model"]),
                 "origin": "+".join(sorted(set(group["origin"]))),
+                "source": only(group.get("source", ())),
             }
         )
     columns = [*groups, "value", "low", "high", "spread", "n_networks", "networks"]
-    return pd.DataFrame(found, columns=[*columns, "origin"])
+    columns += ["origin", "source"] if "source" in rows else ["origin"]
+    return pd.DataFrame(found, columns=columns)
+
+
+def only(values: Iterable[Any]) -> Any:
+    """The one value that all are, or None: of several stored rows none is shown."""
+    distinct = set(values)
+    return distinct.pop() if len(distinct) == 1 else None
 
 
 def missing_weights(points: "pd.DataFrame", what: str) -> list[str]:

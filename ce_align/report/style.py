@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     *("INK", "MARKERS", "NEUTRAL", "WIDTHS"),
-    *("finish", "letter", "new_figure", "objective_colour", "objective_label"),
+    *("finish", "letter", "minus", "new_figure", "objective_colour", "objective_label"),
     *("objective_marker", "objective_order", "save_figure", "shade", "style"),
     *("svg_text", "weight_label"),
 ]
@@ -168,6 +168,11 @@ def weight_label(weight: float) -> str:
     """An equivariance weight as ticks and legends show it: 0, .001, .1."""
     text = f"{weight:g}"
     return text.removeprefix("0") if text.startswith("0.") else text
+
+
+def minus(text: str) -> str:
+    """A number with the sign that is as wide as a plus."""
+    return text.replace("-", "−")
 
 
 def letter(ax: "Axes", text: str, title: str = "") -> None:

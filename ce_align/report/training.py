@@ -159,6 +159,11 @@ def _recorded(material: Material) -> "pd.DataFrame":
     """All points of all curves."""
     import pandas as pd
 
+    stored: dict[tuple[str, str], object] = {}
+    if "source" in material.rows:
+        rows = material.rows[material.rows["stage"] == "train"]
+        names = zip(rows["model"], rows["metric"], strict=True)
+        stored = dict(zip(names, rows["source"], strict=True))
     parts = []
     for model, table in material.histories.items():
         about = describe(model)
@@ -174,6 +179,9 @@ def _recorded(material: Material) -> "pd.DataFrame":
                 part["value"] = (100 if name in PERCENT else 1) * values
                 simulated = str(about["pretraining"]).startswith("simulated")
                 part["origin"] = "simulated" if simulated else "measured"
+                # What a training ended with is a row.
+                end = [None] * (len(part) - 1) + [stored.get((model, name))]
+                part["source"] = pd.Series(end, part.index, dtype=object)
                 parts.append(part)
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
 

@@ -156,6 +156,7 @@ def _write(path: Path, suffix: str, text: str) -> Path:
 
 def csv_text(data: "pd.DataFrame") -> str:
     """A table of numbers as CSV, eight significant digits."""
+    data = data.drop(columns="source", errors="ignore")
     text: str = data.to_csv(index=False, float_format="%.8g", lineterminator="\n")
     return text
 

@@ -127,8 +127,8 @@ def test_networks_of_a_recipe_share_views_and_rows_with_the_command(ce_align, to
 def test_commands_of_the_report_find_its_rows_in_the_store(ce_align, toys):
     import shlex
 
-    from ce_align.report.html_commands import commands
-    from ce_align.report.html_sources import read_sources
+    from ce_align.report.page.commands import commands
+    from ce_align.report.page.stored import read_sources
 
     ce_align("run", "scores.py", "analyses.py")
     stored = {path: path.read_bytes() for path in Path("results").rglob("*.json")}

@@ -1,32 +1,25 @@
-"""Stored results as the page shows them: each row with its place and its source."""
+"""What is stored, configuration by configuration, with anchors in the page."""
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeGuard
+from typing import Any
 
 from ce_align.errors import DataError
 from ce_align.results import ResultStore
 
-__all__ = ["Finder", "Source", "StoredRow", "read_sources"]
-
-#: Columns of rows that were asked for, not found.
-SETTINGS = {"equivariance_weight"}
+__all__ = ["Source", "StoredRow", "read_sources"]
 
 #: An identifier that can be a fragment of an address as it stands.
 PLAIN = re.compile(r"[0-9A-Za-z]{1,64}")
 
+Documents = dict[tuple[str, str], Mapping[str, Any]]
+
 
 @dataclass(frozen=True)
 class StoredRow:
-    """One number, with its anchor in the page.
-
-    Attributes
-    ----------
-    anchor : of its line in the table of all rows
-    values : columns of the row
-    """
+    """The columns of a row, and the anchor of its line in the table of all rows."""
 
     anchor: str
     values: Mapping[str, Any]
@@ -34,16 +27,7 @@ class StoredRow:
 
 @dataclass(frozen=True)
 class Source:
-    """One stored configuration, its rows, and what computed them.
-
-    Attributes
-    ----------
-    anchor : of its provenance in the page
-    stage, config_id : where it is stored
-    config : settings
-    environment : versions and machine
-    rows : in their order
-    """
+    """A stored configuration with its rows, and the versions that computed them."""
 
     anchor: str
     stage: str
@@ -90,11 +74,11 @@ def read_sources(results: Path, runs: Iterable[Path] = ()) -> list[Source]:
     DataError
         If a file is not a result, or there are none.
     """
-    found: dict[tuple[str, str], Mapping[str, Any]] = {}
+    found: Documents = {}
     _collect(ResultStore(results), found)
     named = [
         str(row["model"])
-        for document in list(found.values())
+        for document in found.values()
         for row in document["rows"]
         if row.get("model")
     ]
@@ -107,17 +91,10 @@ def read_sources(results: Path, runs: Iterable[Path] = ()) -> list[Source]:
             "--model pixels --recording simulated`"
         )
     documents = sorted(found.items(), key=lambda item: (item[0][0], _created(item[1])))
-    return [
-        _source(place, stage, document)
-        for place, ((stage, _), document) in enumerate(documents)
-    ]
+    return [_source(place, *key, d) for place, (key, d) in enumerate(documents)]
 
 
-def _collect(
-    store: ResultStore,
-    found: dict[tuple[str, str], Mapping[str, Any]],
-    stage: str | None = None,
-) -> None:
+def _collect(store: ResultStore, found: Documents, stage: str | None = None) -> None:
     for document in store.documents(stage):
         rows, config_id = document["rows"], str(document.get("config_id", ""))
         if not isinstance(rows, list) or not all(isinstance(r, dict) for r in rows):
@@ -132,63 +109,23 @@ def _created(document: Mapping[str, Any]) -> str:
     return max((str(row.get("created", "")) for row in document["rows"]), default="")
 
 
-def _source(place: int, stage: str, document: Mapping[str, Any]) -> Source:
-    config_id = str(document.get("config_id", ""))
+def _source(
+    place: int, stage: str, config_id: str, document: Mapping[str, Any]
+) -> Source:
     # What others wrote is shown, but never becomes part of an address unseen.
     plain = PLAIN.fullmatch(stage) and PLAIN.fullmatch(config_id)
     key = f"{stage}-{config_id}" if plain else str(place)
-    rows = tuple(
-        StoredRow(f"row-{key}-{n}", values) for n, values in enumerate(document["rows"])
+    config, environment = (
+        {str(name): value for name, value in part.items()}
+        if isinstance(part, dict)
+        else {}
+        for part in (document.get("config"), document.get("environment"))
     )
     return Source(
         f"source-{key}",
         stage,
         config_id,
-        _mapping(document.get("config")),
-        {name: str(v) for name, v in _mapping(document.get("environment")).items()},
-        rows,
+        config,
+        {name: str(value) for name, value in environment.items()},
+        tuple(StoredRow(f"row-{key}-{n}", r) for n, r in enumerate(document["rows"])),
     )
-
-
-def _mapping(value: object) -> dict[str, Any]:
-    return {str(k): v for k, v in value.items()} if isinstance(value, dict) else {}
-
-
-class Finder:
-    """Finds the stored row that a number in a table or figure is taken from."""
-
-    def __init__(self, sources: Sequence[Source]) -> None:
-        self._rows: dict[float, list[StoredRow]] = {}
-        for row in (row for source in sources for row in source.rows):
-            found = (v for k, v in row.values.items() if k not in SETTINGS)
-            numbers = {_rounded(v) for v in found if is_telling(v)}
-            for number in numbers:
-                self._rows.setdefault(number, []).append(row)
-
-    def anchor(self, value: object, names: Iterable[object]) -> str | None:
-        """Anchor of the row that holds `value`, or a hundredth of it, or None.
-
-        Of rows with an equal number that one counts, the latest, which shares most of
-        `names`, the words beside the number; one that shares none is equal by chance.
-        """
-        if not is_telling(value):
-            return None
-        wanted = {str(name) for name in names if isinstance(name, str)}
-        best, most = None, 1
-        # Shares of 1 are shown in percent.
-        rows = self._rows.get(_rounded(value)) or self._rows.get(_rounded(value / 100))
-        for row in rows or ():
-            shared = len(wanted & {v for v in row.values.values() if type(v) is str})
-            if shared >= most:
-                best, most = row.anchor, shared
-        return best
-
-
-def _rounded(value: float) -> float:
-    """To twelve digits, for a number that went through a table and back."""
-    return float(f"{value:.12g}")
-
-
-def is_telling(value: object) -> TypeGuard[float]:
-    """Whether a number is no count: those are equal by chance."""
-    return isinstance(value, float) and not value.is_integer() and value == value

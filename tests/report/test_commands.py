@@ -6,8 +6,8 @@ import pytest
 import typer.main
 
 from ce_align.cli.app import app
-from ce_align.report.html_commands import commands
-from ce_align.report.html_sources import Source, StoredRow
+from ce_align.report.page.commands import commands
+from ce_align.report.page.stored import Source, StoredRow
 from ce_align.stages.correlate import CorrelateConfig
 from ce_align.stages.measures import AnalysisConfig
 from ce_align.stages.official import OfficialConfig

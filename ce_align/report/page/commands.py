@@ -9,15 +9,25 @@ from pydantic import ValidationError
 
 from ce_align.config import StageConfig
 from ce_align.models.catalogue import GROUPS
-from ce_align.report.html_sources import Source
+from ce_align.report.page.stored import Source
+from ce_align.stages.correlate import CorrelateConfig
+from ce_align.stages.measures import AnalysisConfig
+from ce_align.stages.official import OfficialConfig
+from ce_align.stages.overlap import OverlapConfig
+from ce_align.stages.score import ScoreConfig
+from ce_align.stages.transfer import TransferConfig
 from ce_align.sweep import invariant_sibling
 
 __all__ = ["commands"]
 
-Settings = Mapping[str, Any]
-
-#: Stages whose command takes any number of networks.
-MANY_NETWORKS = ("score", "official", "analyze", "transfer")
+#: Stages whose command takes any number of networks, by the words that begin it.
+MANY_NETWORKS: Mapping[str, tuple[list[str], type[StageConfig]]] = {
+    "score": (["score"], ScoreConfig),
+    # Brain-Score's own benchmark is an option of `score`.
+    "official": (["score", "--official"], OfficialConfig),
+    "analyze": (["analyze"], AnalysisConfig),
+    "transfer": (["transfer"], TransferConfig),
+}
 
 
 def commands(sources: Iterable[Source], results: str = "results") -> dict[str, str]:
@@ -41,48 +51,44 @@ def commands(sources: Iterable[Source], results: str = "results") -> dict[str, s
     found: dict[str, str] = {}
     where = [] if results == "results" else ["--results", results]
     for group in groups.values():
-        words = _words(group[0].stage, group)
+        words = _words(group)
         end = [] if group[0].stage == "train" else where
         line = shlex.join(["ce-align", *words, *end]) if words else _recipe(group[0])
         found |= dict.fromkeys([source.anchor for source in group], line)
     return found
 
 
-def _expected(config: Settings) -> dict[str, Any]:
+def _expected(config: Mapping[str, Any]) -> dict[str, Any]:
     """Settings without a baseline that follows from the network."""
     model, baseline = config.get("model"), config.get("baseline")
     usual = isinstance(model, str) and baseline == invariant_sibling(model)
     return {k: v for k, v in config.items() if k != "baseline" or not usual}
 
 
-def _words(stage: str, group: Sequence[Source]) -> list[str]:
+def _words(group: Sequence[Source]) -> list[str]:
     """Arguments of the command; none if its options do not express the settings."""
-    config = _expected(group[0].config)
+    stage, config = group[0].stage, _expected(group[0].config)
     if stage in MANY_NETWORKS:
-        names = [str(source.config.get("model")) for source in group]
-        settings = {"model": _named(names), **_changed(stage, config)}
-        # Brain-Score's own benchmark is an option of `score`.
-        words = ["score", "--official"] if stage == "official" else [stage]
-        return [*words, *_options(settings)]
+        words, kind = MANY_NETWORKS[stage]
+        names = _named(str(source.config.get("model")) for source in group)
+        return [*words, *_options({"model": names, **_changed(kind, config)})]
     if stage == "overlap":
         pairs = {
             name: [config.pop(f"{name}_a", ""), config.pop(f"{name}_b", "")]
             for name in ("model", "layer")
         }
-        return [stage, *_options({**pairs, **_changed(stage, config)})]
+        return [stage, *_options({**pairs, **_changed(OverlapConfig, config)})]
     if stage == "correlate":
-        settings = _changed(stage, config)
+        settings = _changed(CorrelateConfig, config)
         settings["against"] = settings.pop("recordings", [])
         expressed = settings.keys() <= {"against", "seed"}
         return [stage, *_options(settings)] if expressed else []
     if stage == "imported":
         return ["import-scores", str(config.get("file"))]
-    if stage == "train":
-        return _training(group[0])
-    return []
+    return _training(group[0]) if stage == "train" else []
 
 
-def _named(models: Sequence[str]) -> list[str]:
+def _named(models: Iterable[str]) -> list[str]:
     """Networks, by the name of their group if they are one."""
     names = list(dict.fromkeys(models))
     for group, members in GROUPS.items():
@@ -91,28 +97,9 @@ def _named(models: Sequence[str]) -> list[str]:
     return names
 
 
-def _kind(stage: str) -> type[StageConfig]:
-    from ce_align.stages.correlate import CorrelateConfig
-    from ce_align.stages.measures import AnalysisConfig
-    from ce_align.stages.official import OfficialConfig
-    from ce_align.stages.overlap import OverlapConfig
-    from ce_align.stages.score import ScoreConfig
-    from ce_align.stages.transfer import TransferConfig
-
-    kinds: dict[str, type[StageConfig]] = {
-        "score": ScoreConfig,
-        "official": OfficialConfig,
-        "analyze": AnalysisConfig,
-        "overlap": OverlapConfig,
-        "transfer": TransferConfig,
-        "correlate": CorrelateConfig,
-    }
-    return kinds[stage]
-
-
-def _changed(stage: str, config: Settings) -> dict[str, Any]:
+def _changed(kind: type[StageConfig], config: Mapping[str, Any]) -> dict[str, Any]:
     """Settings that differ from the defaults, without the network."""
-    fields = _kind(stage).model_fields
+    fields = kind.model_fields
     return {
         name: value
         for name, value in config.items()
@@ -122,7 +109,7 @@ def _changed(stage: str, config: Settings) -> dict[str, Any]:
     }
 
 
-def _options(settings: Settings) -> list[str]:
+def _options(settings: Mapping[str, Any]) -> list[str]:
     words = []
     for name, value in settings.items():
         option = "--" + name.replace("_", "-")

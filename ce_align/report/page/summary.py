@@ -1,15 +1,16 @@
 """What the rows say in a few sentences, and what a reader must be warned of."""
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ce_align.checks import named_some
-from ce_align.report.html_sources import Source
 from ce_align.report.measure_names import measure_name
 from ce_align.report.origins import origins_of
+from ce_align.report.page.stored import Source
 from ce_align.report.selection import with_networks
-from ce_align.report.style import objective_label, objective_order
+from ce_align.report.style import minus, objective_label, objective_order
 from ce_align.stages.same_network import Resolved
 
 if TYPE_CHECKING:
@@ -25,45 +26,37 @@ MOST_NOTES = 8
 
 @dataclass(frozen=True)
 class Finding:
-    """A number with its words: ``label``, large ``text``, and ``detail``.
-
-    Attributes
-    ----------
-    label, text, detail : words
-    value : the number that `text` shows, to find its row; None for a count
-    names : what its row is told apart by
-    """
+    """A number in large letters, with its label, its detail, and the row it is from."""
 
     label: str
     text: str
     detail: str
-    value: float | None = None
-    names: tuple[str, ...] = ()
+    source: object = None
 
 
 def findings(rows: "pd.DataFrame") -> list[Finding]:
     """The best score on every recording, the gain of λ > 0, the closest measure."""
-    return [*_best_scores(rows), *_gains(rows), *_closest(rows)]
+    scores = list(_scores(rows))
+    return [*_best_scores(scores), *_gains(scores), *_closest(rows)]
 
 
 def _stage(rows: "pd.DataFrame", name: str) -> "pd.DataFrame":
-    found = rows[rows["stage"] == name]
-    return found[found["value"].notna()].sort_values("created", kind="stable")
+    found = rows[(rows["stage"] == name) & rows["value"].notna()]
+    return found.sort_values("created", kind="stable")
 
 
 def _scores(rows: "pd.DataFrame") -> "Iterator[tuple[str, pd.DataFrame]]":
     """Latest scores of each recording, of its most frequent regression."""
     found = _stage(rows, "score")
-    if found.empty:
-        return
-    for recording, group in found.groupby("recording", sort=False):
-        usual = group["regression"].mode().iloc[0]
-        same = group[group["regression"] == usual]
+    for recording, group in (
+        found.groupby("recording", sort=False) if len(found) else ()
+    ):
+        same = group[group["regression"] == group["regression"].mode().iloc[0]]
         yield str(recording), same.drop_duplicates(["model", "layer"], keep="last")
 
 
-def _best_scores(rows: "pd.DataFrame") -> Iterator[Finding]:
-    for recording, group in _scores(rows):
+def _best_scores(scores: "Sequence[tuple[str, pd.DataFrame]]") -> Iterator[Finding]:
+    for recording, group in scores:
         best = group.iloc[int(group["value"].astype(float).argmax())]
         n = group["model"].nunique()
         among = f", of {n} networks" if n > 1 else ""
@@ -72,18 +65,15 @@ def _best_scores(rows: "pd.DataFrame") -> Iterator[Finding]:
             f"{best['value']:.4f}",
             f"{best['model']} {best['layer']}{among}; raw r {best['raw']:.3f} ± "
             f"{best['error']:.3f}, ceiling {best['ceiling']:.3f}",
-            float(best["value"]),
-            (str(best["model"]), recording),
+            best.get("source"),
         )
 
 
-def _gains(rows: "pd.DataFrame") -> Iterator[Finding]:
+def _gains(scores: "Sequence[tuple[str, pd.DataFrame]]") -> Iterator[Finding]:
     """How many objectives predict better at some λ > 0 than at λ = 0."""
-    for recording, group in _scores(rows):
+    for recording, group in scores:
         same = group[group["layer"] == group["layer"].mode().iloc[0]]
         known = with_networks(same).rows
-        if known.empty:
-            continue
         gains = {}
         for objective in objective_order(known["objective"]):
             own = known[known["objective"] == objective]
@@ -91,18 +81,18 @@ def _gains(rows: "pd.DataFrame") -> Iterator[Finding]:
             positive = mean[mean.index > 0]
             if 0.0 in mean.index and len(positive):
                 gains[objective] = (positive.max() - mean[0.0], positive.idxmax())
-        if not gains:
-            continue
-        better = sum(gain > 0 for gain, _ in gains.values())
-        shown = ", ".join(
-            f"{objective_label(name)} {_minus(f'{gain:+.4f}')} at λ = {weight:g}"
-            for name, (gain, weight) in gains.items()
-        )
-        yield Finding(
-            f"λ > 0 against λ = 0, {recording}",
-            f"{better} of {len(gains)}",
-            f"objectives predict better at their best λ > 0, without a test: {shown}",
-        )
+        if gains:
+            better = sum(gain > 0 for gain, _ in gains.values())
+            shown = ", ".join(
+                f"{objective_label(name)} {minus(f'{gain:+.4f}')} at λ = {weight:g}"
+                for name, (gain, weight) in gains.items()
+            )
+            yield Finding(
+                f"λ > 0 against λ = 0, {recording}",
+                f"{better} of {len(gains)}",
+                "objectives predict better at their best λ > 0, without a test: "
+                + shown,
+            )
 
 
 def _closest(rows: "pd.DataFrame") -> Iterator[Finding]:
@@ -114,25 +104,19 @@ def _closest(rows: "pd.DataFrame") -> Iterator[Finding]:
     within = ""
     bounds = best.get("within_low"), best.get("within_high")
     if all(bound is not None and bound == bound for bound in bounds):
-        shown = [_minus(f"{number:.2f}") for number in (best["within"], *bounds)]
-        within = f", {shown[0]} [{shown[1]}, {shown[2]}] within objectives"
+        r, low, high = (minus(f"{x:.2f}") for x in (best["within"], *bounds))
+        within = f", {r} [{low}, {high}] within objectives"
     yield Finding(
         "Measure closest to predictivity",
-        _minus(f"r = {best['value']:.2f}"),
+        minus(f"r = {best['value']:.2f}"),
         f"{measure_name(str(best['measure']))} × {best['recording']}{within}, "
         f"q = {best['q']:.2g}, {best['n_networks']:.0f} networks",
-        float(best["value"]),
-        (str(best["measure"]), str(best["recording"])),
+        best.get("source"),
     )
 
 
-def _minus(text: str) -> str:
-    """A number with the sign that is as wide as a plus."""
-    return text.replace("-", "−")
-
-
 def warnings_of(networks: Resolved, sources: Sequence[Source]) -> list[str]:
-    """What limits the numbers, in sentences."""
+    """What limits the numbers, in sentences that begin with a word and a colon."""
     rows = networks.rows
     return [
         *(f"Networks: {note}" for note in networks.notes()),
@@ -154,8 +138,7 @@ def _origins(rows: "pd.DataFrame", sources: Sequence[Source]) -> Iterator[str]:
         ("simulated", "from procedural images or a simulated area, no animal"),
         ("imported", "from a file of the user, whose origin is not known here"),
     ):
-        n = int((found == origin).sum())
-        if n:
+        if n := int((found == origin).sum()):
             share = "All" if n == len(rows) else f"{n} of {len(rows)}"
             yield f"{origin.capitalize()}: {share} rows are {what}."
 
@@ -172,22 +155,16 @@ def _few(rows: "pd.DataFrame") -> Iterator[str]:
 
 def _differing(rows: "pd.DataFrame") -> Iterator[str]:
     measured = _stage(rows, "analyze")
-    if len(measured):
-        n = measured.groupby("metric")["n_points"].nunique()
-        several = list(n.index[n > 1])
-        if several:
-            yield (
-                "Differing n: The number of points differs within "
-                f"{named_some(several)}; bias depends on it, so these values must not "
-                "be compared."
-            )
-    for stage, key, digest in (
-        ("score", "recording", "recording_digest"),
-        ("analyze", "images", "images_digest"),
-    ):
+    n = measured.groupby("metric")["n_points"].nunique() if len(measured) else None
+    if n is not None and len(several := list(n.index[n > 1])):
+        yield (
+            f"Differing n: The number of points differs within {named_some(several)}; "
+            "bias depends on it, so these values must not be compared."
+        )
+    for stage, key in (("score", "recording"), ("analyze", "images")):
         found = rows[rows["stage"] == stage]
         if len(found):
-            n = found.groupby(key)[digest].nunique()
+            n = found.groupby(key)[f"{key}_digest"].nunique()
             for name in n.index[n > 1]:
                 yield f"Differing content: The {key} {name} had {n[name]} contents."
 
@@ -206,45 +183,30 @@ def _undefined(rows: "pd.DataFrame") -> Iterator[str]:
     if len(others):
         names = named_some(list(dict.fromkeys(others["metric"])))
         yield f"Not defined: {len(others)} rows have no value ({names})."
-    found = _stage(rows, "score")
-    above = found[found["value"].astype(float) > 1] if len(found) else found
-    if len(above):
+    if n_above := int((_stage(rows, "score")["value"].astype(float) > 1).sum()):
         yield (
-            f"Above the ceiling: {len(above)} scores exceed 1, for a ceiling is an "
+            f"Above the ceiling: {n_above} scores exceed 1, for a ceiling is an "
             "estimate; they are shown as they are."
         )
 
 
 def _noted(rows: "pd.DataFrame") -> Iterator[str]:
     """What rows say of themselves, the most frequent first."""
-    if "note" not in rows:
-        return
-    counts: dict[str, int] = {}
-    for note in rows["note"].dropna():
-        for one in str(note).split("; "):
-            counts[one] = counts.get(one, 0) + 1
-    notes = sorted(counts, key=lambda one: -counts[one])
-    for note in notes[:MOST_NOTES]:
-        yield f"Noted: {counts[note]} of {len(rows)} rows: {note}."
-    if len(notes) > MOST_NOTES:
-        yield f"Noted: {len(notes) - MOST_NOTES} more notes are in the rows."
+    noted = rows["note"].dropna() if "note" in rows else ()
+    counts = Counter(one for note in noted for one in str(note).split("; "))
+    for note, n in counts.most_common(MOST_NOTES):
+        yield f"Noted: {n} of {len(rows)} rows: {note}."
+    if len(counts) > MOST_NOTES:
+        yield f"Noted: {len(counts) - MOST_NOTES} more notes are in the rows."
 
 
 def _unpaired(rows: "pd.DataFrame") -> Iterator[str]:
-    models = {
-        stage: set(rows["model"][rows["stage"] == stage])
-        for stage in ("score", "analyze")
-    }
-    scored, measured = models["score"], models["analyze"]
+    scored, measured = (
+        set(rows["model"][rows["stage"] == stage]) for stage in ("score", "analyze")
+    )
     if scored and measured and scored != measured:
-        parts = [
-            f"no {what} of {named_some(sorted(names))}"
-            for names, what in (
-                (scored - measured, "measures"),
-                (measured - scored, "scores"),
-            )
-            if names
-        ]
+        pairs = (("measures", scored - measured), ("scores", measured - scored))
+        parts = [f"no {what} of {named_some(sorted(of))}" for what, of in pairs if of]
         yield f"Incomplete: There are {' and '.join(parts)}."
 
 

@@ -17,7 +17,7 @@ from waiting import LIMIT
 
 from ce_align.config import StageConfig
 from ce_align.errors import DataError
-from ce_align.report.html import write_report
+from ce_align.report.page import write_report
 from ce_align.results import ResultStore, Row
 
 HTML = "{http://www.w3.org/1999/xhtml}"
@@ -159,6 +159,20 @@ def test_a_number_in_a_table_leads_to_its_row(results, tree):
     texts = [source_text(tree, href[1:]) for href in found]
     value = f"{float(wanted['abs_r'].iloc[0]):.4f}"
     assert any("class_class" in t and "set 3" in t and value in t for t in texts)
+
+
+def test_a_printed_correlation_leads_to_the_row_of_its_measure_and_recording(tree):
+    [table] = [e for e in tree.iter() if e.get("id") == "table-1-printed"]
+    head, *lines = [list(line) for line in table.iter(f"{HTML}tr")]
+    recordings = ["".join(cell.itertext()) for cell in head]
+    measures = {"Class–class": "class_class", "Spatial–photometric": "spatial_"}
+    found = {"".join(line[0].itertext()): line for line in lines}
+    for title, measure in measures.items():
+        for recording, cell in zip(recordings[1:], found[title][1:], strict=True):
+            [link] = cell.iter(f"{HTML}a")
+            row = source_text(tree, link.get("href")[1:])
+            assert measure in row
+            assert recording in row
 
 
 def test_names_of_others_are_shown_and_never_executed(tmp_path):
