@@ -223,7 +223,7 @@ def invariant_sibling(model: str) -> str | None:
 def _network_loader(
     settings: dict[str, Any], progress: Progress
 ) -> "Callable[[str], Network]":
-    from ce_align.models.sources import load_network
+    from ce_align.models.load import load_network
 
     return lambda name: load_network(name, seed=settings["seed"], progress=progress)
 

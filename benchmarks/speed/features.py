@@ -17,9 +17,9 @@ import torch
 from benchmarks.speed._machine import best_of, describe
 from ce_align.data.imagesets import ImageSet
 from ce_align.models.activations import ActivationReader
+from ce_align.models.devices import accelerated
 from ce_align.models.features import extract
-from ce_align.models.folding import accelerated
-from ce_align.models.sources import load_network
+from ce_align.models.load import load_network
 
 N_IMAGES, REPEATS = 64, 2
 LAYER = "layer4"

@@ -39,8 +39,8 @@ def load_brainscore_network(name: str, seed: int = 0) -> "Network":
         If it needs a package that is not installed.
     """
     from ce_align.models.catalogue import find_published
+    from ce_align.models.load import load_network
     from ce_align.models.networks import Network
-    from ce_align.models.sources import load_network
 
     published = find_published(name)
     if published is not None:

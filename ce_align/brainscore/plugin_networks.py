@@ -97,7 +97,7 @@ def rebuildable(
 
 
 def _load(model: str) -> "Network":
-    from ce_align.models.sources import load_network
+    from ce_align.models.load import load_network
 
     return load_network(model)
 

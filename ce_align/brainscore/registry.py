@@ -93,7 +93,7 @@ def register_network(network: "Network", **settings: Any) -> str:
 
 def _load(name: str, expected: str | None = None) -> Any:
     """Brain model of a name, which then is in the registry by its identifier."""
-    from ce_align.models.sources import load_network
+    from ce_align.models.load import load_network
 
     model = brain_model(load_network(name))
     identifier = str(model.identifier)

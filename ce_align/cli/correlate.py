@@ -116,7 +116,7 @@ def overlap(
     from ce_align.brainscore import register, register_networks
     from ce_align.data.recordings import expand_recordings, load_recording
     from ce_align.models.catalogue import expand
-    from ce_align.models.sources import load_network
+    from ce_align.models.load import load_network
     from ce_align.report.tables import overlap_table
     from ce_align.stages.overlap import OverlapConfig
     from ce_align.stages.overlap import overlap as partition

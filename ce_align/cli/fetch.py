@@ -63,9 +63,9 @@ def fetch(
     are here already. Commands that use a network fetch it themselves.
     """
     from ce_align.models.catalogue import PUBLISHED, expand
-    from ce_align.models.checksums import Checksum, read_record
-    from ce_align.models.checksums import pin as pin_checksums
+    from ce_align.models.fetching import Checksum, read_record
     from ce_align.models.fetching import fetch as fetch_weights
+    from ce_align.models.fetching import pin as pin_checksums
 
     names = expand(models)
     for name in names:

@@ -12,8 +12,7 @@ from ce_align.checks import named_some
 from ce_align.errors import ConfigError, DataError
 from ce_align.files import atomic_path
 from ce_align.models.architectures import build_architecture
-from ce_align.models.picklenames import TensorRecord
-from ce_align.models.torchfiles import read_torch_file
+from ce_align.models.torchfiles import TensorRecord, read_torch_file
 
 __all__ = [
     "Checkpoint",

@@ -1,13 +1,24 @@
-"""Files of ``torch.save``, zip and legacy, read without executing anything.
+"""What a pickle of a checkpoint may name; everything else is refused.
 
-Sizes that a file declares are compared with the size of the file before any memory is
-taken, and only the tensors that are asked for are read.
+- Tensors of ``torch.save`` and the containers of the standard library are built.
+- Plain values of the standard library and NumPy (dates, paths, arrays), and classes of
+  any other package, become an :class:`Inert` record without content: checkpoints keep
+  such objects (clocks, metrics, callbacks) around the weights. A class is told from a
+  function by its capital letter, as nothing is imported to look.
+- Whatever else the standard library has, and functions of any package, are refused
+  wherever they stand; so are, by a reader of weights, :class:`Inert` among them.
+
+The interpreter calls nothing in any case. What is refused is refused because an honest
+checkpoint has no need of it.
 """
 
 import mmap
+import pickletools
 import struct
+import sys
 import zipfile
 from collections.abc import Callable
+from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 from typing import IO, Any, Protocol, cast
@@ -15,10 +26,400 @@ from typing import IO, Any, Protocol, cast
 import torch
 
 from ce_align.errors import DataError
-from ce_align.models.picklenames import Inert, StorageRecord, TensorRecord
-from ce_align.models.unpickling import interpret
 
-__all__ = ["read_torch_file"]
+__all__ = [
+    "DICTS",
+    "ENCODE",
+    "PARAMETER_BUILDER",
+    "SETS",
+    "SIZE",
+    "STORAGES",
+    "TENSOR_BUILDERS",
+    "VALUES",
+    "Global",
+    "Inert",
+    "StorageRecord",
+    "TensorRecord",
+    "check_global",
+    "check_key",
+    "interpret",
+    "is_class",
+    "read_torch_file",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Global:
+    """Name of a class or function; never resolved."""
+
+    module: str
+    name: str
+
+    def __str__(self) -> str:
+        # One line of bounded length, whatever the file holds.
+        return ascii(f"{self.module}.{self.name}"[:120])[1:-1]
+
+
+@dataclass(frozen=True, slots=True)
+class Inert:
+    """Where an object of another class stood; nothing of it is kept."""
+
+    kind: str
+
+
+@dataclass(frozen=True, slots=True)
+class StorageRecord:
+    """Values of a tensor in the file: key, torch's storage class, element count."""
+
+    key: str
+    kind: str
+    n_elements: int
+
+
+@dataclass(frozen=True, slots=True)
+class TensorRecord:
+    """A strided view of a storage, as the file declares it; not yet checked."""
+
+    storage: StorageRecord
+    offset: int
+    size: tuple[int, ...]
+    stride: tuple[int, ...]
+
+
+def _named(module: str, names: str) -> set[tuple[str, str]]:
+    return {(module, name) for name in names.split()}
+
+
+TENSOR_BUILDERS = _named("torch._utils", "_rebuild_tensor _rebuild_tensor_v2")
+PARAMETER_BUILDER = ("torch._utils", "_rebuild_parameter")
+STORAGES = (
+    *("FloatStorage", "DoubleStorage", "HalfStorage", "BFloat16Storage"),
+    *("LongStorage", "IntStorage", "ShortStorage", "CharStorage", "ByteStorage"),
+    "BoolStorage",
+)
+DICTS = _named("collections", "OrderedDict defaultdict Counter") | {
+    ("builtins", "dict")
+}
+SETS = _named("builtins", "set frozenset")
+ENCODE = ("_codecs", "encode")
+SIZE = ("torch", "Size")
+
+#: Values that carry no code: built here or left inert.
+VALUES = (
+    DICTS
+    | SETS
+    | TENSOR_BUILDERS
+    | {ENCODE, SIZE, PARAMETER_BUILDER}
+    | _named("torch", " ".join(STORAGES))
+    | _named("torch", "device float16 float32 float64 bfloat16 int64 int32 bool")
+    | _named("builtins", "list tuple object int float bool str bytes bytearray")
+    | _named("builtins", "complex slice range xrange")
+    | _named("collections", "deque")
+    | _named("copyreg", "_reconstructor")
+    | _named("datetime", "datetime date time timedelta timezone")
+    | _named("pathlib", "Path PosixPath WindowsPath PurePosixPath PureWindowsPath")
+    | _named("decimal", "Decimal")
+    | _named("fractions", "Fraction")
+    | _named("uuid", "UUID")
+    | _named("argparse", "Namespace")
+    | _named("types", "SimpleNamespace")
+    | _named("numpy", "dtype ndarray bool_ float16 float32 float64 int32 int64 uint8")
+    | _named("numpy.core.multiarray", "_reconstruct scalar")
+    | _named("numpy._core.multiarray", "_reconstruct scalar")
+    | _named(
+        "numpy.random._pickle",
+        "__generator_ctor __bit_generator_ctor __randomstate_ctor",
+    )
+    | _named("numpy.random.bit_generator", "__pyx_unpickle_SeedSequence")
+    | _named("random", "Random")
+)
+
+#: Frameworks whose metrics and schedules keep functions, which they do not call.
+INERT_PACKAGES = (
+    *("composer.", "torchmetrics.", "lightning.", "pytorch_lightning."),
+    *("torch.optim.", "torch.nn.modules.", "torch.amp.", "torch.cuda.amp."),
+    "omegaconf.",
+)
+
+#: Names of modules in pickles that Python 2 wrote.
+PYTHON_2 = {"__builtin__": "builtins", "copy_reg": "copyreg"}
+
+
+def is_class(name: str) -> bool:
+    """Whether a name looks like that of a class, which may stand within another."""
+    parts = name.split(".")
+    return all(p.isidentifier() and p.lstrip("_")[:1].isupper() for p in parts)
+
+
+def check_global(module: Any, name: Any) -> Global:
+    """Name of a class or function, if a checkpoint may name it.
+
+    Raises
+    ------
+    DataError
+        If it may not.
+    """
+    if type(module) is not str or type(name) is not str:
+        raise DataError("a name in the pickle is no text")
+    module = PYTHON_2.get(module, module)
+    found = Global(module, name)
+    standard = module.partition(".")[0] in sys.stdlib_module_names
+    # A dotted name could walk from an allowed module into whatever it imports.
+    framework = f"{module}.".startswith(INERT_PACKAGES) and name.isidentifier()
+    if (module, name) in VALUES or framework or (is_class(name) and not standard):
+        return found
+    raise DataError(f"it names {found}, which is neither a tensor nor plain data")
+
+
+def check_key(key: Any) -> Any:
+    """Refuse keys that are unhashable, or slow to hash by nesting."""
+    plain = (str, int, float, bool, bytes, type(None), Inert, Global)
+    flat = key if type(key) is tuple else (key,)
+    if all(type(part) in plain for part in flat):
+        return key
+    raise DataError(f"it has a key of type {type(key).__name__}")
+
+
+#: A checkpoint has many thousands of instructions; more than this are no checkpoint.
+MAX_INSTRUCTIONS = 5_000_000
+
+
+#: Names whose call copies what it is given.
+COPYING = DICTS | SETS | {ENCODE}
+
+
+def _pairs(items: list[Any]) -> dict[Any, Any]:
+    if len(items) % 2:
+        raise DataError("it has a key without a value")
+    keys = map(check_key, items[::2])
+    return dict(zip(keys, items[1::2], strict=True))
+
+
+class _Machine:
+    """Stack, marks and memo of one pickle; one method for each kind of instruction."""
+
+    def __init__(self, storages: dict[str, StorageRecord]) -> None:
+        self.storages = storages
+        self.stack: list[Any] = []
+        self.marks: list[int] = []
+        self.memo: dict[int, Any] = {}
+        self.position = 0  # bytes read so far
+        self.n_copied = 0  # items and characters that calls were given
+
+    def pop(self) -> Any:
+        return self.stack.pop()
+
+    def pop_mark(self) -> list[Any]:
+        start = self.marks.pop()
+        items = self.stack[start:]
+        del self.stack[start:]
+        return items
+
+    def push_tuple(self, length: int) -> None:
+        items = [self.pop() for _ in range(length)]
+        self.stack.append(tuple(reversed(items)))
+
+    def memoize(self, index: int | None) -> None:
+        self.memo[len(self.memo) if index is None else index] = self.stack[-1]
+
+    def append(self, items: list[Any]) -> None:
+        target = self.stack[-1]
+        if type(target) is list:
+            target.extend(items)
+        elif type(target) is not Inert:
+            raise DataError(f"it appends to a {type(target).__name__}")
+
+    def set_items(self, items: list[Any]) -> None:
+        target = self.stack[-1]
+        if type(target) is dict:
+            target.update(_pairs(items))
+        elif type(target) is not Inert:
+            raise DataError(f"it sets items of a {type(target).__name__}")
+
+    def add_items(self, items: list[Any]) -> None:
+        target = self.stack[-1]
+        if type(target) is not set:
+            raise DataError(f"it adds items to a {type(target).__name__}")
+        target.update(map(check_key, items))
+
+    def reduce(self) -> None:
+        arguments = self.pop()
+        made_by = self.pop()
+        if type(made_by) is not Global or type(arguments) is not tuple:
+            raise DataError(f"it calls a {type(made_by).__name__}")
+        if (made_by.module, made_by.name) in COPYING:
+            sized = (str, list, tuple, set, dict)
+            self.n_copied += sum(len(a) for a in arguments if type(a) in sized)
+            # Honest files give each container to one call; repetition is a bomb.
+            if self.n_copied > self.position:
+                raise DataError("it copies more than it holds")
+        self.stack.append(_rebuild(made_by, arguments))
+
+    def new_object(self, n_arguments: int) -> None:
+        del self.stack[len(self.stack) - n_arguments :]
+        made_by = self.pop()
+        if type(made_by) is not Global:
+            raise DataError(f"it makes an object of a {type(made_by).__name__}")
+        is_dict = (made_by.module, made_by.name) in DICTS
+        self.stack.append({} if is_dict else _inert(made_by))
+
+    def build(self) -> None:
+        self.pop()  # attributes, which no record keeps
+        if type(self.stack[-1]) not in (Inert, dict):
+            raise DataError(f"it sets attributes of a {type(self.stack[-1]).__name__}")
+
+    def persistent(self) -> None:
+        storage = _storage(self.pop())
+        if self.storages.setdefault(storage.key, storage) != storage:
+            raise DataError("it declares one storage in two ways")
+        self.stack.append(storage)
+
+    def push_global(self, text: str) -> None:
+        module, _, name = text.partition(" ")
+        self.stack.append(check_global(module, name))
+
+    def push_stacked_global(self) -> None:
+        name, module = self.pop(), self.pop()
+        self.stack.append(check_global(module, name))
+
+
+def _inert(made_by: Global) -> Inert:
+    # Classes rebuild themselves; a function that a file wants called is suspect.
+    known = (made_by.module, made_by.name) in VALUES
+    if not known and not is_class(made_by.name):
+        raise DataError(f"it calls the function {made_by}")
+    return Inert(str(made_by))
+
+
+def _rebuild(made_by: Global, arguments: tuple[Any, ...]) -> Any:
+    """What calling a known name would give; an inert record for other allowed ones."""
+    key = (made_by.module, made_by.name)
+    if key in TENSOR_BUILDERS:
+        storage, offset, size, stride = arguments[:4]
+        return TensorRecord(storage, offset, size, stride)
+    if key == PARAMETER_BUILDER:
+        return arguments[0]
+    if key in DICTS:
+        given = arguments[-1] if arguments else ()
+        pairs = given if type(given) is list else []
+        return {check_key(name): value for name, value in pairs}
+    if key in SETS:
+        return set(map(check_key, arguments[0])) if arguments else set()
+    if key == ENCODE and type(arguments[0]) is str and arguments[1:] == ("latin1",):
+        return arguments[0].encode("latin1")
+    if key == SIZE:
+        return arguments[0]
+    return _inert(made_by)
+
+
+def _storage(identity: Any) -> StorageRecord:
+    """Storage that a persistent identifier of ``torch.save`` stands for."""
+    known = type(identity) is tuple and len(identity) in (5, 6)
+    if not known or identity[0] != "storage" or type(identity[1]) is not Global:
+        raise DataError("it refers to something that is no tensor storage")
+    if identity[5:] not in ((), (None,)):
+        raise DataError("it has views of storages, as only very old files do")
+    kind, key, n_elements = identity[1].name, identity[2], identity[4]
+    if kind not in STORAGES or type(key) is not str:
+        raise DataError(f"it has a storage of kind {identity[1]}")
+    if type(n_elements) is not int or n_elements < 0:
+        raise DataError("it has a storage without a number of elements")
+    return StorageRecord(key, kind, n_elements)
+
+
+#: Instructions that push the value that stands in the file.
+LITERALS = {
+    *("INT", "LONG", "BININT", "BININT1", "BININT2", "LONG1", "LONG4"),
+    *("FLOAT", "BINFLOAT", "STRING", "BINSTRING", "SHORT_BINSTRING"),
+    *("UNICODE", "BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8"),
+    *("BINBYTES", "SHORT_BINBYTES", "BINBYTES8", "BYTEARRAY8"),
+}
+
+#: Every other instruction that ``torch.save`` writes; those not here are refused.
+INSTRUCTIONS: dict[str, Callable[[_Machine, Any], None]] = {
+    "PROTO": lambda m, _: None,
+    "FRAME": lambda m, _: None,
+    "MARK": lambda m, _: m.marks.append(len(m.stack)),
+    "POP": lambda m, _: m.stack.__delitem__(-1),
+    "POP_MARK": lambda m, _: m.pop_mark().clear(),
+    "DUP": lambda m, _: m.stack.append(m.stack[-1]),
+    "NONE": lambda m, _: m.stack.append(None),
+    "NEWTRUE": lambda m, _: m.stack.append(True),
+    "NEWFALSE": lambda m, _: m.stack.append(False),
+    "EMPTY_LIST": lambda m, _: m.stack.append([]),
+    "LIST": lambda m, _: m.stack.append(m.pop_mark()),
+    "APPEND": lambda m, _: m.append([m.pop()]),
+    "APPENDS": lambda m, _: m.append(m.pop_mark()),
+    "EMPTY_TUPLE": lambda m, _: m.stack.append(()),
+    "TUPLE": lambda m, _: m.stack.append(tuple(m.pop_mark())),
+    "TUPLE1": lambda m, _: m.push_tuple(1),
+    "TUPLE2": lambda m, _: m.push_tuple(2),
+    "TUPLE3": lambda m, _: m.push_tuple(3),
+    "EMPTY_DICT": lambda m, _: m.stack.append({}),
+    "DICT": lambda m, _: m.stack.append(_pairs(m.pop_mark())),
+    "SETITEM": lambda m, _: m.set_items([m.stack.pop(-2), m.pop()]),
+    "SETITEMS": lambda m, _: m.set_items(m.pop_mark()),
+    "EMPTY_SET": lambda m, _: m.stack.append(set()),
+    "ADDITEMS": lambda m, _: m.add_items(m.pop_mark()),
+    "FROZENSET": lambda m, _: m.stack.append(set(map(check_key, m.pop_mark()))),
+    "PUT": lambda m, index: m.memoize(index),
+    "BINPUT": lambda m, index: m.memoize(index),
+    "LONG_BINPUT": lambda m, index: m.memoize(index),
+    "MEMOIZE": lambda m, _: m.memoize(None),
+    "GET": lambda m, index: m.stack.append(m.memo[index]),
+    "BINGET": lambda m, index: m.stack.append(m.memo[index]),
+    "LONG_BINGET": lambda m, index: m.stack.append(m.memo[index]),
+    "GLOBAL": lambda m, text: m.push_global(text),
+    "STACK_GLOBAL": lambda m, _: m.push_stacked_global(),
+    "REDUCE": lambda m, _: m.reduce(),
+    "NEWOBJ": lambda m, _: m.new_object(1),
+    "NEWOBJ_EX": lambda m, _: m.new_object(2),
+    "BUILD": lambda m, _: m.build(),
+    "BINPERSID": lambda m, _: m.persistent(),
+}
+
+
+def interpret(
+    stream: IO[bytes], what: str, storages: dict[str, StorageRecord] | None = None
+) -> Any:
+    """Plain containers, records and tensors' records of the next pickle in a stream.
+
+    Parameters
+    ----------
+    stream : at the first byte of a pickle; left after its last
+    what : file name, for messages
+    storages : collects every storage that the pickle declares, by key
+
+    Raises
+    ------
+    DataError
+        If the pickle names anything but tensors and plain data, or is damaged.
+    """
+    machine = _Machine({} if storages is None else storages)
+    try:
+        for count, (opcode, argument, position) in enumerate(
+            pickletools.genops(stream)
+        ):
+            machine.position = position or 0
+            if opcode.name == "STOP":
+                return machine.pop()
+            if count > MAX_INSTRUCTIONS:
+                raise DataError(f"it has more than {MAX_INSTRUCTIONS:,} instructions")
+            if opcode.name in LITERALS:
+                machine.stack.append(argument)
+            elif opcode.name in INSTRUCTIONS:
+                INSTRUCTIONS[opcode.name](machine, argument)
+            else:
+                raise DataError(f"it has the instruction {opcode.name}")
+    except DataError as error:
+        raise DataError(
+            f"{what} is refused: {error}; save the state_dict alone, or as safetensors"
+        ) from None
+    except (ValueError, IndexError, KeyError, TypeError, OverflowError) as error:
+        detail = str(error).partition("\n")[0] or type(error).__name__
+        raise DataError(f"{what} is damaged or no checkpoint: {detail}") from None
+    raise DataError(f"{what} is damaged: its pickle has no end")
+
 
 DTYPES = {
     "FloatStorage": torch.float32,

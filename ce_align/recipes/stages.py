@@ -12,7 +12,7 @@ from ce_align.data.published_sets import load_splits
 from ce_align.data.recordings import load_recording
 from ce_align.files import cache_folder
 from ce_align.models.catalogue import EXPORTED
-from ce_align.models.sources import load_network
+from ce_align.models.load import load_network
 from ce_align.recipes.running import Context, Report, Runner
 from ce_align.report.writing import FigureConfig, TableConfig, write_all
 from ce_align.results import ResultStore

@@ -10,8 +10,7 @@ from ce_align.results import ResultStore, Row
 if TYPE_CHECKING:
     import xarray as xr
 
-    from ce_align.models.networks import Network
-    from ce_align.models.probing import Behaviour, Probe
+    from ce_align.models.networks import Behaviour, Network, Probe
 
 __all__ = ["Probed", "probed", "recall", "remember"]
 
@@ -75,7 +74,7 @@ def recall(
     networks : all that the rows depend on, in the same order as for `remember`
     notify : told of a network that answers otherwise now
     """
-    from ce_align.models.probing import Behaviour
+    from ce_align.models.networks import Behaviour
 
     now = [network.behaviour for network in networks]
     if None in now:

@@ -13,8 +13,7 @@ from ce_align.stages.hardware import Hardware
 from ce_align.stages.known import Probed, recall, remember
 
 if TYPE_CHECKING:
-    from ce_align.models.networks import Network
-    from ce_align.models.probing import Probe
+    from ce_align.models.networks import Network, Probe
 
 __all__ = ["OfficialConfig", "OfficialRow", "score_officially"]
 

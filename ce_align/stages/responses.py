@@ -27,9 +27,8 @@ from ce_align.stages.known import Probed, probed
 from ce_align.stages.views import ViewSet
 
 if TYPE_CHECKING:
-    from ce_align.models.networks import Network
-    from ce_align.models.pooled import PooledReader
-    from ce_align.models.probing import Behaviour
+    from ce_align.models.devices import PooledReader
+    from ce_align.models.networks import Behaviour, Network
 
 __all__ = ["Responses", "Subject", "respond"]
 
@@ -203,7 +202,7 @@ def respond(
 
 
 def _stored_behaviour(path: Path) -> "Behaviour | None":
-    from ce_align.models.probing import Behaviour
+    from ce_align.models.networks import Behaviour
 
     try:
         return Behaviour.read(json.loads(path.read_text()))
@@ -239,7 +238,7 @@ class _Readers:
         return answers
 
     def _reader(self, subject: Subject) -> "PooledReader":
-        from ce_align.models.pooled import PooledReader
+        from ce_align.models.devices import PooledReader
 
         if subject.digest not in self._open:
             reader = PooledReader(

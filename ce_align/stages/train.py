@@ -9,7 +9,7 @@ from ce_align.augment import TRANSFORMS_VERSION
 from ce_align.data.imagesets import ImageSet
 from ce_align.files import atomic_path
 from ce_align.models.checkpoints import save_safetensors
-from ce_align.models.sources import load_network
+from ce_align.models.load import load_network
 from ce_align.results import ResultStore, Row
 from ce_align.trainer.engine import fit
 from ce_align.trainer.export import (

@@ -69,7 +69,7 @@ def transfer_all(
     progress : told of images and fits done
     notify : told of what is computed again because a network has changed
     """
-    from ce_align.models.sources import load_network
+    from ce_align.models.load import load_network
 
     report = TransferReport()
     opened: dict[str, LabelledSplits] = {}

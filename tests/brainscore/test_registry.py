@@ -19,9 +19,9 @@ from ce_align.errors import AccessError, CeAlignError, ConfigError, DataError
 from ce_align.models.baselines import pixels
 from ce_align.models.catalogue import PUBLISHED
 from ce_align.models.features import extract
+from ce_align.models.load import load_network
 from ce_align.models.networks import Network
 from ce_align.models.preprocessing import Preprocessing
-from ce_align.models.sources import load_network
 
 pytestmark = pytest.mark.brainscore
 
@@ -217,7 +217,7 @@ def test_unknown_network_lists_the_nearest():
 def test_published_networks_come_from_the_catalogue_not_from_pickles(monkeypatch):
     asked = []
     monkeypatch.setattr(
-        "ce_align.models.sources.load_network",
+        "ce_align.models.load.load_network",
         lambda name, seed: asked.append(name) or small_network(),
     )
     load_brainscore_network("CE-Barlow_lmda_02")
@@ -230,13 +230,13 @@ def test_registered_source_names_networks_of_brainscore(plugin, monkeypatch):
     )
 
     from ce_align.brainscore import register_networks
-    from ce_align.models import sources
+    from ce_align.models import load
 
-    monkeypatch.setattr(sources, "SOURCES", dict(sources.SOURCES))
+    monkeypatch.setattr(load, "SOURCES", dict(load.SOURCES))
     register_networks()
     prepare = partial(load_preprocess_images, image_size=16)
     plugin("theirs", lambda: committed(prepare, {"IT": "1"}))
-    network = sources.load_network("brainscore/theirs")
+    network = load.load_network("brainscore/theirs")
     assert network.layer_for("IT") == "1"
     assert network.preprocessing == Preprocessing(input_size=16)
 
@@ -284,7 +284,7 @@ def test_importing_the_registry_registers_all_without_loading_any(run_folder):
         "from ce_align.models.catalogue import PUBLISHED\n"
         "print(len(set(PUBLISHED) & set(found)), 'runs/mmcr_l0.1' in found)\n"
         "print(sorted(set(found) - set(PUBLISHED)))\n"
-        "print('ce_align.models.sources' in sys.modules)"
+        "print('ce_align.models.load' in sys.modules)"
     )
     run = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True

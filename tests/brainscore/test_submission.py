@@ -23,7 +23,7 @@ from ce_align.brainscore.plugin import PluginSpec, model_files, recovered_spec
 from ce_align.brainscore.submission import Submission, default_identifier, submit
 from ce_align.errors import AccessError, ConfigError, DataError
 from ce_align.models.catalogue import PUBLISHED
-from ce_align.models.sources import load_network
+from ce_align.models.load import load_network
 
 HOSTED = Submission("https://lab.org/weights/")
 EMBEDDED = Submission("embed")

@@ -11,7 +11,7 @@ from test_cli import make_recording
 from torchvision import models
 
 from ce_align.data.recordings import load_recording
-from ce_align.models import sources
+from ce_align.models import load
 from ce_align.models.activations import first_tensor, network_inputs
 from ce_align.models.features import extract
 from ce_align.models.networks import Network
@@ -122,8 +122,8 @@ def hooked(network, images, layers):
 
 @pytest.fixture
 def any_source(monkeypatch):
-    loader = {**sources.SOURCES, "any": build}
-    monkeypatch.setattr(sources, "SOURCES", loader)
+    loader = {**load.SOURCES, "any": build}
+    monkeypatch.setattr(load, "SOURCES", loader)
 
 
 def check_all_layers(names, ce_align, tmp_path):

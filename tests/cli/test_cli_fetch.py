@@ -13,7 +13,7 @@ from checkpoint_server import (
 from waiting import LIMIT, wait_until
 
 from ce_align.files import cache_folder
-from ce_align.models import checksums, downloads
+from ce_align.models import downloads, fetching
 from ce_align.models.catalogue import PUBLISHED
 
 NAME = "ce_mmcr_l0.1"
@@ -28,7 +28,7 @@ def checkpoint(tmp_path_factory) -> bytes:
 @pytest.fixture
 def server(checkpoint, monkeypatch, tmp_path):
     monkeypatch.setattr(downloads, "BACKOFF", 0.001)
-    monkeypatch.setattr(checksums, "PACKAGED", tmp_path / "checksums.toml")
+    monkeypatch.setattr(fetching, "PACKAGED", tmp_path / "checksums.toml")
     server = CheckpointServer()
     for name in (NAME, "ce_mmcr_l0.2"):
         monkeypatch.setitem(PUBLISHED, name, small(name))

@@ -12,7 +12,7 @@ from waiting import LIMIT, wait_until
 
 from ce_align import files
 from ce_align.errors import AccessError, CeAlignError, ConfigError
-from ce_align.models import downloads, transport
+from ce_align.models import downloads
 from ce_align.models.downloads import discard_stale, download
 
 CONTENT = os.urandom(300_000)
@@ -67,14 +67,14 @@ def test_broken_connection_is_continued_where_it_stopped(server, bring, tmp_path
 
 def test_server_that_falls_silent_is_asked_again(server, bring, monkeypatch):
     # Long enough for a server that is only kept from answering by other work.
-    monkeypatch.setattr(transport, "STALL_TIMEOUT", 4)
+    monkeypatch.setattr(downloads, "STALL_TIMEOUT", 4)
     server.moods = [Mood(cut=65_536, silent=True)]
     assert bring() == CONTENT
     assert server.requests[1][1] == "bytes=65536-"
 
 
 def test_slow_server_is_waited_for(server, bring, monkeypatch):
-    monkeypatch.setattr(transport, "STALL_TIMEOUT", 4)
+    monkeypatch.setattr(downloads, "STALL_TIMEOUT", 4)
     # Five pauses: in all they are longer, each alone is far shorter.
     server.moods = [Mood(pause=0.9)]
     assert bring() == CONTENT
@@ -229,7 +229,7 @@ def test_connection_lost_in_the_middle_is_tried_again(server, bring, monkeypatch
     def lost_once(*arguments):
         calls.append(1)
         if len(calls) == 2:
-            raise transport.OutOfReach("no network")
+            raise downloads.OutOfReach("no network")
         return answer_of(*arguments)
 
     monkeypatch.setattr(downloads, "answer_of", lost_once)
@@ -247,7 +247,7 @@ def test_redirection_is_followed_but_not_out_of_https(server, tmp_path):
     place = f"{server.base}/file"
     server.moods = [Mood(status=302, headers={"Location": "/file"})]
     assert download(f"{server.base}/old", tmp_path / "a").read_bytes() == CONTENT
-    session, answer = transport.new_session(), transport.requests.Response()
+    session, answer = downloads.new_session(), downloads.requests.Response()
     answer.status_code, answer.url = 302, "https://secure.example/file"
     answer.headers["location"] = "/elsewhere"
     assert session.get_redirect_target(answer) == "https://secure.example/elsewhere"

@@ -15,11 +15,10 @@ from ce_align.data.imagesets import ImageSet
 from ce_align.errors import CeAlignError, ConfigError, DataError
 from ce_align.files import atomic_path, cache_folder
 from ce_align.models.activations import ActivationReader, BatchRunner
-from ce_align.models.featurecache import RowSink
-from ce_align.models.features import extract
+from ce_align.models.features import RowSink, extract
+from ce_align.models.load import load_network
 from ce_align.models.networks import Network
 from ce_align.models.preprocessing import Preprocessing
-from ce_align.models.sources import load_network
 
 
 class Residual(nn.Module):

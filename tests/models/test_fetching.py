@@ -19,13 +19,12 @@ from waiting import LIMIT
 
 from ce_align.errors import AccessError, CeAlignError, ConfigError, DataError
 from ce_align.files import cache_folder
-from ce_align.models import checksums, downloads, fetching, sources
+from ce_align.models import downloads, fetching, load
 from ce_align.models.architectures import build_architecture
 from ce_align.models.catalogue import PUBLISHED, is_cached
 from ce_align.models.checkpoints import read_checkpoint
-from ce_align.models.checksums import file_checksum, pin, pinned, read_record
-from ce_align.models.fetching import fetch
-from ce_align.models.sources import load_network
+from ce_align.models.fetching import fetch, file_checksum, pin, pinned, read_record
+from ce_align.models.load import load_network
 
 NAME = "ce_mmcr_l0.1"
 ENTRY = small(NAME)
@@ -45,7 +44,7 @@ def checkpoint(network, tmp_path_factory) -> bytes:
 @pytest.fixture
 def server(checkpoint, monkeypatch, tmp_path):
     monkeypatch.setattr(downloads, "BACKOFF", 0.001)
-    monkeypatch.setattr(checksums, "PACKAGED", tmp_path / "checksums.toml")
+    monkeypatch.setattr(fetching, "PACKAGED", tmp_path / "checksums.toml")
     server = CheckpointServer()
     monkeypatch.setenv("CE_ALIGN_CHECKPOINTS_URL", server.base)
     server.files[ENTRY.path] = checkpoint
@@ -186,9 +185,9 @@ def test_content_that_changed_on_the_server_is_refused(server, tmp_path):
 
 def test_pin_is_written_once_and_held(server, checkpoint, tmp_path):
     fetch(ENTRY)
-    checksums.PACKAGED.write_text("# what is pinned\n")
+    fetching.PACKAGED.write_text("# what is pinned\n")
     path = pin({NAME: read_record(NAME).source})
-    assert path == checksums.PACKAGED
+    assert path == fetching.PACKAGED
     pin({"ce_barlow_l0": read_record(NAME).weights})
     assert path.read_text().startswith("# what is pinned\n")
     pins = tomllib.loads(path.read_text())
@@ -212,8 +211,8 @@ def test_pin_is_written_once_and_held(server, checkpoint, tmp_path):
 
 def test_pin_that_comes_later_holds_for_weights_that_are_here(server):
     fetch(ENTRY)
-    checksums.PACKAGED.touch()
-    pin({NAME: checksums.Checksum(size=3, sha256="0" * 64)})
+    fetching.PACKAGED.touch()
+    pin({NAME: fetching.Checksum(size=3, sha256="0" * 64)})
     with pytest.raises(DataError, match="as pinned in"):
         fetch(ENTRY)
 
@@ -222,8 +221,8 @@ def test_installed_package_is_not_written_to(monkeypatch, tmp_path):
     packaged = tmp_path / "site-packages" / "checksums.toml"
     packaged.parent.mkdir()
     packaged.write_text("# packaged\n")
-    monkeypatch.setattr(checksums, "PACKAGED", packaged)
-    entry = checksums.Checksum(size=3, sha256="a" * 64)
+    monkeypatch.setattr(fetching, "PACKAGED", packaged)
+    entry = fetching.Checksum(size=3, sha256="a" * 64)
     path = pin({NAME: entry})
     assert path == folder() / "checksums.toml"
     assert packaged.read_text() == "# packaged\n"
@@ -236,7 +235,7 @@ def test_installed_package_is_not_written_to(monkeypatch, tmp_path):
 def test_damaged_list_of_pins_is_named(text, monkeypatch, tmp_path):
     path = tmp_path / "checksums.toml"
     path.write_text(text)
-    monkeypatch.setattr(checksums, "PACKAGED", path)
+    monkeypatch.setattr(fetching, "PACKAGED", path)
     with pytest.raises(DataError) as refusal:
         pinned(NAME)
     assert f"{path} is no list of checksums" in str(refusal.value)
@@ -252,8 +251,8 @@ def test_damaged_record_is_named(text, server):
 
 
 def test_pins_of_the_package_are_a_valid_list():
-    assert checksums._read_pins(checksums.PACKAGED).keys() <= PUBLISHED.keys()
-    assert checksums.PACKAGED.is_file()
+    assert fetching._read_pins(fetching.PACKAGED).keys() <= PUBLISHED.keys()
+    assert fetching.PACKAGED.is_file()
 
 
 def without_layer(state):
@@ -398,7 +397,7 @@ def test_two_processes_at_once_download_once(server):
 def test_published_name_and_its_brainscore_identifier_load_what_was_fetched(
     server, network, monkeypatch
 ):
-    monkeypatch.setattr(sources, "find_published", lambda name: small(NAME))
+    monkeypatch.setattr(load, "find_published", lambda name: small(NAME))
     seen = []
     loaded = load_network("CE-MMCR_lmda_01", progress=lambda *told: seen.append(told))
     again = load_network(NAME)

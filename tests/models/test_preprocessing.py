@@ -9,9 +9,9 @@ from torch import nn
 
 from ce_align.data.imagesets import ImageSet
 from ce_align.errors import ConfigError
+from ce_align.models.devices import PooledReader
 from ce_align.models.features import extract
 from ce_align.models.networks import Network
-from ce_align.models.pooled import PooledReader
 from ce_align.models.preprocessing import Preprocessing
 
 WIDE = Preprocessing(input_size=(12, 20))

@@ -26,9 +26,9 @@ from changes import (
 from torch import nn
 from torch.nn import functional as F
 
+from ce_align.models.load import load_network
 from ce_align.models.networks import Network
 from ce_align.models.preprocessing import Preprocessing
-from ce_align.models.sources import load_network
 
 
 def identity(network, layer="tanh"):
@@ -237,7 +237,7 @@ def test_a_method_that_was_replaced_in_an_installed_class_counts(monkeypatch):
 def test_digest_is_the_same_in_every_process(tmp_path):
     path = write_files(tmp_path / "net") / "model.py"
     code = (
-        "import sys; from ce_align.models.sources import load_network; "
+        "import sys; from ce_align.models.load import load_network; "
         "print(load_network(sys.argv[1]).digest)"
     )
     digests = {

@@ -29,9 +29,9 @@ from ce_align.data.published_sets import load_splits
 from ce_align.data.recordings import Recording
 from ce_align.errors import DataError
 from ce_align.files import cache_folder
+from ce_align.models.load import load_network
 from ce_align.models.networks import Network
 from ce_align.models.preprocessing import Preprocessing
-from ce_align.models.sources import load_network
 from ce_align.results import ResultStore
 from ce_align.stages.analyze import Job, analyze
 from ce_align.stages.hardware import Hardware

@@ -8,7 +8,7 @@ import torch
 from safetensors import safe_open
 
 from ce_align.data.imagesets import ImageSet
-from ce_align.models.sources import load_network
+from ce_align.models.load import load_network
 from ce_align.stages.train import train
 from ce_align.trainer.engine import fit
 from ce_align.trainer.hardware import Hardware

@@ -8,7 +8,7 @@ from safetensors import safe_open
 from test_engine import noise_images, small_config, train
 
 from ce_align.errors import ConfigError
-from ce_align.models.sources import load_network
+from ce_align.models.load import load_network
 from ce_align.stages.train import train as train_stage
 from ce_align.trainer.hardware import Hardware
 from ce_align.trainer.module import PairedTraining

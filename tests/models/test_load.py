@@ -10,13 +10,13 @@ from torchvision import models, transforms
 from ce_align.data.imagesets import ImageSet
 from ce_align.errors import AccessError, ConfigError, DataError
 from ce_align.files import cache_folder
-from ce_align.models import sources
+from ce_align.models import load
 from ce_align.models.baselines import gabor_filters
 from ce_align.models.checkpoints import save_safetensors
 from ce_align.models.features import extract
+from ce_align.models.load import load_network, register_source
 from ce_align.models.networks import Network
 from ce_align.models.preprocessing import Preprocessing
-from ce_align.models.sources import load_network, register_source
 
 
 def small_network() -> nn.Sequential:
@@ -232,7 +232,7 @@ def test_one_of_several_networks_in_a_file_is_named_after_the_architecture(tmp_p
 
 
 def test_registered_source_is_asked_for_what_follows_its_prefix(monkeypatch):
-    monkeypatch.setattr(sources, "SOURCES", dict(sources.SOURCES))
+    monkeypatch.setattr(load, "SOURCES", dict(load.SOURCES))
     register_source("mine", lambda name, seed: Network(f"{name} {seed}", nn.ReLU()))
     assert load_network("mine/a/b", seed=4).name == "a/b 4"
 

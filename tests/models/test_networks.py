@@ -11,9 +11,8 @@ from ce_align.digests import digest_array
 from ce_align.errors import ConfigError, DataError
 from ce_align.files import cache_folder
 from ce_align.models.features import extract
-from ce_align.models.networks import Network
+from ce_align.models.networks import Behaviour, Network, probe_pixels
 from ce_align.models.preprocessing import Preprocessing
-from ce_align.models.probing import Behaviour, probe_pixels
 
 
 class Apply(nn.Module):
