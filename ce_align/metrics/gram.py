@@ -1,6 +1,6 @@
 """The Gram matrix of centred features: all that linear regressions need of them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -8,7 +8,12 @@ from numpy.typing import ArrayLike, NDArray
 
 from ce_align.errors import ConfigError, DataError
 
-__all__ = ["GRAM_DTYPES", "centred_gram", "mirror_upper"]
+__all__ = ["GRAM_DTYPES", "Array", "Indices", "Splits", "centred_gram", "mirror_upper"]
+
+Array = NDArray[np.float64]
+Indices = NDArray[np.intp]
+#: Row numbers to train on and to test with, of each split.
+Splits = Sequence[tuple[Indices, Indices]]
 
 #: Precisions in which the products of features may be formed.
 GRAM_DTYPES = ("float64", "float32")
@@ -20,33 +25,28 @@ def centred_gram(
     dtype: str = "float64",
     block: int = 4096,
     progress: Callable[[int, int], None] | None = None,
-) -> NDArray[np.float64]:
+) -> Array:
     """Gram matrix of features centred by their mean over stimuli.
 
     Parameters
     ----------
-    features : (n_stimuli, n_features)
-        Real numbers of any precision; a memory map is read block by block and never
-        copied as a whole.
-    dtype : {"float64", "float32"}
-        Precision of the products. Centring and the sum over blocks are always float64.
-        With "float32" an entry errs by about 1e-7 of the geometric mean of its two
-        diagonal entries, in half the time; predictivity moves by less than 1e-5.
-    block : int
-        Features per block; the working memory is one block in `dtype` and one more
-        Gram matrix.
-    progress : callable, optional
-        Called after each block with the numbers of features done and in all.
+    features : (n_stimuli, n_features), real numbers of any precision; a memory map is
+        read block by block and never copied as a whole
+    dtype : precision of the products, one of `GRAM_DTYPES`; centring and sums over
+        blocks are always float64. In float32 an entry errs by about 1e-7 of the
+        geometric mean of its two diagonal entries, in half the time; predictivity moves
+        by less than 1e-5
+    block : features that are in memory at once
+    progress : told of features done, and of all
 
     Returns
     -------
-    (n_stimuli, n_stimuli) float64 array
-        Symmetric to the last bit, in squared units of the features.
+    (n_stimuli, n_stimuli), float64 and symmetric to the last bit
 
     Raises
     ------
     ConfigError
-        If `dtype` or `block` is none of the above.
+        For an unknown `dtype` or a `block` below one feature.
     DataError
         If features are not a matrix of finite real numbers, are too large to be
         multiplied in `dtype`, or are the same for every stimulus.
@@ -61,7 +61,6 @@ def centred_gram(
         raise ConfigError(f"block must be at least 1 feature, not {block}")
     values = _checked_features(features)
     n_stimuli, n_features = values.shape
-    single = dtype == "float32"
     gram = np.zeros((n_stimuli, n_stimuli), order="F")
     mean_energy = 0.0
     for start in range(0, n_features, block):
@@ -69,7 +68,7 @@ def centred_gram(
         mean_energy += float(mean @ mean)
         # Only the upper triangle is formed: half the work. Float32 products are
         # summed over blocks in float64, so that their error does not grow with them.
-        if single:
+        if dtype == "float32":
             gram += blas.ssyrk(1.0, centred.astype(np.float32).T, trans=1)
         else:
             gram = blas.dsyrk(
@@ -77,7 +76,16 @@ def centred_gram(
             )
         if progress is not None:
             progress(min(start + block, n_features), n_features)
-    _check_gram(gram, n_stimuli * mean_energy, dtype)
+    variation = float(np.trace(gram))
+    if not np.isfinite(variation):
+        raise DataError(f"products of features overflow {dtype}; rescale the features")
+    # The mean of n equal numbers may miss them by n roundings.
+    rounding = n_stimuli * np.finfo(np.float64).eps
+    if variation <= rounding**2 * n_stimuli * mean_energy:
+        raise DataError(
+            "features are the same for every stimulus; predictivity needs features "
+            "that vary: check the layer and the weights"
+        )
     return mirror_upper(gram)
 
 
@@ -97,12 +105,10 @@ def _checked_features(features: ArrayLike) -> NDArray[Any]:
     return values
 
 
-def _centred_block(
-    values: NDArray[Any],
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def _centred_block(values: NDArray[Any]) -> tuple[Array, Array]:
     """One block of features without their mean, and the mean, in float64."""
     centred = np.array(values, dtype=np.float64, order="C")
-    mean: NDArray[np.float64] = centred.mean(axis=0)
+    mean: Array = centred.mean(axis=0)
     # A mean is finite only if every value is; the count is needed for the message.
     if not np.isfinite(mean).all():
         n_bad = int(np.count_nonzero(~np.isfinite(centred)))
@@ -114,37 +120,12 @@ def _centred_block(
     return centred, mean
 
 
-def _check_gram(gram: NDArray[np.float64], mean_energy: float, dtype: str) -> None:
-    """Raise DataError if the products overflowed or nothing varies over stimuli."""
-    variation = float(np.trace(gram))
-    if not np.isfinite(variation):
-        raise DataError(f"products of features overflow {dtype}; rescale the features")
-    # The mean of n equal numbers may miss them by n roundings.
-    rounding = len(gram) * np.finfo(np.float64).eps
-    if variation <= rounding**2 * mean_energy:
-        raise DataError(
-            "features are the same for every stimulus; predictivity needs features "
-            "that vary: check the layer and the weights"
-        )
-
-
-def mirror_upper(matrix: NDArray[np.float64], tile: int = 512) -> NDArray[np.float64]:
+def mirror_upper(matrix: Array, tile: int = 512) -> Array:
     """Copy the upper triangle of a Fortran-ordered matrix to the lower, in place.
 
-    Parameters
-    ----------
-    matrix : (n, n)
-        Overwritten.
-    tile : int
-        Goes by tiles of this many rows, which fit the cache.
-
-    Returns
-    -------
-    (n, n) array
-        The same memory, symmetric, seen in C order.
+    It goes by `tile` rows, which fit the cache, and returns the same memory in C order.
     """
-    n = len(matrix)
-    for row in range(0, n, tile):
+    for row in range(0, len(matrix), tile):
         rows = slice(row, row + tile)
         corner = np.triu(matrix[rows, rows])
         matrix[rows, rows] = corner + np.triu(corner, 1).T

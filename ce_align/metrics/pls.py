@@ -13,45 +13,34 @@ responses on the score; and `cross` is (X_kᵀY_k)ᵀ(X_kᵀY_k), neuroids by ne
 dominant eigenvector gives the weights.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ce_align.errors import ConfigError, DataError
+from ce_align.metrics.gram import Array, Indices, Splits
 
 __all__ = ["PLS_MODES", "check_components", "kernel_pls"]
 
-Array = NDArray[np.float64]
-
-Indices = NDArray[np.intp]
-
-#: From `cross` and a first neuroid to weights and the number of iterations; None where
-#: `cross` is zero to within rounding.
+#: From `cross` and the neuroid to start from, to weights (n_neuroids,) and the number
+#: of iterations; None where `cross` is zero to within rounding.
 Leading = Callable[[Array, int], tuple[Array, int] | None]
 
 #: scikit-learn's defaults, which Brain-Score leaves as they are.
-MAX_ITER = 500
+MAX_ITER, TOLERANCE = 500, 1e-6
+#: A quantity below this many roundings of what it was computed from is rounding error.
+ROUNDINGS = 10
+#: `cross` is updated in place until this share of it is left and then formed anew, so
+#: that cancellation costs it at most three digits.
+REFRESH = 1e-3
 
-TOLERANCE = 1e-6
 
+def _nipals_weights(cross: Array, start: int) -> tuple[Array, int] | None:
+    """Weights where scikit-learn's power iteration stops.
 
-def nipals_weights(cross: Array, start: int) -> tuple[Array, int] | None:
-    """Weights of neuroids where scikit-learn's power iteration stops.
-
-    Parameters
-    ----------
-    cross : (n_neuroids, n_neuroids)
-    start : int
-        The neuroid whose response the iteration starts from.
-
-    Returns
-    -------
-    weights : (n_neuroids,)
-        Scaled to unit length of the feature weights that they stand for; the iteration
-        compares two of those by their squared distance.
-    n_iter : int
+    They have the scale that gives the feature weights that they stand for unit length;
+    the iteration compares two of those by their squared distance.
     """
     weights = np.zeros(len(cross))
     weights[start] = 1.0
@@ -72,8 +61,8 @@ def nipals_weights(cross: Array, start: int) -> tuple[Array, int] | None:
     return weights, n_iter
 
 
-def exact_weights(cross: Array, start: int) -> tuple[Array, int] | None:
-    """Weights of neuroids from the dominant eigenvector, scaled like NIPALS's."""
+def _exact_weights(cross: Array, start: int) -> tuple[Array, int] | None:
+    """Weights from the dominant eigenvector, scaled as `_nipals_weights` does."""
     from scipy.linalg import eigh
 
     last = len(cross) - 1
@@ -84,14 +73,7 @@ def exact_weights(cross: Array, start: int) -> tuple[Array, int] | None:
 
 
 #: Ways to find a component's weights from `cross`.
-PLS_MODES: dict[str, Leading] = {"nipals": nipals_weights, "exact": exact_weights}
-
-#: A quantity below this many roundings of what it was computed from is rounding error.
-ROUNDINGS = 10
-
-#: `cross` is updated in place until this share of it is left and then formed anew, so
-#: that cancellation costs it at most three digits.
-REFRESH = 1e-3
+PLS_MODES: dict[str, Leading] = {"nipals": _nipals_weights, "exact": _exact_weights}
 
 
 @dataclass(frozen=True)
@@ -100,11 +82,9 @@ class PLSFit:
 
     Attributes
     ----------
-    predictions : tuple of (n_test, n_neuroids) arrays
-        One a split, in the order of its test stimuli and the unit of the responses.
-    n_iter : tuple of tuple of int
-        Power iterations of each component of each split (1 where exact). Shorter than
-        the number of components where features or responses were exhausted.
+    predictions : (n_test, n_neuroids) of each split, in the unit of the responses
+    n_iter : power iterations of each component of each split (1 where exact); fewer
+        than the components where features or responses were exhausted
     """
 
     predictions: tuple[Array, ...]
@@ -114,7 +94,7 @@ class PLSFit:
 def kernel_pls(
     gram: Array,
     responses: Array,
-    splits: Sequence[tuple[Indices, Indices]],
+    splits: Splits,
     *,
     n_components: int = 25,
     mode: str = "nipals",
@@ -124,20 +104,15 @@ def kernel_pls(
 
     Parameters
     ----------
-    gram : (n_stimuli, n_stimuli)
-        Gram matrix of the features, centred over these stimuli or more.
-    responses : (n_stimuli, n_neuroids)
-        Finite.
-    splits : sequence of (train, test)
-        Disjoint row numbers.
-    n_components : int
-        Fewer than the training stimuli.
-    mode : {"nipals", "exact"}
-        "nipals" stops the power iteration where scikit-learn's `PLSRegression`, and
-        with it Brain-Score, stops, short of convergence; "exact" takes the dominant
-        eigenvector itself. A neuroid's correlation differs by up to 1e-3 between them.
-    gram_dtype : {"float64", "float32"}
-        Precision in which `gram` was formed: decides when features are exhausted.
+    gram : (n_stimuli, n_stimuli), of features centred over these stimuli or more
+    responses : (n_stimuli, n_neuroids), finite
+    splits : (train, test), disjoint row numbers
+    n_components : fewer than the training stimuli
+    mode : ``"nipals"`` stops the power iteration where scikit-learn's `PLSRegression`,
+        and with it Brain-Score, stops, short of convergence; ``"exact"`` takes the
+        dominant eigenvector. A neuroid's correlation differs by up to 1e-3 between them
+    gram_dtype : precision in which `gram` was formed: decides when features are
+        exhausted
 
     Raises
     ------
@@ -162,19 +137,26 @@ def kernel_pls(
     offset = responses.mean(axis=0)
     problem = _Problem(gram, responses - offset, gram_dtype)
     fits = [_SplitFit(problem, train, n_components) for train, _ in splits]
-    _extract_in_lockstep(fits, problem, n_components, PLS_MODES[mode])
-    return PLSFit(
-        predictions=tuple(
-            fit.predict(test) + offset
-            for fit, (_, test) in zip(fits, splits, strict=True)
-        ),
-        n_iter=tuple(tuple(fit.n_iter) for fit in fits),
-    )
+    active = fits
+    for _ in range(n_components):
+        active = [fit for fit in active if fit.extract(PLS_MODES[mode])]
+        if not active:
+            break
+        scores = np.stack([fit.train_score for fit in active])
+        images = scores @ gram
+        images = np.stack(
+            [fit.add_image(image) for fit, image in zip(active, images, strict=True)]
+        )
+        along = np.stack([scores @ problem.responses, images @ problem.responses])
+        for k, fit in enumerate(active):
+            fit.deflate(*along[:, k])
+    predictions = [
+        fit.predict(test) + offset for fit, (_, test) in zip(fits, splits, strict=True)
+    ]
+    return PLSFit(tuple(predictions), tuple(tuple(fit.n_iter) for fit in fits))
 
 
-def check_components(
-    n_components: int, splits: Sequence[tuple[Indices, Indices]]
-) -> None:
+def check_components(n_components: int, splits: Splits) -> None:
     """Raise unless every split has more training stimuli than components."""
     if n_components < 1:
         raise ConfigError(f"n_components must be at least 1, not {n_components}")
@@ -190,8 +172,7 @@ class _Problem:
     """What the splits share: the Gram matrix, the centred responses, their product."""
 
     def __init__(self, gram: Array, responses: Array, gram_dtype: str) -> None:
-        self.gram = gram
-        self.responses = responses
+        self.gram, self.responses = gram, responses
         # The last column, the Gram matrix summed over stimuli, centres the splits.
         self.products = gram @ np.column_stack([responses, np.ones(len(gram))])
         self.variation = float(np.trace(gram))
@@ -222,7 +203,13 @@ class _SplitFit:
         self.least_covariance = (
             problem.rounding * problem.variation * float(np.sum(self.responses**2))
         )
-        self.products = self._own_products(problem)
+        # The split's Gram matrix times its responses. The left-out rows are taken off
+        # the product of all stimuli: a few of them cost less than the product anew.
+        rest = problem.responses[self.rest]
+        rest = np.column_stack([rest, np.ones(len(rest))])
+        kept = problem.products - problem.gram[self.rest].T @ rest
+        self.products: Array = kept[:, :-1] - np.outer(kept[:, -1], self.mean)
+        self.products -= self.products[train].mean(axis=0)
         self.n_iter: list[int] = []
         # Scores are kept for all stimuli, so that the held-out ones come along, and
         # once more with zeros in place of the left-out ones.
@@ -232,19 +219,6 @@ class _SplitFit:
         self.loadings = np.zeros((n_components, n_neuroids))
         self.energies = np.zeros(n_components)
         self.refresh()
-
-    def _own_products(self, problem: _Problem) -> Array:
-        """The split's Gram matrix times its responses, (n_stimuli, n_neuroids).
-
-        The left-out rows are taken off the product of all stimuli: a few of them cost
-        less than the product anew.
-        """
-        rest = problem.responses[self.rest]
-        rest = np.column_stack([rest, np.ones(len(rest))])
-        kept = problem.products - problem.gram[self.rest].T @ rest
-        own: Array = kept[:, :-1] - np.outer(kept[:, -1], self.mean)
-        own -= own[self.train].mean(axis=0)
-        return own
 
     def refresh(self) -> None:
         """Form `cross` from the deflated features and responses."""
@@ -271,9 +245,7 @@ class _SplitFit:
         """Add the next component's score; False where nothing is left to extract."""
         k = len(self.n_iter)
         start = self.first_varying()
-        if start is None:
-            return False
-        found = leading(self.cross, start)
+        found = None if start is None else leading(self.cross, start)
         if found is None:
             return False
         weights, n_iter = found
@@ -305,13 +277,7 @@ class _SplitFit:
         return score
 
     def add_image(self, image: Array) -> Array:
-        """Keep and return the centred image of the last score.
-
-        Returns
-        -------
-        (n_stimuli,)
-            With zeros on the left-out stimuli.
-        """
+        """Keep the centred image of the last score; return it, zero if left out."""
         k = len(self.n_iter) - 1
         self.images[k] = image - image[self.train].mean()
         padded: Array = self.images[k].copy()
@@ -339,21 +305,3 @@ class _SplitFit:
         predicted: Array = self.scores[:k, test].T @ self.loadings[:k]
         predicted += self.mean
         return predicted
-
-
-def _extract_in_lockstep(
-    fits: list[_SplitFit], problem: _Problem, n_components: int, leading: Leading
-) -> None:
-    """Extract components until there are enough or nothing is left in any split."""
-    for _ in range(n_components):
-        fits = [fit for fit in fits if fit.extract(leading)]
-        if not fits:
-            return
-        scores = np.stack([fit.train_score for fit in fits])
-        images = scores @ problem.gram
-        images = np.stack(
-            [fit.add_image(image) for fit, image in zip(fits, images, strict=True)]
-        )
-        along = np.stack([scores @ problem.responses, images @ problem.responses])
-        for k, fit in enumerate(fits):
-            fit.deflate(*along[:, k])

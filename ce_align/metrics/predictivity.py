@@ -2,27 +2,21 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ce_align.checks import named_some
 from ce_align.errors import ConfigError, DataError
-from ce_align.metrics.gram import GRAM_DTYPES, centred_gram
+from ce_align.metrics.gram import GRAM_DTYPES, Array, Indices, Splits, centred_gram
 from ce_align.metrics.pls import PLS_MODES, check_components, kernel_pls
 from ce_align.metrics.ridge import check_alphas, kernel_ridge, leave_one_out_alphas
 
 __all__ = [
     *("REGRESSIONS", "brainscore_splits", "columnwise_pearson_r"),
-    *("cross_validated_r", "cross_validated_r_from_gram"),
-    *("normalised_score", "summarise"),
+    *("cross_validated_r", "normalised_score", "summarise"),
 ]
-
-Array = NDArray[np.float64]
-
-Indices = NDArray[np.intp]
-
-Splits = Sequence[tuple[Indices, Indices]]
 
 #: A correlation needs at least two points.
 MIN_TEST = 2
@@ -36,23 +30,15 @@ def brainscore_splits(
     train_size: float = 0.9,
     seed: int = 1,
 ) -> list[tuple[Indices, Indices]]:
-    """Random splits of stimuli into training and test, exactly as Brain-Score's.
+    """Random splits of stimuli into training and test rows, exactly as Brain-Score's.
 
     Parameters
     ----------
-    n_stimuli : int
-        Rows of the repetition-averaged recording, in its own order: another order
-        gives other splits.
-    stratify : (n_stimuli,), optional
-        Class of each stimulus (`object_name`), to balance classes between training and
-        test as the HvM benchmarks do.
-    n_splits, train_size, seed
-        Brain-Score's are the defaults.
-
-    Returns
-    -------
-    list of (train, test)
-        Row numbers.
+    n_stimuli : rows of the repetition-averaged recording, in its own order: another
+        order gives other splits
+    stratify : (n_stimuli,), class of each stimulus (`object_name`), to balance classes
+        between training and test as the HvM benchmarks do
+    n_splits, train_size, seed : Brain-Score's are the defaults
 
     Raises
     ------
@@ -118,14 +104,12 @@ def columnwise_pearson_r(a: Array, b: Array) -> Array:
 
     Parameters
     ----------
-    a, b : (n_stimuli, n_neuroids)
-        Finite, or NaN where a value is missing; each column is correlated over the rows
-        that both have.
+    a, b : (n_stimuli, n_neuroids), NaN where a value is missing; each column is
+        correlated over the rows that both have
 
     Returns
     -------
-    (n_neuroids,)
-        NaN where either column is constant or fewer than two rows are shared.
+    (n_neuroids,), NaN where a column is constant or fewer than two rows are shared
     """
     shared = np.isfinite(a) & np.isfinite(b)
     n_shared = np.maximum(shared.sum(axis=0), 1)
@@ -137,12 +121,10 @@ def columnwise_pearson_r(a: Array, b: Array) -> Array:
 
 
 def _centred(values: Array, shared: NDArray[np.bool_], n_shared: Array) -> Array:
-    """Columns about their mean over the shared rows; zero in other rows.
-
-    A column of one value is exactly zero: its computed mean may miss it by rounding.
-    """
+    """Columns about their mean over the shared rows, of unit size; zero elsewhere."""
     kept = np.where(shared, values, 0.0)
     centred = np.where(shared, kept - kept.sum(axis=0) / n_shared, 0.0)
+    # A column of one value is exactly zero: its computed mean may miss it by rounding.
     highest = np.where(shared, values, -np.inf).max(axis=0)
     lowest = np.where(shared, values, np.inf).min(axis=0)
     centred[:, highest <= lowest] = 0.0
@@ -153,16 +135,8 @@ def _centred(values: Array, shared: NDArray[np.bool_], n_shared: Array) -> Array
 
 
 @dataclass(frozen=True)
-class RegressionSettings:
-    """What the regressions may be told; each heeds what concerns it.
-
-    Attributes
-    ----------
-    regression : a key of `REGRESSIONS`
-    mode, n_components : for PLS
-    alpha : for ridge; None chooses by leave-one-out error
-    gram_dtype : precision in which the Gram matrix is formed
-    """
+class _Settings:
+    """What the regressions may be told; each heeds what concerns it."""
 
     regression: str
     mode: str
@@ -184,27 +158,20 @@ class RegressionSettings:
             check_alphas([self.alpha])
 
 
-@dataclass(frozen=True)
-class Regression:
+class _Regression(NamedTuple):
     """One way to predict responses from a Gram matrix.
 
-    Attributes
-    ----------
-    check : raises DataError where splits or features (None: their number is unknown)
-        are too few for the settings; called before the Gram matrix is formed
-    predict : from Gram matrix, responses, splits and settings to the predictions of
-        each split's test stimuli
+    `check` raises if splits or features are too few, before the Gram matrix is formed;
+    `predict` gives the predictions of each split's test stimuli.
     """
 
-    check: Callable[[RegressionSettings, Splits, int | None], None]
-    predict: Callable[[Array, Array, Splits, RegressionSettings], Sequence[Array]]
+    check: Callable[[_Settings, Splits, int], None]
+    predict: Callable[[Array, Array, Splits, _Settings], Sequence[Array]]
 
 
-def _check_pls(
-    settings: RegressionSettings, splits: Splits, n_features: int | None
-) -> None:
+def _check_pls(settings: _Settings, splits: Splits, n_features: int) -> None:
     check_components(settings.n_components, splits)
-    if n_features is not None and settings.n_components > n_features:
+    if settings.n_components > n_features:
         raise DataError(
             "n_components must be at most the number of features, but is "
             f"{settings.n_components} for {n_features}; reduce n_components"
@@ -212,7 +179,7 @@ def _check_pls(
 
 
 def _predict_pls(
-    gram: Array, responses: Array, splits: Splits, settings: RegressionSettings
+    gram: Array, responses: Array, splits: Splits, settings: _Settings
 ) -> Sequence[Array]:
     return kernel_pls(
         gram,
@@ -224,26 +191,21 @@ def _predict_pls(
     ).predictions
 
 
-def _check_ridge(
-    settings: RegressionSettings, splits: Splits, n_features: int | None
-) -> None:
+def _check_ridge(settings: _Settings, splits: Splits, n_features: int) -> None:
     """Ridge regression is defined for any number of stimuli and features."""
 
 
 def _predict_ridge(
-    gram: Array, responses: Array, splits: Splits, settings: RegressionSettings
+    gram: Array, responses: Array, splits: Splits, settings: _Settings
 ) -> Sequence[Array]:
-    alphas = (
-        leave_one_out_alphas(gram)
-        if settings.alpha is None
-        else np.array([settings.alpha])
-    )
+    alpha = settings.alpha
+    alphas = leave_one_out_alphas(gram) if alpha is None else [alpha]
     return kernel_ridge(gram, responses, splits, alphas=alphas).predictions
 
 
-REGRESSIONS: Mapping[str, Regression] = {
-    "pls": Regression(_check_pls, _predict_pls),
-    "ridge": Regression(_check_ridge, _predict_ridge),
+REGRESSIONS: Mapping[str, _Regression] = {
+    "pls": _Regression(_check_pls, _predict_pls),
+    "ridge": _Regression(_check_ridge, _predict_ridge),
 }
 
 
@@ -263,26 +225,17 @@ def cross_validated_r(
 
     Parameters
     ----------
-    features : (n_stimuli, n_features)
-        Any real precision; may be a memory map, of which no copy is made.
-    responses : (n_stimuli, n_neuroids)
-        Averaged over repetitions, finite, rows in the order of `features`.
-    splits : sequence of (train, test)
-        Row numbers, such as `brainscore_splits` gives.
-    regression : {"pls", "ridge"}
-        A key of `REGRESSIONS`.
-    mode : {"nipals", "exact"}
-        For PLS: stop where scikit-learn and Brain-Score stop, or converge.
-    n_components : int
-        For PLS; Brain-Score's is 25.
-    alpha : float, optional
-        For ridge: the strength, 1 being Brain-Score's `ridge`. Without it each split
-        takes the strength of least leave-one-out error among 22, from 1e-6 to 10 times
-        the total variation of the features.
-    gram_dtype : {"float64", "float32"}
-        Precision of the products of features.
-    progress : callable, optional
-        Called with the numbers of features read and in all.
+    features : (n_stimuli, n_features), any real precision; may be a memory map, of
+        which no copy is made
+    responses : (n_stimuli, n_neuroids), averaged over repetitions, finite, rows in the
+        order of `features`
+    splits : (train, test), row numbers, such as `brainscore_splits` gives
+    regression : a key of `REGRESSIONS`
+    mode, n_components : for PLS, see `kernel_pls`; Brain-Score has 25 components
+    alpha : for ridge, the strength, 1 being Brain-Score's `ridge`. Without it each
+        split takes the strength of least leave-one-out error among 22, from 1e-6 to 10
+        times the total variation of the features
+    gram_dtype, progress : see `centred_gram`
 
     Returns
     -------
@@ -300,50 +253,69 @@ def cross_validated_r(
 
     Reference: Yamins et al. (2014); Schrimpf et al. (2018), Brain-Score.
     """
-    settings = RegressionSettings(regression, mode, n_components, alpha, gram_dtype)
+    settings = _Settings(regression, mode, n_components, alpha, gram_dtype)
     values = np.asanyarray(features)
     rates = _checked_responses(responses)
-    n_features = None
-    if values.ndim == 2:  # the Gram matrix refuses any other
+    n_features = n_components  # of features that the Gram matrix will refuse
+    if values.ndim == 2:
         n_features = values.shape[1]
         if len(values) != len(rates):
             raise DataError(
                 f"features has {len(values)} stimuli but responses has {len(rates)}; "
                 "align both on stimulus_id"
             )
-    rows = _checked_splits(splits, len(rates))
+    if not len(splits):
+        raise DataError("there are no splits; give at least one (train, test)")
+    rows = [_checked_split(train, test, len(rates)) for train, test in splits]
     REGRESSIONS[regression].check(settings, rows, n_features)
     gram = centred_gram(values, dtype=gram_dtype, progress=progress)
-    return _held_out_r(gram, rates, rows, settings)
+    predictions = REGRESSIONS[regression].predict(gram, rates, rows, settings)
+    r = np.empty((len(rows), rates.shape[1]))
+    for split, (train, test) in enumerate(rows):
+        r[split] = columnwise_pearson_r(predictions[split], rates[test])
+        # A regression on a constant predicts it with rounding errors, whose
+        # correlation means nothing.
+        r[split, np.ptp(rates[train], axis=0) == 0] = np.nan
+    return r
 
 
-def cross_validated_r_from_gram(
-    gram: ArrayLike,
-    responses: ArrayLike,
-    splits: Splits,
-    *,
-    regression: str = "pls",
-    mode: str = "nipals",
-    n_components: int = 25,
-    alpha: float | None = None,
-    gram_dtype: str = "float64",
-) -> Array:
-    """Held-out correlation from the Gram matrix of the features alone.
+def _checked_responses(responses: ArrayLike) -> Array:
+    """Responses as float64, once they are a finite matrix."""
+    values = np.asarray(responses, dtype=np.float64)
+    if values.ndim != 2 or not values.size:
+        raise DataError(
+            f"responses must be stimuli × neuroids, but have shape {values.shape}"
+        )
+    missing = np.flatnonzero(~np.isfinite(values).all(axis=0))
+    if len(missing):
+        raise DataError(
+            f"{len(missing)} of {values.shape[1]} neuroids have NaN or infinite "
+            "responses to some stimuli; drop these neuroids or these stimuli"
+        )
+    return values
 
-    Parameters
-    ----------
-    gram : (n_stimuli, n_stimuli)
-        From `centred_gram`, possibly with the rows and columns of fewer stimuli.
-    gram_dtype : {"float64", "float32"}
-        Precision in which it was formed.
-    responses, splits, regression, mode, n_components, alpha
-        As for `cross_validated_r`, which see for results and errors.
-    """
-    settings = RegressionSettings(regression, mode, n_components, alpha, gram_dtype)
-    rates = _checked_responses(responses)
-    rows = _checked_splits(splits, len(rates))
-    REGRESSIONS[regression].check(settings, rows, None)
-    return _held_out_r(_checked_gram(gram, len(rates)), rates, rows, settings)
+
+def _checked_split(
+    train: ArrayLike, test: ArrayLike, n_stimuli: int
+) -> tuple[Indices, Indices]:
+    """Row numbers, once they exist, occur once and do not overlap."""
+    first, second = np.asarray(train), np.asarray(test)
+    if any(rows.ndim != 1 or rows.dtype.kind not in "iu" for rows in (first, second)):
+        raise DataError("a split must be two lists of row numbers, training and test")
+    if len(first) < 1 or len(second) < MIN_TEST:
+        raise DataError(
+            f"a split has {len(first)} training and {len(second)} test stimuli; at "
+            f"least 1 and {MIN_TEST} are needed"
+        )
+    both = np.concatenate([first, second])
+    if len(np.unique(both)) != len(both):
+        raise DataError("a split names a row twice; training and test must be disjoint")
+    if both.min() < 0 or both.max() >= n_stimuli:
+        raise DataError(
+            f"a split names rows {both.min()} to {both.max()}, but rows go from 0 to "
+            f"{n_stimuli - 1}"
+        )
+    return first.astype(np.intp), second.astype(np.intp)
 
 
 def summarise(r: ArrayLike) -> tuple[float, float]:
@@ -351,16 +323,13 @@ def summarise(r: ArrayLike) -> tuple[float, float]:
 
     Parameters
     ----------
-    r : (n_splits, n_neuroids)
-        NaN where undefined.
+    r : (n_splits, n_neuroids), NaN where undefined
 
     Returns
     -------
-    raw : float
-        Mean over splits of the median over neuroids, of those that are defined.
-    error : float
-        Standard deviation of the medians over splits (divided by their number, not one
-        less) over the square root of their number.
+    raw : mean over splits of the median over neuroids, of those that are defined
+    error : standard deviation of the medians over splits (divided by their number, not
+        one less) over the square root of their number
 
     Raises
     ------
@@ -392,79 +361,3 @@ def normalised_score(raw: float, ceiling: float) -> float:
             "do not agree"
         )
     return raw**2 / ceiling
-
-
-def _checked_responses(responses: ArrayLike) -> Array:
-    """Responses as float64, once they are a finite matrix."""
-    values = np.asarray(responses, dtype=np.float64)
-    if values.ndim != 2 or not values.size:
-        raise DataError(
-            f"responses must be stimuli × neuroids, but have shape {values.shape}"
-        )
-    missing = np.flatnonzero(~np.isfinite(values).all(axis=0))
-    if len(missing):
-        raise DataError(
-            f"{len(missing)} of {values.shape[1]} neuroids have NaN or infinite "
-            "responses to some stimuli; drop these neuroids or these stimuli"
-        )
-    return values
-
-
-def _checked_gram(gram: ArrayLike, n_stimuli: int) -> Array:
-    """The Gram matrix as float64, centred, once it fits the responses."""
-    values = np.asarray(gram, dtype=np.float64)
-    if values.shape != (n_stimuli, n_stimuli):
-        raise DataError(
-            f"the Gram matrix has shape {values.shape}, but responses has {n_stimuli} "
-            "stimuli; align both on stimulus_id"
-        )
-    if not np.isfinite(values).all() or not np.trace(values) > 0:
-        raise DataError("the Gram matrix must be finite and not zero; form it anew")
-    return values
-
-
-def _checked_splits(splits: Splits, n_stimuli: int) -> list[tuple[Indices, Indices]]:
-    """The splits as row numbers, once each can be fitted and tested."""
-    if not len(splits):
-        raise DataError("there are no splits; give at least one (train, test)")
-    return [_checked_split(train, test, n_stimuli) for train, test in splits]
-
-
-def _checked_split(
-    train: ArrayLike, test: ArrayLike, n_stimuli: int
-) -> tuple[Indices, Indices]:
-    """Row numbers, once they exist, occur once and do not overlap."""
-    first, second = np.asarray(train), np.asarray(test)
-    if any(rows.ndim != 1 or rows.dtype.kind not in "iu" for rows in (first, second)):
-        raise DataError("a split must be two lists of row numbers, training and test")
-    if len(first) < 1 or len(second) < 2:
-        raise DataError(
-            f"a split has {len(first)} training and {len(second)} test stimuli; at "
-            "least 1 and 2 are needed"
-        )
-    both = np.concatenate([first, second])
-    if len(np.unique(both)) != len(both):
-        raise DataError("a split names a row twice; training and test must be disjoint")
-    if both.min() < 0 or both.max() >= n_stimuli:
-        raise DataError(
-            f"a split names rows {both.min()} to {both.max()}, but rows go from 0 to "
-            f"{n_stimuli - 1}"
-        )
-    return first.astype(np.intp), second.astype(np.intp)
-
-
-def _held_out_r(
-    gram: Array, responses: Array, splits: Splits, settings: RegressionSettings
-) -> Array:
-    """Correlations, (n_splits, n_neuroids); NaN where training responses are constant.
-
-    A regression on a constant predicts it with rounding errors, whose correlation
-    means nothing.
-    """
-    predict = REGRESSIONS[settings.regression].predict
-    predictions = predict(gram, responses, splits, settings)
-    r = np.empty((len(splits), responses.shape[1]))
-    for split, (train, test) in enumerate(splits):
-        r[split] = columnwise_pearson_r(predictions[split], responses[test])
-        r[split, np.ptp(responses[train], axis=0) == 0] = np.nan
-    return r

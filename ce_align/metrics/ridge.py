@@ -10,19 +10,15 @@ The intercept of a split is not penalised: its column of ones goes along with th
 responses.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from ce_align.errors import ConfigError, DataError
-from ce_align.metrics.gram import mirror_upper
+from ce_align.metrics.gram import Array, Indices, Splits, mirror_upper
 
 __all__ = ["RidgeFit", "check_alphas", "kernel_ridge", "leave_one_out_alphas"]
-
-Array = NDArray[np.float64]
-Indices = NDArray[np.intp]
 
 #: Strengths that leave-one-out chooses from, as shares of the total variation of the
 #: features: three a decade, so that the choice does not depend on the features' scale.
@@ -35,12 +31,10 @@ class RidgeFit:
 
     Attributes
     ----------
-    predictions : tuple of (n_test, n_neuroids) arrays
-        One a split, in the order of its test stimuli and the unit of the responses.
-    alphas : (n_splits,)
-        The strength of each split, shared by its neuroids.
-    squared_errors : (n_splits, n_alphas)
-        Mean squared leave-one-out error of the training stimuli over all neuroids.
+    predictions : (n_test, n_neuroids) of each split, in the unit of the responses
+    alphas : (n_splits,), the strength of each split, shared by its neuroids
+    squared_errors : (n_splits, n_alphas), mean squared leave-one-out error of the
+        training stimuli over all neuroids
     """
 
     predictions: tuple[Array, ...]
@@ -54,32 +48,26 @@ def leave_one_out_alphas(gram: Array) -> Array:
 
 
 def kernel_ridge(
-    gram: Array,
-    responses: Array,
-    splits: Sequence[tuple[Indices, Indices]],
-    *,
-    alphas: ArrayLike,
+    gram: Array, responses: Array, splits: Splits, *, alphas: ArrayLike
 ) -> RidgeFit:
     """Predict the responses to held-out stimuli by ridge regression.
 
     Parameters
     ----------
-    gram : (n_stimuli, n_stimuli)
-        Gram matrix of the features, centred over these stimuli or more.
-    responses : (n_stimuli, n_neuroids)
-        Finite.
-    splits : sequence of (train, test)
-        Disjoint row numbers.
-    alphas : (n_alphas,)
-        Positive strengths, in squared units of the features. Of several, each split
-        takes the one with the least mean squared leave-one-out error over its training
-        stimuli and all neuroids (the first of equals), as scikit-learn's `RidgeCV`
-        does.
+    gram : (n_stimuli, n_stimuli), of features centred over these stimuli or more
+    responses : (n_stimuli, n_neuroids), finite
+    splits : (train, test), disjoint row numbers
+    alphas : (n_alphas,), positive strengths in squared units of the features. Of
+        several, each split takes the one with the least mean squared leave-one-out
+        error over its training stimuli and all neuroids (the first of equals), as
+        scikit-learn's `RidgeCV` does
 
     Raises
     ------
     ConfigError
         If `alphas` is empty or has a strength that is not positive and finite.
+    DataError
+        If a strength is lost in the rounding of the Gram matrix.
 
     Notes
     -----
@@ -106,14 +94,11 @@ def kernel_ridge(
             dual if errors[split].argmin() == position else best[split]
             for split, dual in enumerate(duals)
         ]
-    return RidgeFit(
-        predictions=tuple(
-            gram[np.ix_(test, train)] @ dual.coefficients + dual.intercept + offset
-            for dual, (train, _, test) in zip(best, sets, strict=True)
-        ),
-        alphas=strengths[errors.argmin(axis=1)],
-        squared_errors=errors,
-    )
+    predictions = [
+        gram[np.ix_(test, train)] @ dual.coefficients + dual.intercept + offset
+        for dual, (train, _, test) in zip(best, sets, strict=True)
+    ]
+    return RidgeFit(tuple(predictions), strengths[errors.argmin(axis=1)], errors)
 
 
 @dataclass(frozen=True)
@@ -159,15 +144,7 @@ def _regularised_inverse(gram: Array, alpha: float) -> Array:
 def _dual_without(
     inverse: Array, solved: Array, train: Indices, rest: Indices
 ) -> _Dual:
-    """The fit to `train`, from the inverse and the solution with all rows.
-
-    Parameters
-    ----------
-    inverse : (n_stimuli, n_stimuli)
-    solved : (n_stimuli, n_neuroids + 1)
-        `inverse` times responses and ones.
-    train, rest : row numbers, together all
-    """
+    """The fit to `train`, from the inverse and its product with responses and ones."""
     from scipy.linalg import blas, cholesky
 
     # inverse[rest] is L crossᵀ with L Lᵀ = inverse[rest, rest]; transposes are in
