@@ -26,7 +26,7 @@ def register_networks() -> None:
 
     Apart from `register`, because the room of networks imports torch.
     """
-    from ce_align.brainscore.networks import load_brainscore_network
+    from ce_align.brainscore.models import load_brainscore_network
     from ce_align.models.load import register_source
 
     register_source("brainscore", load_brainscore_network)

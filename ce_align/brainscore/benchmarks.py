@@ -12,13 +12,17 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from ce_align.brainscore.access import Held, explained
 from ce_align.brainscore.assemblies import (
     assembly_from_recording,
     coordinate_names,
     recording_from_assembly,
 )
-from ce_align.brainscore.upstream import import_brainscore, without_result_caching
+from ce_align.brainscore.upstream import (
+    Held,
+    explained,
+    import_brainscore,
+    without_result_caching,
+)
 from ce_align.checks import nearest_names
 from ce_align.data.imagesets import ImageSet
 from ce_align.data.recordings import Protocol, Recording

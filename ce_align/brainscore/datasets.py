@@ -7,8 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from ce_align.brainscore.access import Held, explained
-from ce_align.brainscore.upstream import brainscore_home, import_brainscore
+from ce_align.brainscore.upstream import (
+    Held,
+    brainscore_home,
+    explained,
+    import_brainscore,
+)
 from ce_align.data.recordings import Entry, Protocol, Recording
 from ce_align.errors import DataError
 

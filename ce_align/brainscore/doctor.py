@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Literal
 from urllib.parse import urlsplit
 
-from ce_align.brainscore.access import SUBMISSION, ask_storage, has_credentials
 from ce_align.brainscore.datasets import (
     BUCKET,
     DATASETS,
@@ -20,7 +19,14 @@ from ce_align.brainscore.datasets import (
     brainio_folder,
     is_cached,
 )
-from ce_align.brainscore.upstream import HOMES, brainscore_home, import_brainscore
+from ce_align.brainscore.upstream import (
+    HOMES,
+    SUBMISSION,
+    ask_storage,
+    brainscore_home,
+    has_credentials,
+    import_brainscore,
+)
 from ce_align.errors import CeAlignError
 from ce_align.files import cache_folder
 from ce_align.models.catalogue import CHECKPOINTS_URL

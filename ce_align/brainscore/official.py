@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ce_align.brainscore.benchmarks import benchmark_from_recording, load_benchmark
-from ce_align.brainscore.brainmodels import brain_model
 from ce_align.brainscore.datasets import DATASETS
+from ce_align.brainscore.models import brain_model
 from ce_align.brainscore.upstream import import_brainscore, without_result_caching
 from ce_align.data.recordings import Recording
 from ce_align.errors import CeAlignError, explained, is_signal

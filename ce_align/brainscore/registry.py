@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ce_align.brainscore.brainmodels import brain_model
+from ce_align.brainscore.models import brain_model
 from ce_align.brainscore.upstream import import_brainscore
 from ce_align.digests import digest_bytes
 from ce_align.errors import DataError

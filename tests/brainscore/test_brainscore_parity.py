@@ -150,7 +150,7 @@ def test_network_on_a_screen_scores_the_same_from_pixels_to_score(
     from brainscore_vision.benchmark_helpers import screen
 
     from ce_align.brainscore.assemblies import assembly_from_recording
-    from ce_align.brainscore.brainmodels import brain_model
+    from ce_align.brainscore.models import brain_model
     from ce_align.models.networks import Network
     from ce_align.models.preprocessing import Preprocessing
 

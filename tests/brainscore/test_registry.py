@@ -12,8 +12,7 @@ from PIL import Image
 from rounding import rounding
 from torch import nn
 
-from ce_align.brainscore.brainmodels import brain_model
-from ce_align.brainscore.networks import load_brainscore_network
+from ce_align.brainscore.models import brain_model, load_brainscore_network
 from ce_align.data.imagesets import ImageSet
 from ce_align.errors import AccessError, CeAlignError, ConfigError, DataError
 from ce_align.models.baselines import pixels
@@ -62,7 +61,7 @@ def our_features(network: Network, images: ImageSet, layer: str) -> np.ndarray:
 def look_at(model, images, folder, degrees):
     from brainscore_vision.benchmark_helpers.screen import place_on_screen
 
-    from ce_align.brainscore.stimuli import stimulus_set
+    from ce_align.brainscore.assemblies import stimulus_set
 
     model.start_recording("IT", time_bins=[(70, 170)])
     shown = place_on_screen(

@@ -8,8 +8,8 @@ from standins import make_files, make_stimuli, register_files
 from storage import READER, Storage, serving
 
 from ce_align.brainscore import register
-from ce_align.brainscore.access import ask_storage
 from ce_align.brainscore.datasets import BUCKET, DATASETS, is_cached, load
+from ce_align.brainscore.upstream import ask_storage
 from ce_align.data import recordings
 from ce_align.errors import AccessError, DataError
 
