@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from ce_align.brainscore.plugin import EMBEDDED, PluginSpec, plugin_files
-from ce_align.brainscore.plugin_archive import equal_folders, write_plugins
-from ce_align.brainscore.plugin_metadata import citation, metadata_document
-from ce_align.brainscore.plugin_networks import (
+from ce_align.brainscore.plugin.archive import equal_folders, write_plugins
+from ce_align.brainscore.plugin.metadata import citation, metadata_document
+from ce_align.brainscore.plugin.networks import (
     Rebuildable,
     layer_statistics,
     rebuildable,
 )
+from ce_align.brainscore.plugin.writing import EMBEDDED, PluginSpec, plugin_files
 from ce_align.checks import named_some
 from ce_align.errors import ConfigError
 from ce_align.files import scratch_folder

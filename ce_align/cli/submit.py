@@ -11,7 +11,7 @@ from ce_align.cli.screen import message, print_tables, progress_bars
 from ce_align.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
-    from ce_align.brainscore.plugin_doctor import Diagnosis
+    from ce_align.brainscore.plugin.doctor import Diagnosis
 
 __all__ = ["add_to"]
 
@@ -151,7 +151,7 @@ def _export(model: list[str], out: Path, force: bool, **options: Any) -> None:
 
 
 def _check(path: Path, run: bool | None, json: bool) -> None:
-    from ce_align.brainscore.plugin_doctor import examine
+    from ce_align.brainscore.plugin.doctor import examine
     from ce_align.report.findings import findings_tables
 
     with progress_bars() as progress:

@@ -8,8 +8,8 @@ from rich.table import Table
 from ce_align.checks import named_some
 
 if TYPE_CHECKING:
-    from ce_align.brainscore.plugin_doctor import Diagnosis
-    from ce_align.brainscore.plugin_findings import Severity
+    from ce_align.brainscore.plugin.doctor import Diagnosis
+    from ce_align.brainscore.plugin.findings import Severity
 
 __all__ = ["findings_tables"]
 

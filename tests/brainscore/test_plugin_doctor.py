@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 from plugin_standins import cache_tiny, make_tiny_paper, own_training
 
-from ce_align.brainscore import inspection
-from ce_align.brainscore.inspection import inspect_plugins
-from ce_align.brainscore.plugin_archive import opened_plugins
-from ce_align.brainscore.plugin_doctor import examine
-from ce_align.brainscore.plugin_identity import _layer_names, stated_network
-from ce_align.brainscore.plugin_source import PluginSource, scanned_identifiers
+from ce_align.brainscore.plugin import inspection
+from ce_align.brainscore.plugin.archive import opened_plugins
+from ce_align.brainscore.plugin.doctor import examine
+from ce_align.brainscore.plugin.identity import _layer_names, stated_network
+from ce_align.brainscore.plugin.inspection import inspect_plugins
+from ce_align.brainscore.plugin.source import PluginSource, scanned_identifiers
 from ce_align.brainscore.submission import Submission, submit
 from ce_align.errors import DataError
 from ce_align.models.catalogue import PUBLISHED

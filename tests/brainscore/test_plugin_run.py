@@ -10,9 +10,9 @@ import pytest
 from PIL import Image
 from plugin_standins import make_tiny_paper, own_training, save_tiny, served
 
-from ce_align.brainscore import plugin_run
-from ce_align.brainscore.plugin_doctor import examine
-from ce_align.brainscore.plugin_overlay import environment, overlay
+from ce_align.brainscore.plugin import run as plugin_run
+from ce_align.brainscore.plugin.doctor import examine
+from ce_align.brainscore.plugin.overlay import environment, overlay
 from ce_align.brainscore.submission import Submission, default_identifier, submit
 from ce_align.models.catalogue import PUBLISHED
 

@@ -18,8 +18,8 @@ from plugin_standins import (
 )
 from safetensors.torch import load_file
 
-from ce_align.brainscore import plugin_archive
-from ce_align.brainscore.plugin import PluginSpec, model_files, recovered_spec
+from ce_align.brainscore.plugin import archive as plugin_archive
+from ce_align.brainscore.plugin.writing import PluginSpec, model_files, recovered_spec
 from ce_align.brainscore.submission import Submission, default_identifier, submit
 from ce_align.errors import AccessError, ConfigError, DataError
 from ce_align.models.catalogue import PUBLISHED

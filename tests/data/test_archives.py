@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from ce_align.archives import first_line
-from ce_align.brainscore.plugin_archive import opened_plugins
+from ce_align.brainscore.plugin.archive import opened_plugins
 from ce_align.data.finding import find_images
 from ce_align.data.imagesets import ImageSet
 from ce_align.data.labelled_sets import read_splits

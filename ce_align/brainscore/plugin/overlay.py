@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from ce_align.brainscore.plugin import EMBEDDED, recovered_spec
+from ce_align.brainscore.plugin.writing import EMBEDDED, recovered_spec
 from ce_align.errors import CeAlignError
 from ce_align.files import cache_folder, scratch_folder
 

@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from ce_align.brainscore.plugin_folding import learn, try_folded
+from ce_align.brainscore.plugin.folding import learn, try_folded
 
 __all__ = ["Call", "PluginSource", "Registration", "scanned_identifiers"]
 

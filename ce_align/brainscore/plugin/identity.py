@@ -6,9 +6,9 @@ from collections.abc import Iterator, Mapping
 from functools import cache
 from typing import Any, NamedTuple
 
-from ce_align.brainscore.plugin_findings import Finding, fault, warning
-from ce_align.brainscore.plugin_folding import try_folded
-from ce_align.brainscore.plugin_source import PluginSource
+from ce_align.brainscore.plugin.findings import Finding, fault, warning
+from ce_align.brainscore.plugin.folding import try_folded
+from ce_align.brainscore.plugin.source import PluginSource
 from ce_align.checks import named_some
 from ce_align.models.catalogue import PUBLISHED, find_published
 

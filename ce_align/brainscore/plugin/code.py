@@ -5,9 +5,9 @@ from collections.abc import Iterator
 from pathlib import PurePosixPath
 from urllib.parse import urlsplit
 
-from ce_align.brainscore.plugin import EMBEDDED
-from ce_align.brainscore.plugin_findings import Finding, fault, warning
-from ce_align.brainscore.plugin_source import Call, PluginSource
+from ce_align.brainscore.plugin.findings import Finding, fault, warning
+from ce_align.brainscore.plugin.source import Call, PluginSource
+from ce_align.brainscore.plugin.writing import EMBEDDED
 from ce_align.checks import named_some
 
 __all__ = ["code_checks"]

@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
-from ce_align.brainscore.plugin import PluginSpec
-from ce_align.brainscore.plugin_networks import Rebuildable
+from ce_align.brainscore.plugin.networks import Rebuildable
+from ce_align.brainscore.plugin.writing import PluginSpec
 from ce_align.errors import ConfigError
 from ce_align.models.catalogue import Published
 

@@ -6,12 +6,12 @@ from collections.abc import Iterator, Sequence
 from functools import cache
 from pathlib import Path
 
-from ce_align.brainscore.plugin_archive import ZIP_LIMIT, zipped_size
-from ce_align.brainscore.plugin_code import code_checks
-from ce_align.brainscore.plugin_findings import Finding, fault, warning
-from ce_align.brainscore.plugin_identity import identity_checks
-from ce_align.brainscore.plugin_papers import paper_checks
-from ce_align.brainscore.plugin_source import PluginSource
+from ce_align.brainscore.plugin.archive import ZIP_LIMIT, zipped_size
+from ce_align.brainscore.plugin.code import code_checks
+from ce_align.brainscore.plugin.findings import Finding, fault, warning
+from ce_align.brainscore.plugin.identity import identity_checks
+from ce_align.brainscore.plugin.papers import paper_checks
+from ce_align.brainscore.plugin.source import PluginSource
 from ce_align.progress import Progress, silent
 
 __all__ = ["inspect_plugins"]

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ce_align.brainscore.plugin_findings import Finding, fault, note, warning
-from ce_align.brainscore.plugin_overlay import environment, overlay
+from ce_align.brainscore.plugin.findings import Finding, fault, note, warning
+from ce_align.brainscore.plugin.overlay import environment, overlay
 from ce_align.checks import named_some
 from ce_align.data.recordings import Recording
 from ce_align.errors import DataError
@@ -110,7 +110,7 @@ def _write_job(scratch: Path, identifiers: list[str], recording: Recording) -> P
 
 def _run(job: Path, variables: Mapping[str, str], n_plugins: int) -> str:
     """Run the probe; how it ended, for plugins that it did not come to."""
-    script = Path(__file__).with_name("plugin_probe.py")
+    script = Path(__file__).with_name("probe.py")
     # Without -P the script's own folder would be importable.
     command = [sys.executable, "-P", str(script), str(job)]
     try:

@@ -5,8 +5,8 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from ce_align.brainscore.plugin_findings import Finding, fault, warning
-from ce_align.brainscore.plugin_source import PluginSource
+from ce_align.brainscore.plugin.findings import Finding, fault, warning
+from ce_align.brainscore.plugin.source import PluginSource
 from ce_align.checks import named_some
 
 __all__ = ["paper_checks"]

@@ -5,12 +5,12 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
-from ce_align.brainscore.inspection import inspect_plugins
-from ce_align.brainscore.plugin_archive import opened_plugins
-from ce_align.brainscore.plugin_findings import Finding
-from ce_align.brainscore.plugin_overlay import is_ours
-from ce_align.brainscore.plugin_run import Trial, run_plugins
-from ce_align.brainscore.plugin_source import PluginSource
+from ce_align.brainscore.plugin.archive import opened_plugins
+from ce_align.brainscore.plugin.findings import Finding
+from ce_align.brainscore.plugin.inspection import inspect_plugins
+from ce_align.brainscore.plugin.overlay import is_ours
+from ce_align.brainscore.plugin.run import Trial, run_plugins
+from ce_align.brainscore.plugin.source import PluginSource
 from ce_align.progress import Progress, silent
 
 __all__ = ["Diagnosis", "examine"]

@@ -1,0 +1,1 @@
+"""Plugins for Brain-Score: written, read, checked and run."""
