@@ -10,7 +10,9 @@ from numpy.typing import NDArray
 
 from ce_align.errors import DataError
 
-__all__ = ["check_finite", "check_unique", "named_some", "nearest_names"]
+__all__ = [
+    *("check_finite", "check_unique", "named_some", "nearest_names", "rounding_step"),
+]
 
 
 def nearest_names(name: str, known: Iterable[str], n: int = 3) -> list[str]:
@@ -56,3 +58,9 @@ def check_finite(array: NDArray[Any], what: str) -> None:
     n_bad = int(np.size(array) - np.isfinite(array).sum())
     if n_bad:
         raise DataError(f"{what} has {n_bad} NaN or infinite values; remove them")
+
+
+def rounding_step(array: NDArray[Any]) -> float:
+    """Relative rounding error of an array's type; float64's for whole numbers."""
+    kind = array.dtype if array.dtype.kind == "f" else np.dtype(np.float64)
+    return float(np.finfo(kind).eps)

@@ -9,8 +9,8 @@ Two samples of one source lie apart, and the further the fewer points they have.
 distance therefore means something only beside another of equal numbers of points, or
 above the distance between two halves of one and the same cloud.
 
-A distance from the cloud of all images' centroids is a function of those images: to
-know how certain it is, one must know what it would be without each of them.
+How certain a distance from the cloud of all images' centroids is, depends on what it
+would be without each of those images.
 """
 
 from collections.abc import Iterator, Sequence
@@ -20,8 +20,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ce_align.checks import check_finite
+from ce_align.checks import check_finite, rounding_step
 from ce_align.errors import DataError
+from ce_align.metrics.gram import Array, Indices
 
 __all__ = [
     *("BuresSample", "ConstantCloudError", "between_and_floor", "bures_sample"),
@@ -30,31 +31,25 @@ __all__ = [
     *("squared_bures_distances_to_reference", "unit_factor"),
 ]
 
-FloatArray = NDArray[np.float64]
-
 #: (n_clouds, n_points, n_features), or one array (n_points, n_features) for each cloud.
 Clouds = NDArray[Any] | Sequence[NDArray[Any]]
-
-Halves = tuple[NDArray[np.intp], NDArray[np.intp]]
+#: Points of either half of a cloud.
+Halves = tuple[Indices, Indices]
+#: Those points, (n_points, n_features) each.
+HalfClouds = tuple[NDArray[Any], NDArray[Any]]
 
 #: Below this the difference 2 − 2F has lost ten digits: the residual takes over.
 RESIDUAL_BELOW = 1e-6
-
 #: A spread of fewer rounding steps of the data's own type than this is no spread.
 CONSTANT_STEPS = 8
-
 #: Clouds whose products with one other are formed at once; more gain no more speed.
 LONGEST_RUN = 16
-
 #: Fewer points of a reference leave too few when one is left out.
 MIN_REFERENCE = 4
-
 #: Spacing of the nodes, in units of log τ: the error is about exp(−π² / spacing).
 SPACING = 0.6
-
 #: The nodes reach so far beyond the singular values, as a factor.
 REACH = 30.0
-
 #: Singular values below this share of the largest are rounding.
 CUTOFF = 1e-7
 
@@ -68,23 +63,16 @@ def squared_bures_distance(cloud_1: ArrayLike, cloud_2: ArrayLike) -> float:
 
     Parameters
     ----------
-    cloud_1 : (n_points_1, n_features)
-    cloud_2 : (n_points_2, n_features)
+    cloud_1, cloud_2 : (n_points_1, n_features) and (n_points_2, n_features)
 
     Returns
     -------
-    float
-        In [0, 2]. Near zero it keeps its digits down to about 1e-22.
+    In [0, 2]. Near zero it keeps its digits down to about 1e-22.
 
     Raises
     ------
     DataError
         For NaN, fewer than two points, unequal numbers of features or a constant cloud.
-
-    Notes
-    -----
-    Two samples of one source are not at distance zero: the value falls with the number
-    of points. Compare values of equal numbers of points only.
 
     Reference: Yerxa, Feather, Simoncelli and Chung (2024), NeurIPS.
 
@@ -101,18 +89,14 @@ def squared_bures_distance(cloud_1: ArrayLike, cloud_2: ArrayLike) -> float:
 
 def squared_bures_distances(
     clouds: Clouds, pairs: ArrayLike, *, leave_out: bool = False
-) -> FloatArray:
-    """Squared Bures distances of many pairs of clouds; each is prepared once.
+) -> Array:
+    """Squared Bures distances of many pairs of clouds, (n_pairs,); each prepared once.
 
     Parameters
     ----------
     clouds : (n_clouds, n_points, n_features), or as many arrays (n_points, n_features)
     pairs : (n_pairs, 2), indices into `clouds`
     leave_out : give NaN for pairs with a constant cloud instead of refusing all
-
-    Returns
-    -------
-    (n_pairs,)
 
     Raises
     ------
@@ -121,23 +105,19 @@ def squared_bures_distances(
     """
     index = check_pairs(pairs, len(clouds))
     used, renumbered = np.unique(index, return_inverse=True)
-    varied = np.ones(len(used), bool)
-    prepared = []
-    for k, i in enumerate(used):
-        try:
-            prepared.append(unit_factor(clouds[int(i)], f"cloud {i}"))
-        except ConstantCloudError:
-            if not leave_out:
-                raise
-            varied[k] = False
-            prepared.append(np.zeros((1, np.shape(clouds[int(i)])[1])))
-    factors = _StackedFactors(prepared)
+    found = [_factor_if_varied(clouds[i], f"cloud {i}", leave_out) for i in used]
+    varied = np.array([factor is not None for factor in found])
+    factors = _StackedFactors(
+        [
+            np.zeros((1, np.shape(clouds[i])[1])) if factor is None else factor
+            for i, factor in zip(used, found, strict=True)
+        ]
+    )
     first, second = renumbered.reshape(index.shape).T
     distances = np.empty(len(index))
     for run in _consecutive_runs(first, second):
         factor = factors[first[run[0]]]
-        partners = second[run]
-        for k, product in zip(run, factors.products(factor, partners), strict=True):
+        for k, product in zip(run, factors.products(factor, second[run]), strict=True):
             distances[k] = _squared_distance(factor, factors[second[k]], product)
     distances[~(varied[first] & varied[second])] = np.nan
     return distances
@@ -145,21 +125,16 @@ def squared_bures_distances(
 
 def squared_bures_distances_to_reference(
     clouds: Clouds, reference: ArrayLike, *, leave_out: bool = False
-) -> FloatArray:
-    """Squared Bures distance of every cloud to one fixed cloud.
+) -> Array:
+    """Squared Bures distance of every cloud to one fixed cloud, (n_clouds,).
 
     A reference of more points than features is reduced once to a triangular factor of
     its covariance, so its number of points costs nothing afterwards.
 
     Parameters
     ----------
-    clouds : (n_clouds, n_points, n_features), or as many arrays (n_points, n_features)
+    clouds, leave_out : as for `squared_bures_distances`
     reference : (n_reference_points, n_features)
-    leave_out : give NaN for constant clouds instead of refusing all
-
-    Returns
-    -------
-    (n_clouds,)
 
     Raises
     ------
@@ -167,21 +142,16 @@ def squared_bures_distances_to_reference(
         As for one pair.
     """
     fixed = unit_factor(reference, "reference")
-    distances = np.empty(len(clouds))
+    distances = np.full(len(clouds), np.nan)
     for i, cloud in enumerate(clouds):
-        try:
-            factor = unit_factor(cloud, f"cloud {i}")
-        except ConstantCloudError:
-            if not leave_out:
-                raise
-            distances[i] = np.nan
-            continue
-        _check_same_features([fixed, factor])
-        distances[i] = _squared_distance(fixed, factor, fixed @ factor.T)
+        factor = _factor_if_varied(cloud, f"cloud {i}", leave_out)
+        if factor is not None:
+            _check_same_features([fixed, factor])
+            distances[i] = _squared_distance(fixed, factor, fixed @ factor.T)
     return distances
 
 
-def check_pairs(pairs: ArrayLike, n_items: int) -> NDArray[np.intp]:
+def check_pairs(pairs: ArrayLike, n_items: int) -> Indices:
     """Return `pairs` as indices (n_pairs, 2), all within range.
 
     Raises
@@ -206,7 +176,7 @@ def check_pairs(pairs: ArrayLike, n_items: int) -> NDArray[np.intp]:
     return index.astype(np.intp, copy=False)
 
 
-def unit_factor(cloud: ArrayLike, name: str) -> FloatArray:
+def unit_factor(cloud: ArrayLike, name: str) -> Array:
     """Rows X with XᵀX equal to the cloud's covariance divided by its trace.
 
     Raises
@@ -223,14 +193,13 @@ def unit_factor(cloud: ArrayLike, name: str) -> FloatArray:
             f"{given.shape}; give one response vector a row"
         )
     check_finite(given, name)
-    step = np.finfo(given.dtype if given.dtype.kind == "f" else np.float64).eps
     points = given.astype(np.float64)  # a copy: the caller's array is not changed
     # The largest value first, so that no square overflows or vanishes.
     points /= max(np.abs(points).max(), np.finfo(np.float64).tiny)
     size = np.linalg.norm(points)
     points -= points.mean(axis=0)
     spread = np.linalg.norm(points)
-    if spread <= CONSTANT_STEPS * step * size:
+    if spread <= CONSTANT_STEPS * rounding_step(given) * size:
         raise ConstantCloudError(
             f"{name} is constant: its {len(points)} points differ by no more than the "
             f"rounding of {given.dtype}; a constant response has no covariance to "
@@ -242,7 +211,17 @@ def unit_factor(cloud: ArrayLike, name: str) -> FloatArray:
     return points
 
 
-def _check_same_features(factors: Sequence[FloatArray]) -> None:
+def _factor_if_varied(cloud: ArrayLike, name: str, leave_out: bool) -> Array | None:
+    """Unit factor of a cloud; None for a constant one that may be left out."""
+    try:
+        return unit_factor(cloud, name)
+    except ConstantCloudError:
+        if leave_out:
+            return None
+        raise
+
+
+def _check_same_features(factors: Sequence[Array]) -> None:
     widths = sorted({factor.shape[1] for factor in factors})
     if len(widths) > 1:
         raise DataError(
@@ -254,24 +233,22 @@ def _check_same_features(factors: Sequence[FloatArray]) -> None:
 class _StackedFactors:
     """Unit factors one below the other: a run of them is one matrix without a copy."""
 
-    def __init__(self, factors: list[FloatArray]) -> None:
+    def __init__(self, factors: list[Array]) -> None:
         _check_same_features(factors)
         self._ends = np.cumsum([0, *(len(factor) for factor in factors)])
         self._rows = np.concatenate(factors)
 
-    def __getitem__(self, k: int) -> FloatArray:
+    def __getitem__(self, k: int) -> Array:
         return self._rows[self._ends[k] : self._ends[k + 1]]
 
-    def products(self, factor: FloatArray, run: NDArray[np.intp]) -> list[FloatArray]:
+    def products(self, factor: Array, run: Indices) -> list[Array]:
         """Products of one factor with each of a run of consecutive ones, transposed."""
         start, stop = self._ends[run[0]], self._ends[run[-1] + 1]
         both = factor @ self._rows[start:stop].T
         return np.split(both, self._ends[run[1:]] - start, axis=1)
 
 
-def _consecutive_runs(
-    first: NDArray[np.intp], second: NDArray[np.intp]
-) -> Iterator[NDArray[np.intp]]:
+def _consecutive_runs(first: Indices, second: Indices) -> Iterator[Indices]:
     """Rows of pairs that share their first item and count up through their second."""
     order = np.lexsort((second, first))
     breaks = np.diff(first[order]).astype(bool) | (np.diff(second[order]) != 1)
@@ -280,9 +257,7 @@ def _consecutive_runs(
             yield stretch[start : start + LONGEST_RUN]
 
 
-def _squared_distance(
-    factor_1: FloatArray, factor_2: FloatArray, product: FloatArray
-) -> float:
+def _squared_distance(factor_1: Array, factor_2: Array, product: Array) -> float:
     """Squared Bures distance of two unit factors, given factor_1 @ factor_2.T."""
     fidelity = np.linalg.svd(product, compute_uv=False).sum()
     distance = 2.0 - 2.0 * float(fidelity)
@@ -301,8 +276,9 @@ def _squared_distance(
 class BuresSample:
     """Squared Bures distances of one set of comparisons at one cloud size.
 
-    ``baseline - network`` is ΔD_B, comparison by comparison; it is refused where the
-    numbers of points differ, because the finite-sample bias would not cancel.
+    ``baseline - network`` is ΔD_B, (n_comparisons,); it raises DataError where the
+    numbers of points differ, because the finite-sample bias would not cancel, or those
+    of the comparisons.
 
     Attributes
     ----------
@@ -310,17 +286,10 @@ class BuresSample:
     n_points : points in each of the two clouds of a comparison
     """
 
-    values: NDArray[np.float64]
+    values: Array
     n_points: tuple[int, int]
 
-    def __sub__(self, other: "BuresSample") -> NDArray[np.float64]:
-        """Differences, comparison by comparison.
-
-        Raises
-        ------
-        DataError
-            If the cloud sizes or the numbers of comparisons differ.
-        """
+    def __sub__(self, other: "BuresSample") -> Array:
         if self.n_points != other.n_points:
             raise DataError(
                 f"Bures distances of clouds of {self.n_points} and {other.n_points} "
@@ -338,13 +307,7 @@ class BuresSample:
 def bures_sample(
     clouds: Clouds, pairs: ArrayLike, *, leave_out: bool = False
 ) -> BuresSample:
-    """Squared Bures distances of pairs of clouds, with the size that they hold for.
-
-    Parameters
-    ----------
-    clouds : (n_clouds, n_points, n_features), or as many arrays (n_points, n_features)
-    pairs : (n_pairs, 2), indices into `clouds`
-    leave_out : as in `squared_bures_distances`
+    """`squared_bures_distances`, with the size of the clouds that they hold for.
 
     Raises
     ------
@@ -370,11 +333,8 @@ def half_split(
 
     Parameters
     ----------
-    n_points : points of the cloud
-    rng : random generator
-    strata : (n_points,), optional
-        Kind of every point (for example view A or view B): each half gets as many of
-        each kind. The odd point of a kind is left out.
+    strata : (n_points,), kind of every point (for example view A or view B): each half
+        gets as many of each kind. The odd point of a kind is left out
 
     Returns
     -------
@@ -406,16 +366,35 @@ def half_split(
     return halves
 
 
+def between_and_floor(first: HalfClouds, second: HalfClouds) -> tuple[float, float]:
+    """Distance between two clouds given by their halves, and between their own halves.
+
+    Parameters
+    ----------
+    first, second : A, A′ and B, B′, each (n_points, n_features)
+
+    Returns
+    -------
+    between : ½ [D_B(A, B′) + D_B(A′, B)]
+    floor : ½ [D_B(A, A′) + D_B(B, B′)]
+        Both are NaN if one of the four is constant. Their difference is zero on average
+        if both clouds are samples of one source. Only different halves meet, so that
+        this also holds where point k of both clouds is the same draw of augmentations.
+
+    Raises
+    ------
+    DataError
+        As `squared_bures_distances`.
+    """
+    pairs = [(0, 3), (1, 2), (0, 1), (2, 3)]
+    found = squared_bures_distances([*first, *second], pairs, leave_out=True)
+    return float(found[:2].mean()), float(found[2:].mean())
+
+
 def excess_over_splits(
     clouds: NDArray[Any], pairs: ArrayLike, splits: Sequence[Halves]
 ) -> tuple[BuresSample, BuresSample]:
-    """Distances between pairs of clouds and within them, over halves of both.
-
-    With A, A′ the halves of one cloud and B, B′ those of the other, what is between
-    them is ½ [D_B(A, B′) + D_B(A′, B)] and their floor ½ [D_B(A, A′) + D_B(B, B′)]. The
-    difference is zero on average if both clouds are samples of one source. Only
-    different halves meet, so that this also holds where point k of every cloud is the
-    same draw of the augmentations.
+    """Means over splits of `between_and_floor` for pairs of clouds.
 
     Parameters
     ----------
@@ -426,8 +405,8 @@ def excess_over_splits(
     Returns
     -------
     between, floor
-        Means over the splits. A split is left out of the mean of a pair in which one of
-        its four halves is constant; a pair without a split has NaN.
+        A split is left out of the mean of a pair in which one of its four halves is
+        constant; a pair without a split has NaN.
 
     Raises
     ------
@@ -449,43 +428,43 @@ def excess_over_splits(
     for row, (i, j) in enumerate(index.tolist()):
         product = own[i].points @ own[j].points.T
         crossed = [
-            _distances(_submatrices(product, halves[:, k], halves[:, 1 - k]), k_lengths)
-            for k, k_lengths in (
-                (0, own[i].lengths[0] * own[j].lengths[1]),
-                (1, own[i].lengths[1] * own[j].lengths[0]),
+            _distances(
+                _submatrices(product, halves[:, k], halves[:, 1 - k]),
+                own[i].lengths[k] * own[j].lengths[1 - k],
             )
+            for k in (0, 1)
         ]
         betweens[row] = (crossed[0] + crossed[1]) / 2
         floors[row] = (own[i].floors + own[j].floors) / 2
     defined = np.isfinite(betweens) & np.isfinite(floors)
+    n = defined.sum(axis=1)
+    means = [
+        np.divide(total, n, out=np.full(len(n), np.nan), where=n > 0)
+        for total in (np.where(defined, x, 0.0).sum(axis=1) for x in (betweens, floors))
+    ]
     sizes = halves.shape[2], halves.shape[2]
-    between, floor = (_row_means(x, defined) for x in (betweens, floors))
-    return BuresSample(between, sizes), BuresSample(floor, sizes)
+    return BuresSample(means[0], sizes), BuresSample(means[1], sizes)
 
 
 @dataclass(frozen=True)
 class _Split:
-    """A cloud and its halves in every split.
+    """A cloud around its mean, and its halves in every split.
 
-    Attributes
-    ----------
-    points : (n_points, n_features) around their mean
-    lengths : (2, n_splits), norm of either half around its own mean; NaN if constant
-    floors : (n_splits,), squared Bures distance of the two halves
+    `lengths` are the norms of either half around its own mean, (2, n_splits), NaN if
+    constant; `floors` the squared Bures distances of the two halves, (n_splits,).
     """
 
-    points: NDArray[Any]
-    lengths: NDArray[np.float64]
-    floors: NDArray[np.float64]
+    points: Array
+    lengths: Array
+    floors: Array
 
     @classmethod
-    def of(cls, cloud: NDArray[Any], halves: NDArray[np.intp]) -> "_Split":
+    def of(cls, cloud: NDArray[Any], halves: Indices) -> "_Split":
         check_finite(cloud, "cloud")
         given = cloud.astype(np.float64)
         points = given - given.mean(axis=0)
         product = points @ points.T
-        kind = cloud.dtype if cloud.dtype.kind == "f" else np.dtype(np.float64)
-        steps = CONSTANT_STEPS * np.finfo(kind).eps
+        steps = CONSTANT_STEPS * rounding_step(cloud)
         least = steps * np.sqrt(np.sum(given**2, axis=1)[halves].sum(axis=2)).T
         lengths = np.empty(least.shape)
         for k in (0, 1):
@@ -496,66 +475,26 @@ class _Split:
         return cls(points, lengths, _distances(between, lengths[0] * lengths[1]))
 
 
-def _submatrices(
-    product: NDArray[np.float64], rows: NDArray[np.intp], columns: NDArray[np.intp]
-) -> NDArray[np.float64]:
+def _submatrices(product: Array, rows: Indices, columns: Indices) -> Array:
     """Products of centred halves, (n_splits, n, n), from those of all points."""
-    part = product[rows[:, :, None], columns[:, None, :]]
+    part: Array = product[rows[:, :, None], columns[:, None, :]]
     part -= part.mean(axis=1, keepdims=True)
     part -= part.mean(axis=2, keepdims=True)
-    return np.asarray(part, dtype=np.float64)
+    return part
 
 
-def _distances(
-    products: NDArray[np.float64], lengths: NDArray[np.float64]
-) -> NDArray[np.float64]:
+def _distances(products: Array, lengths: Array) -> Array:
     """Squared Bures distances from products of centred clouds and their lengths."""
     sums = np.linalg.svd(products, compute_uv=False).sum(axis=-1)
     return np.asarray((2.0 - 2.0 * sums / lengths).clip(min=0.0), dtype=np.float64)
 
 
-def _row_means(
-    values: NDArray[np.float64], defined: NDArray[np.bool_]
-) -> NDArray[np.float64]:
-    """Means of the rows over what is defined, else NaN."""
-    total, n = np.where(defined, values, 0.0).sum(axis=1), defined.sum(axis=1)
-    return np.divide(total, n, out=np.full(len(n), np.nan), where=n > 0)
-
-
-def between_and_floor(
-    first: tuple[NDArray[Any], NDArray[Any]], second: tuple[NDArray[Any], NDArray[Any]]
-) -> tuple[float, float]:
-    """What two clouds given by their halves are apart, and what their halves are.
-
-    Parameters
-    ----------
-    first, second : A, A′ and B, B′, each (n_points, n_features)
-
-    Returns
-    -------
-    ½ [D_B(A, B′) + D_B(A′, B)] and ½ [D_B(A, A′) + D_B(B, B′)]; both NaN if one of the
-    four is constant.
-
-    Raises
-    ------
-    DataError
-        As `squared_bures_distances`.
-    """
-    pairs = [(0, 3), (1, 2), (0, 1), (2, 3)]
-    try:
-        found = squared_bures_distances([*first, *second], pairs)
-    except ConstantCloudError:
-        return float("nan"), float("nan")
-    return float(found[:2].mean()), float(found[2:].mean())
-
-
-def reference_effects(clouds: Clouds, reference: ArrayLike) -> FloatArray:
+def reference_effects(clouds: Clouds, reference: ArrayLike) -> Array:
     """Effect of every reference point on the mean squared Bures distance of clouds.
 
     Parameters
     ----------
-    clouds : (n_clouds, n_points, n_features), or as many arrays (n_points, n_features)
-    reference : (n_reference_points, n_features)
+    clouds, reference : as for `squared_bures_distances_to_reference`
 
     Returns
     -------
@@ -590,10 +529,8 @@ def reference_effects(clouds: Clouds, reference: ArrayLike) -> FloatArray:
     return _effects(fidelity / len(clouds), kept)
 
 
-def half_effects(
-    first: tuple[NDArray[Any], NDArray[Any]], second: tuple[NDArray[Any], NDArray[Any]]
-) -> FloatArray:
-    """Effects of the points of halves B, B′ on what `between_and_floor` gives.
+def half_effects(first: HalfClouds, second: HalfClouds) -> Array:
+    """Effects of the points of B and of B′ on what `between_and_floor` gives.
 
     Parameters
     ----------
@@ -608,7 +545,7 @@ def half_effects(
     Raises
     ------
     DataError
-        As `squared_bures_distance`.
+        As `squared_bures_distances`.
     """
     own = [unit_factor(half, "cloud") for half in first]
     for half in second:
@@ -626,7 +563,7 @@ def half_effects(
     )
 
 
-def _centred(cloud: NDArray[Any]) -> tuple[FloatArray, FloatArray | None]:
+def _centred(cloud: NDArray[Any]) -> tuple[Array, Array | None]:
     """Points of unit total spread, and what of it is left without each, if any is."""
     points = cloud.astype(np.float64)
     points -= points.mean(axis=0)
@@ -637,13 +574,12 @@ def _centred(cloud: NDArray[Any]) -> tuple[FloatArray, FloatArray | None]:
     return points, kept if enough else None
 
 
-def _effects(fidelity: FloatArray, kept: FloatArray) -> FloatArray:
+def _effects(fidelity: Array, kept: Array) -> Array:
     without = 2.0 - 2.0 * fidelity / np.sqrt(kept)
-    effects = (len(kept) - 1) * (without.mean() - without)
-    return np.asarray(effects, dtype=np.float64)
+    return np.asarray((len(kept) - 1) * (without.mean() - without), dtype=np.float64)
 
 
-def _fidelities_without(product: NDArray[Any]) -> FloatArray:
+def _fidelities_without(product: Array) -> Array:
     """Sum of singular values of M without each row, recentred, (n_rows,)."""
     squares, axes = np.linalg.eigh(product.T @ product)
     values = np.sqrt(squares.clip(min=0.0))

@@ -7,14 +7,13 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ce_align.errors import ConfigError, DataError
+from ce_align.metrics.gram import Array
 from ce_align.metrics.predictivity import columnwise_pearson_r
 
 __all__ = [
     *("Ceiling", "chance_of_ceiling", "equally_halved", "repeated_ceiling"),
     *("split_half_ceiling", "variance_ceiling"),
 ]
-
-Array = NDArray[np.float64]
 
 CeilingKind = Literal["split-half", "variance"]
 
@@ -33,12 +32,10 @@ class Ceiling:
     Attributes
     ----------
     kind : how it was estimated
-    value : float
-        Mean over splits of the median over neuroids; it may be zero or below.
-    per_split_neuroid : (n_splits, n_neuroids)
-        Of ``variance`` there is one split; NaN where undefined.
-    n_stimuli : int
-        Stimuli whose repetitions entered, of any neuroid.
+    value : mean over splits of the median over neuroids; it may be zero or below
+    per_split_neuroid : (n_splits, n_neuroids), of ``variance`` one split; NaN where
+        undefined
+    n_stimuli : stimuli whose repetitions entered, of any neuroid
     """
 
     kind: CeilingKind
@@ -54,11 +51,10 @@ def split_half_ceiling(
 
     Parameters
     ----------
-    responses : (n_stimuli, n_repetitions, n_neuroids)
-        One slice a repetition, in ascending order of its label; NaN where a stimulus
-        was not shown or a neuroid not recorded. A repetition of NaN alone is none.
-    n_splits, seed
-        Brain-Score's are the defaults.
+    responses : (n_stimuli, n_repetitions, n_neuroids), repetitions in ascending order
+        of their label; NaN where a stimulus was not shown or a neuroid not recorded. A
+        repetition of NaN alone is none
+    n_splits, seed : Brain-Score's are the defaults
 
     Raises
     ------
@@ -90,7 +86,9 @@ def split_half_ceiling(
     corrected, used = [], np.zeros(len(values), dtype=bool)
     for first, second in halves.split(np.zeros(values.shape[1])):
         means = [_mean_of_shown(values[:, half])[0] for half in (first, second)]
-        corrected.append(_spearman_brown(columnwise_pearson_r(*means)))
+        r = columnwise_pearson_r(*means)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            corrected.append(2 * r / (1 + r))
         used |= ~np.isnan(means[0] + means[1]).all(axis=1)
     for split, row in enumerate(corrected):
         if np.isnan(row).all():
@@ -108,8 +106,7 @@ def variance_ceiling(responses: ArrayLike) -> Ceiling:
 
     Parameters
     ----------
-    responses : (n_stimuli, n_repetitions, n_neuroids)
-        NaN where a stimulus was not shown or a neuroid not recorded.
+    responses : as for `split_half_ceiling`
 
     Raises
     ------
@@ -144,9 +141,7 @@ def variance_ceiling(responses: ArrayLike) -> Ceiling:
 
 
 def equally_halved(responses: ArrayLike) -> bool:
-    """Whether all averages are of one even number of repetitions.
-
-    Repetitions of NaN alone do not count.
+    """Whether all averages are of one even number of repetitions, those of NaN aside.
 
     Parameters
     ----------
@@ -168,10 +163,9 @@ def repeated_ceiling(
 
     Parameters
     ----------
-    responses : (n_stimuli, n_repetitions, n_neuroids)
+    responses, n_splits, seed : as for `split_half_ceiling`
     kind : ``auto`` takes `variance_ceiling` where repetitions are unequal or cannot be
         divided in two equal halves: of three repetitions, Spearman–Brown is 5 % off
-    n_splits, seed : of `split_half_ceiling`
 
     Raises
     ------
@@ -195,15 +189,13 @@ def chance_of_ceiling(responses: ArrayLike, seed: int = 1) -> float | None:
 
     Parameters
     ----------
-    responses : (n_stimuli, n_repetitions, n_neuroids)
-        NaN where there is none.
+    responses : as for `split_half_ceiling`
     seed : of the shuffles
 
     Returns
     -------
-    float or None
-        p of the median reliability of `variance_ceiling`; None if it is so far above
-        chance (5 standard errors of noise) that no test is needed.
+    p of the median reliability of `variance_ceiling`; None if it is so far above chance
+    (5 standard errors of noise) that no test is needed.
 
     Notes
     -----
@@ -277,10 +269,9 @@ def _reliability(values: Array) -> Array:
 
 
 def _median_share(freedom: Array) -> Array:
-    """Median of an estimated variance, as a share of the true one.
+    """Median of an estimated variance of unit truth: .93 with ten degrees of freedom.
 
-    The median over neuroids meets typical estimates, and of few degrees of freedom
-    these are too small: .93 at ten.
+    The median over neuroids meets such typical estimates, which are too small.
     """
     from scipy.special import gammaincinv
 
@@ -315,10 +306,3 @@ def _mean_of_shown(half: Array) -> tuple[Array, NDArray[np.int64]]:
     with np.errstate(invalid="ignore"):
         mean: Array = np.where(shown, half, 0.0).sum(axis=1) / n_shown
     return mean, n_shown
-
-
-def _spearman_brown(r: Array) -> Array:
-    """Reliability of the whole from the correlation of its halves."""
-    with np.errstate(divide="ignore", invalid="ignore"):
-        corrected: Array = 2 * r / (1 + r)
-    return corrected
