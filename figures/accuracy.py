@@ -3,7 +3,7 @@
 From the metadata of trainings and the rows of ``analyses/transfer.py``.
 """
 
-from ce_align.report.writing import FigureConfig, TableConfig
+from ce_align.report.paper.files import FigureConfig, TableConfig
 
 RECIPE = [
     FigureConfig(figure="5"),

@@ -3,6 +3,6 @@
 From the rows of ``analyses/correlation.py``.
 """
 
-from ce_align.report.writing import FigureConfig, TableConfig
+from ce_align.report.paper.files import FigureConfig, TableConfig
 
 RECIPE = [TableConfig(table="1"), FigureConfig(figure="forest")]

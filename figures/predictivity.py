@@ -7,7 +7,7 @@ Figure 4 needs other networks' scores: a CSV with columns model and score that
 
 import os
 
-from ce_align.report.writing import FigureConfig
+from ce_align.report.paper.files import FigureConfig
 
 RECIPE = [
     FigureConfig(figure="3"),

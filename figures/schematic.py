@@ -1,5 +1,5 @@
 """Figure 1: the idea of contrastive-equivariant training, drawn by code."""
 
-from ce_align.report.writing import FigureConfig
+from ce_align.report.paper.files import FigureConfig
 
 RECIPE = [FigureConfig(figure="1")]

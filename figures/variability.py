@@ -3,7 +3,7 @@
 From the rows of ``analyses/variability.py`` and ``analyses/decoding.py``.
 """
 
-from ce_align.report.writing import FigureConfig, TableConfig
+from ce_align.report.paper.files import FigureConfig, TableConfig
 
 RECIPE = [
     FigureConfig(figure="2"),

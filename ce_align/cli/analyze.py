@@ -192,7 +192,7 @@ def analyze(
     elif report.rows:
         print_table(measure_table(report.rows))
     if figure and report.rows:
-        from ce_align.report.analysis_plots import save_measures
+        from ce_align.report.paper.correlations import save_measures
 
         message(f"figure: {save_measures(report.rows, figure)}")
     if report.n_stored:

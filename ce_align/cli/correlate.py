@@ -77,7 +77,7 @@ def correlate(
     else:
         print_tables(correlation_tables(table))
     if figure:
-        from ce_align.report.analysis_plots import save_correlations
+        from ce_align.report.paper.correlations import save_correlations
 
         message(f"figure: {save_correlations(table, figure)}")
     for note in notes:

@@ -50,7 +50,7 @@ def figures(
 ) -> None:
     """Draw the paper's figures, and further ones, from stored rows."""
     from ce_align.report.paper import FIGURES
-    from ce_align.report.writing import FigureConfig, write_all
+    from ce_align.report.paper.files import FigureConfig, write_all
 
     configs = [
         FigureConfig(

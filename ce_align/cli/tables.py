@@ -31,7 +31,7 @@ def tables(
 ) -> None:
     """Write the paper's tables from stored rows."""
     from ce_align.report.paper import TABLES
-    from ce_align.report.writing import TableConfig, write_all
+    from ce_align.report.paper.files import TableConfig, write_all
 
     configs = [TableConfig(table=name) for name in dict.fromkeys(which or TABLES)]
     written = write_all(configs, results, out)

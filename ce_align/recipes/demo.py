@@ -8,7 +8,7 @@ from ce_align.config import StageConfig
 from ce_align.data.finding import SIMULATED_IMAGES
 from ce_align.data.simulation import SIMULATED
 from ce_align.recipes.stages import training_folder
-from ce_align.report.writing import FigureConfig, TableConfig
+from ce_align.report.paper.files import FigureConfig, TableConfig
 from ce_align.stages.correlate import CorrelateConfig
 from ce_align.stages.measures import AnalysisConfig, Metric
 from ce_align.stages.overlap import OverlapConfig

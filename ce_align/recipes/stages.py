@@ -14,7 +14,7 @@ from ce_align.files import cache_folder
 from ce_align.models.catalogue import EXPORTED
 from ce_align.models.load import load_network
 from ce_align.recipes.running import Context, Report, Runner
-from ce_align.report.writing import FigureConfig, TableConfig, write_all
+from ce_align.report.paper.files import FigureConfig, TableConfig, write_all
 from ce_align.results import ResultStore
 from ce_align.stages.analyze import Job, analyze
 from ce_align.stages.correlate import CorrelateConfig, correlate_rows

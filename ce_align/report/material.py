@@ -21,57 +21,8 @@ from ce_align.stages.same_network import (
 if TYPE_CHECKING:
     import pandas as pd
     import xarray as xr
-    from matplotlib.figure import Figure
 
-__all__ = ["BuiltTable", "Drawn", "Material", "NothingToDraw", "read_others"]
-
-
-class NothingToDraw(DataError):
-    """There are no rows of what a table or figure shows."""
-
-
-@dataclass(frozen=True, eq=False)
-class Drawn:
-    """A figure.
-
-    Attributes
-    ----------
-    figure : not yet saved; save it with `ce_align.report.style.save_figure`
-    data : exactly what is drawn, a row for each mark
-    title, caption : without the number of the figure
-    alt : what a person who cannot see the figure needs to know
-    notes : what is missing, simulated or imported, and what was left out
-    mark : such as ``SIMULATED DATA``; empty if all was measured
-    """
-
-    figure: "Figure"
-    data: "pd.DataFrame"
-    title: str
-    caption: str
-    alt: str
-    notes: tuple[str, ...] = ()
-    mark: str = ""
-
-
-@dataclass(frozen=True, eq=False)
-class BuiltTable:
-    """A table.
-
-    Attributes
-    ----------
-    frame : numbers with their origin, a row for each
-    shown : the table as it is printed, all text
-    behind : of each line of `shown`, which row of `frame` a column's number is of
-    title, caption, notes, mark : as of `Drawn`
-    """
-
-    frame: "pd.DataFrame"
-    shown: "pd.DataFrame"
-    behind: "Sequence[Mapping[str, int]]"
-    title: str
-    caption: str
-    notes: tuple[str, ...] = ()
-    mark: str = ""
+__all__ = ["Material", "read_others"]
 
 
 @dataclass(frozen=True, eq=False)

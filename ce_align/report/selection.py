@@ -17,7 +17,13 @@ from ce_align.models.catalogue import (
     training_settings,
 )
 from ce_align.report.origins import origins_of
-from ce_align.report.style import objective_label, objective_order, weight_label
+from ce_align.report.style import (
+    objective_colour,
+    objective_label,
+    objective_order,
+    shade,
+    weight_label,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -27,7 +33,7 @@ __all__ = [
     "Selection",
     *("average", "comparable", "describe", "interval_over", "main_recipe"),
     "missing_weights",
-    *("network_labels", "only", "with_networks"),
+    *("network_colours", "network_labels", "only", "with_networks"),
 ]
 
 #: What intervals are over, where the word in the row says too little. The last two are
@@ -117,6 +123,35 @@ def network_labels(models: Sequence[str]) -> dict[str, str]:
             labels[model] = f"{objective_label(about['objective'])}, λ = {weight}"
     shared = [label for label, n in Counter(labels.values()).items() if n > 1]
     return {m: m if label in shared else label for m, label in labels.items()}
+
+
+def network_colours(models: Sequence[str]) -> list[tuple[float, float, float]]:
+    """A colour for each network, in their order.
+
+    Shades of the objective's colour, darker for larger λ, if that tells all networks
+    apart; else as many steps from blue to green.
+    """
+    import matplotlib
+
+    about = [describe(model) for model in models]
+    distinct = {(a["objective"], a["weight"]) for a in about}
+    unknown = any(a["objective"] is None or a["weight"] is None for a in about)
+    if unknown or len(distinct) < len(models):
+        # The yellow end is too pale for a line.
+        cmap = matplotlib.colormaps["viridis"]
+        steps = [0.9 * k / max(len(models) - 1, 1) for k in range(len(models))]
+        return [cmap(step)[:3] for step in steps]
+    among = objective_order(a["objective"] for a in about)
+    weights = sorted({a["weight"] for a in about})
+    # The lightest shade is too pale, too.
+    return [
+        shade(
+            objective_colour(a["objective"], among),
+            weights.index(a["weight"]) + 1,
+            len(weights) + 1,
+        )
+        for a in about
+    ]
 
 
 def with_networks(rows: "pd.DataFrame") -> Selection:

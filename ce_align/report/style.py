@@ -11,14 +11,16 @@ from ce_align.errors import ConfigError
 from ce_align.files import atomic_path
 
 if TYPE_CHECKING:
+    from matplotlib.artist import Artist
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 __all__ = [
-    *("INK", "MARKERS", "NEUTRAL", "WIDTHS"),
-    *("finish", "letter", "minus", "new_figure", "objective_colour", "objective_label"),
-    *("objective_marker", "objective_order", "save_figure", "shade", "style"),
-    *("svg_text", "weight_label"),
+    *("COMPARISON_TITLES", "GUIDE", "INK", "LETTERS", "NEUTRAL", "WIDTHS"),
+    *("finish", "legend_entries", "letter", "measure_name", "minus", "new_figure"),
+    *("objective_colour", "objective_label", "objective_marker", "objective_order"),
+    *("panel_grid", "save_figure", "shade", "style", "svg_text", "weight_label"),
+    "weight_legend",
 ]
 
 #: Width of a figure by the columns that it takes, in inches (89 and 183 mm).
@@ -38,6 +40,33 @@ OBJECTIVES = {
 #: For objectives that are added.
 FURTHER = ("#cc79a7", "#56b4e9", "#e69f00", "#000000")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+
+#: Names of panels.
+LETTERS = "ABCDEFGHIJKL"
+
+#: The paper's comparisons A–D, as figures call them.
+COMPARISON_TITLES = {
+    "augmentation_augmentation": "Augmentation–augmentation",
+    "augmentation_centroid": "Augmentation–centroid",
+    "spatial_photometric": "Spatial–photometric",
+    "class_class": "Class–class",
+}
+#: What follows the name of a comparison.
+ADDITIONS = {
+    "": "",
+    "_excess": ", excess",
+    "_floor": ", floor",
+    "_delta": ", Δ",
+    "_excess_delta": ", excess, Δ",
+}
+#: Methods of decoding, and parts of it that are no parameter.
+METHODS = {"decoding_ridge": "ridge", "decoding_ols": "OLS"}
+PARTS = {
+    "": "Parameter decoding",
+    "_weak": "Decoding, weak views",
+    "_strong_only": "Decoding, strong views",
+    "_within_weak": "Decoding, within weak",
+}
 
 #: Characters of the notes' font that fit into an inch.
 CHARACTERS = 26
@@ -115,6 +144,37 @@ def new_figure(columns: int, height: float) -> "Figure":
     return Figure(figsize=(WIDTHS[columns], height), layout="constrained")
 
 
+def panel_grid(
+    columns: int,
+    n: int,
+    across: int,
+    height: float,
+    further: float = 0,
+    *,
+    sharey: bool = False,
+    width_ratios: Sequence[float] | None = None,
+) -> "tuple[Figure, list[Axes], list[Axes]]":
+    """A figure, the axes of its panels, and those of empty places after them.
+
+    Parameters
+    ----------
+    columns : 1 or 2
+    n : panels
+    across : panels in a row
+    height : of a row, in inches
+    further : height beside the rows, in inches
+    sharey, width_ratios : as `matplotlib.figure.Figure.subplots` takes them
+    """
+    down = -(-n // across)
+    figure = new_figure(columns, height * down + further)
+    axes = figure.subplots(
+        down, across, squeeze=False, sharey=sharey, width_ratios=width_ratios
+    ).ravel()
+    for ax in axes[n:]:
+        ax.axis("off")
+    return figure, list(axes[:n]), list(axes[n:])
+
+
 def objective_order(objectives: Iterable[str]) -> list[str]:
     """Objectives in the order of legends: the paper's, then the others by name."""
     found = set(objectives)
@@ -175,6 +235,26 @@ def minus(text: str) -> str:
     return text.replace("-", "−")
 
 
+def measure_name(metric: str) -> str:
+    """A measure as a person calls it; its own name with spaces if it has no other.
+
+    >>> measure_name("decoding_ridge_hue")
+    'Hue decoding (ridge)'
+    >>> measure_name("class_class_excess")
+    'Class–class, excess'
+    """
+    for comparison, title in COMPARISON_TITLES.items():
+        rest = metric.removeprefix(comparison)
+        if rest != metric and rest in ADDITIONS:
+            return title + ADDITIONS[rest]
+    for method, name in METHODS.items():
+        rest = metric.removeprefix(method)
+        if rest != metric:
+            own = f"{rest.strip('_').replace('_', ' ').capitalize()} decoding"
+            return f"{PARTS.get(rest, own)} ({name})"
+    return metric.replace("_", " ").capitalize()
+
+
 def letter(ax: "Axes", text: str, title: str = "") -> None:
     """Name a panel by a bold letter beside its title."""
     ax.annotate(
@@ -187,6 +267,52 @@ def letter(ax: "Axes", text: str, title: str = "") -> None:
         fontweight="bold",
     )
     ax.set_title(title)
+
+
+def legend_entries(axes: "Sequence[Axes]") -> "tuple[list[Artist], list[str]]":
+    """Handles and labels of all axes, each label once."""
+    found: dict[str, Artist] = {}
+    for ax in axes:
+        for handle, label in zip(*ax.get_legend_handles_labels(), strict=True):
+            found.setdefault(label, handle)
+    return list(found.values()), list(found)
+
+
+def weight_legend(
+    figure: "Figure",
+    weights: Sequence[float],
+    columns: int,
+    line: str | None,
+    hidden: Sequence[float] = (),
+) -> None:
+    """Shades of the weights, and what a dark line is, above all axes.
+
+    Parameters
+    ----------
+    figure : made within `style`
+    weights : from the lightest to the darkest
+    columns : that the figure takes
+    line : what a dark line stands for; None if there is none
+    hidden : weights that have a shade and are not drawn
+    """
+    from matplotlib.lines import Line2D
+    from matplotlib.patches import Patch
+
+    n = len(weights)
+    handles: list[Artist] = [
+        Patch(color=shade(NEUTRAL, k, n), label=f"λ = {weight_label(w)}")
+        for k, w in enumerate(weights)
+        if w not in hidden
+    ]
+    if line is not None:
+        handles.append(Line2D([], [], color=INK, linewidth=1.1, label=line))
+    figure.legend(
+        handles=handles,
+        loc="outside upper left",
+        ncols=min(len(handles), 8 if columns == 2 else 4),
+        handlelength=1,
+        columnspacing=1.2,
+    )
 
 
 def finish(figure: "Figure", notes: Sequence[str], mark: str = "") -> "Figure":

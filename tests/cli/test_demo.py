@@ -7,7 +7,7 @@ import pytest
 from ce_align.recipes import demo
 from ce_align.recipes.demo import demo_recipe
 from ce_align.recipes.stages import RUNNERS, training_folder
-from ce_align.report.writing import FigureConfig
+from ce_align.report.paper.files import FigureConfig
 from ce_align.stages.analyze import AnalysisConfig
 from ce_align.stages.score import ScoreConfig
 from ce_align.trainer.presets import TrainConfig

@@ -7,10 +7,11 @@ import pandas as pd
 import pytest
 from synthetic_rows import MEASURES, RECORDINGS, AnyRow, Settings, digest, row
 
-from ce_align.report.material import Material, NothingToDraw
+from ce_align.report.material import Material
 from ce_align.report.page import write_report
 from ce_align.report.page.summary import warnings_of
 from ce_align.report.paper import build_table, draw
+from ce_align.report.paper.items import NothingToDraw
 from ce_align.results import ResultStore
 
 RETRAINED = "ce_mmcr_l0.1"

@@ -9,9 +9,10 @@ import pytest
 from PIL import Image, ImageFilter
 
 from ce_align.errors import ConfigError
-from ce_align.report.paper import FIGURES, TABLES, NothingToDraw, build_table, draw
+from ce_align.report.paper import FIGURES, TABLES, build_table, draw
+from ce_align.report.paper.files import csv_text, latex, markdown
+from ce_align.report.paper.items import NothingToDraw
 from ce_align.report.style import style
-from ce_align.report.writing import csv_text, latex, markdown
 
 #: Written by write_golden.py beside this file.
 GOLDEN = Path(__file__).parent / "golden"

@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from ce_align.models.checkpoints import save_safetensors
-from ce_align.report.material import Material, NothingToDraw
+from ce_align.report.material import Material
 from ce_align.report.paper import FIGURES, TABLES, build_table, draw
+from ce_align.report.paper.items import NothingToDraw
 
 
 def with_rows(material, rows):

@@ -7,7 +7,7 @@ import pytest
 from ce_align.errors import DataError
 from ce_align.report.material import Material, read_others
 from ce_align.report.paper import draw
-from ce_align.report.writing import FigureConfig, TableConfig, write_all
+from ce_align.report.paper.files import FigureConfig, TableConfig, write_all
 
 
 def test_other_networks_are_ranked_with_ours(synthetic):

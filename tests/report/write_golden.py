@@ -18,7 +18,7 @@ from test_paper import BUILT, DRAWN, GOLDEN, pixels
 
 from ce_align.report.material import Material
 from ce_align.report.paper import build_table, draw
-from ce_align.report.writing import csv_text, write_table
+from ce_align.report.paper.files import csv_text, write_table
 from ce_align.results import ResultStore
 
 

@@ -16,7 +16,7 @@ from ce_align.stages.same_network import identity
 if TYPE_CHECKING:
     import pandas as pd
 
-    from ce_align.report.material import BuiltTable
+    from ce_align.report.paper.items import BuiltTable
 
 __all__ = ["make_parts", "rows_table", "setting_text"]
 

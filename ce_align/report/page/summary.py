@@ -6,11 +6,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ce_align.checks import named_some
-from ce_align.report.measure_names import measure_name
 from ce_align.report.origins import origins_of
 from ce_align.report.page.stored import Source
 from ce_align.report.selection import with_networks
-from ce_align.report.style import minus, objective_label, objective_order
+from ce_align.report.style import measure_name, minus, objective_label, objective_order
 from ce_align.stages.same_network import Resolved
 
 if TYPE_CHECKING:

@@ -4,29 +4,28 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
 from ce_align.errors import ConfigError
-from ce_align.report.accuracy_tables import table_2, table_3, table_4
-from ce_align.report.bars import figure_3, figure_8
-from ce_align.report.beyond import figure_layers, figure_overlap
-from ce_align.report.by_weight import figure_2, figure_5, figure_7
-from ce_align.report.forest import figure_forest
-from ce_align.report.joint import figure_6
-from ce_align.report.material import BuiltTable, Drawn, Material, NothingToDraw
-from ce_align.report.paper_tables import table_1, table_5
-from ce_align.report.placement import figure_4
-from ce_align.report.schematic import figure_1
+from ce_align.report.material import Material
+from ce_align.report.paper.accuracy import table_2, table_3, table_4
+from ce_align.report.paper.correlations import figure_forest, table_1
+from ce_align.report.paper.curves import (
+    figure_2,
+    figure_5,
+    figure_7,
+    figure_training,
+)
+from ce_align.report.paper.distances import figure_6, table_5
+from ce_align.report.paper.items import BuiltTable, Drawn
+from ce_align.report.paper.predictivity import (
+    figure_3,
+    figure_4,
+    figure_8,
+    figure_layers,
+    figure_overlap,
+)
+from ce_align.report.paper.schematic import figure_1
 from ce_align.report.style import finish, style
-from ce_align.report.training import figure_training
 
-__all__ = [
-    "FIGURES",
-    "TABLES",
-    "BuiltTable",
-    "Drawn",
-    "Material",
-    "NothingToDraw",
-    "build_table",
-    "draw",
-]
+__all__ = ["FIGURES", "TABLES", "build_table", "draw"]
 
 #: The paper's figures by number, and further ones by name: (material, columns) → Drawn.
 FIGURES: Mapping[str, Callable[[Material, int], Drawn]] = MappingProxyType(

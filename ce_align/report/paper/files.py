@@ -11,8 +11,9 @@ from pydantic import field_validator
 from ce_align.config import StageConfig
 from ce_align.errors import CeAlignError, ConfigError
 from ce_align.files import atomic_path
-from ce_align.report.material import BuiltTable, Drawn, Material, NothingToDraw
+from ce_align.report.material import Material
 from ce_align.report.paper import FIGURES, TABLES, build_table, draw
+from ce_align.report.paper.items import BuiltTable, Drawn, NothingToDraw
 from ce_align.report.style import save_figure
 
 if TYPE_CHECKING:

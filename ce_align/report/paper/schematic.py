@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from ce_align.report.drawing import completed
-from ce_align.report.material import Drawn, Material
+from ce_align.report.material import Material
+from ce_align.report.paper.items import Drawn, completed
 from ce_align.report.style import INK, NEUTRAL, WIDTHS, new_figure, style
 
 if TYPE_CHECKING:

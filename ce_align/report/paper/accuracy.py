@@ -6,13 +6,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ce_align.checks import named_some
-from ce_align.report.by_weight import online_points
-from ce_align.report.drawing import Numbered, built
-from ce_align.report.material import BuiltTable, Material, NothingToDraw
+from ce_align.report.material import Material
+from ce_align.report.paper.curves import NO_ONLINE, online_points
+from ce_align.report.paper.items import BuiltTable, NothingToDraw, Numbered, built
 from ce_align.report.selection import (
     PAPER_IMAGES,
     TRANSFER_SETTINGS,
-    Selection,
     comparable,
     missing_weights,
     with_networks,
@@ -35,6 +34,8 @@ DATASETS = {
 }
 #: The weights that the paper transfers.
 PAPER_WEIGHTS = (0.0, 0.1)
+
+Line = dict[str, str | Numbered]
 
 
 def table_2(material: Material) -> BuiltTable:
@@ -62,20 +63,23 @@ def _transfer(material: Material, *, own_ones: bool) -> BuiltTable:
             f"Table {number} needs rows of `ce-align transfer` for networks {what}; "
             "run `ce-align transfer --model NAME --dataset cifar10 --root FOLDER`"
         )
-    if "sd" in rows:  # None of a single run is NaN from here
-        rows = rows.assign(sd=pd.to_numeric(rows["sd"]))
-    found = _latest(rows)
-    rows = found.rows
+    notes, latest = [*measured.notes, *known.notes], []
+    for name, group in rows.groupby("dataset", sort=True):
+        title = DATASETS.get(str(name), str(name))
+        found = comparable(group, TRANSFER_SETTINGS, title)
+        latest.append(found.rows)
+        notes += found.notes
+    rows = pd.concat(latest, ignore_index=True)
     datasets = [name for name in DATASETS if name in set(rows["dataset"])]
     datasets += sorted(set(rows["dataset"]) - set(datasets))
-    lines: list[dict[str, str | Numbered]] = []
+    lines: list[Line] = []
     cells: list[dict[Hashable, Any]] = []
     without = []
     for objective in objective_order(rows["objective"]):
         group = rows[rows["objective"] == objective]
         keys = ["weight", "recipe", "model"]
         for (_, recipe, model), own in group.groupby(keys, sort=True):
-            line: dict[str, str | Numbered] = {"Objective": objective_label(objective)}
+            line: Line = {"Objective": objective_label(objective)}
             line["λ"] = weight_label(float(own["weight"].iloc[0]))
             if own_ones:
                 line |= {"Network": str(model), "Trained on": str(recipe)}
@@ -86,21 +90,22 @@ def _transfer(material: Material, *, own_ones: bool) -> BuiltTable:
                 if row is None:
                     without.append(f"{model} on {title}")
                 else:
-                    text = _cell(row["value"], row.get("sd", np.nan))
+                    text = _percent(row["value"], row.get("sd"))
                     line[title] = Numbered(text, len(cells))
                     cells.append(row)
             lines.append(line)
-    columns = ["model", "objective", "weight", "pretraining", "dataset", "value"]
-    columns += ["sd", "n_runs", "origin", "source"]
-    notes = [*measured.notes, *known.notes, *found.notes]
     if absent := [title for name, title in DATASETS.items() if name not in datasets]:
         notes.append(f"No rows for {', '.join(absent)}.")
     if without:
         notes.append(f"No rows of {named_some(without)}.")
     if not own_ones:
         notes += _missing(rows)
+    columns = ["model", "objective", "weight", "pretraining", "dataset", "value"]
+    columns += ["sd", "n_runs", "origin", "source"]
+    frame = pd.DataFrame(cells)[[name for name in columns if name in rows]]
     return built(
-        pd.DataFrame(cells)[[name for name in columns if name in rows]],
+        # None of a single run is NaN in a column of numbers.
+        frame.assign(sd=pd.to_numeric(frame["sd"])) if "sd" in frame else frame,
         lines,
         material,
         notes,
@@ -111,22 +116,10 @@ def _transfer(material: Material, *, own_ones: bool) -> BuiltTable:
     )
 
 
-def _latest(rows: "pd.DataFrame") -> Selection:
-    """One row for each network and data set."""
-    import pandas as pd
-
-    notes: list[str] = []
-    parts = []
-    for name, group in rows.groupby("dataset", sort=True):
-        found = comparable(group, TRANSFER_SETTINGS, DATASETS.get(str(name), str(name)))
-        parts.append(found.rows)
-        notes += found.notes
-    return Selection(pd.concat(parts, ignore_index=True), tuple(notes))
-
-
-def _cell(value: float, sd: float) -> str:
+def _percent(value: float, sd: float | None) -> str:
     """Mean ± sd in percent."""
-    return f"{100 * value:.1f}" + (f" ± {100 * sd:.1f}" if np.isfinite(sd) else "")
+    spread = "" if sd is None or np.isnan(sd) else f" ± {100 * sd:.1f}"
+    return f"{100 * value:.1f}{spread}"
 
 
 def _missing(rows: "pd.DataFrame") -> list[str]:
@@ -143,26 +136,20 @@ def _missing(rows: "pd.DataFrame") -> list[str]:
 
 def table_3(material: Material) -> BuiltTable:
     """Accuracy of the probe that was trained along, objective by λ."""
-
     found = online_points(material)
-    points = found.rows
-    if points.empty:
-        raise NothingToDraw(
-            "Table 3 needs the accuracy of the online probe of networks that were "
-            "trained here; run `ce-align train` on labelled images, then `ce-align "
-            "transfer --online --model FOLDER`"
-        )
-    points = points.reset_index(drop=True)
+    if found.rows.empty:
+        raise NothingToDraw(f"Table 3 {NO_ONLINE}")
+    points = found.rows.reset_index(drop=True)
     weights = sorted(set(points["weight"]))
-    lines = []
+    lines: list[Line] = []
     for objective in objective_order(points["objective"]):
-        own = points[points["objective"] == objective]
-        line: dict[str, str | Numbered] = {"Objective": objective_label(objective)}
+        line: Line = {"Objective": objective_label(objective)}
         line |= {f"λ = {weight_label(weight)}": "–" for weight in weights}
-        for place, row in own.iterrows():
-            sd = row["high"] - row["value"] if row["n_networks"] > 1 else np.nan
-            text = _cell(row["value"], sd)
-            line[f"λ = {weight_label(row['weight'])}"] = Numbered(text, int(str(place)))
+        for place, row in enumerate(points.to_dict("records")):
+            if row["objective"] == objective:
+                sd = row["high"] - row["value"] if row["n_networks"] > 1 else None
+                text = _percent(row["value"], sd)
+                line[f"λ = {weight_label(row['weight'])}"] = Numbered(text, place)
         lines.append(line)
     on = "validation images" if set(points["metric"]) == {"probe_top1"} else "views"
     return built(

@@ -10,7 +10,7 @@ from PIL import Image
 from rich.console import Console
 
 from ce_align.errors import DataError
-from ce_align.report.analysis_plots import (
+from ce_align.report.paper.correlations import (
     correlation_forest,
     measure_forest,
     save_correlations,

@@ -1,0 +1,506 @@
+"""Table 1 and the forest of correlations; measures and correlations as one drawing."""
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, TypeGuard
+
+import numpy as np
+
+from ce_align.augment import PARAMETER_NAMES
+from ce_align.checks import named_some
+from ce_align.errors import DataError
+from ce_align.report.material import Material
+from ce_align.report.origins import origins_of
+from ce_align.report.paper.items import (
+    BuiltTable,
+    Drawn,
+    NothingToDraw,
+    Numbered,
+    because,
+    built,
+    completed,
+)
+from ce_align.report.selection import interval_over, network_colours
+from ce_align.report.style import (
+    COMPARISON_TITLES,
+    GUIDE,
+    NEUTRAL,
+    WIDTHS,
+    finish,
+    letter,
+    measure_name,
+    minus,
+    panel_grid,
+    save_figure,
+    style,
+)
+from ce_align.stages.plan import GEOMETRY_FAMILIES
+from ce_align.stages.variability import COMPARISONS
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.axes import Axes
+
+    from ce_align.stages.correlate import CorrelationRow
+    from ce_align.stages.measures import MeasureRow
+
+__all__ = [
+    *("correlation_forest", "figure_forest", "measure_forest"),
+    *("save_correlations", "save_measures", "table_1"),
+]
+
+#: Measures of Table 1 and how it names them.
+TABLE_1 = {
+    **COMPARISON_TITLES,
+    "decoding_ridge": "Parameter decoding (ridge)",
+    "decoding_ridge_hue": "Hue decoding (ridge)",
+    "decoding_ols": "Parameter decoding (OLS)",
+    "decoding_ols_hue": "Hue decoding (OLS)",
+}
+#: Numbers of a correlation, in the order of the rows behind tables and figures.
+NUMBERS = (
+    *("value", "low", "high", "abs_r", "r_squared", "spearman"),
+    *("within", "within_low", "within_high", "p", "q"),
+    *("partial", "partial_low", "partial_high", "partial_p", "partial_q"),
+    *("n_networks", "n_partial"),
+)
+
+#: A correlation that chance does not explain; that within objectives; that given λ.
+SIGNIFICANT, WITHIN, PARTIAL = "#0072b2", "#d55e00", "#009e73"
+#: What the marks of a forest mean.
+FOREST_KEY = (
+    "Dot: r, blue if q < 0.05. Orange: r within objectives. Green: r given λ, too. "
+    "Lines: 95 % intervals over networks within objectives."
+)
+#: Places of the three beside each other.
+ABOVE, BELOW = -0.25, 0.25
+#: Measures that the forest leaves to the rows: there are too many of their kind.
+LEFT_OUT = ("_floor", "_delta")
+#: Parts of decoding that it shows.
+DECODED = ("", "_hue", "_weak", "_strong_only")
+
+#: Height of one mark, and of title and axis, in inches.
+MARK, FRAME = 0.11, 0.75
+#: Smaller shares of variance are drawn at this edge.
+LEAST = -0.5
+#: Title, axis, common prefix of the measures, and what follows it; panels without rows
+#: are left out.
+PANELS: tuple[tuple[str, str, str, tuple[str, ...]], ...] = (
+    ("Shapes of variability", "$D_B$", "", tuple(COMPARISONS)),
+    (
+        "Above the floor of equal sources",
+        "excess of $D_B$",
+        "",
+        tuple(f"{name}_excess" for name in COMPARISONS),
+    ),
+    (
+        "Against the baseline",
+        "$\\Delta D_B$ = baseline − network",
+        "",
+        tuple(f"{n}{s}_delta" for n in COMPARISONS for s in ("", "_excess")),
+    ),
+    (
+        "Decoding of augmentations, ridge",
+        "$R^2$ on held-out images",
+        "decoding_ridge",
+        (
+            *("", "_strong_only", "_weak", "_within_weak"),
+            *(f"_{name}" for name in PARAMETER_NAMES),
+        ),
+    ),
+    (
+        "Factorization and invariance",
+        "share of variance",
+        "",
+        tuple(
+            f"{m}_{f}"
+            for m in ("factorization", "invariance")
+            for f in GEOMETRY_FAMILIES
+        ),
+    ),
+    (
+        "Dimensionality",
+        "participation ratio",
+        "dimensionality_",
+        tuple(f"{kind}{f}" for kind in ("", "content_") for f in GEOMETRY_FAMILIES),
+    ),
+    (
+        "Steerability",
+        "share of the displacement explained",
+        "steerability_",
+        ("by_parameters", "by_transformation"),
+    ),
+)
+
+
+class Estimate(Protocol):
+    """A number with an interval, as rows of every stage have it."""
+
+    value: float | None
+    low: float | None
+    high: float | None
+
+
+def _latest(material: Material) -> "tuple[pd.DataFrame, list[str]]":
+    """The latest correlation of each measure and recording, with its origin, and notes.
+
+    Rows of networks whose names stand for others by now are left out.
+    """
+    import pandas as pd
+
+    found = material.stage("correlate")
+    rows, notes = found.rows, list(found.notes)
+    if rows.empty:
+        return rows, notes
+    rows = rows.sort_values("created", kind="stable")
+    latest = rows.drop_duplicates(["measure", "recording"], keep="last")
+    n = len(rows) - len(latest)
+    if n:
+        notes.append(f"{n} correlations are replaced by later ones.")
+    empty = pd.to_numeric(latest["value"], errors="coerce").isna()
+    if empty.any():
+        pairs = latest[empty][["measure", "recording"]].itertuples(index=False)
+        names = [f"{measure_name(str(m))} with {r}" for m, r in pairs]
+        notes.append(f"No correlation is defined of {named_some(names)}.")
+        latest = latest[~empty]
+    columns = ["measure", "recording", *NUMBERS, "given", "interval", "note"]
+    latest = latest.reindex(columns=list(dict.fromkeys([*latest, *columns])))
+    old = latest["interval"].isna() & latest["low"].notna()
+    if old.any():
+        # Those of ce_align 0.1 took networks of one objective for independent.
+        bounds = {name: latest[name].mask(old) for name in ("low", "high")}
+        latest = latest.assign(**bounds)
+        notes.append(
+            "Intervals that do not say what they are over are left out; run `ce-align "
+            "correlate` again."
+        )
+    latest = latest.assign(origin=origins_of(latest))
+    for note, group in latest.groupby("note", sort=False):
+        measures = map(measure_name, dict.fromkeys(map(str, group["measure"])))
+        every = len(group) == len(latest)
+        words = f"{str(note)[0].upper()}{str(note)[1:]}."
+        notes.append(words if every else f"{named_some(list(measures))}: {note}.")
+    columns += ["origin", *(["source"] if "source" in latest else [])]
+    return latest[columns], notes
+
+
+def _interval_words(rows: "pd.DataFrame") -> str:
+    """What the intervals are over, and what r is given besides objective and λ."""
+    over = named_some(list(dict.fromkeys(rows["interval"].dropna())))
+    given = named_some(list(dict.fromkeys(rows["given"].dropna())))
+    parts = [f"95 % intervals are over {over}" if over else "no interval is defined"]
+    if over and rows["low"].isna().any():
+        parts.append(
+            "r itself has none, for a few objectives do not say how objectives vary"
+        )
+    if given:
+        parts.append(f"given λ means given {given}")
+    return "; ".join(parts)
+
+
+def table_1(material: Material) -> BuiltTable:
+    """|r| and r² of each measure with predictivity on each recording."""
+    rows, notes = _latest(material)
+    rows = rows[rows["measure"].isin(TABLE_1)] if len(rows) else rows
+    if rows.empty:
+        raise NothingToDraw(
+            "Table 1 needs rows of `ce-align correlate` for the measures of `ce-align "
+            f"analyze`; run both for the same networks{because(notes)}"
+        )
+    ridge = rows["measure"].str.startswith("decoding_ridge").any()
+    if ridge:
+        rows = rows[~rows["measure"].str.startswith("decoding_ols")]
+    recordings = list(dict.fromkeys(rows["recording"]))
+    measures = [name for name in TABLE_1 if name in set(rows["measure"])]
+    order = {name: k for k, name in enumerate([*measures, *recordings])}
+    frame = rows.sort_values(
+        ["measure", "recording"], key=lambda column: column.map(order)
+    ).reset_index(drop=True)
+    cells = {
+        (row["measure"], row["recording"]): (row, place)
+        for place, row in enumerate(frame.to_dict("records"))
+    }
+    lines: list[dict[str, str | Numbered]] = []
+    for measure in measures:
+        titles = (TABLE_1[measure], "… within objectives", "… given λ")
+        for title, show in zip(titles, CELLS, strict=True):
+            line: dict[str, str | Numbered] = {"Measure": title}
+            for name in recordings:
+                row, place = cells.get((measure, name), (None, -1))
+                line[name] = Numbered(show(row), place) if row else "–"
+            lines.append(line)
+    absent = [
+        title
+        for name, title in TABLE_1.items()
+        if name not in measures and ("ols" in name) != ridge
+    ]
+    if absent:
+        notes.append(f"No rows of {', '.join(absent)}.")
+    pairs = [(measure, name) for measure in measures for name in recordings]
+    without = [
+        f"{TABLE_1[m]} with {name}" for m, name in pairs if (m, name) not in cells
+    ]
+    if without:
+        notes.append(f"No rows of {named_some(without)}.")
+    counts = "/".join(map(str, sorted(set(frame["n_networks"].astype(int)))))
+    return built(
+        frame,
+        lines,
+        material,
+        notes,
+        title="Representational measures and predictivity",
+        caption=f"|r| (r²) of the Pearson correlation across {counts} networks between "
+        "each measure and the predictivity of each recording; below it r within "
+        f"objectives and r given objective and λ; {_interval_words(frame)}.",
+    )
+
+
+def _plain(row: Mapping[Any, Any]) -> str:
+    return f"{row['abs_r']:.2f} ({row['r_squared']:.2f})"
+
+
+def _bounded(name: str, row: Mapping[Any, Any]) -> str:
+    """A correlation with its interval, as far as both are defined."""
+    if not _defined(row[name]):
+        return "–"
+    text = f"{row[name]:.2f}"
+    if _defined(row[f"{name}_low"]):
+        text += f" [{row[f'{name}_low']:.2f}, {row[f'{name}_high']:.2f}]"
+    return minus(text)
+
+
+#: What the lines of a measure show: r itself, within objectives, and given λ.
+CELLS: tuple[Callable[[Mapping[Any, Any]], str], ...] = (
+    _plain,
+    partial(_bounded, "within"),
+    partial(_bounded, "partial"),
+)
+
+
+def figure_forest(material: Material, columns: int = 2) -> Drawn:
+    """Correlation of measures with predictivity, a panel for each recording."""
+    rows, notes = _latest(material)
+    if rows.empty:
+        raise NothingToDraw(
+            "the forest plot needs rows of `ce-align correlate`; run `ce-align score` "
+            "and `ce-align analyze` for five networks, then `ce-align correlate`"
+            f"{because(notes)}"
+        )
+    shown = [name for name in dict.fromkeys(rows["measure"]) if _is_shown(str(name))]
+    n_rest = rows["measure"].nunique() - len(shown)
+    if n_rest:
+        notes.append(f"{n_rest} further measures are in the rows, not in the figure.")
+    data = rows[rows["measure"].isin(shown)].reset_index(drop=True)
+    recordings = list(dict.fromkeys(data["recording"]))
+    across = min(len(recordings), 4 if columns == 2 else 2)
+    with style():
+        height = 0.65 + 0.22 * len(shown)
+        figure, axes, _ = panel_grid(
+            columns, len(recordings), across, height, sharey=True
+        )
+        for k, (ax, recording) in enumerate(zip(axes, recordings, strict=True)):
+            own = data[data["recording"] == recording].set_index("measure")
+            placed = own.reindex(shown).rename_axis("measure").reset_index()
+            correlation_forest(list(placed.itertuples()), ax)
+            ax.set_xlabel("Pearson r")
+            n = "/".join(map(str, sorted(set(own["n_networks"].astype(int)))))
+            letter(ax, "", f"{recording}\n{n} networks")
+            if k % across:
+                ax.tick_params(axis="y", labelleft=False)
+    strongest = data.iloc[int(data["abs_r"].argmax())]
+    return completed(
+        figure,
+        data,
+        material,
+        [FOREST_KEY, *notes],
+        title="Correlation of representational measures with predictivity",
+        caption="Pearson r across networks, the same within objectives, and given "
+        f"objective and λ; {_interval_words(data)}; q is the false discovery rate of a "
+        "permutation of networks within objectives.",
+        alt=f"Forest plot of {len(data)} correlations. The strongest is "
+        f"{strongest['value']:.2f}: {measure_name(strongest['measure'])} with "
+        f"{strongest['recording']}.",
+    )
+
+
+def _is_shown(measure: str) -> bool:
+    if measure.startswith("decoding_"):
+        part = measure.removeprefix("decoding_ridge").removeprefix("decoding_ols")
+        return part in DECODED
+    return not measure.endswith(LEFT_OUT)
+
+
+def correlation_forest(rows: "Sequence[CorrelationRow]", ax: "Axes") -> "Axes":
+    """Pearson r of each measure with one recording, within objectives, and given λ.
+
+    Parameters
+    ----------
+    rows : of one recording
+    ax : axes to draw into
+    """
+    for place, row in enumerate(rows):
+        colour = SIGNIFICANT if row.q < 0.05 else NEUTRAL
+        _mark(ax, row, place + ABOVE, colour, -1.0)
+        for k, name, its in ((0, "within", WITHIN), (BELOW, "partial", PARTIAL)):
+            r, low, high = (getattr(row, name + end) for end in ("", "_low", "_high"))
+            if _defined(r):
+                if _defined(low) and _defined(high):
+                    ends, at = [low, high], [place + k] * 2
+                    ax.plot(ends, at, color=its, linewidth=0.8, zorder=2)
+                ax.plot(r, place + k, "|", color=its, markersize=4, zorder=4)
+        ax.axhline(place + 0.5, color="0.93", linewidth=0.6, zorder=0)
+    _forest_axes(ax, [measure_name(row.measure) for row in rows])
+    ax.set_xlim(-1.03, 1.03)
+    ax.set_xlabel("Pearson r across networks")
+    return ax
+
+
+def _forest_axes(ax: "Axes", labels: Sequence[str]) -> None:
+    """Names from top to bottom, and a line at zero."""
+    ax.axvline(0, color=GUIDE, linewidth=0.8, zorder=0)
+    ax.set_yticks(range(len(labels)), labels)
+    ax.set_ylim(len(labels) - 0.5, -0.5)
+    ax.tick_params(axis="y", length=0)
+    ax.spines[["top", "right", "left"]].set_visible(False)
+
+
+def _mark(
+    ax: "Axes", row: Estimate, place: float, colour: object, least: float
+) -> None:
+    """One estimate: a dot on its interval, or a triangle at the left edge."""
+    if not _defined(row.value):
+        return
+    if row.value < least:
+        ax.plot(least, place, "<", color=colour, markersize=3.5, zorder=3)
+        return
+    if _defined(row.low) and _defined(row.high):
+        low = max(row.low, least)
+        ax.plot([low, row.high], [place, place], color=colour, linewidth=1, zorder=2)
+    ax.plot(row.value, place, "o", color=colour, markersize=3, zorder=3)
+
+
+def _defined(value: float | None) -> TypeGuard[float]:
+    """Whether there is a number; tables have NaN where rows have None."""
+    return value is not None and value == value
+
+
+def save_correlations(rows: "Sequence[CorrelationRow]", path: Path) -> Path:
+    """Draw a panel for each recording as PDF and PNG; the PNG's path returns."""
+    from matplotlib.figure import Figure
+
+    groups = {
+        name: [row for row in rows if row.recording == name]
+        for name in dict.fromkeys(row.recording for row in rows)
+    }
+    width = WIDTHS[1] * (0.6 + 0.8 * len(groups))
+    height = FRAME + 0.3 + 2.2 * MARK * max(map(len, groups.values()))
+    with style():
+        figure = Figure(figsize=(width, height), layout="constrained")
+        axes = figure.subplots(1, len(groups), squeeze=False)[0]
+        for ax, (recording, group) in zip(axes, groups.items(), strict=True):
+            correlation_forest(group, ax)
+            n = "/".join(map(str, sorted({row.n_networks for row in group})))
+            ax.set_title(f"{recording}\n{n} networks", loc="left")
+        finish(figure, [FOREST_KEY])
+        return save_figure(figure, path.with_suffix(""))[-1]
+
+
+def save_measures(rows: "Sequence[MeasureRow]", path: Path) -> Path:
+    """Draw a panel for each kind of measure as PDF and PNG; the PNG's path returns.
+
+    Raises
+    ------
+    DataError
+        If no row is of a measure that has a panel.
+    """
+    from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
+
+    models = list(dict.fromkeys(row.model for row in rows))
+    metrics = {row.metric for row in rows}
+    panels = []
+    for title, axis, prefix, names in PANELS:
+        names = tuple(name for name in names if prefix + name in metrics)
+        if names:
+            words = {prefix + name: _words(name) for name in names}
+            panels.append((title, axis, words))
+    if not panels:
+        raise DataError(
+            f"no panel shows {named_some(sorted(metrics)) or 'rows that are not there'}"
+            "; draw the rows of `ce-align analyze`"
+        )
+    heights = [FRAME + MARK * max(len(w) * (len(models) + 1), 4) for *_, w in panels]
+    # The second column begins where it makes both equally long.
+    first = min(
+        range(1, len(panels) + 1),
+        key=lambda n: max(sum(heights[:n]), sum(heights[n:])),
+    )
+    columns = [part for part in (slice(first), slice(first, None)) if panels[part]]
+    tallest = max(sum(heights[part]) for part in columns)
+    with style():
+        size = (1.3 * WIDTHS[1] * len(columns), tallest)
+        figure = Figure(figsize=size, layout="constrained")
+        subfigures = figure.subfigures(1, len(columns), squeeze=False)[0]
+        for part, subfigure in zip(columns, subfigures, strict=True):
+            # What is missing below a shorter column stays empty.
+            rest = tallest - sum(heights[part])
+            ratios = [*heights[part], *([rest] if rest > 0 else [])]
+            grid = subfigure.add_gridspec(len(ratios), 1, height_ratios=ratios)
+            for k, (title, axis, words) in enumerate(panels[part]):
+                ax = subfigure.add_subplot(grid[k])
+                # One share far below zero would hide all others.
+                bounded = "R^2" in axis or "share" in axis
+                measure_forest(rows, ax, words, LEAST if bounded else -np.inf)
+                ax.set_title(title, loc="left", fontweight="bold")
+                values = [row.value for row in rows if row.metric in words]
+                clipped = any(v is not None and v < LEAST for v in values)
+                ax.set_xlabel(f"{axis} (◂ below {LEAST})" if clipped else axis)
+        handles = [
+            Line2D([], [], color=c, marker="o", markersize=3, linewidth=1, label=model)
+            for c, model in zip(network_colours(models), models, strict=True)
+        ]
+        figure.legend(handles=handles, loc="outside upper left", frameon=False, ncols=3)
+        over = dict.fromkeys(row.interval for row in rows if row.interval)
+        if over:
+            words_over = "; ".join(map(interval_over, over))
+            figure.supxlabel(
+                f"Lines: 95 % intervals over {words_over}", fontsize="small"
+            )
+        return save_figure(figure, path.with_suffix(""))[-1]
+
+
+def measure_forest(
+    rows: "Sequence[MeasureRow]", ax: "Axes", labels: dict[str, str], least: float
+) -> "Axes":
+    """Measures from top to bottom with their intervals, networks by colour.
+
+    Parameters
+    ----------
+    rows : of any networks
+    ax : axes to draw into
+    labels : measures to show, from top to bottom, and what they are called
+    least : values below it are drawn at the left edge as triangles
+    """
+    models = list(dict.fromkeys(row.model for row in rows))
+    colours = network_colours(models)
+    by_place = {(row.metric, row.model): row for row in rows}
+    for i, metric in enumerate(labels):
+        for k, model in enumerate(models):
+            row = by_place.get((metric, model))
+            if row is not None:
+                place = i + (k + 1) / (len(models) + 1) - 0.5
+                _mark(ax, row, place, colours[k], least)
+    for edge in range(1, len(labels)):
+        ax.axhline(edge - 0.5, color="0.9", linewidth=0.6, zorder=0)
+    _forest_axes(ax, list(labels.values()))
+    return ax
+
+
+def _words(name: str) -> str:
+    """What a measure is called beside its mark, without what its panel says."""
+    text = name.strip("_").replace("_", " ")
+    for comparison in COMPARISONS:
+        text = text.replace(comparison.replace("_", " "), comparison.replace("_", "–"))
+    text = text.replace(" delta", ", Δ").replace(" excess", ", excess")
+    return text or "mean over parameters"
