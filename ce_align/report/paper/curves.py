@@ -446,7 +446,7 @@ def _recorded(material: Material) -> "pd.DataFrame":
     import pandas as pd
 
     stored: dict[tuple[str, str], object] = {}
-    if "source" in material.rows:
+    if len(material.rows) and "source" in material.rows:
         rows = material.rows[material.rows["stage"] == "train"]
         names = zip(rows["model"], rows["metric"], strict=True)
         stored = dict(zip(names, rows["source"], strict=True))
