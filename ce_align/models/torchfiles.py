@@ -1,15 +1,14 @@
-"""What a pickle of a checkpoint may name; everything else is refused.
+"""Files of ``torch.save``, zip and legacy, read without executing anything.
 
-- Tensors of ``torch.save`` and the containers of the standard library are built.
-- Plain values of the standard library and NumPy (dates, paths, arrays), and classes of
-  any other package, become an :class:`Inert` record without content: checkpoints keep
-  such objects (clocks, metrics, callbacks) around the weights. A class is told from a
-  function by its capital letter, as nothing is imported to look.
-- Whatever else the standard library has, and functions of any package, are refused
-  wherever they stand; so are, by a reader of weights, :class:`Inert` among them.
+A pickle is a program: whoever runs it with :mod:`pickle`, even with a restricted
+``find_class``, calls what the file names. Here the instructions are read with
+:mod:`pickletools` and only ever build plain containers and records of our own. Nothing
+that a file names is imported or called, so there is no gadget to reach.
 
-The interpreter calls nothing in any case. What is refused is refused because an honest
-checkpoint has no need of it.
+``torch.load(weights_only=True)`` cannot take its place. It knows the instructions of
+protocol 2 alone; it allocates what a file declares (``bytearray(10**13)``, a text that
+is copied a thousand times, a tensor of terabytes over one number) before anyone can
+compare that with the size of the file; and it hashes keys that nest without end.
 """
 
 import mmap
@@ -21,31 +20,43 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
-from typing import IO, Any, Protocol, cast
+from typing import IO, Any, cast
 
 import torch
 
 from ce_align.errors import DataError
 
-__all__ = [
-    "DICTS",
-    "ENCODE",
-    "PARAMETER_BUILDER",
-    "SETS",
-    "SIZE",
-    "STORAGES",
-    "TENSOR_BUILDERS",
-    "VALUES",
-    "Global",
-    "Inert",
-    "StorageRecord",
-    "TensorRecord",
-    "check_global",
-    "check_key",
-    "interpret",
-    "is_class",
-    "read_torch_file",
-]
+__all__ = ["TensorRecord", "read_torch_file"]
+
+#: A checkpoint has many thousands of instructions; more than this are no checkpoint.
+MAX_INSTRUCTIONS = 5_000_000
+#: Containers deeper than this are no checkpoint.
+MAX_DEPTH = 64
+#: Dimensions of a tensor that torch can hold.
+MAX_DIMENSIONS = 64
+
+#: First pickle of a legacy file, and its version.
+LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
+LEGACY_PROTOCOL = 1001
+
+#: What the zip directory of a damaged file makes zipfile raise.
+DAMAGE = (
+    *(zipfile.BadZipFile, RuntimeError, EOFError, ValueError, OverflowError),
+    *(struct.error, KeyError, IndexError, TypeError),
+)
+
+DTYPES = {
+    "FloatStorage": torch.float32,
+    "DoubleStorage": torch.float64,
+    "HalfStorage": torch.float16,
+    "BFloat16Storage": torch.bfloat16,
+    "LongStorage": torch.int64,
+    "IntStorage": torch.int32,
+    "ShortStorage": torch.int16,
+    "CharStorage": torch.int8,
+    "ByteStorage": torch.uint8,
+    "BoolStorage": torch.bool,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +86,11 @@ class StorageRecord:
     kind: str
     n_elements: int
 
+    @property
+    def n_bytes(self) -> int:
+        """Bytes that it declares."""
+        return self.n_elements * DTYPES[self.kind].itemsize
+
 
 @dataclass(frozen=True, slots=True)
 class TensorRecord:
@@ -86,53 +102,54 @@ class TensorRecord:
     stride: tuple[int, ...]
 
 
-def _named(module: str, names: str) -> set[tuple[str, str]]:
-    return {(module, name) for name in names.split()}
+# -- What a pickle may name -----------------------------------------------------------
+#
+# Tensors and the containers of the standard library are built. Other values without
+# code, and classes of any package that is not Python's own, become inert: checkpoints
+# keep clocks, metrics and callbacks around the weights. As nothing is imported to look,
+# a class is told from a function by its capital letter. Whatever else a file names is
+# refused wherever it stands, as an honest checkpoint has no need of it.
 
-
-TENSOR_BUILDERS = _named("torch._utils", "_rebuild_tensor _rebuild_tensor_v2")
-PARAMETER_BUILDER = ("torch._utils", "_rebuild_parameter")
-STORAGES = (
-    *("FloatStorage", "DoubleStorage", "HalfStorage", "BFloat16Storage"),
-    *("LongStorage", "IntStorage", "ShortStorage", "CharStorage", "ByteStorage"),
-    "BoolStorage",
-)
-DICTS = _named("collections", "OrderedDict defaultdict Counter") | {
-    ("builtins", "dict")
+#: Names of values that carry no code: built here or left inert.
+VALUES = {
+    "torch": (
+        "Size device float16 float32 float64 bfloat16 int64 int32 bool "
+        + " ".join(DTYPES)
+    ),
+    "torch._utils": "_rebuild_tensor _rebuild_tensor_v2 _rebuild_parameter",
+    "builtins": (
+        "dict set frozenset list tuple object int float bool str bytes bytearray "
+        "complex slice range xrange"
+    ),
+    "collections": "OrderedDict defaultdict Counter deque",
+    "copyreg": "_reconstructor",
+    "_codecs": "encode",
+    "datetime": "datetime date time timedelta timezone",
+    "pathlib": "Path PosixPath WindowsPath PurePosixPath PureWindowsPath",
+    "decimal": "Decimal",
+    "fractions": "Fraction",
+    "uuid": "UUID",
+    "argparse": "Namespace",
+    "types": "SimpleNamespace",
+    "random": "Random",
+    "numpy": "dtype ndarray bool_ float16 float32 float64 int32 int64 uint8",
+    "numpy.core.multiarray": "_reconstruct scalar",
+    "numpy._core.multiarray": "_reconstruct scalar",
+    "numpy.random._pickle": (
+        "__generator_ctor __bit_generator_ctor __randomstate_ctor"
+    ),
+    "numpy.random.bit_generator": "__pyx_unpickle_SeedSequence",
 }
-SETS = _named("builtins", "set frozenset")
-ENCODE = ("_codecs", "encode")
-SIZE = ("torch", "Size")
 
-#: Values that carry no code: built here or left inert.
-VALUES = (
-    DICTS
-    | SETS
-    | TENSOR_BUILDERS
-    | {ENCODE, SIZE, PARAMETER_BUILDER}
-    | _named("torch", " ".join(STORAGES))
-    | _named("torch", "device float16 float32 float64 bfloat16 int64 int32 bool")
-    | _named("builtins", "list tuple object int float bool str bytes bytearray")
-    | _named("builtins", "complex slice range xrange")
-    | _named("collections", "deque")
-    | _named("copyreg", "_reconstructor")
-    | _named("datetime", "datetime date time timedelta timezone")
-    | _named("pathlib", "Path PosixPath WindowsPath PurePosixPath PureWindowsPath")
-    | _named("decimal", "Decimal")
-    | _named("fractions", "Fraction")
-    | _named("uuid", "UUID")
-    | _named("argparse", "Namespace")
-    | _named("types", "SimpleNamespace")
-    | _named("numpy", "dtype ndarray bool_ float16 float32 float64 int32 int64 uint8")
-    | _named("numpy.core.multiarray", "_reconstruct scalar")
-    | _named("numpy._core.multiarray", "_reconstruct scalar")
-    | _named(
-        "numpy.random._pickle",
-        "__generator_ctor __bit_generator_ctor __randomstate_ctor",
-    )
-    | _named("numpy.random.bit_generator", "__pyx_unpickle_SeedSequence")
-    | _named("random", "Random")
-)
+#: Those whose call copies what it is given.
+DICTS = {
+    *(("collections", "OrderedDict"), ("collections", "defaultdict")),
+    *(("collections", "Counter"), ("builtins", "dict")),
+}
+COPYING = {
+    *DICTS,
+    *(("builtins", "set"), ("builtins", "frozenset"), ("_codecs", "encode")),
+}
 
 #: Frameworks whose metrics and schedules keep functions, which they do not call.
 INERT_PACKAGES = (
@@ -145,33 +162,30 @@ INERT_PACKAGES = (
 PYTHON_2 = {"__builtin__": "builtins", "copy_reg": "copyreg"}
 
 
-def is_class(name: str) -> bool:
+def _is_value(module: str, name: str) -> bool:
+    return name in VALUES.get(module, "").split()
+
+
+def _is_class(name: str) -> bool:
     """Whether a name looks like that of a class, which may stand within another."""
     parts = name.split(".")
     return all(p.isidentifier() and p.lstrip("_")[:1].isupper() for p in parts)
 
 
-def check_global(module: Any, name: Any) -> Global:
-    """Name of a class or function, if a checkpoint may name it.
-
-    Raises
-    ------
-    DataError
-        If it may not.
-    """
+def _checked_global(module: Any, name: Any) -> Global:
     if type(module) is not str or type(name) is not str:
         raise DataError("a name in the pickle is no text")
     module = PYTHON_2.get(module, module)
-    found = Global(module, name)
     standard = module.partition(".")[0] in sys.stdlib_module_names
     # A dotted name could walk from an allowed module into whatever it imports.
     framework = f"{module}.".startswith(INERT_PACKAGES) and name.isidentifier()
-    if (module, name) in VALUES or framework or (is_class(name) and not standard):
+    found = Global(module, name)
+    if _is_value(module, name) or framework or (_is_class(name) and not standard):
         return found
     raise DataError(f"it names {found}, which is neither a tensor nor plain data")
 
 
-def check_key(key: Any) -> Any:
+def _checked_key(key: Any) -> Any:
     """Refuse keys that are unhashable, or slow to hash by nesting."""
     plain = (str, int, float, bool, bytes, type(None), Inert, Global)
     flat = key if type(key) is tuple else (key,)
@@ -180,135 +194,37 @@ def check_key(key: Any) -> Any:
     raise DataError(f"it has a key of type {type(key).__name__}")
 
 
-#: A checkpoint has many thousands of instructions; more than this are no checkpoint.
-MAX_INSTRUCTIONS = 5_000_000
-
-
-#: Names whose call copies what it is given.
-COPYING = DICTS | SETS | {ENCODE}
-
-
 def _pairs(items: list[Any]) -> dict[Any, Any]:
     if len(items) % 2:
         raise DataError("it has a key without a value")
-    keys = map(check_key, items[::2])
-    return dict(zip(keys, items[1::2], strict=True))
-
-
-class _Machine:
-    """Stack, marks and memo of one pickle; one method for each kind of instruction."""
-
-    def __init__(self, storages: dict[str, StorageRecord]) -> None:
-        self.storages = storages
-        self.stack: list[Any] = []
-        self.marks: list[int] = []
-        self.memo: dict[int, Any] = {}
-        self.position = 0  # bytes read so far
-        self.n_copied = 0  # items and characters that calls were given
-
-    def pop(self) -> Any:
-        return self.stack.pop()
-
-    def pop_mark(self) -> list[Any]:
-        start = self.marks.pop()
-        items = self.stack[start:]
-        del self.stack[start:]
-        return items
-
-    def push_tuple(self, length: int) -> None:
-        items = [self.pop() for _ in range(length)]
-        self.stack.append(tuple(reversed(items)))
-
-    def memoize(self, index: int | None) -> None:
-        self.memo[len(self.memo) if index is None else index] = self.stack[-1]
-
-    def append(self, items: list[Any]) -> None:
-        target = self.stack[-1]
-        if type(target) is list:
-            target.extend(items)
-        elif type(target) is not Inert:
-            raise DataError(f"it appends to a {type(target).__name__}")
-
-    def set_items(self, items: list[Any]) -> None:
-        target = self.stack[-1]
-        if type(target) is dict:
-            target.update(_pairs(items))
-        elif type(target) is not Inert:
-            raise DataError(f"it sets items of a {type(target).__name__}")
-
-    def add_items(self, items: list[Any]) -> None:
-        target = self.stack[-1]
-        if type(target) is not set:
-            raise DataError(f"it adds items to a {type(target).__name__}")
-        target.update(map(check_key, items))
-
-    def reduce(self) -> None:
-        arguments = self.pop()
-        made_by = self.pop()
-        if type(made_by) is not Global or type(arguments) is not tuple:
-            raise DataError(f"it calls a {type(made_by).__name__}")
-        if (made_by.module, made_by.name) in COPYING:
-            sized = (str, list, tuple, set, dict)
-            self.n_copied += sum(len(a) for a in arguments if type(a) in sized)
-            # Honest files give each container to one call; repetition is a bomb.
-            if self.n_copied > self.position:
-                raise DataError("it copies more than it holds")
-        self.stack.append(_rebuild(made_by, arguments))
-
-    def new_object(self, n_arguments: int) -> None:
-        del self.stack[len(self.stack) - n_arguments :]
-        made_by = self.pop()
-        if type(made_by) is not Global:
-            raise DataError(f"it makes an object of a {type(made_by).__name__}")
-        is_dict = (made_by.module, made_by.name) in DICTS
-        self.stack.append({} if is_dict else _inert(made_by))
-
-    def build(self) -> None:
-        self.pop()  # attributes, which no record keeps
-        if type(self.stack[-1]) not in (Inert, dict):
-            raise DataError(f"it sets attributes of a {type(self.stack[-1]).__name__}")
-
-    def persistent(self) -> None:
-        storage = _storage(self.pop())
-        if self.storages.setdefault(storage.key, storage) != storage:
-            raise DataError("it declares one storage in two ways")
-        self.stack.append(storage)
-
-    def push_global(self, text: str) -> None:
-        module, _, name = text.partition(" ")
-        self.stack.append(check_global(module, name))
-
-    def push_stacked_global(self) -> None:
-        name, module = self.pop(), self.pop()
-        self.stack.append(check_global(module, name))
+    return dict(zip(map(_checked_key, items[::2]), items[1::2], strict=True))
 
 
 def _inert(made_by: Global) -> Inert:
     # Classes rebuild themselves; a function that a file wants called is suspect.
-    known = (made_by.module, made_by.name) in VALUES
-    if not known and not is_class(made_by.name):
-        raise DataError(f"it calls the function {made_by}")
-    return Inert(str(made_by))
+    if _is_value(made_by.module, made_by.name) or _is_class(made_by.name):
+        return Inert(str(made_by))
+    raise DataError(f"it calls the function {made_by}")
 
 
-def _rebuild(made_by: Global, arguments: tuple[Any, ...]) -> Any:
+def _called(made_by: Global, arguments: tuple[Any, ...]) -> Any:
     """What calling a known name would give; an inert record for other allowed ones."""
     key = (made_by.module, made_by.name)
-    if key in TENSOR_BUILDERS:
-        storage, offset, size, stride = arguments[:4]
-        return TensorRecord(storage, offset, size, stride)
-    if key == PARAMETER_BUILDER:
-        return arguments[0]
     if key in DICTS:
         given = arguments[-1] if arguments else ()
         pairs = given if type(given) is list else []
-        return {check_key(name): value for name, value in pairs}
-    if key in SETS:
-        return set(map(check_key, arguments[0])) if arguments else set()
-    if key == ENCODE and type(arguments[0]) is str and arguments[1:] == ("latin1",):
-        return arguments[0].encode("latin1")
-    if key == SIZE:
-        return arguments[0]
+        return {_checked_key(name): value for name, value in pairs}
+    match key:
+        case ("torch._utils", "_rebuild_tensor" | "_rebuild_tensor_v2"):
+            storage, offset, size, stride = arguments[:4]
+            return TensorRecord(storage, offset, size, stride)
+        case ("torch._utils", "_rebuild_parameter") | ("torch", "Size"):
+            return arguments[0]
+        case ("builtins", "set" | "frozenset"):
+            return set(map(_checked_key, arguments[0])) if arguments else set()
+        case ("_codecs", "encode"):
+            if type(arguments[0]) is str and arguments[1:] == ("latin1",):
+                return arguments[0].encode("latin1")
     return _inert(made_by)
 
 
@@ -320,11 +236,82 @@ def _storage(identity: Any) -> StorageRecord:
     if identity[5:] not in ((), (None,)):
         raise DataError("it has views of storages, as only very old files do")
     kind, key, n_elements = identity[1].name, identity[2], identity[4]
-    if kind not in STORAGES or type(key) is not str:
+    if kind not in DTYPES or type(key) is not str:
         raise DataError(f"it has a storage of kind {identity[1]}")
     if type(n_elements) is not int or n_elements < 0:
         raise DataError("it has a storage without a number of elements")
     return StorageRecord(key, kind, n_elements)
+
+
+# -- The interpreter ------------------------------------------------------------------
+
+
+class _Machine:
+    """Stack, marks and memo of one pickle."""
+
+    def __init__(self, storages: dict[str, StorageRecord]) -> None:
+        self.storages = storages
+        self.stack: list[Any] = []
+        self.marks: list[int] = []
+        self.memo: dict[int, Any] = {}
+        self.position = 0  # bytes read so far
+        self.n_copied = 0  # items and characters that calls were given
+
+    def pop(self, n_items: int) -> list[Any]:
+        start = len(self.stack) - n_items
+        if start < 0:
+            raise IndexError("its stack is empty")
+        items = self.stack[start:]
+        del self.stack[start:]
+        return items
+
+    def pop_mark(self) -> list[Any]:
+        return self.pop(len(self.stack) - self.marks.pop())
+
+    def memoize(self, index: int | None) -> None:
+        self.memo[len(self.memo) if index is None else index] = self.stack[-1]
+
+    def fill(self, kind: type[Any], items: list[Any]) -> None:
+        """Put items into the list, set or dictionary on top; an object keeps none."""
+        target = self.stack[-1]
+        if type(target) is Inert and kind is not set:
+            return
+        if type(target) is not kind:
+            raise DataError(f"it adds items to a {type(target).__name__}")
+        if kind is list:
+            target.extend(items)
+        else:
+            target.update(_pairs(items) if kind is dict else map(_checked_key, items))
+
+    def call(self) -> None:
+        made_by, arguments = self.pop(2)
+        if type(made_by) is not Global or type(arguments) is not tuple:
+            raise DataError(f"it calls a {type(made_by).__name__}")
+        if (made_by.module, made_by.name) in COPYING:
+            sized = (str, list, tuple, set, dict)
+            self.n_copied += sum(len(a) for a in arguments if type(a) in sized)
+            # Honest files give each container to one call; repetition is a bomb.
+            if self.n_copied > self.position:
+                raise DataError("it copies more than it holds")
+        self.stack.append(_called(made_by, arguments))
+
+    def new_object(self, n_arguments: int) -> None:
+        made_by = self.pop(1 + n_arguments)[0]
+        if type(made_by) is not Global:
+            raise DataError(f"it makes an object of a {type(made_by).__name__}")
+        is_dict = (made_by.module, made_by.name) in DICTS
+        self.stack.append({} if is_dict else _inert(made_by))
+
+    def set_attributes(self) -> None:
+        self.pop(1)  # no record keeps them
+        if type(self.stack[-1]) not in (Inert, dict):
+            raise DataError(f"it sets attributes of a {type(self.stack[-1]).__name__}")
+
+    def push_storage(self) -> None:
+        storage = _storage(self.pop(1)[0])
+        if self.storages.setdefault(storage.key, storage) != storage:
+            raise DataError("it declares one storage in two ways")
+        self.stack.append(storage)
 
 
 #: Instructions that push the value that stands in the file.
@@ -335,65 +322,62 @@ LITERALS = {
     *("BINBYTES", "SHORT_BINBYTES", "BINBYTES8", "BYTEARRAY8"),
 }
 
+#: Instructions that push something new, and what makes it.
+CONSTANTS: dict[str, Callable[[], Any]] = {
+    "NONE": lambda: None,
+    "NEWTRUE": lambda: True,
+    "NEWFALSE": lambda: False,
+    "EMPTY_LIST": list,
+    "EMPTY_TUPLE": tuple,
+    "EMPTY_DICT": dict,
+    "EMPTY_SET": set,
+}
+
 #: Every other instruction that ``torch.save`` writes; those not here are refused.
-INSTRUCTIONS: dict[str, Callable[[_Machine, Any], None]] = {
+INSTRUCTIONS: dict[str, Callable[[_Machine, Any], Any]] = {
     "PROTO": lambda m, _: None,
     "FRAME": lambda m, _: None,
     "MARK": lambda m, _: m.marks.append(len(m.stack)),
-    "POP": lambda m, _: m.stack.__delitem__(-1),
-    "POP_MARK": lambda m, _: m.pop_mark().clear(),
+    "POP": lambda m, _: m.pop(1),
+    "POP_MARK": lambda m, _: m.pop_mark(),
     "DUP": lambda m, _: m.stack.append(m.stack[-1]),
-    "NONE": lambda m, _: m.stack.append(None),
-    "NEWTRUE": lambda m, _: m.stack.append(True),
-    "NEWFALSE": lambda m, _: m.stack.append(False),
-    "EMPTY_LIST": lambda m, _: m.stack.append([]),
     "LIST": lambda m, _: m.stack.append(m.pop_mark()),
-    "APPEND": lambda m, _: m.append([m.pop()]),
-    "APPENDS": lambda m, _: m.append(m.pop_mark()),
-    "EMPTY_TUPLE": lambda m, _: m.stack.append(()),
+    "APPEND": lambda m, _: m.fill(list, m.pop(1)),
+    "APPENDS": lambda m, _: m.fill(list, m.pop_mark()),
     "TUPLE": lambda m, _: m.stack.append(tuple(m.pop_mark())),
-    "TUPLE1": lambda m, _: m.push_tuple(1),
-    "TUPLE2": lambda m, _: m.push_tuple(2),
-    "TUPLE3": lambda m, _: m.push_tuple(3),
-    "EMPTY_DICT": lambda m, _: m.stack.append({}),
+    "TUPLE1": lambda m, _: m.stack.append(tuple(m.pop(1))),
+    "TUPLE2": lambda m, _: m.stack.append(tuple(m.pop(2))),
+    "TUPLE3": lambda m, _: m.stack.append(tuple(m.pop(3))),
     "DICT": lambda m, _: m.stack.append(_pairs(m.pop_mark())),
-    "SETITEM": lambda m, _: m.set_items([m.stack.pop(-2), m.pop()]),
-    "SETITEMS": lambda m, _: m.set_items(m.pop_mark()),
-    "EMPTY_SET": lambda m, _: m.stack.append(set()),
-    "ADDITEMS": lambda m, _: m.add_items(m.pop_mark()),
-    "FROZENSET": lambda m, _: m.stack.append(set(map(check_key, m.pop_mark()))),
-    "PUT": lambda m, index: m.memoize(index),
-    "BINPUT": lambda m, index: m.memoize(index),
-    "LONG_BINPUT": lambda m, index: m.memoize(index),
-    "MEMOIZE": lambda m, _: m.memoize(None),
+    "SETITEM": lambda m, _: m.fill(dict, m.pop(2)),
+    "SETITEMS": lambda m, _: m.fill(dict, m.pop_mark()),
+    "ADDITEMS": lambda m, _: m.fill(set, m.pop_mark()),
+    "FROZENSET": lambda m, _: m.stack.append(set(map(_checked_key, m.pop_mark()))),
+    "PUT": _Machine.memoize,
+    "BINPUT": _Machine.memoize,
+    "LONG_BINPUT": _Machine.memoize,
+    "MEMOIZE": _Machine.memoize,
     "GET": lambda m, index: m.stack.append(m.memo[index]),
     "BINGET": lambda m, index: m.stack.append(m.memo[index]),
     "LONG_BINGET": lambda m, index: m.stack.append(m.memo[index]),
-    "GLOBAL": lambda m, text: m.push_global(text),
-    "STACK_GLOBAL": lambda m, _: m.push_stacked_global(),
-    "REDUCE": lambda m, _: m.reduce(),
+    "GLOBAL": lambda m, text: m.stack.append(
+        _checked_global(*text.partition(" ")[::2])
+    ),
+    "STACK_GLOBAL": lambda m, _: m.stack.append(_checked_global(*m.pop(2))),
+    "REDUCE": lambda m, _: m.call(),
     "NEWOBJ": lambda m, _: m.new_object(1),
     "NEWOBJ_EX": lambda m, _: m.new_object(2),
-    "BUILD": lambda m, _: m.build(),
-    "BINPERSID": lambda m, _: m.persistent(),
+    "BUILD": lambda m, _: m.set_attributes(),
+    "BINPERSID": lambda m, _: m.push_storage(),
 }
 
 
-def interpret(
+def _interpreted(
     stream: IO[bytes], what: str, storages: dict[str, StorageRecord] | None = None
 ) -> Any:
-    """Plain containers, records and tensors' records of the next pickle in a stream.
+    """Plain containers and records of the next pickle in a stream.
 
-    Parameters
-    ----------
-    stream : at the first byte of a pickle; left after its last
-    what : file name, for messages
-    storages : collects every storage that the pickle declares, by key
-
-    Raises
-    ------
-    DataError
-        If the pickle names anything but tensors and plain data, or is damaged.
+    The stream is left after its last byte; `storages` collects what it declares.
     """
     machine = _Machine({} if storages is None else storages)
     try:
@@ -402,11 +386,13 @@ def interpret(
         ):
             machine.position = position or 0
             if opcode.name == "STOP":
-                return machine.pop()
+                return machine.stack.pop()
             if count > MAX_INSTRUCTIONS:
                 raise DataError(f"it has more than {MAX_INSTRUCTIONS:,} instructions")
             if opcode.name in LITERALS:
                 machine.stack.append(argument)
+            elif opcode.name in CONSTANTS:
+                machine.stack.append(CONSTANTS[opcode.name]())
             elif opcode.name in INSTRUCTIONS:
                 INSTRUCTIONS[opcode.name](machine, argument)
             else:
@@ -421,47 +407,16 @@ def interpret(
     raise DataError(f"{what} is damaged: its pickle has no end")
 
 
-DTYPES = {
-    "FloatStorage": torch.float32,
-    "DoubleStorage": torch.float64,
-    "HalfStorage": torch.float16,
-    "BFloat16Storage": torch.bfloat16,
-    "LongStorage": torch.int64,
-    "IntStorage": torch.int32,
-    "ShortStorage": torch.int16,
-    "CharStorage": torch.int8,
-    "ByteStorage": torch.uint8,
-    "BoolStorage": torch.bool,
-}
-
-#: First pickle of a legacy file, and its version.
-LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
-LEGACY_PROTOCOL = 1001
-
-#: What the zip directory of a damaged file makes zipfile raise.
-DAMAGE = (
-    *(zipfile.BadZipFile, RuntimeError, EOFError, ValueError, OverflowError),
-    *(struct.error, KeyError, IndexError, TypeError),
-)
-
-#: Dimensions of a tensor that torch can hold.
-MAX_DIMENSIONS = 64
-
-#: Containers deeper than this are no checkpoint.
-MAX_DEPTH = 64
-
-
-class _Storages(Protocol):
-    """Bytes of storages by key."""
-
-    def read(self, record: StorageRecord, n_bytes: int) -> bytearray:
-        """Exactly `n_bytes` of a storage; DataError if the file has another number."""
+# -- Files ----------------------------------------------------------------------------
 
 
 def read_torch_file(
     path: Path, select: Callable[[Any], Any] = lambda content: content
 ) -> Any:
     """Content of a file of ``torch.save``: tensors in plain containers.
+
+    Sizes that a file declares are compared with the size of the file before any memory
+    is taken.
 
     Parameters
     ----------
@@ -507,7 +462,7 @@ def _read_zip(path: Path, select: Callable[[Any], Any]) -> Any:
             )
         # torch.save stores without compression, so no entry can exceed the file.
         packed = any(info.compress_type for info in entries.values())
-        declared = sum(info.file_size for info in archive.infolist())
+        declared = sum(info.file_size for info in entries.values())
         if packed or declared > path.stat().st_size:
             raise DataError(f"{path} is refused: it declares more than it holds")
         pickles = [name for name in entries if name.endswith("data.pkl")]
@@ -518,94 +473,69 @@ def _read_zip(path: Path, select: Callable[[Any], Any]) -> Any:
         if order in entries and archive.read(order) != b"little":
             raise DataError(f"{path} was written on a big-endian machine")
         with archive.open(pickles[0]) as stream:
-            content = interpret(stream, str(path))
-        storages = _ZipStorages(archive, f"{root}data/", str(path))
-        return _Builder(storages, str(path)).build(select(content))
+            content = _interpreted(stream, str(path))
 
+        def read(storage: StorageRecord) -> bytes:
+            entry = entries.get(f"{root}data/{storage.key}")
+            if entry is None:
+                raise DataError(f"{path} lacks the storage {storage.key}")
+            if entry.file_size != storage.n_bytes:
+                raise DataError(
+                    f"storage {storage.key} of {path} declares {storage.n_bytes} "
+                    f"bytes but has {entry.file_size}"
+                )
+            return archive.read(entry)
 
-class _ZipStorages:
-    def __init__(self, archive: zipfile.ZipFile, root: str, what: str) -> None:
-        self._archive, self._root, self._what = archive, root, what
-
-    def read(self, record: StorageRecord, n_bytes: int) -> bytearray:
-        try:
-            entry = self._archive.getinfo(f"{self._root}{record.key}")
-        except KeyError:
-            raise DataError(f"{self._what} lacks the storage {record.key}") from None
-        if entry.file_size != n_bytes:
-            raise DataError(
-                f"storage {record.key} of {self._what} declares {n_bytes} bytes but "
-                f"has {entry.file_size}"
-            )
-        return bytearray(self._archive.read(entry))
+        return _Builder(read, str(path)).build(select(content))
 
 
 def _read_legacy(path: Path, select: Callable[[Any], Any]) -> Any:
-    what = str(path)
     if path.stat().st_size == 0:
-        raise DataError(f"{what} is empty")
-    with path.open("rb") as file:
-        stream = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-    with stream:
+        raise DataError(f"{path} is empty")
+    what = str(path)
+    with (
+        path.open("rb") as file,
+        mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as stream,
+    ):
         readable = cast(IO[bytes], stream)
-        if stream[:1] != b"\x80" or interpret(readable, what) != LEGACY_MAGIC:
-            raise DataError(f"{what} is not a file of torch.save")
-        protocol, system = interpret(readable, what), interpret(readable, what)
+        if stream[:1] != b"\x80" or _interpreted(readable, what) != LEGACY_MAGIC:
+            raise DataError(f"{path} is not a file of torch.save")
+        protocol, system = _interpreted(readable, what), _interpreted(readable, what)
         little = type(system) is dict and system.get("little_endian") is True
         if protocol != LEGACY_PROTOCOL or not little:
-            raise DataError(f"{what} has an unknown version or byte order")
+            raise DataError(f"{path} has an unknown version or byte order")
         records: dict[str, StorageRecord] = {}
-        content = interpret(readable, what, records)
-        keys = interpret(readable, what)
+        content = _interpreted(readable, what, records)
+        keys = _interpreted(readable, what)
         if type(keys) is not list or not all(type(key) is str for key in keys):
-            raise DataError(f"{what} is damaged: its list of storages is no list")
-        storages = _LegacyStorages(stream, _locate(stream, keys, records, what), what)
-        return _Builder(storages, what).build(select(content))
+            raise DataError(f"{path} is damaged: its list of storages is no list")
+        starts: dict[str, int] = {}
+        position = stream.tell()
+        # They follow one another, each with its element count before it.
+        for key in keys:
+            record, header = records.get(key), stream[position : position + 8]
+            if record is None or header != struct.pack("<Q", record.n_elements):
+                raise DataError(f"{path} is damaged: storage {key[:40]!r} is not there")
+            starts[key] = position + 8
+            position += 8 + record.n_bytes
+            if position > len(stream):
+                raise DataError(f"{path} is refused: it declares more than it holds")
 
+        def read(storage: StorageRecord) -> bytes:
+            if storage.key not in starts:
+                raise DataError(f"{path} lacks the storage {storage.key[:40]!r}")
+            start = starts[storage.key]
+            return stream[start : start + storage.n_bytes]
 
-def _locate(
-    stream: mmap.mmap, keys: list[str], records: dict[str, StorageRecord], what: str
-) -> dict[str, tuple[int, int]]:
-    """First and last byte of each storage of a legacy file.
-
-    They follow one another, each with its element count before it.
-    """
-    places: dict[str, tuple[int, int]] = {}
-    position = stream.tell()
-    for key in keys:
-        record = records.get(key)
-        header = stream[position : position + 8]
-        if record is None or header != struct.pack("<Q", record.n_elements):
-            raise DataError(f"{what} is damaged: storage {key[:40]!r} is not there")
-        end = position + 8 + record.n_elements * DTYPES[record.kind].itemsize
-        if end > len(stream):
-            raise DataError(f"{what} is refused: it declares more than it holds")
-        places[key] = (position + 8, end)
-        position = end
-    return places
-
-
-class _LegacyStorages:
-    """Storages of a legacy file, by their places in it."""
-
-    def __init__(
-        self, stream: mmap.mmap, places: dict[str, tuple[int, int]], what: str
-    ) -> None:
-        self._stream, self._places, self._what = stream, places, what
-
-    def read(self, record: StorageRecord, n_bytes: int) -> bytearray:
-        if record.key not in self._places:
-            raise DataError(f"{self._what} lacks the storage {record.key[:40]!r}")
-        start, end = self._places[record.key]
-        return bytearray(self._stream[start:end])
+        return _Builder(read, what).build(select(content))
 
 
 class _Builder:
     """Tensors for their records, each storage read once."""
 
-    def __init__(self, storages: _Storages, what: str) -> None:
-        self._storages, self._what = storages, what
-        self._read: dict[str, torch.Tensor] = {}
+    def __init__(self, read: Callable[[StorageRecord], bytes], what: str) -> None:
+        self._read_bytes, self._what = read, what
+        self._storages: dict[str, torch.Tensor] = {}
         self._built: dict[int, Any] = {}
 
     def build(self, part: Any, depth: int = 0) -> Any:
@@ -655,14 +585,11 @@ class _Builder:
             if max(size) > n_elements + 2**20:
                 raise DataError(f"{self._what} has a tensor of no valid shape")
             return torch.empty(size, dtype=dtype)
-        values = self._values(record.storage, dtype)
-        return values.as_strided(size, stride, offset)
-
-    def _values(self, storage: StorageRecord, dtype: torch.dtype) -> torch.Tensor:
-        if storage.key not in self._read:
-            content = self._storages.read(storage, storage.n_elements * dtype.itemsize)
-            self._read[storage.key] = torch.frombuffer(content, dtype=dtype)
-        return self._read[storage.key]
+        key = record.storage.key
+        if key not in self._storages:
+            content = bytearray(self._read_bytes(record.storage))
+            self._storages[key] = torch.frombuffer(content, dtype=dtype)
+        return self._storages[key].as_strided(size, stride, offset)
 
 
 def _integers(values: Any) -> list[int]:
