@@ -1,4 +1,10 @@
-"""Answers of web servers: what they declare, and what their refusals mean."""
+"""Files from the network: continued where they stopped, whole or not at all.
+
+A file comes to ``.<name>.part``, which an interruption leaves for the next run; what
+the server said of it stands in ``.<name>.part.json``. It is only continued while the
+server vouches that it is still the same file (``If-Range``): two versions are never
+glued together.
+"""
 
 import json
 import time
@@ -10,42 +16,39 @@ from typing import Any
 from urllib.parse import urljoin, urlsplit
 
 import requests
-from requests.exceptions import (
-    ChunkedEncodingError,
-    InvalidSchema,
-    InvalidURL,
-    MissingSchema,
-    ProxyError,
-    SSLError,
-)
+from requests import exceptions as faults
 from urllib3.exceptions import NewConnectionError
 
 from ce_align.errors import AccessError, CeAlignError, ConfigError
 from ce_align.files import atomic_path, check_space
 from ce_align.progress import Progress, silent
 
-__all__ = [
-    "MEGABYTE",
-    "NETWORK_FAULTS",
-    "OutOfReach",
-    "Transient",
-    "answer_of",
-    "check_is_file",
-    "declared_size",
-    "discard_stale",
-    "download",
-    "new_session",
-    "reason",
-    "validator",
-]
+__all__ = ["MEGABYTE", "discard_stale", "download"]
 
+#: Attempts in a row that bring nothing new before we give up.
+ATTEMPTS = 5
+#: Seconds before the second attempt; each further one waits twice as long.
+BACKOFF = 1.0
+#: Most seconds between attempts, whatever the server asks for.
+LONGEST_WAIT = 60.0
 #: Seconds until a server must have answered, and between two pieces of a file.
 CONNECT_TIMEOUT, STALL_TIMEOUT = 10.0, 60.0
+#: Bytes written at a time, and at most lost when a connection breaks.
+PIECE = 16 * 1024
+#: Seconds after which what an interrupted download left is of no use.
+STALE = 7 * 24 * 3600.0
+#: Seconds for which a host that could not be reached is not asked again.
+OUT_OF_REACH = 60.0
+
+MEGABYTE = 1_000_000
+
 #: Refusals that another attempt may change.
 PASSING = (408, 425, 429, 500, 502, 503, 504)
-
 #: What a broken, silent or missing connection raises.
-NETWORK_FAULTS = (requests.ConnectionError, requests.Timeout, ChunkedEncodingError)
+NETWORK_FAULTS = (faults.ConnectionError, faults.Timeout, faults.ChunkedEncodingError)
+
+#: When a host could last not be reached: 21 networks must not wait 21 times for it.
+_unreachable: dict[str, float] = {}
 
 
 class Transient(Exception):
@@ -60,137 +63,29 @@ class OutOfReach(Transient):
     """No connection came about: no network, no such host, or nobody who listens."""
 
 
-def new_session() -> requests.Session:
-    """A session that stays secure and asks for files as they are."""
+class Session(requests.Session):
+    """Stays secure, and asks for files as they are."""
 
-    class Session(requests.Session):
-        def get_redirect_target(self, resp: Any) -> str | None:
-            place: str | None = super().get_redirect_target(resp)
-            if place and resp.url.startswith("https:"):
-                place = urljoin(resp.url, place)
-                if not place.startswith("https:"):
-                    raise AccessError(
-                        f"{resp.url} leads to the insecure address {place}; refused"
-                    )
-            return place
+    def __init__(self) -> None:
+        super().__init__()
+        # Sizes and ranges are those of the file itself only without compression.
+        self.headers.update({"Accept-Encoding": "identity"})
 
-    session = Session()
-    # Sizes and ranges are those of the file itself only without compression.
-    session.headers.update({"Accept-Encoding": "identity"})
-    return session
-
-
-def answer_of(
-    session: requests.Session, url: str, headers: Mapping[str, str]
-) -> requests.Response:
-    """Answer with a file, or a part of one, in it.
-
-    Raises
-    ------
-    Transient
-        If another attempt may bring it.
-    AccessError
-        If none will.
-    """
-    timeouts = (CONNECT_TIMEOUT, STALL_TIMEOUT)
-    try:
-        response = session.get(
-            url, headers=dict(headers), stream=True, timeout=timeouts
-        )
-    except NETWORK_FAULTS as error:
-        kind = OutOfReach if _never_reached(error) else Transient
-        raise kind(reason(error)) from None
-    status = response.status_code
-    # 416: there is less of the file now than we have, which the caller must resolve.
-    if status in (200, 206, 416):
-        return response
-    response.close()
-    answer = f"{status} {response.reason or ''}".strip()
-    if status in PASSING:
-        wait = response.headers.get("Retry-After", "")
-        raise Transient(
-            f"the server answers {answer}", float(wait) if wait.isdecimal() else 0.0
-        )
-    explained = {401: "refused", 403: "refused", 404: "not there", 410: "not there"}
-    raise AccessError(f"{url} is {explained.get(status, 'not given')}: {answer}")
-
-
-def _never_reached(error: Exception) -> bool:
-    if isinstance(error, requests.ConnectTimeout | SSLError | ProxyError):
-        return True
-    cause = getattr(error.args[0] if error.args else None, "reason", None)
-    return isinstance(cause, NewConnectionError)
-
-
-def reason(error: Exception) -> str:
-    """The innermost explanation of a fault of the network, in one short line."""
-    if isinstance(error, requests.ConnectTimeout):
-        return f"no connection within {CONNECT_TIMEOUT:g} s"
-    if isinstance(error, requests.Timeout) or "timed out" in str(error):
-        return f"nothing came for {STALL_TIMEOUT:g} s"
-    seen: BaseException = error
-    while True:
-        inner = getattr(seen, "reason", None) or next(
-            (part for part in reversed(seen.args) if isinstance(part, Exception)), None
-        )
-        if not isinstance(inner, BaseException):
-            break
-        seen = inner
-    text = str(getattr(seen, "strerror", None) or seen).partition("\n")[0]
-    return text.rpartition(": ")[2][:120] or type(seen).__name__
-
-
-def declared_size(response: requests.Response) -> int | None:
-    """Bytes of the file that an answer brings, if it says so."""
-    stated = response.headers.get("Content-Length", "")
-    # The size of a compressed answer is not that of the file.
-    encoded = response.headers.get("Content-Encoding", "identity") != "identity"
-    return int(stated) if stated.isdecimal() and not encoded else None
-
-
-def validator(response: requests.Response) -> str | None:
-    """What identifies this version of the file, if it can be asked for by ranges."""
-    tag = response.headers.get("ETag", "")
-    # Weak tags may stand for files that differ in some bytes.
-    strong = tag if tag.startswith('"') else None
-    return strong or response.headers.get("Last-Modified")
-
-
-def check_is_file(response: requests.Response, url: str) -> None:
-    """Raise AccessError for a web page, such as that of a login."""
-    kind = response.headers.get("Content-Type", "").partition(";")[0].strip().lower()
-    if kind in ("text/html", "application/xhtml+xml"):
-        raise AccessError(f"{url} answers with a web page instead of a file")
-
-
-#: Attempts in a row that bring nothing new before we give up.
-ATTEMPTS = 5
-#: Seconds before the second attempt; each further one waits twice as long.
-BACKOFF = 1.0
-#: Most seconds between attempts, whatever the server asks for.
-LONGEST_WAIT = 60.0
-#: Bytes written at a time, and at most lost when a connection breaks.
-PIECE = 16 * 1024
-#: Seconds after which what an interrupted download left is of no use.
-STALE = 7 * 24 * 3600.0
-#: Seconds for which a host that could not be reached is not asked again.
-OUT_OF_REACH = 60.0
-
-MEGABYTE = 1_000_000
-
-#: When a host could last not be reached: 21 networks must not wait 21 times for it.
-_unreachable: dict[str, float] = {}
+    def get_redirect_target(self, resp: Any) -> str | None:
+        """Where an answer leads, if it leads elsewhere."""
+        place: str | None = super().get_redirect_target(resp)
+        if place and resp.url.startswith("https:"):
+            place = urljoin(resp.url, place)
+            if not place.startswith("https:"):
+                raise AccessError(
+                    f"{resp.url} leads to the insecure address {place}; refused"
+                )
+        return place
 
 
 @dataclass
 class _Part:
-    """What has come of a file so far.
-
-    Attributes
-    ----------
-    path : temporary file
-    url : where it is from
-    """
+    """What has come so far of the file at `url`."""
 
     path: Path
     url: str
@@ -279,13 +174,13 @@ def download(
 
     try:
         part.path.parent.mkdir(parents=True, exist_ok=True)
-        with new_session() as session:
+        with Session() as session:
             _persist(part, lambda: _receive(session, part, size, show))
         part.finish(target)
-    except (InvalidURL, InvalidSchema, MissingSchema) as error:
+    except (faults.InvalidURL, faults.InvalidSchema, faults.MissingSchema) as error:
         raise ConfigError(f"{url} is no address: {error}") from None
     except requests.RequestException as error:
-        raise AccessError(f"{url}: {reason(error)}") from None
+        raise AccessError(f"{url}: {_reason(error)}") from None
     except OSError as error:
         part.discard()
         raise CeAlignError(
@@ -331,36 +226,71 @@ def _receive(
     if story.get("size") == part.n_bytes != 0:
         return
     ranged = {}
-    if part.n_bytes and story.get("validator"):
-        ranged = {
-            "Range": f"bytes={part.n_bytes}-",
-            "If-Range": str(story["validator"]),
-        }
+    if part.n_bytes and (known := story.get("validator")):
+        ranged = {"Range": f"bytes={part.n_bytes}-", "If-Range": str(known)}
     with answer_of(session, part.url, ranged) as response:
         total: int | None
         continues = bool(ranged) and response.status_code in (206, 416)
         if continues:
             total = _continued(response, part, story)
         else:
-            total = declared_size(response)
-            check_is_file(response, part.url)
+            total = _declared_size(response)
+            kind = response.headers.get("Content-Type", "").partition(";")[0].strip()
+            if kind.lower() in ("text/html", "application/xhtml+xml"):  # as of a login
+                raise AccessError(
+                    f"{part.url} answers with a web page instead of a file"
+                )
             _check_size(part.url, size, total)
             part.discard()
         missing = (total or 0) - part.n_bytes
         remains = f"the remaining bytes of {part.url}"
         check_space(part.path.parent, missing, remains, "or choose another place")
         if not continues:
-            part.begin(validator(response), total)
+            part.begin(_validator(response), total)
         try:
             _write(response, part.path, total, show)
         except NETWORK_FAULTS as error:
-            raise Transient(f"the connection broke ({reason(error)})") from None
+            raise Transient(f"the connection broke ({_reason(error)})") from None
     if total is not None and part.n_bytes < total:
         raise Transient(f"ended after {part.n_bytes} of {total} bytes")
     if total is not None and part.n_bytes > total:
         part.discard()
         raise Transient(f"has more than the {total} bytes that it declares")
     _check_size(part.url, size, part.n_bytes)
+
+
+def answer_of(
+    session: requests.Session, url: str, headers: Mapping[str, str]
+) -> requests.Response:
+    """Answer with a file, or a part of one, in it.
+
+    Raises
+    ------
+    Transient
+        If another attempt may bring it.
+    AccessError
+        If none will.
+    """
+    timeouts = (CONNECT_TIMEOUT, STALL_TIMEOUT)
+    try:
+        response = session.get(
+            url, headers=dict(headers), stream=True, timeout=timeouts
+        )
+    except NETWORK_FAULTS as error:
+        kind = OutOfReach if _never_reached(error) else Transient
+        raise kind(_reason(error)) from None
+    status = response.status_code
+    # 416: there is less of the file now than we have, which the caller must resolve.
+    if status in (200, 206, 416):
+        return response
+    response.close()
+    answer = f"{status} {response.reason or ''}".strip()
+    if status in PASSING:
+        wait = response.headers.get("Retry-After", "")
+        seconds = float(wait) if wait.isdecimal() else 0.0
+        raise Transient(f"the server answers {answer}", seconds)
+    explained = {401: "refused", 403: "refused", 404: "not there", 410: "not there"}
+    raise AccessError(f"{url} is {explained.get(status, 'not given')}: {answer}")
 
 
 def _write(
@@ -384,7 +314,7 @@ def _continued(response: requests.Response, part: _Part, story: Any) -> int:
     size = int(total) if total.isdecimal() else None
     fits = begins.startswith(f"{part.n_bytes}-") and size == story.get("size")
     # Some servers give ranges without heeding If-Range.
-    same = validator(response) in (None, story.get("validator"))
+    same = _validator(response) in (None, story.get("validator"))
     if size is None or not (fits and same):
         part.discard()
         raise Transient("changed between two attempts")
@@ -394,3 +324,43 @@ def _continued(response: requests.Response, part: _Part, story: Any) -> int:
 def _check_size(url: str, expected: int | None, found: int | None) -> None:
     if expected is not None and found is not None and expected != found:
         raise AccessError(f"{url} has {found} bytes; expected {expected}")
+
+
+def _declared_size(response: requests.Response) -> int | None:
+    stated = response.headers.get("Content-Length", "")
+    # The size of a compressed answer is not that of the file.
+    encoded = response.headers.get("Content-Encoding", "identity") != "identity"
+    return int(stated) if stated.isdecimal() and not encoded else None
+
+
+def _validator(response: requests.Response) -> str | None:
+    """What identifies this version of the file, if it can be asked for by ranges."""
+    tag = response.headers.get("ETag", "")
+    # Weak tags may stand for files that differ in some bytes.
+    strong = tag if tag.startswith('"') else None
+    return strong or response.headers.get("Last-Modified")
+
+
+def _never_reached(error: Exception) -> bool:
+    if isinstance(error, faults.ConnectTimeout | faults.SSLError | faults.ProxyError):
+        return True
+    cause = getattr(error.args[0] if error.args else None, "reason", None)
+    return isinstance(cause, NewConnectionError)
+
+
+def _reason(error: Exception) -> str:
+    """The innermost explanation of a fault of the network, in one short line."""
+    if isinstance(error, faults.ConnectTimeout):
+        return f"no connection within {CONNECT_TIMEOUT:g} s"
+    if isinstance(error, faults.Timeout) or "timed out" in str(error):
+        return f"nothing came for {STALL_TIMEOUT:g} s"
+    seen: BaseException = error
+    while True:
+        inner = getattr(seen, "reason", None) or next(
+            (part for part in reversed(seen.args) if isinstance(part, Exception)), None
+        )
+        if not isinstance(inner, BaseException):
+            break
+        seen = inner
+    text = str(getattr(seen, "strerror", None) or seen).partition("\n")[0]
+    return text.rpartition(": ")[2][:120] or type(seen).__name__

@@ -247,7 +247,7 @@ def test_redirection_is_followed_but_not_out_of_https(server, tmp_path):
     place = f"{server.base}/file"
     server.moods = [Mood(status=302, headers={"Location": "/file"})]
     assert download(f"{server.base}/old", tmp_path / "a").read_bytes() == CONTENT
-    session, answer = downloads.new_session(), downloads.requests.Response()
+    session, answer = downloads.Session(), downloads.requests.Response()
     answer.status_code, answer.url = 302, "https://secure.example/file"
     answer.headers["location"] = "/elsewhere"
     assert session.get_redirect_target(answer) == "https://secure.example/elsewhere"
