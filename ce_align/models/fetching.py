@@ -1,8 +1,14 @@
-"""What published files must be: pinned checksums, and records of what was first seen.
+"""Weights of the published networks on this machine: brought, checked, converted.
+
+A checkpoint of the authors is a pickle of which the backbone is a small part. It is
+read once, without executing it, and its backbone kept as safetensors. That file is
+hashed as a whole whenever it is used, which takes a tenth of a second: its time of
+change would be cheaper to compare, but says nothing of damage or of a careful forger.
 
 The authors publish no checksums. A file without a pin is therefore trusted when it is
-first seen, and held to that ever after: beside the weights of a network stands a record
-of the checkpoint that they are from and of the weights themselves.
+first seen, and held to that ever after. For a network NAME, the folder ``checkpoints``
+of the cache has ``NAME.safetensors``, ``NAME.json`` (what that file must be, and what
+it is from), and ``NAME.pt`` where the authors' file was placed by hand or kept.
 """
 
 import hashlib
@@ -11,7 +17,6 @@ import os
 import tomllib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
@@ -27,18 +32,7 @@ from ce_align.models.downloads import MEGABYTE, discard_stale, download
 from ce_align.models.preprocessing import Preprocessing
 from ce_align.progress import Progress, silent
 
-__all__ = [
-    "Checksum",
-    "Record",
-    "check_same",
-    "fetch",
-    "file_checksum",
-    "pin",
-    "pinned",
-    "read_record",
-    "record_path",
-    "write_record",
-]
+__all__ = ["Checksum", "fetch", "file_checksum", "pin", "pinned", "read_record"]
 
 #: Pins that the package brings along.
 PACKAGED = Path(__file__).with_name("checksums.toml")
@@ -59,35 +53,25 @@ class Checksum(BaseModel):
 
 
 class Record(BaseModel):
-    """What is known of the weights of a published network on this machine.
-
-    Attributes
-    ----------
-    weights : the safetensors file
-    source : the checkpoint that it was converted from; None if it was placed by hand
-    origin : address or path of that checkpoint
-    kept : size and time of change (ns) of a checkpoint that stands beside the weights
-    seen : UTC time when the weights were first seen, ISO 8601
-    """
+    """What is known of the weights of a published network on this machine."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     weights: Checksum
+    #: Of the checkpoint that they are from; None if they were placed by hand.
     source: Checksum | None = None
+    #: Address or path of that checkpoint.
     origin: str = ""
+    #: Size and time of change (ns) of a checkpoint that stands beside the weights.
     kept: tuple[int, int] | None = None
-    seen: str
+    #: When the weights were first seen.
+    seen: str = Field(
+        default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds")
+    )
 
 
 def file_checksum(path: Path, what: str = "", progress: Progress = silent) -> Checksum:
-    """Size and SHA-256 of a file, about half a gigabyte to one a second.
-
-    Parameters
-    ----------
-    path : of the file
-    what : its name for those who watch
-    progress : told of megabytes
-    """
+    """Size and SHA-256 of a file; `progress` is told its megabytes under `what`."""
     sha, done, size = hashlib.sha256(), 0, path.stat().st_size
     with path.open("rb") as file:
         while block := file.read(BLOCK):
@@ -98,8 +82,7 @@ def file_checksum(path: Path, what: str = "", progress: Progress = silent) -> Ch
     return Checksum(size=done, sha256=sha.hexdigest())
 
 
-def check_same(found: Checksum, expected: Checksum, what: str, why: str) -> None:
-    """Raise DataError, which ends with `why`, unless a file is what it should be."""
+def _check_same(found: Checksum, expected: Checksum, what: str, why: str) -> None:
     if found != expected:
         raise DataError(f"{what} has {found}; expected {expected}, {why}")
 
@@ -138,20 +121,14 @@ def pin(checksums: Mapping[str, Checksum]) -> Path:
     installed = {"site-packages", "dist-packages"} & set(PACKAGED.parts)
     writable = not installed and os.access(PACKAGED, os.W_OK)
     path = PACKAGED if writable else _own_pins()
-    header = "".join(
-        line
-        for line in (path.read_text() if path.exists() else "").splitlines(True)
-        if line.startswith("#")
-    )
-    entries = {**_read_pins(path), **checksums}
+    lines = path.read_text().splitlines(True) if path.exists() else []
+    entries = sorted({**_read_pins(path), **checksums}.items())
+    text = [line for line in lines if line.startswith("#")] + [
+        f'\n["{name}"]\nsize = {entry.size}\nsha256 = "{entry.sha256}"\n'
+        for name, entry in entries
+    ]
     with atomic_path(path) as temporary:
-        temporary.write_text(
-            header
-            + "".join(
-                f'\n["{name}"]\nsize = {entry.size}\nsha256 = "{entry.sha256}"\n'
-                for name, entry in sorted(entries.items())
-            )
-        )
+        temporary.write_text("".join(text))
     return path
 
 
@@ -166,8 +143,7 @@ def _read_pins(path: Path) -> dict[str, Checksum]:
         raise DataError(f"{path} is no list of checksums: {detail}") from None
 
 
-def record_path(name: str) -> Path:
-    """File with the record of a network's weights."""
+def _record_path(name: str) -> Path:
     return cache_folder("checkpoints") / f"{name}.json"
 
 
@@ -179,7 +155,7 @@ def read_record(name: str) -> Record | None:
     DataError
         If the file is there but is no record.
     """
-    path = record_path(name)
+    path = _record_path(name)
     if not path.is_file():
         return None
     try:
@@ -190,42 +166,24 @@ def read_record(name: str) -> Record | None:
         ) from None
 
 
-def write_record(name: str, record: Record) -> Path:
+def write_record(name: str, record: Record) -> None:
     """Write the record of a network's weights."""
-    path = record_path(name)
-    with atomic_path(path) as temporary:
+    with atomic_path(_record_path(name)) as temporary:
         temporary.write_text(json.dumps(record.model_dump(mode="json"), indent=1))
-    return path
 
 
-@dataclass(frozen=True)
 class _Place:
     """Files of one published network."""
 
-    name: str
-
-    @property
-    def folder(self) -> Path:
-        return cache_folder("checkpoints")
-
-    @property
-    def weights(self) -> Path:
-        return self.folder / f"{self.name}.safetensors"
-
-    @property
-    def checkpoint(self) -> Path:
-        """The authors' file, placed by hand or kept."""
-        return self.folder / f"{self.name}.pt"
-
-    @property
-    def arrived(self) -> Path:
-        """The authors' file, whole but not yet converted."""
-        return self.folder / f".{self.name}.pt"
-
-    @property
-    def staged(self) -> Path:
-        """Converted weights that have no record yet."""
-        return self.folder / f".{self.name}.safetensors"
+    def __init__(self, name: str) -> None:
+        self.name, self.folder = name, cache_folder("checkpoints")
+        self.weights = self.folder / f"{name}.safetensors"
+        #: Converted weights that have no record yet.
+        self.staged = self.folder / f".{name}.safetensors"
+        #: The authors' file, placed by hand or kept.
+        self.checkpoint = self.folder / f"{name}.pt"
+        #: The authors' file, whole but not yet converted.
+        self.arrived = self.folder / f".{name}.pt"
 
     def stamp(self) -> tuple[int, int] | None:
         """Size and time of change of the authors' file, if it is kept."""
@@ -331,11 +289,7 @@ def _obtain(
         if keep and not by_hand:
             source.replace(place.checkpoint)
         record = Record(
-            weights=weights,
-            source=checksum,
-            origin=origin,
-            kept=place.stamp(),
-            seen=_now(),
+            weights=weights, source=checksum, origin=origin, kept=place.stamp()
         )
         # First the record: weights without one would be trusted as they are.
         write_record(entry.name, record)
@@ -365,14 +319,14 @@ def _download(entry: Published, place: _Place, url: str, progress: Progress) -> 
 def _check_source(entry: Published, found: Checksum, origin: str) -> None:
     pin, record = pinned(entry.name), read_record(entry.name)
     if pin is not None:
-        check_same(found, pin[0], origin, f"as pinned in {pin[1]}")
+        _check_same(found, pin[0], origin, f"as pinned in {pin[1]}")
     elif record is not None and record.source is not None:
-        check_same(
+        _check_same(
             found,
             record.source,
             origin,
             f"as first seen {record.seen}; to accept the new file, delete "
-            f"{record_path(entry.name)}",
+            f"{_record_path(entry.name)}",
         )
 
 
@@ -396,21 +350,16 @@ def _verify(place: _Place) -> None:
     """Hold the weights to their record, or make one if they were placed by hand."""
     found, record = file_checksum(place.weights), read_record(place.name)
     if record is None:
-        origin = str(place.weights)
-        record = Record(weights=found, origin=origin, kept=place.stamp(), seen=_now())
+        record = Record(weights=found, origin=str(place.weights), kept=place.stamp())
         write_record(place.name, record)
         return
-    check_same(
+    _check_same(
         found,
         record.weights,
         str(place.weights),
         f"as since {record.seen}; delete it to fetch it again, or delete "
-        f"{record_path(place.name)} to trust it as it is",
+        f"{_record_path(place.name)} to trust it as it is",
     )
     pin = pinned(place.name)
     if pin is not None and record.source is not None:
-        check_same(record.source, pin[0], record.origin, f"as pinned in {pin[1]}")
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")
+        _check_same(record.source, pin[0], record.origin, f"as pinned in {pin[1]}")
