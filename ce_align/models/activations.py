@@ -16,16 +16,8 @@ from ce_align.models.preprocessing import Preprocessing
 from ce_align.progress import quiet_stdout
 
 __all__ = [
-    "ActivationReader",
-    "BatchRunner",
-    "LayerFailure",
-    "Pool",
-    "Precision",
-    "first_tensor",
-    "input_channels",
-    "network_inputs",
-    "summarise",
-    "takes",
+    *("ActivationReader", "BatchRunner", "LayerFailure", "Pool", "Precision"),
+    *("first_tensor", "network_inputs", "summarise", "takes"),
 ]
 
 Pool = Literal["average"] | None
@@ -104,9 +96,14 @@ def summarise(
     output = first_tensor(output, layer)
     if output.is_quantized:
         output = output.dequantize()
-    if output.is_complex() or output.is_sparse or output.is_nested:
+    kinds = {
+        "complex": output.is_complex(),
+        "sparse": output.is_sparse,
+        "nested": output.is_nested,
+    }
+    for kind in (kind for kind, found in kinds.items() if found):
         raise DataError(
-            f"layer {layer} returns {_kind(output)} numbers; expected dense real ones"
+            f"layer {layer} returns {kind} numbers; expected dense real ones"
         )
     if output.ndim <= axis or output.shape[axis] != n_images:
         raise DataError(
@@ -121,12 +118,6 @@ def summarise(
     # A copy in any case: later layers may work in place.
     copy = torch.empty(output.shape, dtype=torch.float32, device=output.device)
     return copy.copy_(output).reshape(n_images, -1)
-
-
-def _kind(output: torch.Tensor) -> str:
-    if output.is_complex():
-        return "complex"
-    return "sparse" if output.is_sparse else "nested"
 
 
 def _places(output: torch.Tensor, layer: str, size: tuple[int, int]) -> tuple[int, ...]:
@@ -161,13 +152,6 @@ def _similar(places: tuple[int, int], size: tuple[int, int]) -> bool:
     return low < high_2 and low_2 < high
 
 
-def _failure(error: BaseException) -> PassError:
-    """One line for whatever a network's own code has raised."""
-    message = first_line(error)
-    kind = type(error).__name__
-    return PassError(f"the pass fails: {kind}{': ' if message else ''}{message}")
-
-
 class ActivationReader:
     """Reads layers of a module, all in one pass; a context manager.
 
@@ -179,7 +163,8 @@ class ActivationReader:
     ----------
     module : in evaluation mode, on its device
     layers : names of its parts
-    pool : None flattens, ``average`` averages over places
+    pool : None flattens, ``average`` averages over places, ``raw`` leaves outputs as
+        they are, with the images on whatever axis
     axes : axis of images in the output of a layer; 0 for those that are not named
     compile : let torch.compile make the pass, if it can
     precision : ``bfloat16`` computes where torch deems it safe; the result is float32
@@ -192,7 +177,7 @@ class ActivationReader:
         self,
         module: nn.Module,
         layers: Sequence[str],
-        pool: Pool = None,
+        pool: Pool | Literal["raw"] = None,
         *,
         axes: Mapping[str, int] | None = None,
         compile: bool = False,
@@ -247,11 +232,9 @@ class ActivationReader:
             found = self._outputs.get(layer)
             if isinstance(found, torch.Tensor):
                 read[layer] = found
-                continue
-            error = found or DataError(
-                f"layer {layer} takes no part in the pass of an image"
-            )
-            self._fail(layer, error)
+            else:
+                unused = f"layer {layer} takes no part in the pass of an image"
+                self._fail(layer, found or DataError(unused))
         if not self._may_stop:
             once = all(self._n_calls[layer] == 1 for layer in self._layers)
             self._may_stop = once and not self._compile
@@ -284,7 +267,9 @@ class ActivationReader:
             if is_signal(error):
                 raise
             if self._forward is self.module:
-                raise _failure(error) from error
+                message, kind = first_line(error), type(error).__name__
+                said = f"{kind}: {message}" if message else kind
+                raise PassError(f"the pass fails: {said}") from error
             # What cannot be compiled may still run.
             self._forward, self._compile = self.module, False
             self._pass(inputs)
@@ -301,15 +286,18 @@ class ActivationReader:
         return read
 
     def _summary(self, output: Any, layer: str) -> torch.Tensor | DataError:
-        n_images, size = len(self._inputs), self._inputs.shape[-2:]
         try:
+            if self._pool == "raw":
+                found = first_tensor(output, layer).detach()
+                # A copy: later layers may work in place.
+                return found.dequantize() if found.is_quantized else found.clone()
             return summarise(
                 output,
                 layer,
-                n_images,
+                len(self._inputs),
                 self._pool,
                 self._axes.get(layer, 0),
-                (size[0], size[1]),
+                (self._inputs.shape[-2], self._inputs.shape[-1]),
             )
         except DataError as error:
             # Another call of the layer in this pass may still be one.
@@ -337,15 +325,8 @@ def network_inputs(
 ) -> torch.Tensor:
     """Inputs (n, channels, height, width) of a module, of the type that it takes.
 
-    They have the type of its first floating parameter, such as float16, the channels of
-    :func:`input_channels`, and the memory order of its weights.
-
-    Parameters
-    ----------
-    module : in evaluation mode, on the device
-    preprocessing : how it is fed
-    pixels : (n, height, width, 3)
-    device : of the module
+    They have the type of its first floating parameter, such as float16, the memory
+    order of its weights, and three channels or one of luminance.
 
     Raises
     ------
@@ -356,7 +337,7 @@ def network_inputs(
     writable = np.require(pixels, requirements=["C", "W"])
     found = torch.from_numpy(writable).to(device)
     inputs = _as_taken(preprocessing.normalise(found), module)
-    if input_channels(module, inputs) == 3:
+    if _channels(module, inputs) == 3:
         return inputs
     return _as_taken(preprocessing.normalise(found, luminance=True), module)
 
@@ -371,21 +352,11 @@ def _as_taken(inputs: torch.Tensor, module: nn.Module) -> torch.Tensor:
     return inputs.to(dtype).contiguous(memory_format=order)
 
 
-def input_channels(module: nn.Module, example: torch.Tensor) -> int:
+def _channels(module: nn.Module, example: torch.Tensor) -> int:
     """Channels that a module takes: 3 for colour, 1 for luminance.
 
     A module whose first convolution takes another number than three is tried with
     three: its own code may turn colour into what it wants.
-
-    Parameters
-    ----------
-    module : in evaluation mode, on its device
-    example : inputs (n, 3, height, width), of which the first is tried
-
-    Raises
-    ------
-    DataError
-        If it takes neither.
     """
     kinds = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
     first = next((m for m in module.modules() if isinstance(m, kinds)), None)
@@ -429,7 +400,7 @@ class BatchRunner:
         while start < len(pixels):
             size = min(self._largest or len(pixels), len(pixels) - start)
             try:
-                parts.append(self._run(pixels[start : start + size]))
+                parts.append(self._features(pixels[start : start + size]))
             except torch.OutOfMemoryError as error:
                 self._halve(size, error)
                 continue
@@ -440,12 +411,10 @@ class BatchRunner:
         whole = [name for name in parts[0] if all(name in part for part in parts)]
         return {name: np.concatenate([p[name] for p in parts]) for name in whole}
 
-    def _run(self, pixels: NDArray[np.uint8]) -> dict[str, NDArray[np.float32]]:
-        inputs = network_inputs(
-            self._reader.module, self._preprocessing, pixels, self._device
-        )
-        outputs = self._reader(inputs)
-        return {layer: values.cpu().numpy() for layer, values in outputs.items()}
+    def _features(self, pixels: NDArray[np.uint8]) -> dict[str, NDArray[np.float32]]:
+        module, preprocessing = self._reader.module, self._preprocessing
+        inputs = network_inputs(module, preprocessing, pixels, self._device)
+        return {name: v.cpu().numpy() for name, v in self._reader(inputs).items()}
 
     def _halve(self, size: int, error: Exception) -> None:
         if size == 1:

@@ -1,9 +1,15 @@
-"""The same network, faster: folded batch norms and channels-last memory."""
+"""Where networks run, and how they are made faster there without that it shows."""
 
 import copy
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, nullcontext, suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import (
+    AbstractContextManager,
+    ExitStack,
+    contextmanager,
+    nullcontext,
+    suppress,
+)
 from typing import Any, Self, cast
 
 import numpy as np
@@ -16,7 +22,6 @@ from ce_align.errors import ConfigError, DataError
 from ce_align.models.activations import (
     ActivationReader,
     BatchRunner,
-    first_tensor,
     network_inputs,
     takes,
 )
@@ -24,17 +29,109 @@ from ce_align.models.networks import Network
 from ce_align.progress import quiet_stdout
 
 __all__ = [
-    "PooledReader",
-    "accelerated",
-    "channels_last",
-    "folded",
-    "full_precision",
-    "prepared",
-    "resolve_device",
+    *("BATCH_SIZES", "PooledReader", "accelerated", "full_precision"),
+    *("reading", "resolve_device"),
 ]
+
+Pixels = NDArray[np.uint8]
+
+#: Images at a time, unless it is said. On a CPU the activations of more leave its
+#: caches; a GPU's memory may make it smaller.
+BATCH_SIZES = {"cpu": 16, "cuda": 256, "mps": 32}
+#: The same of views, whose features are averaged over places.
+VIEW_BATCH_SIZES = {"cpu": 32, "cuda": 512, "mps": 32}
 
 #: Folding moves outputs by rounding, relative to the largest; more is another network.
 TOLERANCE = 1e-5
+
+
+def resolve_device(device: str) -> str:
+    """Device by name; a GPU, if there is one, for ``auto``.
+
+    Raises
+    ------
+    ConfigError
+        If there is no such device.
+    """
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    kind, _, index = device.partition(":")
+    n_gpus = torch.cuda.device_count()
+    known = device in ("cpu", "mps" if torch.backends.mps.is_available() else "cpu")
+    known = known or (kind == "cuda" and n_gpus > 0)
+    if not known or (index and index not in map(str, range(n_gpus))):
+        raise ConfigError(
+            f"no device {device!r} here; choose cpu or one of {n_gpus} GPUs"
+        )
+    return device
+
+
+def full_precision(device: str) -> AbstractContextManager[Any]:
+    """On a GPU, convolutions in float32: TF32 would keep 3 digits."""
+    if not device.startswith("cuda"):
+        return nullcontext()
+    flags: AbstractContextManager[Any] = torch.backends.cudnn.flags(
+        enabled=True, deterministic=True, allow_tf32=False
+    )
+    return flags
+
+
+@contextmanager
+def reading(
+    network: Network,
+    layers: list[str],
+    device: str,
+    example: Pixels,
+    **options: Any,
+) -> Iterator[Callable[[Pixels], dict[str, NDArray[np.float32]]]]:
+    """What gives features (n, d) of layers for pixels (n, height, width, 3).
+
+    Parameters
+    ----------
+    network : to read; it is not changed unless it cannot be copied
+    layers : names of its layers
+    device : as `resolve_device` gives it
+    example : pixels (height, width, 3) with which faster copies are compared
+    options : of :class:`ActivationReader`
+
+    Raises
+    ------
+    DataError
+        If the network's own code fails, or it takes other inputs than images.
+    """
+    with network.running():
+        module = prepared(network, layers, device, example)
+    reader = ActivationReader(module, layers, **options)
+    run = BatchRunner(reader, network.preprocessing, device)
+
+    def read(pixels: Pixels) -> dict[str, NDArray[np.float32]]:
+        with network.running():
+            return run(pixels)
+
+    with reader, full_precision(device):
+        yield read
+
+
+def prepared(
+    network: Network, layers: list[str], device: str, pixels: Pixels
+) -> nn.Module:
+    """Copy of a network on a device, made faster where that does not show.
+
+    What cannot be copied is moved itself.
+    """
+    fed = network.preprocessing
+    if device == "cpu":
+        module = network.module.to("cpu")
+        example = network_inputs(module, fed, pixels[None], "cpu")
+        return accelerated(module, layers, example)
+    copied = _copied(network.module)
+    module = (network.module if copied is None else copied).to(device)
+    with full_precision(device):
+        example = network_inputs(module, fed, pixels[None], device)
+        fast = _channels_last(module)
+        if fast is not None and takes(fast, example):
+            return fast
+    return module.to(memory_format=torch.contiguous_format)
 
 
 def accelerated(
@@ -53,22 +150,23 @@ def accelerated(
     DataError
         If the network's own code fails.
     """
-    expected = _answers(module, layers, example)
+    expected = _outputs(module, layers, example)
+    example = example.contiguous(memory_format=torch.channels_last)
     # Where folding fails or shows, the memory order alone may still help.
-    for names in (layers, None):
-        fast = channels_last(folded(module, names) if names else _copied(module))
+    for folds in (True, False):
+        fast = _channels_last(folded(module, layers) if folds else _copied(module))
         if fast is None:
             continue
         with suppress(DataError):
-            found = _answers(
-                fast, layers, example.contiguous(memory_format=torch.channels_last)
-            )
-            if _equal(expected, found):
+            found = _outputs(fast, layers, example)
+            if expected.keys() == found.keys() and all(
+                _close(values, found[layer]) for layer, values in expected.items()
+            ):
                 return fast
     return module
 
 
-def channels_last(module: nn.Module | None) -> nn.Module | None:
+def _channels_last(module: nn.Module | None) -> nn.Module | None:
     """A module whose weights lie in memory as maps of pixels do, or None if it can't.
 
     Weights of three-dimensional convolutions, for example, have no such order.
@@ -81,34 +179,14 @@ def channels_last(module: nn.Module | None) -> nn.Module | None:
         return None
 
 
-def _answers(
+def _outputs(
     module: nn.Module, layers: Sequence[str], example: torch.Tensor
 ) -> dict[str, torch.Tensor]:
     """First tensor that each layer returned last, whatever its axes mean."""
-    kept: dict[str, torch.Tensor] = {}
-
-    def keep(layer: str) -> Any:
-        def read(_module: nn.Module, _inputs: Any, output: Any) -> None:
-            with suppress(DataError):
-                # A copy: later layers may work in place.
-                kept[layer] = first_tensor(output, layer).clone()
-
-        return read
-
-    with ExitStack() as hooks:
-        for layer in layers:
-            with suppress(RuntimeError):  # such as a part that is TorchScript
-                handle = module.get_submodule(layer).register_forward_hook(keep(layer))
-                hooks.callback(handle.remove)
-        with ActivationReader(module, []) as run:
-            run(example)
-    return kept
-
-
-def _equal(expected: dict[str, torch.Tensor], found: dict[str, torch.Tensor]) -> bool:
-    return expected.keys() == found.keys() and all(
-        _close(values, found[layer]) for layer, values in expected.items()
-    )
+    with ActivationReader(
+        module, layers, "raw", on_error=lambda layer, error: None
+    ) as read:
+        return read(example)
 
 
 def _close(expected: torch.Tensor, found: torch.Tensor) -> bool:
@@ -204,84 +282,10 @@ def _hooked(module: nn.Module) -> bool:
     return bool(module._forward_hooks or module._forward_pre_hooks)
 
 
-def resolve_device(device: str) -> str:
-    """Device by name; a GPU, if there is one, for ``auto``.
-
-    Raises
-    ------
-    ConfigError
-        If there is no such device.
-    """
-    if device == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    kind, _, index = device.partition(":")
-    n_gpus = torch.cuda.device_count()
-    known = device in ("cpu", "mps" if torch.backends.mps.is_available() else "cpu")
-    known = known or (kind == "cuda" and n_gpus > 0)
-    if not known or (index and index not in map(str, range(n_gpus))):
-        raise ConfigError(
-            f"no device {device!r} here; choose cpu or one of {n_gpus} GPUs"
-        )
-    return device
-
-
-def prepared(
-    network: Network, layers: list[str], device: str, pixels: NDArray[np.uint8]
-) -> torch.nn.Module:
-    """Copy of a network on a device, made faster where that does not show.
-
-    What cannot be copied is moved itself.
-
-    Parameters
-    ----------
-    network : to copy
-    layers : that will be read, and must stay as they are
-    device : as `resolve_device` gives it
-    pixels : (height, width, 3) of one input, to try the copy on
-
-    Raises
-    ------
-    DataError
-        If the network's own code fails, or it takes other inputs than images.
-    """
-    if device == "cpu":
-        module = network.module.to("cpu")
-        example = network_inputs(module, network.preprocessing, pixels[None], "cpu")
-        return accelerated(module, layers, example)
-    module = _moved(network.module, device)
-    with full_precision(device):
-        example = network_inputs(module, network.preprocessing, pixels[None], device)
-        fast = channels_last(module)
-        if fast is not None and takes(fast, example):
-            return fast
-    return module.to(memory_format=torch.contiguous_format)
-
-
-def _moved(module: torch.nn.Module, device: str) -> torch.nn.Module:
-    try:
-        return copy.deepcopy(module).to(device)
-    except torch.OutOfMemoryError:
-        raise
-    except Exception:  # such as a module that holds a lock, or weights with a history
-        return module.to(device)
-
-
-def full_precision(device: str) -> AbstractContextManager[Any]:
-    """On a GPU, convolutions in float32: TF32 would keep 3 digits."""
-    if not device.startswith("cuda"):
-        return nullcontext()
-    flags: AbstractContextManager[Any] = torch.backends.cudnn.flags(
-        enabled=True, deterministic=True, allow_tf32=False
-    )
-    return flags
-
-
-#: Views at a time, unless it is said.
-BATCH_SIZES = {"cpu": 32, "cuda": 512, "mps": 32}
-
-
 class PooledReader:
-    """One layer of a network, averaged over places; a context manager.
+    """Features of one layer, averaged over places, of views in memory.
+
+    A context manager.
 
     Parameters
     ----------
@@ -307,44 +311,43 @@ class PooledReader:
         axis: int = 0,
     ) -> None:
         network.check_layers([layer])
+        self._network, self._layer, self._axis = network, layer, axis
         self._device = resolve_device(device)
-        self._layer = layer
-        self._preprocessing = network.preprocessing
-        self._batch_size = batch_size or BATCH_SIZES[self._device.partition(":")[0]]
-        # Noise: a uniform image would leave most of a network silent.
-        shape = (*network.preprocessing.size, 3)
-        example = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
-        with network.running():
-            module = prepared(network, [layer], self._device, example)
-        self._network = network
-        self._reader = ActivationReader(module, [layer], "average", axes={layer: axis})
-        self._run = BatchRunner(self._reader, self._preprocessing, self._device)
+        self._batch_size = batch_size or VIEW_BATCH_SIZES[self._device.split(":")[0]]
         self._open = ExitStack()
 
     def __enter__(self) -> Self:
-        self._open.enter_context(full_precision(self._device))
-        self._open.enter_context(self._reader)
+        # Noise: a uniform image would leave most of a network silent.
+        shape = (*self._network.preprocessing.size, 3)
+        example = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+        self._read = self._open.enter_context(
+            reading(
+                self._network,
+                [self._layer],
+                self._device,
+                example,
+                pool="average",
+                axes={self._layer: self._axis},
+            )
+        )
         return self
 
     def __exit__(self, *_: object) -> None:
         self._open.close()
 
-    def __call__(self, views: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Responses (n, n_features) to views (n, height, width, 3).
+    def __call__(self, views: Pixels) -> NDArray[np.float32]:
+        """Features (n, n_features) of views (n, height, width, 3).
 
         Views of another size than the network's input are resized, antialiased.
         """
-        with self._network.running():
-            parts = [
-                self._run(self._fitted(views[start : start + self._batch_size]))[
-                    self._layer
-                ]
-                for start in range(0, len(views), self._batch_size)
-            ]
-        return np.concatenate(parts)
+        parts = [
+            self._read(self._fitted(views[start : start + self._batch_size]))
+            for start in range(0, len(views), self._batch_size)
+        ]
+        return np.concatenate([part[self._layer] for part in parts])
 
     def _fitted(self, views: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        size = self._preprocessing.size
+        size = self._network.preprocessing.size
         if views.shape[1:3] == size:
             return views
         pixels = torch.from_numpy(views).permute(0, 3, 1, 2).float()

@@ -20,7 +20,7 @@ from torch import nn
 from ce_align.checks import named_some, nearest_names
 from ce_align.digests import combine_digests, digest_json
 from ce_align.errors import ConfigError, DataError
-from ce_align.models.activations import ActivationReader, first_tensor, network_inputs
+from ce_align.models.activations import ActivationReader, network_inputs
 from ce_align.models.content import Contents, tensor_digest, watched
 from ce_align.models.localcode import LocalCode, Reads
 from ce_align.models.preprocessing import Preprocessing
@@ -173,20 +173,6 @@ class Look:
     marks: dict[str, str]
 
 
-class _RawReader(ActivationReader):
-    """Reads outputs as they are, with the images on whatever axis."""
-
-    def _summary(self, output: Any, layer: str) -> torch.Tensor | DataError:
-        try:
-            found = first_tensor(output, layer)
-            if found.is_quantized:
-                found = found.dequantize()
-            # A copy: later layers may work in place.
-            return found.detach().clone()
-        except DataError as error:
-            return error
-
-
 def look(
     module: nn.Module,
     preprocessing: Preprocessing,
@@ -218,7 +204,7 @@ def look(
     def fail(layer: str, error: DataError) -> None:
         found.failures[layer] = DataError(f"{name}: {error}")
 
-    with _RawReader(module, layers, on_error=fail) as read:
+    with ActivationReader(module, layers, "raw", on_error=fail) as read:
         try:
             pixels = probe_pixels(height, width)
             inputs = network_inputs(module, preprocessing, pixels, device)
@@ -266,7 +252,7 @@ REMEDY = (
 )
 
 
-def _one_alone(read: _RawReader, inputs: torch.Tensor) -> dict[str, torch.Tensor]:
+def _one_alone(read: ActivationReader, inputs: torch.Tensor) -> dict[str, torch.Tensor]:
     """Answers to an image by itself."""
     try:
         return read(inputs)
