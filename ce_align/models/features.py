@@ -1,11 +1,18 @@
-"""Pixels of images in batches, decoded by threads ahead of the network."""
+"""Features: what the layers of a network answer to a set of images.
+
+On disk, ``<key>/<image set>.npy`` holds one layer's features, ``.json`` beside it the
+digest of each row's image and what the layer answered to the probe images. The key has
+the digests of the network, layer, pooling and algorithm, so a change of any of them is
+another folder; features of a network that answers otherwise now are not taken. An image
+that several sets share is computed once: other sets copy its row.
+"""
 
 import json
 from collections import deque
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Literal, Self
 
@@ -17,227 +24,21 @@ from ce_align.data.imagesets import ImageSet
 from ce_align.digests import combine_digests, digest_json
 from ce_align.errors import CeAlignError, ConfigError, DataError
 from ce_align.files import atomic_path, cache_folder, check_space
-from ce_align.models.activations import (
-    ActivationReader,
-    BatchRunner,
-    LayerFailure,
-    Pool,
-    Precision,
-)
-from ce_align.models.devices import full_precision, prepared, resolve_device
+from ce_align.models.activations import LayerFailure, Pool, Precision
+from ce_align.models.devices import BATCH_SIZES, reading, resolve_device
 from ce_align.models.networks import Behaviour, Network, Probe
-from ce_align.models.preprocessing import Preprocessing
 from ce_align.progress import Notify, quiet
 
-__all__ = [
-    "ALGORITHM_VERSION",
-    "FeatureCache",
-    "Features",
-    "RowSink",
-    "extract",
-    "load_pixels",
-    "pixel_batches",
-]
-
-Pixels = NDArray[np.uint8]
-
-
-def load_pixels(images: ImageSet, index: int, preprocessing: Preprocessing) -> Pixels:
-    """Resized pixels (height, width, 3) of one image.
-
-    Raises
-    ------
-    DataError
-        If its file cannot be read.
-    """
-    try:
-        return preprocessing.resize(images.load(index))
-    except OSError as error:
-        raise DataError(
-            f"image {images.ids[index]} cannot be read: {error.strerror or error}"
-        ) from error
-
-
-def pixel_batches(
-    images: ImageSet, rows: Sequence[int], preprocessing: Preprocessing, size: int
-) -> Iterator[tuple[list[int], Pixels]]:
-    """Rows of each batch and their pixels (n, height, width, 3).
-
-    As many threads as torch uses decode the next batch while the network works on this
-    one.
-    """
-    pool = ThreadPoolExecutor(min(8, torch.get_num_threads()))
-    waiting: deque[Future[Pixels]] = deque()
-    coming = iter(rows)
-    try:
-        for start in range(0, len(rows), size):
-            batch = list(rows[start : start + size])
-            while len(waiting) < 2 * size and (row := next(coming, None)) is not None:
-                waiting.append(pool.submit(load_pixels, images, row, preprocessing))
-            yield batch, np.stack([waiting.popleft().result() for _ in batch])
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
-FloatArray = NDArray[np.float32]
-
-#: Rows that are copied at a time from another set's file.
-COPIED_ROWS = 64
-
-
-class RowSink:
-    """Rows of float32 that are written in any order; a context manager.
-
-    An ``.npy`` file is written, not mapped: a full disk is then an error and not a
-    signal, and the pages do not count as memory of the process.
-
-    Parameters
-    ----------
-    path : ``.npy`` file to write; None for memory
-    n_rows : of the whole
-    """
-
-    def __init__(self, path: Path | None, n_rows: int) -> None:
-        self._path, self._n_rows = path, n_rows
-        self._file: IO[bytes] | None = None
-        self._start = 0
-        self.values: FloatArray = np.empty((0, 0), np.float32)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._file is not None:
-            self._file.close()
-
-    def _open(self, n_columns: int) -> None:
-        shape = (self._n_rows, n_columns)
-        if self._path is None:
-            self.values = np.empty(shape, np.float32)
-            return
-        self._file = self._path.open("wb")
-        header = {"descr": "<f4", "fortran_order": False, "shape": shape}
-        npy_format: Any = np.lib.format
-        npy_format.write_array_header_1_0(self._file, header)
-        self._start = self._file.tell()
-
-    def write(self, rows: Sequence[int], values: FloatArray) -> None:
-        """Write values (n, d) as the given rows."""
-        if self._file is None and not self.values.size:
-            self._open(values.shape[1])
-        if self._file is None:
-            self.values[list(rows)] = values
-            return
-        runs = np.flatnonzero(np.diff(rows) != 1) + 1
-        for run in np.split(np.arange(len(rows)), runs):
-            self._file.seek(self._start + rows[run[0]] * 4 * values.shape[1])
-            block = np.ascontiguousarray(values[run[0] : run[-1] + 1], "<f4")
-            self._file.write(block.data)
-
-    def copy(
-        self,
-        digests: Sequence[str],
-        known: Mapping[str, tuple[Path, int]],
-        *,
-        skip: Container[int],
-    ) -> None:
-        """Write the rows, except `skip`, that other files already have."""
-        by_file: dict[Path, list[tuple[int, int]]] = {}
-        for row, digest in enumerate(digests):
-            if row not in skip:
-                path, source = known[digest]
-                by_file.setdefault(path, []).append((row, source))
-        for path, pairs in by_file.items():
-            values = np.load(path, mmap_mode="r")
-            for start in range(0, len(pairs), COPIED_ROWS):
-                rows, sources = zip(*pairs[start : start + COPIED_ROWS], strict=True)
-                self.write(rows, values[list(sources)])
-
-
-@dataclass(frozen=True)
-class FeatureCache:
-    """Folder of cached features."""
-
-    folder: Path
-
-    def read(
-        self, key: str, images_digest: str, n_rows: int, behaviour: Behaviour
-    ) -> FloatArray | None:
-        """Features of an image set as a read-only memory map, or None."""
-        path = self.folder / key / f"{images_digest}.npy"
-        digests, stored = self._listing(path)
-        if len(digests) != n_rows or stored is None or not stored.agrees(behaviour):
-            return None
-        return _mapped(path, n_rows)
-
-    def has_another(self, key: str, images_digest: str, behaviour: Behaviour) -> bool:
-        """Whether there are features of a network that answered otherwise."""
-        stored = self._listing(self.folder / key / f"{images_digest}.npy")[1]
-        return stored is not None and not stored.agrees(behaviour)
-
-    def shared_rows(
-        self, key: str, wanted: set[str], behaviour: Behaviour
-    ) -> dict[str, tuple[Path, int]]:
-        """File and row of every wanted image that another set already has."""
-        found: dict[str, tuple[Path, int]] = {}
-        for listing in sorted((self.folder / key).glob("[!.]*.json")):
-            path = listing.with_suffix(".npy")
-            digests, stored = self._listing(path)
-            if stored is None or not stored.agrees(behaviour):
-                continue
-            new = wanted.intersection(digests).difference(found)
-            if new and _mapped(path, len(digests)) is not None:
-                found |= {
-                    digest: (path, row)
-                    for row, digest in enumerate(digests)
-                    if digest in new
-                }
-        return found
-
-    @contextmanager
-    def writing(
-        self,
-        key: str,
-        images_digest: str,
-        image_digests: Sequence[str],
-        behaviour: Behaviour,
-    ) -> Iterator[Path]:
-        """Temporary path of features; they are in the cache after a success."""
-        path = self.folder / key / f"{images_digest}.npy"
-        with atomic_path(path) as temporary:
-            yield temporary
-        # Last: who sees the list of rows can rely on the rows.
-        with atomic_path(path.with_suffix(".json")) as temporary:
-            listing = {"images": list(image_digests), "behaviour": behaviour.document()}
-            temporary.write_text(json.dumps(listing))
-
-    def _listing(self, path: Path) -> tuple[list[str], Behaviour | None]:
-        """Digest of each row's image, and the behaviour; nothing from damaged files."""
-        try:
-            listing: Any = json.loads(path.with_suffix(".json").read_text())
-            digests = [str(digest) for digest in listing["images"]]
-            return digests, Behaviour.read(listing.get("behaviour"))
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
-            return [], None
-
-
-def _mapped(path: Path, n_rows: int) -> FloatArray | None:
-    """Read-only map of an ``.npy`` file, None if it is missing or damaged."""
-    try:
-        values: FloatArray = np.load(path, mmap_mode="r")
-    except (OSError, ValueError, EOFError):
-        return None
-    known = values.ndim == 2 and len(values) == n_rows and values.dtype == np.float32
-    return values if known else None
-
+__all__ = ["ALGORITHM_VERSION", "Features", "extract"]
 
 #: Part of every cache key: raise it when the same request would give other numbers.
 ALGORITHM_VERSION = 1
 
-#: Images a batch, unless it is said. On a CPU the activations of more leave its caches;
-#: a GPU's memory may make it smaller.
-BATCH_SIZES = {"cpu": 16, "cuda": 256, "mps": 32}
+#: Rows that are copied at a time from another set's file.
+COPIED_ROWS = 64
 
+Pixels = NDArray[np.uint8]
+FloatArray = NDArray[np.float32]
 Progress = Callable[[int, int], None]
 
 
@@ -245,16 +46,11 @@ Progress = Callable[[int, int], None]
 class Features:
     """Features of one layer of one network for one set of images.
 
-    Attributes
-    ----------
-    values : (n_images, n_features) float32, in memory or a read-only memory map
-    model : name of the network
-    layer : name of the layer
-    image_ids : identifiers of the rows
-    digest : of the network's weights, the layer, pooling, algorithm and the images
+    The values, (n_images, n_features), are in memory or a read-only memory map; the
+    digest is of the network, the layer, pooling, algorithm and the images.
     """
 
-    values: NDArray[np.float32]
+    values: FloatArray
     model: str
     layer: str
     image_ids: tuple[str, ...]
@@ -332,42 +128,60 @@ def extract(
             f"images and batch size {batch_size}"
         )
     device = resolve_device(device)
-    probe = probe or network.probe(layers)
     job = _Job(
         network=network,
         images=images,
-        pool=pool,
-        precision=precision,
+        digests=[images.image_digest(i) for i in range(len(images))],
+        options={"pool": pool, "precision": precision, "compile": compile},
         device=device,
-        batch_size=batch_size,
-        compile=compile,
-        probe=probe,
-        failures={} if failures is None else failures,
-        strict=failures is None,
+        batch_size=batch_size or BATCH_SIZES[device.partition(":")[0]],
+        probe=probe or network.probe(layers),
+        failures=failures,
         progress=progress or (lambda done, total: None),
     )
+    content = {
+        "network": job.probe.digest,
+        "pool": pool,
+        "precision": precision,
+        "algorithm": ALGORITHM_VERSION,
+    }
+    keys: dict[str, str] = {}
+    kept: dict[str, _Entry] = {}
+    folder = cache if isinstance(cache, Path) else cache_folder("features")
     for layer in layers:
-        if layer in probe.failures:
-            job.fail(layer, probe.failures[layer])
-    keys = job.keys([layer for layer in layers if layer not in job.failures])
-    kept = {layer: key for layer, key in keys.items() if probe.behaviour(layer)}
-    if cache is None:
-        kept = {}
-    store = FeatureCache(cache if isinstance(cache, Path) else cache_folder("features"))
-    found = {} if overwrite else job.cached(kept, store, notify)
-    missing = {layer: key for layer, key in kept.items() if layer not in found}
+        if layer in job.probe.failures:
+            job.fail(layer, job.probe.failures[layer])
+            continue
+        keys[layer] = digest_json({**content, "layer": layer})
+        behaviour = job.probe.behaviour(layer)
+        if behaviour is not None and cache is not None:
+            path = folder / keys[layer] / f"{images.digest}.npy"
+            kept[layer] = _Entry(path, job.digests, behaviour)
+    found: dict[str, FloatArray] = {}
+    for layer, entry in kept.items():
+        values = None if overwrite else entry.read()
+        if values is not None:
+            found[layer] = values
+        elif not overwrite and entry.is_outdated():
+            notify(
+                f"{network.name} {layer} answers otherwise than when its features were "
+                "cached; they are computed again"
+            )
+    missing = {layer: e for layer, e in kept.items() if layer not in found}
     if missing:
-        job.compute(missing, store, overwrite=overwrite)
-        found |= job.cached(missing, store)
-    passing = {layer: key for layer, key in keys.items() if layer not in kept}
+        job.compute(missing, share=not overwrite)
+        for layer, entry in missing.items():
+            values = entry.read()
+            if values is not None:
+                found[layer] = values
+            elif layer not in job.failed:
+                raise CeAlignError(
+                    f"the cached features of {network.name} {layer} were removed "
+                    "meanwhile; run again"
+                )
+    passing = [layer for layer in keys if layer not in kept]
     if passing:
-        found |= job.compute(passing, None, overwrite=True)
-    lost = [layer for layer in keys if layer not in found and layer not in job.failures]
-    if lost:
-        raise CeAlignError(
-            f"the cached features of {network.name} {lost[0]} were removed meanwhile; "
-            "run again"
-        )
+        found |= job.compute(dict.fromkeys(passing))
     return {
         layer: Features(
             values=found[layer],
@@ -381,111 +195,147 @@ def extract(
     }
 
 
+@dataclass(frozen=True)
+class _Entry:
+    """Place of one layer's features for an image set in the cache."""
+
+    path: Path
+    digests: Sequence[str]
+    behaviour: Behaviour
+
+    def read(self) -> FloatArray | None:
+        """Features as a read-only memory map, or None."""
+        digests, stored = _listing(self.path)
+        if len(digests) != len(self.digests) or not self._knows(stored):
+            return None
+        return _mapped(self.path, len(digests))
+
+    def is_outdated(self) -> bool:
+        """Whether there are features of a network that answered otherwise."""
+        stored = _listing(self.path)[1]
+        return stored is not None and not self._knows(stored)
+
+    def shared_rows(self) -> dict[str, tuple[Path, int]]:
+        """File and row of every image that another set already has."""
+        found: dict[str, tuple[Path, int]] = {}
+        for listing in sorted(self.path.parent.glob("[!.]*.json")):
+            path = listing.with_suffix(".npy")
+            digests, stored = _listing(path)
+            new = set(self.digests).intersection(digests).difference(found)
+            if new and self._knows(stored) and _mapped(path, len(digests)) is not None:
+                rows = enumerate(digests)
+                found |= {d: (path, row) for row, d in rows if d in new}
+        return found
+
+    @contextmanager
+    def writing(self) -> Iterator[Path]:
+        """Temporary path of features; they are in the cache after a success."""
+        with atomic_path(self.path) as temporary:
+            yield temporary
+        # Last: who sees the list of rows can rely on the rows.
+        with atomic_path(self.path.with_suffix(".json")) as temporary:
+            behaviour = self.behaviour.document()
+            listing = {"images": list(self.digests), "behaviour": behaviour}
+            temporary.write_text(json.dumps(listing))
+
+    def _knows(self, stored: Behaviour | None) -> bool:
+        return stored is not None and stored.agrees(self.behaviour)
+
+
+def _listing(path: Path) -> tuple[list[str], Behaviour | None]:
+    """Digest of each row's image, and the behaviour; nothing from damaged files."""
+    try:
+        listing: Any = json.loads(path.with_suffix(".json").read_text())
+        digests = [str(digest) for digest in listing["images"]]
+        return digests, Behaviour.read(listing.get("behaviour"))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return [], None
+
+
+def _mapped(path: Path, n_rows: int) -> FloatArray | None:
+    """Read-only map of an ``.npy`` file, None if it is missing or damaged."""
+    try:
+        values: FloatArray = np.load(path, mmap_mode="r")
+    except (OSError, ValueError, EOFError):
+        return None
+    known = values.ndim == 2 and len(values) == n_rows and values.dtype == np.float32
+    return values if known else None
+
+
 @dataclass(frozen=True, eq=False)
 class _Job:
     """One call of :func:`extract`."""
 
     network: Network
     images: ImageSet
-    pool: Pool
-    precision: Precision
+    digests: list[str]
+    options: dict[str, Any]
     device: str
-    batch_size: int | None
-    compile: bool
+    batch_size: int
     probe: Probe
-    failures: dict[str, CeAlignError]
-    strict: bool
+    failures: dict[str, CeAlignError] | None
     progress: Progress
-    image_digests: list[str] = field(init=False)
 
-    def __post_init__(self) -> None:
-        digests = [self.images.image_digest(i) for i in range(len(self.images))]
-        object.__setattr__(self, "image_digests", digests)
+    @property
+    def failed(self) -> Container[str]:
+        """Layers that have no features."""
+        return self.failures or ()
 
     def fail(self, layer: str, error: CeAlignError) -> None:
         """Note that a layer has no features, or raise."""
-        if self.strict:
+        if self.failures is None:
             raise error
         self.failures[layer] = error
 
-    def keys(self, layers: Sequence[str]) -> dict[str, str]:
-        """Cache key of each layer."""
-        content = {
-            "network": self.probe.digest,
-            "pool": self.pool,
-            "precision": self.precision,
-            "algorithm": ALGORITHM_VERSION,
-        }
-        return {layer: digest_json({**content, "layer": layer}) for layer in layers}
-
-    def cached(
-        self, keys: Mapping[str, str], store: FeatureCache, notify: Notify = quiet
-    ) -> dict[str, NDArray[np.float32]]:
-        """Features that the cache has of this network as it answers now."""
-        found = {}
-        for layer, key in keys.items():
-            behaviour = self.probe.behaviours[layer]
-            values = store.read(key, self.images.digest, len(self.images), behaviour)
-            if values is not None:
-                found[layer] = values
-            elif store.has_another(key, self.images.digest, behaviour):
-                notify(
-                    f"{self.network.name} {layer} answers otherwise than when its "
-                    "features were cached; they are computed again"
-                )
-        return found
-
     def compute(
-        self, keys: Mapping[str, str], store: FeatureCache | None, *, overwrite: bool
-    ) -> dict[str, NDArray[np.float32]]:
-        """Write features to the cache; without one, return them."""
-        shared: dict[str, dict[str, tuple[Path, int]]] = {layer: {} for layer in keys}
-        if store is not None and not overwrite:
-            wanted = set(self.image_digests)
-            shared = {
-                layer: store.shared_rows(key, wanted, self.probe.behaviours[layer])
-                for layer, key in keys.items()
-            }
+        self, entries: Mapping[str, "_Entry | None"], share: bool = False
+    ) -> dict[str, FloatArray]:
+        """Write features to their places in the cache; those without one, return."""
+        shared = {
+            layer: entry.shared_rows() if entry and share else {}
+            for layer, entry in entries.items()
+        }
+        n_images = len(self.images)
         rows = [
             row
-            for row, digest in enumerate(self.image_digests)
+            for row, digest in enumerate(self.digests)
             if any(digest not in known for known in shared.values())
         ]
-        n_images = len(self.images)
         n_done = n_images - len(rows)
         with ExitStack() as stack:
-            sinks = {
-                layer: stack.enter_context(_Sink(self, layer, key, store))
-                for layer, key in keys.items()
-            }
+            sinks: dict[str, RowSink] = {}
+            opened: dict[str, ExitStack] = {}
+            for layer, entry in entries.items():
+                opened[layer] = stack.enter_context(ExitStack())
+                path = opened[layer].enter_context(entry.writing()) if entry else None
+                sinks[layer] = opened[layer].enter_context(RowSink(path, n_images))
 
             def drop(layer: str, error: CeAlignError) -> None:
                 self.fail(layer, DataError(f"{self.network.name}: {error}"))
-                sinks.pop(layer).discard(error)
+                del sinks[layer]
+                # As a failure, so that nothing of it is kept.
+                opened[layer].__exit__(type(error), error, error.__traceback__)
 
-            for batch, outputs in self._outputs(list(keys), rows, drop):
-                if store is not None and batch[0] == rows[0]:
+            for batch, outputs in self._outputs(list(entries), rows, drop):
+                written = [entry for entry in entries.values() if entry]
+                if written and batch[0] == rows[0]:
                     width = sum(values.shape[1] for values in outputs.values())
-                    n_bytes = 4 * width * n_images
-                    check_space(
-                        store.folder, n_bytes, "the features", "or pool the layer"
-                    )
+                    folder, n_bytes = written[0].path.parents[1], 4 * width * n_images
+                    check_space(folder, n_bytes, "the features", "or pool the layer")
                 for layer in [layer for layer in sinks if layer in outputs]:
                     fault = self._fault(outputs[layer], layer, batch)
                     if fault is None:
-                        sinks[layer].rows.write(batch, outputs[layer])
+                        sinks[layer].write(batch, outputs[layer])
                     else:
                         drop(layer, fault)
                 n_done += len(batch)
                 self.progress(n_done, n_images)
             for layer, sink in sinks.items():
-                sink.rows.copy(self.image_digests, shared[layer], skip=set(rows))
-            return {
-                layer: sink.rows.values for layer, sink in sinks.items() if not store
-            }
+                sink.copy(self.digests, shared[layer], skip=set(rows))
+            return {k: sink.values for k, sink in sinks.items() if not entries[k]}
 
     def _fault(
-        self, values: NDArray[np.float32], layer: str, rows: Sequence[int]
+        self, values: FloatArray, layer: str, rows: Sequence[int]
     ) -> DataError | None:
         finite = np.isfinite(values).all(axis=1)
         if finite.all():
@@ -498,30 +348,20 @@ class _Job:
 
     def _outputs(
         self, layers: list[str], rows: list[int], drop: LayerFailure
-    ) -> Iterator[tuple[list[int], dict[str, NDArray[np.float32]]]]:
+    ) -> Iterator[tuple[list[int], dict[str, FloatArray]]]:
         """Batches of rows with the layers' features."""
         if not rows:
             return
-        kind = self.device.partition(":")[0]
-        size = self.batch_size or BATCH_SIZES[kind]
-        preprocessing = self.network.preprocessing
-        first = load_pixels(self.images, rows[0], preprocessing)
-        with self.network.running(), self._named():
-            module = prepared(self.network, layers, self.device, first)
-        reader = ActivationReader(
-            module,
-            layers,
-            self.pool,
-            axes=self.probe.axes,
-            compile=self.compile,
-            precision=self.precision,
-            on_error=drop,
-        )
-        with reader, full_precision(self.device):
-            run = BatchRunner(reader, preprocessing, self.device)
-            for batch, pixels in pixel_batches(self.images, rows, preprocessing, size):
-                with self.network.running(), self._named():
-                    outputs = run(pixels)
+        first = self._pixels(rows[0])
+        options = {**self.options, "axes": self.probe.axes, "on_error": drop}
+        with ExitStack() as stack:
+            with self._named():
+                read = stack.enter_context(
+                    reading(self.network, layers, self.device, first, **options)
+                )
+            for batch, pixels in self._batches(rows):
+                with self._named():
+                    outputs = read(pixels)
                 yield batch, outputs
 
     @contextmanager
@@ -532,33 +372,97 @@ class _Job:
         except DataError as error:
             raise DataError(f"{self.network.name}: {error}") from error
 
+    def _pixels(self, row: int) -> Pixels:
+        """Resized pixels (height, width, 3) of one image."""
+        try:
+            return self.network.preprocessing.resize(self.images.load(row))
+        except OSError as error:
+            raise DataError(
+                f"image {self.images.ids[row]} cannot be read: "
+                f"{error.strerror or error}"
+            ) from error
 
-class _Sink:
-    """Where one layer's features go: its file in the cache, or memory."""
+    def _batches(self, rows: list[int]) -> Iterator[tuple[list[int], Pixels]]:
+        """Rows of each batch and their pixels (n, height, width, 3).
 
-    def __init__(
-        self, job: _Job, layer: str, key: str, store: FeatureCache | None
-    ) -> None:
-        self._open = ExitStack()
-        path = None
-        if store is not None:
-            path = self._open.enter_context(
-                store.writing(
-                    key,
-                    job.images.digest,
-                    job.image_digests,
-                    job.probe.behaviours[layer],
-                )
-            )
-        self.rows = self._open.enter_context(RowSink(path, len(job.images)))
+        As many threads as torch uses decode the next batch while the network works on
+        this one.
+        """
+        pool = ThreadPoolExecutor(min(8, torch.get_num_threads()))
+        waiting: deque[Future[Pixels]] = deque()
+        coming, size = iter(rows), self.batch_size
+        try:
+            for start in range(0, len(rows), size):
+                while (
+                    len(waiting) < 2 * size and (row := next(coming, None)) is not None
+                ):
+                    waiting.append(pool.submit(self._pixels, row))
+                batch = rows[start : start + size]
+                yield batch, np.stack([waiting.popleft().result() for _ in batch])
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+class RowSink:
+    """Rows of float32 that are written in any order; a context manager.
+
+    They go to an ``.npy`` file, or without a path to `values`. The file is written, not
+    mapped: a full disk is then an error and not a signal, and the pages do not count as
+    memory of the process.
+    """
+
+    def __init__(self, path: Path | None, n_rows: int) -> None:
+        self._path, self._n_rows = path, n_rows
+        self._file: IO[bytes] | None = None
+        self._start = 0
+        self.values: FloatArray = np.empty((0, 0), np.float32)
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *error: Any) -> bool | None:
-        return self._open.__exit__(*error)
+    def __exit__(self, *_: object) -> None:
+        if self._file is not None:
+            self._file.close()
 
-    def discard(self, error: CeAlignError) -> None:
-        """Leave nothing of it."""
-        self._open.__exit__(type(error), error, error.__traceback__)
-        self._open = ExitStack()
+    def _open(self, n_columns: int) -> None:
+        shape = (self._n_rows, n_columns)
+        if self._path is None:
+            self.values = np.empty(shape, np.float32)
+            return
+        self._file = self._path.open("wb")
+        header = {"descr": "<f4", "fortran_order": False, "shape": shape}
+        npy_format: Any = np.lib.format
+        npy_format.write_array_header_1_0(self._file, header)
+        self._start = self._file.tell()
+
+    def write(self, rows: Sequence[int], values: FloatArray) -> None:
+        """Write values (n, d) as the given rows."""
+        if self._file is None and not self.values.size:
+            self._open(values.shape[1])
+        if self._file is None:
+            self.values[list(rows)] = values
+            return
+        runs = np.flatnonzero(np.diff(rows) != 1) + 1
+        for run in np.split(np.arange(len(rows)), runs):
+            self._file.seek(self._start + rows[run[0]] * 4 * values.shape[1])
+            block = np.ascontiguousarray(values[run[0] : run[-1] + 1], "<f4")
+            self._file.write(block.data)
+
+    def copy(
+        self,
+        digests: Sequence[str],
+        known: Mapping[str, tuple[Path, int]],
+        *,
+        skip: Container[int],
+    ) -> None:
+        """Write the rows, except `skip`, that other files already have."""
+        by_file: dict[Path, list[tuple[int, int]]] = {}
+        for row, digest in enumerate(digests):
+            if row not in skip:
+                path, source = known[digest]
+                by_file.setdefault(path, []).append((row, source))
+        for path, pairs in by_file.items():
+            values = np.load(path, mmap_mode="r")
+            for start in range(0, len(pairs), COPIED_ROWS):
+                rows, sources = zip(*pairs[start : start + COPIED_ROWS], strict=True)
+                self.write(rows, values[list(sources)])
