@@ -1,14 +1,15 @@
-"""What the layers of a network answer to two fixed images.
+"""A network with all that is needed to read its features, and what it is at present.
 
-Weights and code say what a network should do; the answers say what it does. They are
-kept in a short form beside everything that is computed from a network, and compared
-before it is used again. The same passes tell networks that are random, that mix the
-images of a batch, or whose outputs do not have the images on their first axis.
+Weights and code say what a network should do; its answers to two fixed images say what
+it does. They are kept in a short form beside everything that is computed from a
+network, and compared before it is used again. The same passes tell networks that are
+random, that mix the images of a batch, or whose outputs do not have the images on their
+first axis.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Self
 from weakref import WeakKeyDictionary
 
@@ -27,15 +28,19 @@ from ce_align.models.preprocessing import Preprocessing
 from ce_align.progress import quiet_stdout
 from ce_align.results import UNKNOWN_CONTENT
 
-__all__ = [
-    "Behaviour",
-    "Look",
-    "Network",
-    "Probe",
-    "look",
-    "probe_pixels",
-    "weights_digest",
-]
+__all__ = ["Behaviour", "Network", "Probe", "probe_pixels"]
+
+#: Raise it when an identity means something else than before.
+IDENTITY = "network 2"
+
+#: What the passes of modules have been seen to write, by its name. A first pass may be
+#: the only one that writes.
+_TRANSIENT: WeakKeyDictionary[nn.Module, set[str]] = WeakKeyDictionary()
+#: And to read.
+_READS: WeakKeyDictionary[nn.Module, Reads] = WeakKeyDictionary()
+
+#: Share of the parameters from which on a part is a network that the rest only wraps.
+WRAPPED = 0.9
 
 #: Numbers that the answer to one image is reduced to.
 BUCKETS = 64
@@ -46,6 +51,15 @@ BUCKETS = 64
 TOLERANCES = {"float16": 0.03, "bfloat16": 0.2}
 TOLERANCE = 1e-3
 FLOOR = 0.01
+
+
+#: Why the answers of a layer are not the image's alone, and what helps.
+BATCH = "depends on the other images of its batch"
+RANDOM = "is random: one image gives different answers"
+REMEDY = (
+    "put the network into evaluation mode or take that part out, or measure it as it "
+    "is with --allow-unstable"
+)
 
 
 def probe_pixels(height: int, width: int) -> NDArray[np.uint8]:
@@ -104,11 +118,7 @@ class Behaviour:
 
     def document(self) -> dict[str, Any]:
         """As it is stored."""
-        return {
-            "precision": self.precision,
-            "width": self.width,
-            "sketch": [list(row) for row in self.sketch],
-        }
+        return {**asdict(self), "sketch": [list(row) for row in self.sketch]}
 
     @classmethod
     def read(cls, document: Any) -> Self | None:
@@ -140,12 +150,12 @@ class Probe:
     origin : what rows must say of where the weights are from; mostly nothing
     """
 
-    digest: str
-    unknown: tuple[str, ...]
-    behaviours: Mapping[str, Behaviour]
-    axes: Mapping[str, int]
-    failures: Mapping[str, DataError]
-    marks: Mapping[str, str]
+    digest: str = ""
+    unknown: tuple[str, ...] = ()
+    behaviours: dict[str, Behaviour] = field(default_factory=dict)
+    axes: dict[str, int] = field(default_factory=dict)
+    failures: dict[str, DataError] = field(default_factory=dict)
+    marks: dict[str, str] = field(default_factory=dict)
     origin: str = ""
 
     def behaviour(self, layer: str) -> Behaviour | None:
@@ -163,57 +173,24 @@ class Probe:
         return "; ".join(notes) or None
 
 
-@dataclass(frozen=True, eq=False)
-class Look:
-    """What one look at layers found; see `Probe`."""
-
-    behaviours: dict[str, Behaviour]
-    axes: dict[str, int]
-    failures: dict[str, DataError]
-    marks: dict[str, str]
-
-
-def look(
-    module: nn.Module,
-    preprocessing: Preprocessing,
-    layers: Sequence[str],
-    *,
-    name: str,
-    allow_unstable: bool = False,
-) -> Look:
-    """Show the probe images to a network, together and each alone.
-
-    Parameters
-    ----------
-    module : in evaluation mode; its own device is used
-    preprocessing : how it is fed
-    layers : names of its parts
-    name : of the network, for messages
-    allow_unstable : mark layers whose answers are random or depend on the batch, and
-        measure them nevertheless
-
-    Raises
-    ------
-    DataError
-        If the network cannot be shown the images at all.
-    """
-    height, width = preprocessing.size
+def _shown(network: "Network", layers: Sequence[str], allow_unstable: bool) -> Probe:
+    """Show the probe images to a network, together and each alone."""
+    module, fed = network.module, network.preprocessing
     device = next((str(p.device) for p in module.parameters()), "cpu")
-    found = Look({}, {}, {}, {})
+    found = Probe(origin=network.origin)
 
     def fail(layer: str, error: DataError) -> None:
-        found.failures[layer] = DataError(f"{name}: {error}")
+        found.failures[layer] = DataError(f"{network.name}: {error}")
 
     with ActivationReader(module, layers, "raw", on_error=fail) as read:
         try:
-            pixels = probe_pixels(height, width)
-            inputs = network_inputs(module, preprocessing, pixels, device)
+            inputs = network_inputs(module, fed, probe_pixels(*fed.size), device)
             together = read(inputs)
-            if not together:
-                return found
-            alone = [_one_alone(read, inputs[k : k + 1]) for k in (0, 1)]
+            alone = [_one_alone(read, inputs[k : k + 1]) for k in (0, 1) if together]
         except DataError as error:
-            raise type(error)(f"{name}: {error}") from error
+            failed = type(error)(f"{network.name}: {error}")
+            failed.__cause__ = error
+            return Probe(failures=dict.fromkeys(layers, failed), origin=network.origin)
         again: dict[str, torch.Tensor] = {}
         for layer, answers in together.items():
             if layer in found.failures:
@@ -242,14 +219,6 @@ def look(
             found.behaviours[layer] = Behaviour.of(two)
             found.axes[layer] = axis
     return found
-
-
-BATCH = "depends on the other images of its batch"
-RANDOM = "is random: one image gives different answers"
-REMEDY = (
-    "put the network into evaluation mode or take that part out, or measure it as it "
-    "is with --allow-unstable"
-)
 
 
 def _one_alone(read: ActivationReader, inputs: torch.Tensor) -> dict[str, torch.Tensor]:
@@ -300,20 +269,6 @@ def _close(difference: NDArray[Any], two: NDArray[Any], precision: str) -> bool:
 
 def _rms(values: NDArray[Any]) -> float:
     return float(np.sqrt(np.mean(np.square(values))))
-
-
-#: Raise it when an identity means something else than before.
-IDENTITY = "network 2"
-
-#: What the passes of modules have been seen to write, by its name. A first pass may be
-#: the only one that writes.
-_TRANSIENT: WeakKeyDictionary[nn.Module, set[str]] = WeakKeyDictionary()
-#: And to read.
-_READS: WeakKeyDictionary[nn.Module, Reads] = WeakKeyDictionary()
-
-
-#: Share of the parameters from which on a part is a network that the rest only wraps.
-WRAPPED = 0.9
 
 
 @dataclass(frozen=True, eq=False)
@@ -386,16 +341,7 @@ class Network:
         reads = _READS.setdefault(self.module, Reads())
         with self.running(), watched(self.module) as written, reads.noted():
             before = self._contents()
-            try:
-                found = look(
-                    self.module,
-                    self.preprocessing,
-                    layers,
-                    name=self.name,
-                    allow_unstable=allow_unstable,
-                )
-            except DataError as error:
-                found = Look({}, {}, dict.fromkeys(layers, error), {})
+            found = _shown(self, layers, allow_unstable)
             after = self._contents()
         transient = _TRANSIENT.setdefault(self.module, set())
         transient |= before.differing(after) | written
@@ -403,22 +349,16 @@ class Network:
         with self.running():
             entries |= reads.digests()
         unknown = {k: v for k, v in after.unknown.items() if k not in transient}
+        weights = (f"{k}:{tensor_digest(v)}" for k, v in self.module.named_parameters())
         digest = combine_digests(
             IDENTITY,
-            weights_digest(self.module),
+            combine_digests(*weights),
             digest_json(entries),
             self.preprocessing.fingerprint,
             self.code.digest if self.code else "",
         )
-        return Probe(
-            digest=digest,
-            unknown=tuple(f"{name} ({kind})" for name, kind in unknown.items()),
-            behaviours=found.behaviours,
-            axes=found.axes,
-            failures=found.failures,
-            marks=found.marks,
-            origin=self.origin,
-        )
+        named = tuple(f"{name} ({kind})" for name, kind in unknown.items())
+        return replace(found, digest=digest, unknown=named)
 
     def _contents(self) -> Contents:
         return Contents(self.module, self.code.modules if self.code else ())
@@ -439,10 +379,6 @@ class Network:
             f"({committed or 'nor to any other'}); name one with --layer, such as "
             f"{named_some(self.block_names()[::-1])}"
         )
-
-    def layer_names(self) -> list[str]:
-        """Names of all layers."""
-        return list(self._modules)
 
     def check_layers(self, layers: list[str]) -> None:
         """Raise ConfigError, with the nearest names, unless every layer exists."""
@@ -534,10 +470,3 @@ def _repeats_blocks(sequence: nn.Module) -> bool:
     blocks = [block for _, block in _parts(sequence)]
     composed = [bool(_parts(b)) and not isinstance(b, nn.Sequential) for b in blocks]
     return len(blocks) > 1 and len(set(map(type, blocks))) == 1 and all(composed)
-
-
-def weights_digest(module: nn.Module) -> str:
-    """Digest of the parameters of a module, with their names."""
-    return combine_digests(
-        *(f"{name}:{tensor_digest(p)}" for name, p in module.named_parameters())
-    )
