@@ -138,7 +138,7 @@ def analyze(
     from ce_align.brainscore import register_networks
     from ce_align.data.finding import default_images, find_images
     from ce_align.models.catalogue import expand
-    from ce_align.report.tables import measure_table
+    from ce_align.report.terminal import measure_table
     from ce_align.stages.hardware import Hardware
     from ce_align.stages.plan import METRICS
     from ce_align.stages.responses import Responses

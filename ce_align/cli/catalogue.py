@@ -23,7 +23,7 @@ def models(
 ) -> None:
     """List the published networks."""
     from ce_align.models.catalogue import PUBLISHED, expand
-    from ce_align.report.tables import models_table
+    from ce_align.report.terminal import models_table
 
     names = expand([pattern])
     print_table(models_table([PUBLISHED[name] for name in names if name in PUBLISHED]))
@@ -35,7 +35,7 @@ def recordings() -> None:
     from ce_align.brainscore import register
     from ce_align.data.netcdf import describe_files
     from ce_align.data.recordings import RECORDINGS
-    from ce_align.report.tables import recordings_table
+    from ce_align.report.terminal import recordings_table
 
     register()
     entries = [*RECORDINGS.values(), *describe_files(Path())]

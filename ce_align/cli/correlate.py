@@ -51,7 +51,7 @@ def correlate(
     """Correlate every measure with predictivity, across networks."""
     import pandas as pd
 
-    from ce_align.report.tables import correlation_tables
+    from ce_align.report.terminal import correlation_tables
     from ce_align.stages.correlate import (
         CorrelateConfig,
         correlate_rows,
@@ -117,7 +117,7 @@ def overlap(
     from ce_align.data.recordings import expand_recordings, load_recording
     from ce_align.models.catalogue import expand
     from ce_align.models.load import load_network
-    from ce_align.report.tables import overlap_table
+    from ce_align.report.terminal import overlap_table
     from ce_align.stages.overlap import OverlapConfig
     from ce_align.stages.overlap import overlap as partition
 

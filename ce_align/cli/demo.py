@@ -36,7 +36,7 @@ def demo(
     from ce_align.recipes.running import run as run_configs
     from ce_align.recipes.stages import RUNNERS
     from ce_align.report.page import write_report
-    from ce_align.report.tables import score_tables
+    from ce_align.report.terminal import score_tables
     from ce_align.results import ResultStore
     from ce_align.stages.score import ScoreRow
 

@@ -22,7 +22,7 @@ def results(
 ) -> None:
     """Show every stored row."""
     from ce_align.files import atomic_path
-    from ce_align.report.tables import frame_table
+    from ce_align.report.terminal import frame_table
     from ce_align.results import ResultStore
     from ce_align.stages.same_network import identity, load_rows, reasons_left_out
 

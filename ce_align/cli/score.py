@@ -141,8 +141,11 @@ def score(
     from ce_align.brainscore import register, register_networks
     from ce_align.data.recordings import expand_recordings
     from ce_align.models.catalogue import expand
-    from ce_align.report.official import comparison_tables, official_tables
-    from ce_align.report.tables import score_tables
+    from ce_align.report.terminal import (
+        comparison_tables,
+        official_tables,
+        score_tables,
+    )
     from ce_align.stages.hardware import Hardware
     from ce_align.sweep import score_all
 

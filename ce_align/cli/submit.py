@@ -152,7 +152,7 @@ def _export(model: list[str], out: Path, force: bool, **options: Any) -> None:
 
 def _check(path: Path, run: bool | None, json: bool) -> None:
     from ce_align.brainscore.plugin.doctor import examine
-    from ce_align.report.findings import findings_tables
+    from ce_align.report.terminal import diagnosis_table
 
     with progress_bars() as progress:
         diagnoses = examine(path, run=run, progress=progress)
@@ -160,7 +160,7 @@ def _check(path: Path, run: bool | None, json: bool) -> None:
         rows = [diagnosis.model_dump(mode="json") for diagnosis in diagnoses]
         print(json_module.dumps(rows, indent=1, ensure_ascii=False))
     else:
-        print_tables(findings_tables(diagnoses))
+        print_tables([diagnosis_table(diagnoses)])
     _conclude(diagnoses)
 
 

@@ -109,7 +109,7 @@ def transfer(
     if online:
         _adopt(names, store, json=json)
         return
-    from ce_align.report.transfer_table import transfer_table
+    from ce_align.report.terminal import transfer_table
     from ce_align.stages.hardware import Hardware
     from ce_align.stages.transfers import transfer_all
 
@@ -151,7 +151,7 @@ def transfer(
 
 
 def _adopt(names: list[str], store: ResultStore, *, json: bool) -> None:
-    from ce_align.report.tables import frame_table
+    from ce_align.report.terminal import frame_table
     from ce_align.stages.online import adopt_online
 
     rows = adopt_online(names, store)

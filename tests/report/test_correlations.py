@@ -16,7 +16,7 @@ from ce_align.report.paper.correlations import (
     save_correlations,
     save_measures,
 )
-from ce_align.report.tables import measure_table
+from ce_align.report.terminal import measure_table
 from ce_align.stages.correlate import CorrelationRow
 from ce_align.stages.measures import MeasureRow
 

@@ -2,8 +2,7 @@ import io
 
 from rich.console import Console
 
-from ce_align.report.official import comparison_tables, official_tables
-from ce_align.report.tables import score_tables
+from ce_align.report.terminal import comparison_tables, official_tables, score_tables
 from ce_align.stages.official import OfficialRow
 from ce_align.stages.score import ScoreRow
 
