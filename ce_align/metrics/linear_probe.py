@@ -12,10 +12,6 @@ slow on features. Several strengths are followed at once and share every pass ov
 features. Products have single precision; losses, gradients and steps are summed in
 double precision.
 
-Of each run, probes at all strengths are fitted to training images, validation images
-choose one strength, and the probe of that strength is fitted again to training and
-validation images together. Ties go to the strongest penalty.
-
 Reference: Liu and Nocedal (1989), On the limited memory BFGS method.
 """
 
@@ -29,72 +25,51 @@ from numpy.typing import ArrayLike, NDArray
 
 from ce_align.checks import check_finite
 from ce_align.errors import ConfigError, DataError
+from ce_align.metrics.gram import Array, Indices
 from ce_align.progress import Progress, silent
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-
 __all__ = [
     *("STRENGTHS", "Evaluation", "LinearProbe", "ProbeProblem", "Sample"),
     *("accuracies", "evaluate_linearly", "stratified_split"),
 ]
 
-FloatArray = NDArray[np.float64]
-
 #: Strengths λ of the L2 penalty among which validation chooses.
-STRENGTHS: FloatArray = np.logspace(-6, 5, 45)
-
+STRENGTHS: Array = np.logspace(-6, 5, 45)
 #: Products have at least about so many columns, or they wait for memory.
 COLUMNS = 64
-
 #: After more passes, the metric is made anew where the search has come to.
 SLOW = 20
-
 #: Values beyond it overflow in products of single precision.
 LARGEST = 1e15
-
 #: Pairs of steps and gradients' changes that a direction is made from.
 MEMORY = 80
-
 #: Share of the decrease along the direction that a step must reach (Armijo).
 SUFFICIENT = 1e-4
-
 #: A class that is never in doubt bends nothing; its weight is kept above this.
 TINY = 1e-30
-
 #: A step that has to be shorter than this is lost in rounding.
 SHORTEST = 1e-3
-
 #: Entries of features at a time: both products of a block find it in the cache.
 BLOCK_ENTRIES = 2**21
-
 #: Smaller eigenvalues, relative to the largest, are rounding of single precision.
 FLOOR = 1e-7
 
 
 @dataclass(frozen=True, eq=False)
-class Design:
-    """Centred features on a device.
-
-    Attributes
-    ----------
-    values : (n, d) float32
-    labels : (n,) class of each row
-    n_classes : of the labels
-    """
+class _Design:
+    """Centred features (n, d) float32 on a device, and the class of each row."""
 
     values: "Tensor"
     labels: "Tensor"
     n_classes: int
 
-    def subset(self, rows: NDArray[np.intp]) -> "Design":
+    def subset(self, rows: Indices) -> "_Design":
         """Design of some rows."""
-        import torch
-
-        chosen = torch.from_numpy(rows).to(self.values.device)
-        return Design(self.values[chosen], self.labels[chosen], self.n_classes)
+        return _Design(self.values[rows], self.labels[rows], self.n_classes)
 
     def blocks(self) -> "Iterator[tuple[Tensor, Tensor]]":
         """Rows that are worked on together, and their labels."""
@@ -107,28 +82,16 @@ class Design:
 
 
 @dataclass(frozen=True, eq=False)
-class Metric:
-    """Mean of w (x − m)(x − m)ᵀ over rows, in its eigenbasis.
-
-    Attributes
-    ----------
-    eigenvalues, basis : (d,) float64 and (d, d)
-    centre : (d,) float64, the weighted mean m
-    """
+class _Metric:
+    """Mean of w (x − m)(x − m)ᵀ over rows in its eigenbasis, around the mean m."""
 
     eigenvalues: "Tensor"
     basis: "Tensor"
     centre: "Tensor"
 
 
-def weighted_metric(design: Design, point: "Tensor | None" = None) -> Metric:
-    """Metric with w = 1, or with the curvature of the loss of each row at a point.
-
-    Parameters
-    ----------
-    design : features and classes
-    point : (d + 1, n_classes); weights are Σ p(1 − p) over classes, of mean 1
-    """
+def _weighted_metric(design: _Design, point: "Tensor | None" = None) -> _Metric:
+    """Metric with w = 1, or with Σ p(1 − p), how a row's loss curves at a point."""
     import torch
 
     d = design.values.shape[1]
@@ -145,27 +108,19 @@ def weighted_metric(design: Design, point: "Tensor | None" = None) -> Metric:
         first += weighted.sum(0, dtype=torch.float64)
         total += weights.sum(dtype=torch.float64)
     centre = first / total
-    covariance = second / total - torch.outer(centre, centre)
+    covariance = second / total - centre.outer(centre)
     eigenvalues, basis = torch.linalg.eigh(covariance.to(design.values.dtype))
     floor = float(FLOOR * eigenvalues[-1].clamp_min(0))
-    return Metric(eigenvalues.double().clamp_min(floor), basis, centre)
+    return _Metric(eigenvalues.double().clamp_min(floor), basis, centre)
 
 
-def evaluate(
-    design: Design, points: "Sequence[Tensor]", dtype: "torch.dtype"
+def _losses(
+    design: _Design, points: "Sequence[Tensor]", dtype: "torch.dtype"
 ) -> "tuple[list[float], Tensor, Tensor]":
-    """Sum of losses and their gradients at several points, in one pass.
+    """Sums of losses at several points (d + 1, n_classes), in one pass.
 
-    Parameters
-    ----------
-    design : features and classes
-    points : (d + 1, n_classes) each
-    dtype : of the products; sums over blocks have double precision
-
-    Returns
-    -------
-    losses, (n_points, d + 1, n_classes) gradients, (n_points, n_classes) sums of
-    p(1 − p)
+    Products have `dtype`, sums over blocks double precision. Also gradients (n_points,
+    d + 1, n_classes) and sums of p(1 − p), (n_points, n_classes).
     """
     import torch
 
@@ -189,17 +144,7 @@ def evaluate(
 
 
 def _softmax_residuals(logits: "Tensor", labels: "Tensor") -> "Tensor":
-    """Sum of losses at each point; `logits` become p − onehot(label).
-
-    Parameters
-    ----------
-    logits : (rows, n_points, n_classes), overwritten
-    labels : (rows, n_points, 1)
-
-    Returns
-    -------
-    (n_points,) float64
-    """
+    """Sum of losses, (n_points,); logits (rows, n_points, n_classes) become p − y."""
     import torch
 
     top = logits.amax(-1, keepdim=True)
@@ -209,76 +154,10 @@ def _softmax_residuals(logits: "Tensor", labels: "Tensor") -> "Tensor":
     logits.scatter_(-1, labels, 0.0)
     others = logits.sum(-1, keepdim=True)
     total = others + behind.neg().exp_()
-    losses = torch.where(behind == 0, torch.log1p(others), torch.log(total) + behind)
+    losses = others.log1p().where(behind == 0, total.log() + behind)
     logits.div_(total)
     logits.scatter_(-1, labels, -others / total)
     return losses.sum((0, 2), dtype=torch.float64)
-
-
-@dataclass(frozen=True, eq=False)
-class Fit:
-    """Weights at one strength.
-
-    Attributes
-    ----------
-    parameters : (d + 1, n_classes) float64, the last row the intercepts of centred
-        features
-    strength : λ
-    objective : at the parameters
-    gradient : largest absolute entry of the objective's gradient
-    n_passes : evaluations that it took
-    converged : whether the expected decrease fell below the tolerance
-    """
-
-    parameters: "Tensor"
-    strength: float
-    objective: float
-    gradient: float
-    n_passes: int
-    converged: bool
-
-
-def minimise(
-    design: Design,
-    strengths: Sequence[float],
-    start: "Tensor",
-    metric: Metric,
-    *,
-    tolerance: float,
-    max_passes: int,
-) -> list[Fit]:
-    """Minimise the objective at several strengths at once.
-
-    Parameters
-    ----------
-    design : features and classes
-    strengths : λ, positive
-    start : (d + 1, n_classes) parameters that all start from
-    metric : what curvature is like near the start
-    tolerance : stop once the next step is expected to lower the objective by less
-        than this share of it
-    max_passes : over the features, at most
-
-    Returns
-    -------
-    One fit for each strength, in their order.
-    """
-    import torch
-
-    searches = [_Search(metric, strength, start, tolerance) for strength in strengths]
-    for _ in range(max_passes):
-        for wide, dtype in ((False, torch.float32), (True, torch.float64)):
-            active = [s for s in searches if not s.ended and s.wide == wide]
-            if not active:
-                continue
-            trials = [search.trial for search in active]
-            for search, *found in zip(
-                active, *evaluate(design, trials, dtype), strict=True
-            ):
-                search.report(*found)
-        if all(search.ended for search in searches):
-            break
-    return [search.fit() for search in searches]
 
 
 class _Search:
@@ -288,63 +167,51 @@ class _Search:
     """
 
     def __init__(
-        self, metric: Metric, strength: float, start: "Tensor", tolerance: float
+        self, metric: _Metric, strength: float, start: "Tensor", tolerance: float
     ) -> None:
-        self._metric, self._strength, self._tolerance = metric, strength, tolerance
+        self._metric, self.strength, self._tolerance = metric, strength, tolerance
         self.trial = start.clone()
         self.converged = self.ended = self.wide = False
         self.n_passes = 0
-        self._point, self._value = self.trial, float("inf")
-        self._gradient = self._direction = start.new_zeros(start.shape)
+        self.point, self.value = self.trial, float("inf")
+        self.gradient = self._direction = start.new_zeros(start.shape)
         self._scale = start.new_ones(start.shape)
         self._slope, self._step = 0.0, 1.0
         self._pairs: deque[tuple[Tensor, Tensor, float]] = deque(maxlen=MEMORY)
         self._n_small = 0
 
     def report(self, loss: float, gradient: "Tensor", spread: "Tensor") -> None:
-        """Take what is at the trial point, without the penalty.
-
-        Parameters
-        ----------
-        loss : sum over images
-        gradient : (d + 1, n_classes), overwritten
-        spread : (n_classes,) sum of p(1 − p) over images
-        """
-        self.n_passes += 1
-        penalised = self.trial[:-1]
-        value = loss + 0.5 * self._strength * _dot(penalised, penalised)
-        gradient[:-1] += self._strength * penalised
-        if self.n_passes == 1:
-            self._set_scale(spread)
-        enough = SUFFICIENT * self._step * self._slope
-        if not value <= self._value + enough:  # it may be no number
-            self._shorten(value)
-            return
-        moved, change = self.trial - self._point, gradient - self._gradient
-        product = _dot(change, moved)
-        if product > 0 and np.isfinite(self._value):
-            self._pairs.append((moved, change, product))
-        self._n_small = self._n_small + 1 if self._is_small(value) else 0
-        self._point, self._value, self._gradient = self.trial, value, gradient
-        self._turn()
-
-    def _is_small(self, value: float) -> bool:
-        return self._value - value <= self._tolerance * value
-
-    def _set_scale(self, spread: "Tensor") -> None:
-        """Inverse curvature along each axis of the metric, for each class."""
+        """Take what `_losses` finds at the trial; the gradient is overwritten."""
         import torch
 
-        weight = spread.clamp_min(TINY)
-        bend = self._metric.eigenvalues[:, None] * weight + self._strength
-        self._scale = torch.cat([bend, weight[None]]).reciprocal()
+        self.n_passes += 1
+        penalised = self.trial[:-1]
+        value = loss + 0.5 * self.strength * _dot(penalised, penalised)
+        gradient[:-1] += self.strength * penalised
+        if self.n_passes == 1:
+            # Inverse curvature along each axis of the metric, for each class.
+            weight = spread.clamp_min(TINY)
+            bend = self._metric.eigenvalues[:, None] * weight + self.strength
+            self._scale = torch.cat([bend, weight[None]]).reciprocal()
+        enough = SUFFICIENT * self._step * self._slope
+        if not value <= self.value + enough:  # it may be no number
+            self._shorten(value)
+            return
+        moved, change = self.trial - self.point, gradient - self.gradient
+        product = _dot(change, moved)
+        if product > 0 and np.isfinite(self.value):
+            self._pairs.append((moved, change, product))
+        small = self.value - value <= self._tolerance * value
+        self._n_small = self._n_small + 1 if small else 0
+        self.point, self.value, self.gradient = self.trial, value, gradient
+        self._turn()
 
     def _precondition(self, gradient: "Tensor") -> "Tensor":
         import torch
 
         basis, centre = self._metric.basis, self._metric.centre
         # Weights and intercepts are independent once features are centred.
-        of_weights = gradient[:-1] - torch.outer(centre, gradient[-1])
+        of_weights = gradient[:-1] - centre.outer(gradient[-1])
         turned = (basis.mT @ of_weights.to(basis.dtype)).double()
         weights = (basis @ (self._scale[:-1] * turned).to(basis.dtype)).double()
         intercepts = self._scale[-1] * gradient[-1] - centre @ weights
@@ -352,7 +219,7 @@ class _Search:
 
     def _turn(self) -> None:
         """Choose the next direction and its first trial."""
-        direction = self._gradient.neg()
+        direction = self.gradient.neg()
         shares = []
         for moved, change, product in reversed(self._pairs):
             shares.append(_dot(moved, direction) / product)
@@ -361,53 +228,56 @@ class _Search:
         if self._pairs:
             _, change, product = self._pairs[-1]
             direction *= product / _dot(change, self._precondition(change))
-        for (moved, change, product), share in zip(
-            self._pairs, reversed(shares), strict=True
-        ):
+        for pair, share in zip(self._pairs, reversed(shares), strict=True):
+            moved, change, product = pair
             direction.add_(moved, alpha=share - _dot(change, direction) / product)
-        slope = _dot(direction, self._gradient)
+        slope = _dot(direction, self.gradient)
         if not slope < 0:
             self._pairs.clear()
-            direction = self._precondition(self._gradient.neg())
-            slope = _dot(direction, self._gradient)
-        small = -0.5 * slope <= self._tolerance * self._value
+            direction = self._precondition(self.gradient.neg())
+            slope = _dot(direction, self.gradient)
+        small = -0.5 * slope <= self._tolerance * self.value
         if small and (self._n_small or slope == 0):
             self.converged = self.ended = True
             return
         self._direction, self._slope, self._step = direction, slope, 1.0
-        self.trial = self._point + direction
+        self.trial = self.point + direction
 
     def _shorten(self, value: float) -> None:
         """Go less far, to the minimum of the parabola through what is known."""
         step, slope = self._step, self._slope
-        bend = value - self._value - step * slope
+        bend = value - self.value - step * slope
         best = -0.5 * slope * step**2 / bend if np.isfinite(bend) else 0.0
         self._step = min(max(best, 0.1 * step), 0.5 * step)
-        self.trial = self._point + self._step * self._direction
-        if self._step < SHORTEST:
-            if self.wide:
-                self.ended = True
-                return
-            # The same point again, in double precision.
-            self.wide, self.trial = True, self._point
-            self._value, self._slope = float("inf"), 0.0
-
-    def fit(self) -> Fit:
-        """Where the search stands."""
-        return Fit(
-            self._point,
-            self._strength,
-            self._value,
-            float(self._gradient.abs().max()),
-            self.n_passes,
-            self.converged,
-        )
+        self.trial = self.point + self._step * self._direction
+        if self._step >= SHORTEST:
+            return
+        if self.wide:
+            self.ended = True
+            return
+        # The same point again, in double precision.
+        self.wide, self.trial = True, self.point
+        self.value, self._slope = float("inf"), 0.0
 
 
 def _dot(a: "Tensor", b: "Tensor") -> float:
+    return float(a.flatten().dot(b.flatten()))
+
+
+def _minimise(design: _Design, searches: Sequence[_Search], max_passes: int) -> None:
+    """Follow searches to their ends, or for some passes over the features."""
     import torch
 
-    return float(torch.dot(a.flatten(), b.flatten()))
+    for _ in range(max_passes):
+        for wide, dtype in ((False, torch.float32), (True, torch.float64)):
+            active = [s for s in searches if not s.ended and s.wide == wide]
+            if not active:
+                continue
+            found = _losses(design, [search.trial for search in active], dtype)
+            for search, *at_trial in zip(active, *found, strict=True):
+                search.report(*at_trial)
+        if all(search.ended for search in searches):
+            break
 
 
 @dataclass(frozen=True, eq=False)
@@ -416,27 +286,26 @@ class LinearProbe:
 
     Attributes
     ----------
-    weights : (n_features, n_classes)
-    intercepts : (n_classes,)
+    weights, intercepts : (n_features, n_classes) and (n_classes,)
     strength : λ of the L2 penalty; scikit-learn's C is its inverse
     objective : Σ −log p(y | x) + λ/2 ‖weights‖² over the images it was fitted to
     gradient : largest absolute entry of the objective's gradient
     n_passes : over the features that it took
-    converged : whether the tolerance was met
+    converged : whether the expected decrease fell below the tolerance
     """
 
-    weights: FloatArray
-    intercepts: FloatArray
+    weights: Array
+    intercepts: Array
     strength: float
     objective: float
     gradient: float
     n_passes: int
     converged: bool
 
-    def classify(self, features: NDArray[Any]) -> NDArray[np.intp]:
+    def classify(self, features: NDArray[Any]) -> Indices:
         """Most probable class (n,) of features (n, n_features)."""
         outputs = features @ self.weights.astype(features.dtype)
-        found: NDArray[np.intp] = (outputs + self.intercepts).argmax(axis=1)
+        found: Indices = (outputs + self.intercepts).argmax(axis=1)
         return found
 
 
@@ -470,23 +339,21 @@ class ProbeProblem:
     ) -> None:
         import torch
 
-        classes = _checked_labels(labels, features, n_classes)
+        classes, n_known = _checked_labels(labels, features, n_classes)
         self._mean = features.mean(axis=0, dtype=np.float64)
-        values = np.subtract(
-            features, self._mean, dtype=np.float32, casting="same_kind"
-        )
-        self._design = Design(
+        values = np.subtract(features, self._mean, dtype=np.float32)
+        self._design = _Design(
             torch.from_numpy(values).to(device),
             torch.from_numpy(classes).to(device),
-            n_classes or int(classes.max()) + 1,
+            n_known,
         )
-        self._metric = weighted_metric(self._design)
+        self._metric = _weighted_metric(self._design)
 
     def fit(
         self,
         strengths: ArrayLike = STRENGTHS,
         *,
-        rows: NDArray[np.intp] | None = None,
+        rows: Indices | None = None,
         tolerance: float = 1e-7,
         max_passes: int = 1000,
         progress: Callable[[int, int], None] | None = None,
@@ -495,72 +362,81 @@ class ProbeProblem:
 
         Parameters
         ----------
-        strengths : (n_strengths,) λ, positive
+        strengths : (n_strengths,) λ, positive; probes come in their order
         rows : images to fit to; None for all
         tolerance : a search ends when the next step is expected to lower the objective
             by less than this share of it, and the last one did
         max_passes : over the features for one strength, at most
         progress : told of strengths done, and of all
 
-        Returns
-        -------
-        Probes in the order of `strengths`.
-
         Raises
         ------
         ConfigError
             If a strength is not positive.
         """
-        import torch
-
         values = np.atleast_1d(np.asarray(strengths, dtype=np.float64))
         if values.ndim != 1 or not values.size or not (values > 0).all():
             raise ConfigError(f"strengths must be positive, found {strengths!r}")
         design = self._design if rows is None else self._design.subset(rows)
         order = np.argsort(-values)
         at_once = min(max(COLUMNS // design.n_classes, 1), len(order))
-        start = torch.zeros(
-            (design.values.shape[1] + 1, design.n_classes),
-            dtype=torch.float64,
-            device=design.values.device,
-        )
         metric = self._metric
+        start = metric.centre.new_zeros(len(metric.centre) + 1, design.n_classes)
         probes: dict[int, LinearProbe] = {}
         for first in range(0, len(order), at_once):
             chosen = order[first : first + at_once].tolist()
-            fits = minimise(
-                design,
-                [float(values[k]) for k in chosen],
-                start,
-                metric,
-                tolerance=tolerance,
-                max_passes=max_passes,
-            )
-            start = fits[-1].parameters
-            if max(fit.n_passes for fit in fits) > SLOW:
-                metric = weighted_metric(design, start)
-            probes |= dict(zip(chosen, map(self._probe, fits), strict=True))
+            searches = [
+                _Search(metric, float(values[k]), start, tolerance) for k in chosen
+            ]
+            _minimise(design, searches, max_passes)
+            start = searches[-1].point
+            if max(search.n_passes for search in searches) > SLOW:
+                metric = _weighted_metric(design, start)
+            probes |= dict(zip(chosen, map(self._probe, searches), strict=True))
             if progress is not None:
                 progress(len(probes), len(order))
         return [probes[k] for k in range(len(order))]
 
-    def _probe(self, fit: "Fit") -> LinearProbe:
-        parameters = fit.parameters.cpu().numpy()
-        weights = parameters[:-1]
+    def _probe(self, search: _Search) -> LinearProbe:
+        parameters = search.point.cpu().numpy()
+        weights, intercepts = parameters[:-1], parameters[-1]
         return LinearProbe(
             weights,
-            parameters[-1] - self._mean @ weights,
-            fit.strength,
-            fit.objective,
-            fit.gradient,
-            fit.n_passes,
-            fit.converged,
+            intercepts - self._mean @ weights,
+            strength=search.strength,
+            objective=search.value,
+            gradient=float(search.gradient.abs().max()),
+            n_passes=search.n_passes,
+            converged=search.converged,
         )
 
 
-def accuracies(
-    found: NDArray[np.intp], labels: NDArray[Any]
-) -> tuple[float, float, float]:
+def _checked_labels(
+    labels: ArrayLike, features: NDArray[Any], n_classes: int | None
+) -> tuple[NDArray[np.int64], int]:
+    """The classes and their number, once they fit the features."""
+    classes = np.asarray(labels)
+    if features.ndim != 2 or classes.shape != features.shape[:1] or not features.size:
+        raise DataError(
+            f"features {features.shape} and labels {classes.shape} do not agree; "
+            "expected (n_images, n_features) and (n_images,)"
+        )
+    if classes.dtype.kind not in "iu" or classes.min() < 0:
+        raise DataError("labels must be numbers of classes, from 0")
+    n_known = n_classes or int(classes.max()) + 1
+    if n_known < 2 or classes.max() >= n_known:
+        raise DataError(
+            f"labels reach {classes.max()} with {n_known} classes; a probe needs two "
+            "classes or more, numbered from 0"
+        )
+    check_finite(features, "features")
+    largest = float(np.abs(features).max())
+    if largest > LARGEST:
+        raise DataError(f"features reach {largest:.1e}; scale them below {LARGEST:.0e}")
+    return classes.astype(np.int64), n_known
+
+
+def accuracies(found: Indices, labels: NDArray[Any]) -> tuple[float, float, float]:
     """Share of images named rightly, its mean over classes, and the latter's error.
 
     Parameters
@@ -580,30 +456,6 @@ def accuracies(
     return float(hits.mean()), float(shares.mean()), error
 
 
-def _checked_labels(
-    labels: ArrayLike, features: NDArray[Any], n_classes: int | None
-) -> NDArray[np.int64]:
-    classes = np.asarray(labels)
-    if features.ndim != 2 or classes.shape != features.shape[:1] or not features.size:
-        raise DataError(
-            f"features {features.shape} and labels {classes.shape} do not agree; "
-            "expected (n_images, n_features) and (n_images,)"
-        )
-    if classes.dtype.kind not in "iu" or classes.min() < 0:
-        raise DataError("labels must be numbers of classes, from 0")
-    n_known = n_classes or int(classes.max()) + 1
-    if n_known < 2 or classes.max() >= n_known:
-        raise DataError(
-            f"labels reach {classes.max()} with {n_known} classes; a probe needs two "
-            "classes or more, numbered from 0"
-        )
-    check_finite(features, "features")
-    largest = float(np.abs(features).max())
-    if largest > LARGEST:
-        raise DataError(f"features reach {largest:.1e}; scale them below {LARGEST:.0e}")
-    return classes.astype(np.int64)
-
-
 @dataclass(frozen=True)
 class Sample:
     """Features (n_images, n_features) and the class (n_images,) of each row."""
@@ -618,12 +470,12 @@ class Evaluation:
 
     Attributes
     ----------
+    n_train, n_validation : images that a path is fitted to, and that choose
+    n_unconverged : fits, of all runs, that missed their tolerance
     strengths : chosen λ
     top1, mean_per_class : accuracy on test images
     error : standard error of `mean_per_class` over test images
     validation : (n_runs, n_strengths) top-1 on validation images
-    n_train, n_validation : images that a path is fitted to, and that choose
-    n_unconverged : fits, of all runs, that missed their tolerance
     """
 
     n_train: int
@@ -636,31 +488,6 @@ class Evaluation:
     validation: list[list[float]] = field(default_factory=list)
 
 
-def stratified_split(
-    labels: NDArray[np.int64], share: float, rng: np.random.Generator
-) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """Rows that are kept and rows that are split off, the same share of each class.
-
-    Parameters
-    ----------
-    labels : (n,) classes
-    share : to be split off, rounded, but at least one row and not all of a class; a
-        class of one row keeps it
-    rng : draws the rows
-
-    Returns
-    -------
-    kept, split_off : ascending row numbers
-    """
-    drawn = []
-    for label in np.unique(labels):
-        rows = rng.permutation(np.flatnonzero(labels == label))
-        n = min(max(round(share * len(rows)), 1), len(rows) - 1)
-        drawn.append(rows[:n])
-    split_off = np.sort(np.concatenate(drawn))
-    return np.setdiff1d(np.arange(len(labels)), split_off), split_off
-
-
 def evaluate_linearly(
     train: Sample,
     validation: Sample | None,
@@ -670,27 +497,26 @@ def evaluate_linearly(
     n_runs: int = 5,
     validation_share: float = 0.1,
     seed: int = 0,
-    strengths: NDArray[np.float64] = STRENGTHS,
+    strengths: Array = STRENGTHS,
     device: str = "cpu",
     progress: Progress = silent,
 ) -> Evaluation:
     """Accuracy of linear probes over several runs.
 
+    Of each run, probes at all strengths are fitted to training images, validation
+    images choose one strength, and the probe of that strength is fitted again to both
+    together and judged by the test images. Ties go to the strongest penalty.
+
     Runs differ in nothing but the images that choose the strength, for the fit itself
     is deterministic: the first run uses the official validation images if there are
     any, every other run draws as many of each class from training and validation images
-    together. All are fitted again to the same images and judged by the same test.
+    together.
 
     Parameters
     ----------
-    train, validation, test : features and classes; validation may be None
-    n_classes : of the labels
-    n_runs : at least one
     validation_share : of each class, where there are no official validation images
     seed : of the draws
     strengths : (n_strengths,) λ to choose from
-    device : of torch
-    progress : told of fits done
 
     Raises
     ------
@@ -704,16 +530,17 @@ def evaluate_linearly(
             "linear evaluation needs a run or more and a share between 0 and 1, found "
             f"{n_runs} and {validation_share}"
         )
-    pooled = _pooled(train, validation)
-    if test.features.shape[1:] != pooled.features.shape[1:]:
+    features, labels = train.features, train.labels
+    if validation is not None:
+        features = np.concatenate([features, validation.features])
+        labels = np.concatenate([labels, validation.labels])
+    if test.features.shape[1:] != features.shape[1:]:
         raise DataError(
             f"test features have shape {test.features.shape} but those for training "
-            f"{pooled.features.shape}; read the same layer"
+            f"{features.shape}; read the same layer"
         )
-    problem = ProbeProblem(
-        pooled.features, pooled.labels, n_classes=n_classes, device=device
-    )
-    splits = list(_splits(train, validation, n_runs, validation_share, seed))
+    problem = ProbeProblem(features, labels, n_classes=n_classes, device=device)
+    splits = list(_splits(labels, len(train.labels), n_runs, validation_share, seed))
     total = n_runs * (len(strengths) + 1)
     found = Evaluation(len(splits[0][0]), len(splits[0][1]))
     final: dict[float, LinearProbe] = {}
@@ -724,7 +551,7 @@ def evaluate_linearly(
             progress("fits", start + done, total)
 
         path = problem.fit(strengths, rows=rows, progress=show)
-        seen, wanted = pooled.features[held_out], pooled.labels[held_out]
+        seen, wanted = features[held_out], labels[held_out]
         shares = [float((probe.classify(seen) == wanted).mean()) for probe in path]
         best = max(range(len(path)), key=lambda k: (shares[k], path[k].strength))
         strength = path[best].strength
@@ -742,29 +569,32 @@ def evaluate_linearly(
     return found
 
 
-def _pooled(train: Sample, validation: Sample | None) -> Sample:
-    if validation is None:
-        return train
-    return Sample(
-        np.concatenate([train.features, validation.features]),
-        np.concatenate([train.labels, validation.labels]),
-    )
-
-
 def _splits(
-    train: Sample, validation: Sample | None, n_runs: int, share: float, seed: int
-) -> Iterator[tuple[NDArray[np.intp], NDArray[np.intp]]]:
-    """Rows of the pooled images to fit and to choose with, for every run."""
-    n_train = len(train.labels)
-    labels = train.labels
-    first = 0
-    if validation is not None:
-        n = n_train + len(validation.labels)
+    labels: NDArray[np.int64], n_train: int, n_runs: int, share: float, seed: int
+) -> Iterator[tuple[Indices, Indices]]:
+    """Rows to fit and to choose with, of every run; official ones follow `n_train`."""
+    n, first = len(labels), 0
+    if n_train < n:
         yield np.arange(n_train), np.arange(n_train, n)
-        share = len(validation.labels) / n
-        labels = np.concatenate([labels, validation.labels])
-        first = 1
+        share, first = (n - n_train) / n, 1
     if np.bincount(labels).max() < 2:
         raise DataError("every class has one image only; none is left to validate with")
     for run in range(first, n_runs):
         yield stratified_split(labels, share, np.random.default_rng([seed, run]))
+
+
+def stratified_split(
+    labels: NDArray[np.int64], share: float, rng: np.random.Generator
+) -> tuple[Indices, Indices]:
+    """Rows that are kept and rows that are split off, ascending, by class.
+
+    Of each class (n,) in `labels` the share is split off, rounded, but at least one row
+    and not all; a class of one row keeps it.
+    """
+    drawn = []
+    for label in np.unique(labels):
+        rows = rng.permutation(np.flatnonzero(labels == label))
+        n = min(max(round(share * len(rows)), 1), len(rows) - 1)
+        drawn.append(rows[:n])
+    split_off = np.sort(np.concatenate(drawn))
+    return np.setdiff1d(np.arange(len(labels)), split_off), split_off
