@@ -6,9 +6,8 @@ taken from the network of the same objective at λ = 0, on identical views.
 """
 
 from ce_align.data.finding import default_images
-from ce_align.models.catalogue import GROUPS, PUBLISHED
+from ce_align.models.catalogue import GROUPS, PUBLISHED, invariant_sibling
 from ce_align.stages.measures import AnalysisConfig
-from ce_align.sweep import invariant_sibling
 
 RECIPE = [
     AnalysisConfig(

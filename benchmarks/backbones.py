@@ -9,9 +9,9 @@ import os
 
 from ce_align.data.finding import default_images
 from ce_align.models.catalogue import EQUIVARIANCE_WEIGHTS
-from ce_align.recipes.stages import training_folder
 from ce_align.stages.measures import AnalysisConfig
 from ce_align.stages.score import ScoreConfig
+from ce_align.stages.train import training_folder
 from ce_align.trainer.presets import preset_config
 
 RECORDINGS = (

@@ -1,12 +1,15 @@
 """What every stage's configuration has in common."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict
 
 from ce_align.digests import digest_json
 
-__all__ = ["ConfigId", "StageConfig"]
+__all__ = ["COMMITTED", "ConfigId", "StageConfig"]
+
+#: Stands for the layer that a network commits to a region.
+COMMITTED = "committed"
 
 #: Fields that name networks, whose digests say which they are.
 NETWORKS = ("model", "model_a", "model_b", "baseline")
@@ -24,9 +27,14 @@ class ConfigId(str):
 
 
 class StageConfig(BaseModel):
-    """Frozen, validated settings of one stage; saved beside its results."""
+    """Frozen, validated settings of one stage; saved beside its results.
+
+    `stage` names the stage that a type of configuration is of.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+    stage: ClassVar[str]
 
     def fingerprint(self, **content: str) -> ConfigId:
         """Identity of a result: the settings and the digests of what they name.

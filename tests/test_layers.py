@@ -13,9 +13,10 @@ PACKAGE = Path(__file__).resolve().parent.parent / "ce_align"
 FLOORS = (
     {"__main__"},
     {"cli"},
+    {"demonstration"},
     {"recipes"},
+    {"run"},
     {"report"},
-    {"sweep"},
     {"stages"},
     {"brainscore"},
     {"trainer", "models", "metrics"},

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from ce_align.recipes.files import load_recipe
-from ce_align.recipes.stages import RUNNERS
+from ce_align.recipes import load_recipe
+from ce_align.run import STAGES
 
 ROOT = Path(__file__).resolve().parent.parent
 RECIPES = sorted(
@@ -29,7 +29,7 @@ def test_a_recipe_is_short_says_what_it_serves_and_can_be_run(path):
     recipe = load_recipe(path)
     assert len(path.read_text().splitlines()) <= 80
     assert recipe.configs
-    assert {type(config) for config in recipe.configs} <= RUNNERS.keys()
+    assert {config.stage for config in recipe.configs} <= STAGES.keys()
     docstring = path.read_text().split('"""')[1].lower()
     assert any(word in docstring for word in ("figure", "table", "matrix", "curves"))
 

@@ -12,10 +12,9 @@ from ce_align.cli.screen import (
     print_json,
     print_table,
     progress_bars,
-    report_failures,
+    tell_outcome,
 )
-from ce_align.files import cache_folder
-from ce_align.results import ResultStore
+from ce_align.config import COMMITTED
 
 if TYPE_CHECKING:
     from ce_align.stages.measures import Metric
@@ -136,28 +135,21 @@ def analyze(
 ) -> None:
     """Measure how networks organise the variability that augmentations cause."""
     from ce_align.brainscore import register_networks
-    from ce_align.data.finding import default_images, find_images
-    from ce_align.models.catalogue import expand
+    from ce_align.data.finding import default_images
+    from ce_align.models.catalogue import expand, invariant_sibling
     from ce_align.report.terminal import measure_table
-    from ce_align.stages.hardware import Hardware
+    from ce_align.run import run
+    from ce_align.stages.measures import AnalysisConfig, MeasureRow
     from ce_align.stages.plan import METRICS
-    from ce_align.stages.responses import Responses
-    from ce_align.sweep import analyze_all
+    from ce_align.stages.running import Hardware
 
     register_networks()
     every = Measure.all in metric
     metrics: list[Metric] = [m for m in METRICS if every or Measure(m) in metric]
     names = expand(tuple(model))
-    name = images or default_images()
-    image_set = find_images(name, comparisons)
-    message(f"images: {name} ({len(image_set)})")
-    if "bures" in metrics and centroids == "all" and len(image_set) > comparisons:
-        message(
-            f"centroids: of all {len(image_set)} images, {views} views each; "
-            f"--centroids compared takes those of {comparisons}"
-        )
+    reference = expand([baseline])[0] if baseline else None
     settings: dict[str, Any] = {
-        "images": name,
+        "images": images or default_images(),
         "comparisons": comparisons,
         "views": views,
         "crops": crops,
@@ -171,38 +163,38 @@ def analyze(
         "interval": interval.value,
         "seed": seed,
     }
+    configs = [
+        AnalysisConfig(
+            metric=one,
+            model=m,
+            layer=layer or COMMITTED,
+            # Only distances are compared with a baseline.
+            baseline=(reference or invariant_sibling(m)) if one == "bures" else None,
+            **settings,
+        )
+        for one in metrics
+        for m in names
+    ]
     with progress_bars() as progress:
-        report = analyze_all(
-            names,
-            metrics,
-            image_set,
-            ResultStore(results),
-            Responses(cache_folder("responses")),
-            layer=layer,
-            baseline=expand([baseline])[0] if baseline else None,
-            settings=settings,
+        outcome = run(
+            configs,
+            results,
             hardware=Hardware(device, batch_size, workers),
             force=force,
             allow_unstable=allow_unstable,
             progress=progress,
             notify=message,
         )
+    rows = outcome.of(MeasureRow)
     if json:
-        print_json(report.rows)
-    elif report.rows:
-        print_table(measure_table(report.rows))
-    if figure and report.rows:
+        print_json(rows)
+    elif rows:
+        print_table(measure_table(rows))
+    if figure and rows:
         from ce_align.report.paper.correlations import save_measures
 
-        message(f"figure: {save_measures(report.rows, figure)}")
-    if report.n_stored:
-        message(
-            f"{report.n_stored} of {len(metrics) * len(names)} measurements were in "
-            f"{results} already (--force computes them again)"
-        )
-    for text in report.left_out:
-        message(text)
-    report_failures(report.failures)
+        message(f"figure: {save_measures(rows, figure)}")
+    tell_outcome(outcome, results)
 
 
 def add_to(app: typer.Typer) -> None:

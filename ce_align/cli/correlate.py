@@ -1,19 +1,20 @@
 """`ce-align correlate` and `ce-align overlap`: across networks, and between two."""
 
-import json as json_format
-import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from ce_align.cli.options import AllowUnstable, Figure, Json, Models, Results
-from ce_align.cli.screen import message, print_json, print_table, print_tables
-from ce_align.errors import ConfigError, DataError
-from ce_align.results import ResultStore
-
-if TYPE_CHECKING:
-    import pandas as pd
+from ce_align.cli.screen import (
+    message,
+    print_json,
+    print_table,
+    print_tables,
+    tell_outcome,
+)
+from ce_align.config import COMMITTED
+from ce_align.errors import ConfigError
 
 __all__ = ["add_to"]
 
@@ -49,52 +50,22 @@ def correlate(
     json: Json = False,
 ) -> None:
     """Correlate every measure with predictivity, across networks."""
-    import pandas as pd
-
     from ce_align.report.terminal import correlation_tables
-    from ce_align.stages.correlate import (
-        CorrelateConfig,
-        correlate_rows,
-        scored_recordings,
-    )
-    from ce_align.stages.same_network import load_rows
+    from ce_align.run import run
+    from ce_align.stages.correlate import CorrelateConfig, CorrelationRow
 
-    store = ResultStore(results)
-    parts = [load_rows(store), *map(_read_rows, rows or ())]
-    found = pd.concat(parts, ignore_index=True)
-    known = scored_recordings(found)
-    unknown = [name for name in against or () if name not in known]
-    if unknown:
-        raise ConfigError(
-            f"no scores against {unknown[0]}; there are scores against "
-            f"{', '.join(known)}"
-        )
-    recordings = tuple(dict.fromkeys(against or known))
-    config = CorrelateConfig(recordings=recordings, seed=seed)
-    table, notes = correlate_rows(found, config, store)
+    config = CorrelateConfig(recordings=tuple(against or ()), seed=seed)
+    outcome = run([config], results, other_rows=rows or ())
+    found = outcome.of(CorrelationRow)
     if json:
-        print_json(table)
-    else:
-        print_tables(correlation_tables(table))
-    if figure:
+        print_json(found)
+    elif found:
+        print_tables(correlation_tables(found))
+    if figure and found:
         from ce_align.report.paper.correlations import save_correlations
 
-        message(f"figure: {save_correlations(table, figure)}")
-    for note in notes:
-        message(note)
-
-
-def _read_rows(path: Path) -> "pd.DataFrame":
-    import pandas as pd
-
-    try:
-        text = sys.stdin.read() if str(path) == "-" else path.read_text()
-        rows = json_format.loads(text)
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path} is not a JSON array of rows: {error}") from error
-    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
-        raise DataError(f"{path} is not a JSON array of rows; make it with --json")
-    return pd.DataFrame(rows)
+        message(f"figure: {save_correlations(found, figure)}")
+    tell_outcome(outcome, results)
 
 
 def overlap(
@@ -114,12 +85,12 @@ def overlap(
 ) -> None:
     """Partition the explained variance of a recording between two networks."""
     from ce_align.brainscore import register, register_networks
-    from ce_align.data.recordings import expand_recordings, load_recording
+    from ce_align.data.recordings import expand_recordings
     from ce_align.models.catalogue import expand
-    from ce_align.models.load import load_network
     from ce_align.report.terminal import overlap_table
-    from ce_align.stages.overlap import OverlapConfig
-    from ce_align.stages.overlap import overlap as partition
+    from ce_align.run import run
+    from ce_align.stages.overlap import OverlapConfig, OverlapRow
+    from ce_align.stages.running import Hardware
 
     register()
     register_networks()
@@ -135,9 +106,7 @@ def overlap(
             f"overlap takes one recording, {recording!r} stands for {len(targets)}; "
             f"name one of {', '.join(targets)}"
         )
-    loaded = load_recording(targets[0])
-    first, second = (load_network(name, seed=seed) for name in names)
-    layers = layer or [n.layer_for(loaded.region) for n in (first, second)]
+    layers = layer or [COMMITTED, COMMITTED]
     config = OverlapConfig(
         model_a=names[0],
         model_b=names[1],
@@ -147,24 +116,22 @@ def overlap(
         folds=folds,
         seed=seed,
     )
-    rows, stored = partition(
-        (first, second),
-        loaded,
-        config,
-        ResultStore(results),
-        device=device,
+    outcome = run(
+        [config],
+        results,
+        hardware=Hardware(device),
         force=force,
         allow_unstable=allow_unstable,
         notify=message,
     )
+    rows = outcome.of(OverlapRow)
     if json:
         print_json(rows)
-    else:
+    elif rows:
         print_table(overlap_table(rows))
     for note in dict.fromkeys(row.note for row in rows if row.note):
         message(note)
-    if stored:
-        message(f"these rows were in {results} already")
+    tell_outcome(outcome, results)
 
 
 def add_to(app: typer.Typer) -> None:

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from ce_align.cli.screen import message, print_tables, progress_bars, report_failures
+from ce_align.cli.screen import message, print_tables, progress_bars, tell_outcome
 
 __all__ = ["add_to"]
 
@@ -31,13 +31,10 @@ def demo(
 ) -> None:
     """Train, score, analyse, correlate, draw and report, at toy size, simulated."""
     from ce_align.brainscore import register
-    from ce_align.recipes.demo import demo_recipe
-    from ce_align.recipes.running import Context
-    from ce_align.recipes.running import run as run_configs
-    from ce_align.recipes.stages import RUNNERS
+    from ce_align.demonstration import demo_recipe
     from ce_align.report.page import write_report
     from ce_align.report.terminal import score_tables
-    from ce_align.results import ResultStore
+    from ce_align.run import run
     from ce_align.stages.score import ScoreRow
 
     register()
@@ -49,16 +46,13 @@ def demo(
         message(f"{time.monotonic() - began:4.0f} s  {text}")
 
     with progress_bars() as progress:
-        report = run_configs(
+        outcome = run(
             demo_recipe(out / "runs"),
-            RUNNERS,
-            Context(
-                store=ResultStore(results),
-                runs=out / "runs",
-                out=out / "paper",
-                progress=progress,
-                notify=tell,
-            ),
+            results,
+            runs=out / "runs",
+            out=out / "paper",
+            progress=progress,
+            notify=tell,
         )
         tell("report")
         write_report(
@@ -67,10 +61,8 @@ def demo(
             title="ce_align demonstration (simulated)",
             progress=progress,
         )
-    print_tables(score_tables([r for r in report.rows if isinstance(r, ScoreRow)]))
-    if report.n_stored:
-        message(f"{report.n_stored} configurations were in {results} already")
-    report_failures(report.failures)
+    print_tables(score_tables(outcome.of(ScoreRow)))
+    tell_outcome(outcome, results)
     message(NEXT.format(out=out))
     message(f"The report is {page.resolve()}")
 

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from ce_align.cli.options import Results
-from ce_align.cli.screen import message, report_failures
+from ce_align.cli.screen import tell_written
 
 __all__ = ["add_to"]
 
@@ -50,7 +50,8 @@ def figures(
 ) -> None:
     """Draw the paper's figures, and further ones, from stored rows."""
     from ce_align.report.paper import FIGURES
-    from ce_align.report.paper.files import FigureConfig, write_all
+    from ce_align.report.paper.files import FigureConfig
+    from ce_align.run import run as run_configs
 
     configs = [
         FigureConfig(
@@ -61,16 +62,7 @@ def figures(
         )
         for name in dict.fromkeys(which or FIGURES)
     ]
-    written = write_all(configs, results, out)
-    for path in written.paths:
-        message(f"wrote {path}")
-    for name, notes in written.notes.items():
-        for note in notes:
-            message(f"{name}: {note}")
-    if which:
-        report_failures(written.failures)
-    for name, error in written.failures:
-        message(f"left out {name}: {error}")
+    tell_written(run_configs(configs, results, out=out), everything=not which)
 
 
 def add_to(app: typer.Typer) -> None:

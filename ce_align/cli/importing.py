@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from ce_align.cli.options import Json, Results
-from ce_align.cli.screen import message, print_json, progress_bars
+from ce_align.cli.screen import message, print_json, progress_bars, tell_outcome
 
 __all__ = ["add_to"]
 
@@ -37,9 +37,6 @@ SCORES_EXAMPLES = """\b
 Benchmarks of the four IT sets count as their recordings. Columns raw, error and ceiling
 are read where they are there: with one of them the figures can show Pearson r.
 """
-
-#: As many networks without a score are named.
-NAMED = 3
 
 
 class Place(StrEnum):
@@ -159,23 +156,22 @@ def import_scores(
     `correlate` and the figures use them like scores of one's own, and say that they
     are imported.
     """
-    from ce_align.checks import named_some
-    from ce_align.results import ResultStore
-    from ce_align.stages.imported import import_scores as read_scores
+    from ce_align.run import run
+    from ce_align.stages.imported import ImportConfig, ImportedRow
 
-    found = read_scores(file, ResultStore(results))
+    outcome = run([ImportConfig(file=str(file))], results)
+    rows = outcome.of(ImportedRow)
     if json:
-        print_json(found.rows)
-    for recording in dict.fromkeys(row.recording for row in found.rows):
-        rows = [row for row in found.rows if row.recording == recording]
-        scores = [row.value for row in rows if row.value is not None]
+        print_json(rows)
+    for recording in dict.fromkeys(row.recording for row in rows):
+        of_one = [row for row in rows if row.recording == recording]
+        scores = [row.value for row in of_one if row.value is not None]
         message(
-            f"{recording} ({rows[0].benchmark}): {len(rows)} networks, scores "
+            f"{recording} ({of_one[0].benchmark}): {len(of_one)} networks, scores "
             f"{min(scores):.4f} to {max(scores):.4f}"
         )
-    if found.without:
-        message(f"no score of {named_some(found.without, NAMED)}")
-    message(f"{len(found.rows)} rows, marked as imported, in {results}")
+    tell_outcome(outcome, results)
+    message(f"{len(rows)} rows, marked as imported, in {results}")
 
 
 def add_to(app: typer.Typer) -> None:

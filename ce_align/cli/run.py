@@ -11,11 +11,11 @@ from ce_align.cli.screen import (
     print_json,
     print_table,
     progress_bars,
-    report_failures,
+    tell_outcome,
 )
 
 if TYPE_CHECKING:
-    from ce_align.recipes.files import Recipe
+    from ce_align.recipes import Recipe
     from ce_align.results import ResultStore
 
 __all__ = ["add_to"]
@@ -61,53 +61,45 @@ def run(
 ) -> None:
     """Execute recipes: train, score, analyse, draw; what is stored is skipped."""
     from ce_align.brainscore import register, register_networks
-    from ce_align.recipes.files import distinct, load_recipe
-    from ce_align.recipes.running import Context
-    from ce_align.recipes.running import run as run_configs
-    from ce_align.recipes.stages import RUNNERS
+    from ce_align.recipes import load_recipe
     from ce_align.results import ResultStore
-    from ce_align.stages.hardware import Hardware
+    from ce_align.run import run as run_configs
+    from ce_align.stages.running import Hardware
 
     register()
     register_networks()
     read = [load_recipe(path) for path in recipe]
-    store = ResultStore(results)
     if dry_run:
-        _print_plan(read, store)
+        _print_plan(read, ResultStore(results))
         return
     with progress_bars() as progress:
-        report = run_configs(
-            distinct(config for one in read for config in one.configs),
-            RUNNERS,
-            Context(
-                store=store,
-                runs=runs,
-                out=out,
-                root=root,
-                hardware=Hardware(device, batch_size, workers),
-                force=force,
-                allow_unstable=allow_unstable,
-                progress=progress,
-                notify=message,
-            ),
+        outcome = run_configs(
+            (config for one in read for config in one.configs),
+            results,
+            runs=runs,
+            out=out,
+            datasets=root,
+            hardware=Hardware(device, batch_size, workers),
+            force=force,
+            allow_unstable=allow_unstable,
+            progress=progress,
+            notify=message,
         )
     if json:
-        print_json(report.rows)
-    for note in dict.fromkeys(report.notes):
-        message(note)
-    for path in report.files:
+        print_json(outcome.rows)
+    for path in outcome.files:
         message(f"wrote {path}")
     message(
-        f"{report.n_done} done, {report.n_stored} in {results} already, "
-        f"{len(report.failures)} failed"
+        f"{outcome.n_done} done, {outcome.n_stored} in {results} already, "
+        f"{len(outcome.failures)} failed"
     )
-    report_failures(report.failures)
+    tell_outcome(outcome)
 
 
 def _print_plan(recipes: "list[Recipe]", store: "ResultStore") -> None:
     from rich.table import Table
 
-    from ce_align.recipes.running import plan
+    from ce_align.run import plan
 
     table = Table()
     for name in ("recipe", "serves", "stage"):

@@ -12,9 +12,10 @@ from ce_align.cli.screen import (
     print_json,
     print_tables,
     progress_bars,
-    report_failures,
+    tell_outcome,
 )
-from ce_align.results import ResultStore
+from ce_align.config import COMMITTED, StageConfig
+from ce_align.errors import ConfigError
 
 __all__ = ["add_to"]
 
@@ -146,8 +147,10 @@ def score(
         official_tables,
         score_tables,
     )
-    from ce_align.stages.hardware import Hardware
-    from ce_align.sweep import score_all
+    from ce_align.run import run
+    from ce_align.stages.official import OfficialConfig, OfficialRow
+    from ce_align.stages.running import Hardware
+    from ce_align.stages.score import ScoreConfig, ScoreRow
 
     register()
     register_networks()
@@ -166,41 +169,44 @@ def score(
         _check_official(settings)
     models = expand(tuple(model))
     recordings = expand_recordings(tuple(recording or DEFAULT_RECORDINGS))
+    layers = tuple(layer or (COMMITTED,))
+    if "all" in layers and len(layers) > 1:
+        raise ConfigError("--layer all already stands for every layer")
+    asked = [(m, r, name) for m in models for r in recordings for name in layers]
+    configs: list[StageConfig] = []
+    if compare_official or not official:
+        configs += [
+            ScoreConfig(model=m, recording=r, layer=name, **settings)
+            for m, r, name in asked
+        ]
+    if compare_official or official:
+        configs += [
+            OfficialConfig(model=m, recording=r, layer=name) for m, r, name in asked
+        ]
     with progress_bars() as progress:
-        report = score_all(
-            models,
-            recordings,
-            ResultStore(results),
-            layers=tuple(layer or ()),
-            settings=settings,
+        outcome = run(
+            configs,
+            results,
             hardware=Hardware(device, batch_size, compiled=compiled),
-            ours=compare_official or not official,
-            official=official or compare_official,
             force=force,
             allow_unstable=allow_unstable,
             progress=progress,
             notify=message,
         )
+    rows, official_rows = outcome.of(ScoreRow), outcome.of(OfficialRow)
     if json:
-        print_json([*report.rows, *report.official])
+        print_json(outcome.rows)
     elif compare_official:
-        print_tables(comparison_tables(report.rows, report.official))
+        print_tables(comparison_tables(rows, official_rows))
     elif official:
-        print_tables(official_tables(report.official))
+        print_tables(official_tables(official_rows))
     else:
-        print_tables(score_tables(report.rows))
-    if report.n_stored:
-        n_rows = len(report.rows) + len(report.official)
-        message(
-            f"{report.n_stored} of {n_rows} rows were in {results} already "
-            "(--force computes them again)"
-        )
-    report_failures(report.failures)
+        print_tables(score_tables(rows))
+    tell_outcome(outcome, results)
 
 
 def _check_official(settings: dict[str, Any]) -> None:
     """Refuse settings that Brain-Score's benchmark does not take."""
-    from ce_align.errors import ConfigError
     from ce_align.stages.score import ScoreConfig
 
     changed = [

@@ -9,7 +9,8 @@ import time
 import traceback
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, TextIO
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TextIO
 
 import typer
 from rich.console import Console
@@ -33,6 +34,9 @@ from ce_align.errors import AccessError, CeAlignError
 from ce_align.progress import Progress
 from ce_align.results import Row
 
+if TYPE_CHECKING:
+    from ce_align.stages.running import Outcome
+
 __all__ = [
     "fault",
     "message",
@@ -42,6 +46,8 @@ __all__ = [
     "progress_bars",
     "report_failures",
     "take_any_encoding",
+    "tell_outcome",
+    "tell_written",
 ]
 
 #: As many things of one kind that are not at hand are named in one line.
@@ -101,6 +107,36 @@ def report_failures(found: Sequence[tuple[str, CeAlignError]]) -> None:
         fault(f"{named_some(unnamed)}: {text}" if unnamed else text, error)
     if found:
         raise typer.Exit(max(error.exit_status for _, error in found))
+
+
+def tell_outcome(outcome: "Outcome", results: Path | None = None) -> None:
+    """Tell of what a run left out, found in the store, and could not do."""
+    for note in dict.fromkeys(outcome.notes):
+        message(note)
+    if results is not None and outcome.n_stored:
+        n = outcome.n_done + outcome.n_stored
+        message(
+            f"{outcome.n_stored} of {n} were in {results} already (--force computes "
+            "them again)"
+        )
+    report_failures(outcome.failures)
+
+
+def tell_written(outcome: "Outcome", *, everything: bool) -> None:
+    """Tell of files; of `everything`, what has no rows is left out and no failure."""
+    from ce_align.report.paper.items import NothingToDraw
+
+    for path in outcome.files:
+        message(f"wrote {path}")
+    for note in outcome.notes:
+        message(note)
+    failures = []
+    for name, error in outcome.failures:
+        if everything and isinstance(error, NothingToDraw):
+            message(f"left out {name}: {error}")
+        else:
+            failures.append((name, error))
+    report_failures(failures)
 
 
 def _summarised(

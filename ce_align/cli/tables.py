@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from ce_align.cli.options import Results
-from ce_align.cli.screen import message, report_failures
+from ce_align.cli.screen import tell_written
 
 __all__ = ["add_to"]
 
@@ -31,19 +31,11 @@ def tables(
 ) -> None:
     """Write the paper's tables from stored rows."""
     from ce_align.report.paper import TABLES
-    from ce_align.report.paper.files import TableConfig, write_all
+    from ce_align.report.paper.files import TableConfig
+    from ce_align.run import run
 
     configs = [TableConfig(table=name) for name in dict.fromkeys(which or TABLES)]
-    written = write_all(configs, results, out)
-    for path in written.paths:
-        message(f"wrote {path}")
-    for name, notes in written.notes.items():
-        for note in notes:
-            message(f"{name}: {note}")
-    if which:
-        report_failures(written.failures)
-    for name, error in written.failures:
-        message(f"left out {name}: {error}")
+    tell_written(run(configs, results, out=out), everything=not which)
 
 
 def add_to(app: typer.Typer) -> None:

@@ -7,7 +7,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ce_align.cli.options import Json
-from ce_align.cli.screen import message, print_json, print_table, progress_bars
+from ce_align.cli.screen import (
+    message,
+    print_json,
+    print_table,
+    progress_bars,
+    report_failures,
+)
 from ce_align.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -148,7 +154,8 @@ def train(
     json: Json = False,
 ) -> None:
     """Train a contrastive-equivariant network; goes on where it was stopped."""
-    from ce_align.stages.train import train as train_stage
+    from ce_align.run import run
+    from ce_align.stages.train import TrainOptions
     from ce_align.trainer.hardware import Hardware, resolve_devices
     from ce_align.trainer.presets import preset_config
     from ce_align.trainer.processes import one_voice
@@ -177,21 +184,19 @@ def train(
         seed=seed,
     )
     with one_voice():
-        found = open_images(images, config.view_size, seed)
         if dry_run:
+            found = open_images(images, config.view_size, seed)
             _print_plan(config, found, hardware)
             return
-        held_out = validation and open_images(validation, config.view_size)
         folder = out or _default_folder(config)
-        rows = train_stage(
-            config,
-            found,
+        outcome = run(
+            [config],
             folder,
-            hardware,
-            validation=held_out or None,
-            hf=hf,
+            training=TrainOptions(hardware, folder, validation, hf),
             notify=message,
         )
+    report_failures(outcome.failures)
+    rows = outcome.rows
     if not rows:  # another process speaks for this one
         return
     if json:

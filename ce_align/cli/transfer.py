@@ -11,11 +11,10 @@ from ce_align.cli.screen import (
     print_json,
     print_table,
     progress_bars,
-    report_failures,
+    tell_outcome,
 )
+from ce_align.config import COMMITTED, StageConfig
 from ce_align.errors import ConfigError
-from ce_align.files import cache_folder
-from ce_align.results import ResultStore
 
 __all__ = ["add_to"]
 
@@ -97,6 +96,11 @@ def transfer(
     """Accuracy of a linear readout of frozen features on other data sets."""
     from ce_align.brainscore import register_networks
     from ce_align.models.catalogue import expand
+    from ce_align.report.terminal import frame_table, transfer_table
+    from ce_align.run import run
+    from ce_align.stages.online import OnlineConfig
+    from ce_align.stages.running import Hardware
+    from ce_align.stages.transfer import TransferConfig, TransferRow
 
     if online == bool(dataset):
         raise ConfigError(
@@ -105,24 +109,27 @@ def transfer(
         )
     register_networks()
     names = expand(tuple(model))
-    store = ResultStore(results)
-    if online:
-        _adopt(names, store, json=json)
-        return
-    from ce_align.report.terminal import transfer_table
-    from ce_align.stages.hardware import Hardware
-    from ce_align.stages.transfers import transfer_all
-
+    configs: list[StageConfig] = (
+        [OnlineConfig(model=name) for name in names]
+        if online
+        else [
+            TransferConfig(
+                model=name,
+                dataset=one,
+                layer=layer or COMMITTED,
+                size=size or 0,
+                runs=runs,
+                seed=seed,
+            )
+            for name in names
+            for one in dataset or ()
+        ]
+    )
     with progress_bars() as progress:
-        report = transfer_all(
-            names,
-            dataset or (),
-            root or cache_folder("datasets"),
-            store,
-            layer=layer,
-            size=size,
-            runs=runs,
-            seed=seed,
+        outcome = run(
+            configs,
+            results,
+            datasets=root,
             download=download,
             hardware=Hardware(device, batch_size),
             force=force,
@@ -130,11 +137,18 @@ def transfer(
             progress=progress,
             notify=message,
         )
+    rows = outcome.of(TransferRow)
     if json:
-        print_json(report.rows)
-    elif report.rows:
-        print_table(transfer_table(report.rows))
-    for row in report.rows:
+        print_json(outcome.rows)
+    elif online and outcome.rows:
+        import pandas as pd
+
+        shown = ["model", "objective", "equivariance_weight", "metric", "value"]
+        table = pd.DataFrame([row.model_dump() for row in outcome.rows])[shown]
+        print_table(frame_table(table))
+    elif rows:
+        print_table(transfer_table(rows))
+    for row in rows:
         if row.note:
             message(f"{row.model} × {row.dataset}: {row.note}")
         if row.n_unconverged:
@@ -142,27 +156,7 @@ def transfer(
                 f"{row.model} × {row.dataset}: {row.n_unconverged} fits ended before "
                 "their tolerance was met"
             )
-    if report.n_stored:
-        message(
-            f"{report.n_stored} of {len(report.rows)} rows were in {results} already "
-            "(--force computes them again)"
-        )
-    report_failures(report.failures)
-
-
-def _adopt(names: list[str], store: ResultStore, *, json: bool) -> None:
-    from ce_align.report.terminal import frame_table
-    from ce_align.stages.online import adopt_online
-
-    rows = adopt_online(names, store)
-    if json:
-        print_json(rows)
-        return
-    import pandas as pd
-
-    shown = ["model", "objective", "equivariance_weight", "metric", "value"]
-    table = pd.DataFrame([row.model_dump() for row in rows])[shown]
-    print_table(frame_table(table))
+    tell_outcome(outcome, results)
 
 
 def add_to(app: typer.Typer) -> None:

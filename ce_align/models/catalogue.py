@@ -14,8 +14,9 @@ from ce_align.files import cache_folder
 
 __all__ = [
     *("BASELINES", "FILE_SUFFIXES", "GROUPS", "PUBLISHED"),
-    *("EXPORTED", "Published", "expand", "find_published", "is_cached"),
-    *("equivariance_weight_of", "local_file", "objective_of", "training_settings"),
+    *("EXPORTED", "Published", "expand", "find_published", "invariant_sibling"),
+    *("equivariance_weight_of", "is_cached", "local_file", "objective_of"),
+    "training_settings",
 ]
 
 #: Where the authors keep their checkpoints; ``$CE_ALIGN_CHECKPOINTS_URL`` replaces it.
@@ -132,6 +133,14 @@ _BY_BRAINSCORE_ID = {
 GROUPS: dict[str, tuple[str, ...]] = {
     "paper": tuple(entry.name for entry in PUBLISHED.values() if entry.epochs == 100),
 }
+
+
+def invariant_sibling(model: str) -> str | None:
+    """Published network of the same objective at weight 0, if it is another one."""
+    entry = find_published(model)
+    if entry is None or entry.equivariance_weight == 0:
+        return None
+    return f"ce_{entry.objective}_l0"
 
 
 def find_published(name: str) -> Published | None:

@@ -1,6 +1,6 @@
 """Representational analyses: views are made once and all networks answer them."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -10,28 +10,25 @@ from numpy.typing import NDArray
 
 from ce_align.augment import TRANSFORMS_VERSION
 from ce_align.checks import named_some
-from ce_align.config import ConfigId
+from ce_align.config import COMMITTED, ConfigId
 from ce_align.data.imagesets import ImageSet
 from ce_align.digests import combine_digests, digest_json
-from ce_align.errors import CeAlignError, DataError, noted
+from ce_align.errors import CeAlignError, DataError
+from ce_align.files import cache_folder
 from ce_align.models.catalogue import equivariance_weight_of
-from ce_align.progress import Notify, Progress, quiet, silent
 from ce_align.results import ResultStore, joined_notes
-from ce_align.stages.hardware import Hardware
-from ce_align.stages.known import Probed, recall, remember
 from ce_align.stages.measures import AnalysisConfig, Measured, MeasureRow
 from ce_align.stages.plan import GEOMETRY_FAMILIES, ViewPlan, class_labels, view_names
 from ce_align.stages.readout import decode, factorize, measure_dimensionality, steer
 from ce_align.stages.responses import Responses, Subject, respond
+from ce_align.stages.running import Probed, Run
 from ce_align.stages.variability import Answers, Comparison, compare, measure_shapes
 from ce_align.stages.views import RESPONSES_VERSION, ViewSet
 
 if TYPE_CHECKING:
     import xarray as xr
 
-__all__ = ["AnalysisReport", "Job", "analyze"]
-
-STAGE = "analyze"
+__all__ = ["Job", "analyze", "execute", "shared"]
 
 #: Changes whenever the same settings and data would give another number.
 ALGORITHM = "analyses 6"
@@ -52,89 +49,105 @@ class Job:
         return [subject.asked for subject in subjects]
 
 
-@dataclass
-class AnalysisReport:
-    """Rows of analyses, and what could not be measured.
-
-    Attributes
-    ----------
-    rows : in the order of the jobs
-    n_stored : how many jobs were in the store already
-    failures : what was asked for, and why there is no row of it
-    left_out : measures that nobody asked for by name, and why there are no rows of them
-    """
-
-    rows: list[MeasureRow] = field(default_factory=list)
-    n_stored: int = 0
-    failures: list[tuple[str, CeAlignError]] = field(default_factory=list)
-    left_out: list[str] = field(default_factory=list)
+def shared(config: AnalysisConfig) -> Hashable:
+    """What configurations have in common whose networks look at the same views."""
+    own = {"metric": "bures", "model": "", "layer": "", "baseline": None}
+    return config.model_copy(update=own)
 
 
-def analyze(
-    jobs: Sequence[Job],
-    images: ImageSet,
-    store: ResultStore,
-    responses: Responses,
-    *,
-    hardware: Hardware | None = None,
-    force: bool = False,
-    progress: Progress = silent,
-    notify: Notify = quiet,
-) -> AnalysisReport:
+def execute(configs: Sequence[AnalysisConfig], run: Run) -> None:
+    """Measure networks on identical views."""
+    first = configs[0]
+    images = run.images(first.images, first.comparisons)
+    run.notify(f"images: {first.images} ({len(images)})")
+    every = len(images) > first.comparisons and first.centroids == "all"
+    if every and any(config.metric == "bures" for config in configs):
+        run.notify(
+            f"centroids: of all {len(images)} images, {first.views} views each; "
+            f"--centroids compared takes those of {first.comparisons}"
+        )
+    jobs = []
+    for config in configs:
+        with run.attempt(f"{config.model}, {config.metric}", config):
+            jobs.append(_job(config, run))
+    if jobs:
+        run.outcome.rows += analyze(jobs, images, run)
+
+
+def _job(config: AnalysisConfig, run: Run) -> Job:
+    """The networks behind a configuration; one without its baseline, if that fails."""
+    network = run.network(config.model, config.seed)
+    usual = network.layer_for("IT")
+    layer = usual if config.layer == COMMITTED else config.layer
+    subject = _subject(config.model, layer, config.seed, run)
+    baseline = None
+    if config.baseline is not None:
+        with run.attempt(config.baseline):
+            # Each network's own layer, or one that was chosen for both.
+            own = COMMITTED if layer == usual else layer
+            baseline = _subject(config.baseline, own, config.seed, run)
+    named = {"layer": layer, "baseline": config.baseline if baseline else None}
+    run.store.clear_failure(config.stage, config)
+    return Job(config.model_copy(update=named), subject, baseline)
+
+
+def _subject(name: str, layer: str, seed: int, run: Run) -> Subject:
+    network = run.network(name, seed)
+    chosen = None if layer == COMMITTED else layer
+    return run.load(
+        name,
+        ("subject", name, layer, seed),
+        lambda: Subject.of(network, chosen, allow_unstable=run.allow_unstable),
+    )
+
+
+def analyze(jobs: Sequence[Job], images: ImageSet, run: Run) -> list[MeasureRow]:
     """Measure networks on identical views.
 
-    What fails for one network is reported, and the others are still measured.
+    What fails for one network is noted, and the others are still measured.
 
     Parameters
     ----------
     jobs : kinds of measures and networks; their settings agree but for metric, model,
         layer and baseline
     images : to augment; a column ``object_name`` or ``label`` gives the classes
-    store : where rows, arrays and ledgers go
-    responses : where the networks' answers are kept, so that a run can be resumed
-    hardware : device, batch size and rendering threads
-    force : compute stored rows again, and ask the networks again
-    progress : told of images and measures done
-    notify : told of networks that answer otherwise than before
+    run : where rows, arrays and ledgers go, and the networks' answers, so that a run
+        can be resumed
 
     Raises
     ------
     DataError
         If there are too few images.
     """
-    ids = [_config_id(job, images) for job in jobs]
-    known = {}
-    for job, key in zip(jobs, ids, strict=True):
-        if not force and key not in known:
-            rows = recall(
-                store, STAGE, job.config, key, MeasureRow, job.networks, notify
-            )
+    responses = Responses(run.responses or cache_folder("responses"))
+    keyed = [(job, _config_id(job, images)) for job in jobs]
+    known: dict[str, list[MeasureRow]] = {}
+    for job, key in keyed:
+        if key not in known:
+            rows = run.recall(job.config, key, MeasureRow, job.networks)
             if rows:
                 known[key] = rows
-    report = AnalysisReport(n_stored=len(known))
-    pending = [
-        (job, key) for job, key in zip(jobs, ids, strict=True) if key not in known
-    ]
+    pending = [(job, key) for job, key in keyed if key not in known]
     if pending:
-        reading = _read([job for job, _ in pending], images, store, responses)
+        asked = [job for job, _ in pending]
+        reading = _read(asked, images, run.store, responses)
         reading.failed |= respond(
-            list(_subjects([job for job, _ in pending])),
+            list(_subjects(asked)),
             list(reading.sets.values()),
             responses,
-            hardware=hardware or Hardware(),
-            force=force,
-            progress=progress,
-            notify=notify,
+            hardware=run.hardware,
+            force=run.force,
+            progress=run.progress,
+            notify=run.notify,
         )
         for done, (job, key) in enumerate(pending):
-            progress("measures", done, len(pending))
-            with noted(f"{job.config.model}, {job.config.metric}", report.failures):
-                known[key] = reading.put(job, key, store)
-        progress("measures", len(pending), len(pending))
-    for key in ids:
-        report.rows += known.get(key, [])
-    report.left_out += _left_out(jobs, images)
-    return report
+            run.progress("measures", done, len(pending))
+            with run.attempt(f"{job.config.model}, {job.config.metric}", job.config):
+                known[key] = reading.keep(job, key, run)
+        run.progress("measures", len(pending), len(pending))
+    run.outcome.notes += _left_out(jobs, images)
+    keys = dict.fromkeys(key for _, key in keyed)
+    return [row for key in keys for row in known.get(key, [])]
 
 
 def _left_out(jobs: Sequence[Job], images: ImageSet) -> Iterator[str]:
@@ -184,7 +197,7 @@ def _read(
     names = dict.fromkeys(name for job in jobs for name in view_names(job.config))
     sets = {name: views for name in names if (views := plan.views(name)) is not None}
     for views in sets.values():
-        path = store.folder / STAGE / "ledgers" / f"{views.digest}.npz"
+        path = store.folder / jobs[0].config.stage / "ledgers" / f"{views.digest}.npz"
         if not path.exists():
             views.ledger.save(path)
     return _Reading(plan, sets, responses)
@@ -200,9 +213,7 @@ class _Reading:
     failed: dict[str, CeAlignError] = field(default_factory=dict)
     compared: dict[str, dict[str, Comparison]] = field(default_factory=dict)
 
-    def put(
-        self, job: Job, config_id: ConfigId, store: ResultStore
-    ) -> list[MeasureRow]:
+    def keep(self, job: Job, config_id: ConfigId, run: Run) -> list[MeasureRow]:
         """Measure, and store the rows with the arrays behind them."""
         measured = self._measure(job)
         used = {
@@ -224,7 +235,7 @@ class _Reading:
             for row in rows
         ]
         arrays = self._dataset(measured, used)
-        remember(store, STAGE, job.config, config_id, rows, job.networks, arrays)
+        run.keep(job.config, config_id, rows, job.networks, arrays)
         return rows
 
     def _dataset(self, measured: Measured, used: dict[str, str]) -> "xr.Dataset":

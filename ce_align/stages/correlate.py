@@ -1,8 +1,11 @@
 """Correlation of every representational measure with predictivity."""
 
-from collections.abc import Mapping, Sequence
+import json
+import sys
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 from pydantic import NonNegativeInt, PositiveInt
@@ -10,20 +13,27 @@ from pydantic import NonNegativeInt, PositiveInt
 from ce_align.checks import named_some
 from ce_align.config import StageConfig
 from ce_align.digests import digest_json
-from ce_align.errors import DataError
+from ce_align.errors import ConfigError, DataError
 from ce_align.metrics.correlation import MIN_NETWORKS, Association, correlate
 from ce_align.metrics.inference import benjamini_hochberg
 from ce_align.models.catalogue import equivariance_weight_of, objective_of
-from ce_align.results import ResultStore, Row
-from ce_align.stages.same_network import resolve_networks, told_by_trainings
+from ce_align.results import Row
+from ce_align.stages.running import Run
+from ce_align.stages.same_network import (
+    load_rows,
+    resolve_networks,
+    told_by_trainings,
+)
 from ce_align.stages.score import with_ceiling_kinds
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["CorrelateConfig", "CorrelationRow", "correlate_rows", "scored_recordings"]
+__all__ = [
+    *("CorrelateConfig", "CorrelationRow", "correlate_rows", "execute"),
+    *("scored_recordings", "shared"),
+]
 
-STAGE = "correlate"
 ALGORITHM = "correlation 3"
 
 #: Rows of one measure are comparable only if these agree.
@@ -44,9 +54,11 @@ UNKNOWN = "unknown"
 
 
 class CorrelateConfig(StageConfig):
-    """Settings of a table of correlations."""
+    """Settings of a table of correlations, with all recordings that have scores."""
 
-    recordings: tuple[str, ...]
+    stage: ClassVar = "correlate"
+
+    recordings: tuple[str, ...] = ()
     permutations: PositiveInt = 10_000
     seed: NonNegativeInt = 0
 
@@ -130,23 +142,59 @@ def scored_recordings(rows: "pd.DataFrame") -> tuple[str, ...]:
     return tuple(dict.fromkeys(scores["recording"]))
 
 
+def shared(config: CorrelateConfig) -> Hashable:
+    """What configurations have in common that are computed together: all of it."""
+    return config
+
+
+def execute(configs: Sequence[CorrelateConfig], run: Run) -> None:
+    """Correlate measures with scores over the rows of the store, and others given."""
+    import pandas as pd
+
+    for config in configs:
+        against = ", ".join(config.recordings) or "every recording"
+        with run.attempt(f"correlation with {against}"):
+            parts = [load_rows(run.store), *map(_read_rows, run.other_rows)]
+            found = pd.concat(parts, ignore_index=True)
+            known = scored_recordings(found)
+            unknown = [name for name in config.recordings if name not in known]
+            if unknown:
+                raise ConfigError(
+                    f"no scores against {unknown[0]}; there are scores against "
+                    f"{', '.join(known)}"
+                )
+            recordings = tuple(dict.fromkeys(config.recordings or known))
+            named = config.model_copy(update={"recordings": recordings})
+            run.outcome.rows += correlate_rows(found, named, run)
+
+
+def _read_rows(path: Path) -> "pd.DataFrame":
+    """Rows of another run, as ``--json`` printed them; ``-`` for standard input."""
+    import pandas as pd
+
+    try:
+        rows = json.loads(sys.stdin.read() if str(path) == "-" else path.read_text())
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path} is not a JSON array of rows: {error}") from error
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        raise DataError(f"{path} is not a JSON array of rows; make it with --json")
+    return pd.DataFrame(rows)
+
+
 def correlate_rows(
-    rows: "pd.DataFrame", config: CorrelateConfig, store: ResultStore
-) -> tuple[list[CorrelationRow], list[str]]:
+    rows: "pd.DataFrame", config: CorrelateConfig, run: Run
+) -> list[CorrelationRow]:
     """Correlate measures with scores over all networks that have both.
 
     A score and a measure meet if they are of one network, which its digest says: see
-    `ce_align.stages.same_network`.
+    `ce_align.stages.same_network`. It is always computed: it is quick, and depends on
+    all rows that there are.
 
     Parameters
     ----------
     rows : of every stage, see `ce_align.stages.same_network.load_rows`
     config : recordings to correlate with, permutations
-    store : where the rows go
-
-    Returns
-    -------
-    rows, notes : notes say in words what was left out
+    run : where the rows go; its notes say what was left out
 
     Raises
     ------
@@ -200,8 +248,9 @@ def correlate_rows(
     content = digest_json([row.model_dump(exclude={"created"}) for row in made])
     config_id = config.fingerprint(rows=content, algorithm=ALGORITHM)
     made = [row.model_copy(update={"config_id": config_id}) for row in made]
-    store.put(STAGE, config_id, config, made)
-    return made, notes
+    run.keep(config, config_id, made)
+    run.outcome.notes += notes
+    return made
 
 
 def _with_stages(rows: "pd.DataFrame") -> "pd.DataFrame":

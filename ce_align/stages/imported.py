@@ -3,19 +3,19 @@
 import csv
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 from ce_align.checks import named_some, nearest_names
 from ce_align.config import StageConfig
 from ce_align.digests import digest_json
 from ce_align.errors import DataError
 from ce_align.results import ResultStore, Row
+from ce_align.stages.running import Run
 
-__all__ = ["ImportConfig", "Imported", "ImportedRow", "import_scores"]
-
-STAGE = "imported"
+__all__ = ["ImportConfig", "ImportedRow", "execute", "import_scores", "shared"]
 
 NEEDED = ("model", "benchmark", "score")
 #: Further columns that are read where they are there.
@@ -27,12 +27,17 @@ NO_SCORE = {"", "x", "nan", "none", "-"}
 #: A score may exceed 1, as a ceiling is an estimate; beyond this it is in percent.
 MOST = 2.0
 
+#: As many networks without a score are named.
+NAMED = 3
+
 #: Raw correlation, ceiling and score that are rounded still agree so well.
 AGREEMENT = 0.01
 
 
 class ImportConfig(StageConfig):
     """Where scores were read from."""
+
+    stage: ClassVar = "imported"
 
     file: str
 
@@ -57,32 +62,31 @@ class ImportedRow(Row):
     model_digest: str | None = None
 
 
-@dataclass(frozen=True)
-class Imported:
-    """What was read.
-
-    Attributes
-    ----------
-    rows : one for each network and benchmark
-    without : networks and benchmarks that the file has no score of
-    """
-
-    rows: tuple[ImportedRow, ...]
-    without: tuple[str, ...]
+def shared(config: ImportConfig) -> Hashable:
+    """What configurations have in common that are read together: all of it."""
+    return config
 
 
-def import_scores(path: Path, store: ResultStore) -> Imported:
+def execute(configs: Sequence[ImportConfig], run: Run) -> None:
+    """Store scores of tables as rows that are marked as imported."""
+    for config in configs:
+        with run.attempt(config.file):
+            import_scores(config, run)
+
+
+def import_scores(config: ImportConfig, run: Run) -> None:
     """Store scores of a table as rows that are marked as imported.
 
     Importing an unchanged file again changes nothing; of two files that score the same
-    network on the same benchmark, the one imported last counts.
+    network on the same benchmark, the one imported last counts. Networks and benchmarks
+    that the file has no score of are noted.
 
     Parameters
     ----------
-    path : CSV with the columns ``model`` (a name of ours, or that in Brain-Score),
+    config : a CSV with the columns ``model`` (a name of ours, or that in Brain-Score),
         ``benchmark`` (Brain-Score's identifier) and ``score``, and perhaps ``raw``,
         ``error`` and ``ceiling``
-    store : where the rows go
+    run : where the rows go
 
     Raises
     ------
@@ -90,12 +94,13 @@ def import_scores(path: Path, store: ResultStore) -> Imported:
         If the file is no such table, a benchmark does not exist, a number is none, or
         a network has two scores on one benchmark.
     """
+    path = Path(config.file)
     lines = _read(path)
     first: dict[str, int] = {}
     for number, text in lines.items():
         first.setdefault(text["benchmark"], number)
     benchmarks = _benchmarks(first, path)
-    names = _our_names(store)
+    names = _our_names(run.store)
     rows: dict[tuple[str, str | None, str], ImportedRow] = {}
     without: list[str] = []
     for number, text in lines.items():
@@ -113,15 +118,16 @@ def import_scores(path: Path, store: ResultStore) -> Imported:
             )
     if not rows:
         raise DataError(f"{path} holds no score")
-    config = ImportConfig(file=str(path))
     # Digests follow from the names, as far as the store knew them.
     content = digest_json(
         [row.model_dump(exclude={"created", "model_digest"}) for row in rows.values()]
     )
     config_id = config.fingerprint(rows=content)
     found = [row.model_copy(update={"config_id": config_id}) for row in rows.values()]
-    store.put(STAGE, config_id, config, found)
-    return Imported(tuple(found), tuple(without))
+    run.keep(config, config_id, found)
+    run.outcome.rows += found
+    if without:
+        run.outcome.notes.append(f"no score of {named_some(without, NAMED)}")
 
 
 def _read(path: Path) -> dict[int, dict[str, str]]:

@@ -2,13 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, NonNegativeInt, PositiveInt
 
-from ce_align.config import StageConfig
+from ce_align.config import COMMITTED, StageConfig
 from ce_align.metrics.inference import (
     MIN_PAIRED,
     MIN_UNITS,
@@ -43,6 +43,8 @@ MAX_SPREAD = 4.0
 class AnalysisConfig(StageConfig):
     """Settings of one kind of measure of one network.
 
+    `layer` is averaged over places; ``committed`` is the one committed for IT.
+
     `centroids` are those of all images that are given, as the authors take them, or of
     those that are compared, which costs fewer passes where there are more images than
     comparisons.
@@ -52,9 +54,11 @@ class AnalysisConfig(StageConfig):
     the paper's, which takes every comparison for independent and is too narrow.
     """
 
+    stage: ClassVar = "analyze"
+
     metric: Metric
     model: str
-    layer: str
+    layer: str = COMMITTED
     baseline: str | None = None
     images: str
     comparisons: int = Field(default=800, ge=10)

@@ -1,31 +1,29 @@
 """The number that Brain-Score's own benchmark object gives, beside ours."""
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from importlib.metadata import version
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
-from ce_align.config import StageConfig
-from ce_align.data.recordings import Recording
+from ce_align.config import COMMITTED, StageConfig
 from ce_align.errors import CeAlignError, DataError
-from ce_align.progress import Notify, Progress, quiet, silent
-from ce_align.results import ResultStore, Row, joined_notes
-from ce_align.stages.hardware import Hardware
-from ce_align.stages.known import Probed, recall, remember
+from ce_align.results import Row, joined_notes
+from ce_align.stages.running import Probed, Run
+from ce_align.stages.score import ScoreConfig, with_layers
 
 if TYPE_CHECKING:
-    from ce_align.models.networks import Network, Probe
+    from ce_align.models.networks import Probe
 
-__all__ = ["OfficialConfig", "OfficialRow", "score_officially"]
-
-STAGE = "official"
+__all__ = ["OfficialConfig", "OfficialRow", "execute", "shared"]
 
 
 class OfficialConfig(StageConfig):
     """What was run; the settings are the benchmark's own."""
 
+    stage: ClassVar = "official"
+
     model: str
     recording: str
-    layer: str
+    layer: str = COMMITTED
 
 
 class OfficialRow(Row):
@@ -47,55 +45,25 @@ class OfficialRow(Row):
     recording_digest: str
 
 
-def score_officially(
-    network: "Network",
-    recording: Recording,
-    configs: Sequence[OfficialConfig],
-    store: ResultStore,
-    *,
-    hardware: Hardware | None = None,
-    force: bool = False,
-    allow_unstable: bool = False,
-    progress: Progress = silent,
-    notify: Notify = quiet,
-) -> tuple[list[OfficialRow], int, list[tuple[str, CeAlignError]]]:
+def shared(config: OfficialConfig) -> Hashable:
+    """What configurations have in common that are scored together."""
+    return config.model, config.recording
+
+
+def execute(configs: Sequence[OfficialConfig], run: Run) -> None:
     """Score layers of one network with Brain-Score's own benchmark object.
 
     Each layer is stored as soon as it is computed.
-
-    Parameters
-    ----------
-    network : network whose layers `configs` name
-    recording : the responses, which tell a stored row from an outdated one
-    configs : one for each layer, otherwise equal
-    store : where rows go
-    hardware : device; batches are Brain-Score's
-    force : compute again and replace what is stored
-    allow_unstable : score layers, too, whose answers are random or depend on the batch;
-        their rows say so
-    progress : told of what Brain-Score does
-    notify : told if stored rows are of a network that answered otherwise
-
-    Returns
-    -------
-    rows, n_stored, failures
-        rows in the order of `configs`; how many were in the store already; layers that
-        have none, and why
-
-    Raises
-    ------
-    ConfigError, DataError, CeAlignError
-        See `ce_align.brainscore.official.official_scores`.
     """
     from ce_align.brainscore.official import official_scores
 
+    recording = run.recording(configs[0].recording)
+    network = run.network(configs[0].model, ScoreConfig.model_fields["seed"].default)
+    configs = with_layers(configs, network, recording, run)
+    probe = network.probe(
+        [config.layer for config in configs], allow_unstable=run.allow_unstable
+    )
     release = version("brainscore-vision")
-    layers = [config.layer for config in configs]
-    probe = network.probe(layers, allow_unstable=allow_unstable)
-    failures = [(layer, _unfit(probe, layer)) for layer in layers]
-    failed: list[tuple[str, CeAlignError]] = [(x, e) for x, e in failures if e]
-    configs = [c for c in configs if c.layer not in dict(failed)]
-    asked = {c: Probed(network.name, c.layer, probe) for c in configs}
     identity = {
         "weights": probe.digest,
         "recording": recording.digest,
@@ -103,59 +71,68 @@ def score_officially(
     }
     ids = {config: config.fingerprint(**identity) for config in configs}
     rows: dict[OfficialConfig, OfficialRow] = {}
+    missing: dict[str, OfficialConfig] = {}
     for config, config_id in ids.items():
-        if not force:
-            known = [asked[config]]
-            stored = recall(store, STAGE, config, config_id, OfficialRow, known, notify)
+        with run.attempt(_named(config), config):
+            _check_fit(probe, config.layer)
+            asked = [Probed(network.name, config.layer, probe)]
+            stored = run.recall(config, config_id, OfficialRow, asked)
             if stored:
                 rows[config] = stored[0]
-    missing = [config for config in ids if config not in rows]
-    if missing:
-        scores = official_scores(
-            network,
-            missing[0].recording,
-            recording,
-            [config.layer for config in missing],
-            device=(hardware or Hardware()).device,
-            progress=progress,
-            on_error=lambda layer, error: failed.append((layer, error)),
+            else:
+                missing[config.layer] = config
+
+    def refused(layer: str, error: CeAlignError) -> None:
+        with run.attempt(_named(missing[layer]), missing[layer]):
+            raise error
+
+    scores = official_scores(
+        network,
+        configs[0].recording,
+        recording,
+        list(missing),
+        device=run.hardware.device,
+        progress=run.progress,
+        on_error=refused,
+    )
+    for score in scores if missing else ():
+        config = missing[score.layer]
+        row = OfficialRow(
+            model=config.model,
+            metric="brainscore",
+            value=score.value,
+            config_id=ids[config],
+            recording=config.recording,
+            region=recording.region,
+            layer=config.layer,
+            benchmark=score.benchmark,
+            raw=score.raw,
+            error=score.error,
+            ceiling=score.ceiling,
+            brainscore=release,
+            model_digest=identity["weights"],
+            recording_digest=identity["recording"],
+            note=joined_notes(
+                f"score {score.value:.3g} is above 1" if score.value > 1 else None,
+                probe.note(config.layer),
+            ),
         )
-        of_layer = {config.layer: config for config in missing}
-        for score in scores:
-            config = of_layer[score.layer]
-            row = OfficialRow(
-                model=config.model,
-                metric="brainscore",
-                value=score.value,
-                config_id=ids[config],
-                recording=config.recording,
-                region=recording.region,
-                layer=config.layer,
-                benchmark=score.benchmark,
-                raw=score.raw,
-                error=score.error,
-                ceiling=score.ceiling,
-                brainscore=release,
-                model_digest=identity["weights"],
-                recording_digest=identity["recording"],
-                note=joined_notes(
-                    f"score {score.value:.3g} is above 1" if score.value > 1 else None,
-                    probe.note(config.layer),
-                ),
-            )
-            remember(store, STAGE, config, ids[config], [row], [asked[config]])
-            rows[config] = row
-    scored = [rows[config] for config in configs if config in rows]
-    return scored, len(configs) - len(missing), failed
+        asked = [Probed(network.name, config.layer, probe)]
+        run.keep(config, ids[config], [row], asked)
+        rows[config] = row
+    run.outcome.rows += [rows[config] for config in configs if config in rows]
 
 
-def _unfit(probe: "Probe", layer: str) -> DataError | None:
-    """Why Brain-Score cannot be shown a layer; None if it can."""
+def _named(config: OfficialConfig) -> str:
+    return f"{config.model} {config.layer} × {config.recording}"
+
+
+def _check_fit(probe: "Probe", layer: str) -> None:
+    """Raise DataError if Brain-Score cannot be shown a layer."""
     if layer in probe.failures:
-        return probe.failures[layer]
+        raise probe.failures[layer]
     if probe.axes[layer]:
-        return DataError(
+        raise DataError(
             f"layer {layer} has images on axis {probe.axes[layer]}, but Brain-Score "
             "takes the first; score it without --official"
         )
-    return None

@@ -1,27 +1,26 @@
 """Which part of a recording two networks explain alone, and which both."""
 
-from typing import TYPE_CHECKING
+from collections.abc import Hashable, Sequence
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, NonNegativeInt
 
-from ce_align.config import StageConfig
+from ce_align.config import COMMITTED, StageConfig
 from ce_align.data.recordings import Recording
 from ce_align.data.repeats import equal_files, join_equal_images
 from ce_align.metrics.inference import MIN_UNITS, unit_interval
 from ce_align.metrics.overlap import variance_overlap
-from ce_align.progress import Notify, quiet
-from ce_align.results import ResultStore, Row, joined_notes
-from ce_align.stages.known import probed, recall, remember
+from ce_align.results import Row, joined_notes
+from ce_align.stages.running import Run, probed
 from ce_align.stages.score import VISUAL_DEGREES
 
 if TYPE_CHECKING:
     from ce_align.models.networks import Network
 
-__all__ = ["OverlapConfig", "OverlapRow", "overlap"]
+__all__ = ["OverlapConfig", "OverlapRow", "execute", "overlap", "shared"]
 
-STAGE = "overlap"
 ALGORITHM = "overlap 3"
 
 #: What is reported, in the order of the rows.
@@ -31,11 +30,13 @@ PARTS = ("r2_a", "r2_b", "r2_joint", "unique_a", "unique_b", "shared")
 class OverlapConfig(StageConfig):
     """Settings of a comparison of two networks."""
 
+    stage: ClassVar = "overlap"
+
     model_a: str
     model_b: str
     recording: str
-    layer_a: str
-    layer_b: str
+    layer_a: str = COMMITTED
+    layer_b: str = COMMITTED
     folds: int = Field(default=5, ge=2)
     seed: NonNegativeInt = 0
 
@@ -66,17 +67,33 @@ class OverlapRow(Row):
     recording_digest: str
 
 
+def shared(config: OverlapConfig) -> Hashable:
+    """What configurations have in common that are computed together: all of it."""
+    return config
+
+
+def execute(configs: Sequence[OverlapConfig], run: Run) -> None:
+    """Partition the explained variance of a recording between two networks."""
+    for config in configs:
+        names = (config.model_a, config.model_b)
+        with run.attempt(f"{' and '.join(names)} × {config.recording}", config):
+            recording = run.recording(config.recording)
+            networks = [run.network(name, config.seed) for name in names]
+            layers = [
+                network.layer_for(recording.region) if layer == COMMITTED else layer
+                for network, layer in zip(
+                    networks, (config.layer_a, config.layer_b), strict=True
+                )
+            ]
+            named = {"layer_a": layers[0], "layer_b": layers[1]}
+            resolved = config.model_copy(update=named)
+            run.outcome.rows += overlap(networks, recording, resolved, run)
+            run.store.clear_failure(config.stage, config)
+
+
 def overlap(
-    networks: "tuple[Network, Network]",
-    recording: Recording,
-    config: OverlapConfig,
-    store: ResultStore,
-    *,
-    device: str = "auto",
-    force: bool = False,
-    allow_unstable: bool = False,
-    notify: Notify = quiet,
-) -> tuple[list[OverlapRow], bool]:
+    networks: "Sequence[Network]", recording: Recording, config: OverlapConfig, run: Run
+) -> list[OverlapRow]:
     """Partition the explained variance of a recording between two networks.
 
     Stimuli that show one image are one stimulus, in one fold.
@@ -86,16 +103,7 @@ def overlap(
     networks : the two that `config` names, in that order
     recording : the responses
     config : layers, folds and seed
-    store : where rows, and the parts of every neuroid, go
-    device : of the networks
-    force : compute stored rows again, with their features
-    allow_unstable : take layers, too, whose answers are random or depend on the batch;
-        the rows say so
-    notify : told if stored rows are of a network that answered otherwise
-
-    Returns
-    -------
-    rows, stored : `stored` if the rows were in the store already
+    run : where rows, and the parts of every neuroid, go
 
     Raises
     ------
@@ -108,7 +116,7 @@ def overlap(
 
     recording = join_equal_images(recording, equal_files(recording.images))
     asked = [
-        probed(network, layer, allow_unstable=allow_unstable)
+        probed(network, layer, allow_unstable=run.allow_unstable)
         for network, layer in zip(
             networks, (config.layer_a, config.layer_b), strict=True
         )
@@ -120,20 +128,19 @@ def overlap(
         recording=recording.digest,
         algorithm=f"{ALGORITHM}, features {ALGORITHM_VERSION}",
     )
-    if not force:
-        known = recall(store, STAGE, config, config_id, OverlapRow, asked, notify)
-        if known:
-            return known, True
+    known = run.recall(config, config_id, OverlapRow, asked)
+    if known:
+        return known
     images = recording.images.on_screen(recording.degrees, VISUAL_DEGREES)
     a, b = (
         extract(
             network,
             images,
             [one.layer],
-            device=device,
-            overwrite=force,
+            device=run.hardware.device,
+            overwrite=run.force,
             probe=one.probe,
-            notify=notify,
+            notify=run.notify,
         )[one.layer].values
         for network, one in zip(networks, asked, strict=True)
     )
@@ -160,8 +167,8 @@ def overlap(
     rows = [
         row.model_copy(update={"note": joined_notes(row.note, *own)}) for row in rows
     ]
-    remember(store, STAGE, config, config_id, rows, asked, arrays)
-    return rows, False
+    run.keep(config, config_id, rows, asked, arrays)
+    return rows
 
 
 def _row(

@@ -22,8 +22,7 @@ from ce_align.digests import combine_digests
 from ce_align.errors import CeAlignError, DataError, explained, is_signal
 from ce_align.files import atomic_path, check_space
 from ce_align.progress import Notify, Progress, quiet, silent
-from ce_align.stages.hardware import Hardware
-from ce_align.stages.known import Probed, probed
+from ce_align.stages.running import Hardware, Probed, probed
 from ce_align.stages.views import ViewSet
 
 if TYPE_CHECKING:
@@ -69,7 +68,7 @@ class Subject:
         ConfigError
             If there is no such layer.
         DataError
-            If it cannot be measured, see `ce_align.stages.known.probed`.
+            If it cannot be measured, see `ce_align.stages.running.probed`.
         """
         chosen = layer or network.layer_for("IT")
         asked = probed(network, chosen, allow_unstable=allow_unstable)

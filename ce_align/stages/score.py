@@ -1,17 +1,17 @@
 """IT predictivity: how well a network's features predict a recording."""
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal, TypeVar
 
 import numpy as np
 from pydantic import PositiveFloat, PositiveInt
 
 from ce_align.checks import named_some
-from ce_align.config import StageConfig
+from ce_align.config import COMMITTED, StageConfig
 from ce_align.data.recordings import Protocol, Recording
 from ce_align.data.repeats import equal_files
-from ce_align.errors import CeAlignError, ConfigError, DataError, noted
+from ce_align.errors import CeAlignError, ConfigError, DataError
 from ce_align.metrics.ceiling import (
     Ceiling,
     chance_of_ceiling,
@@ -24,10 +24,8 @@ from ce_align.metrics.predictivity import (
     normalised_score,
     summarise,
 )
-from ce_align.progress import Notify, Progress, quiet, silent
-from ce_align.results import ResultStore, Row, joined_notes
-from ce_align.stages.hardware import Hardware
-from ce_align.stages.known import Probed, recall, remember
+from ce_align.results import Row, joined_notes
+from ce_align.stages.running import Probed, Run
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -36,10 +34,15 @@ if TYPE_CHECKING:
 
     from ce_align.models.features import Features
     from ce_align.models.networks import Network
+    from ce_align.stages.official import OfficialConfig
 
-__all__ = ["Outcome", "ScoreConfig", "ScoreRow", "score", "with_ceiling_kinds"]
+__all__ = [
+    *("ScoreConfig", "ScoreRow", "execute", "score", "shared"),
+    *("with_ceiling_kinds", "with_layers"),
+]
 
-STAGE = "score"
+#: A configuration that names one layer of one network, for one recording.
+LayerConfig = TypeVar("LayerConfig", "ScoreConfig", "OfficialConfig")
 
 #: Changes whenever the same settings and data would give another number.
 ALGORITHM = "predictivity 2"
@@ -54,11 +57,17 @@ VISUAL_DEGREES = 8.0
 
 
 class ScoreConfig(StageConfig):
-    """Settings that a score depends on; the defaults are Brain-Score's."""
+    """Settings that a score depends on; the defaults are Brain-Score's.
+
+    `layer` is a layer's name, ``committed`` for the one committed for the region, or
+    ``all``.
+    """
+
+    stage: ClassVar = "score"
 
     model: str
     recording: str
-    layer: str
+    layer: str = COMMITTED
     regression: Literal["pls", "ridge"] = "pls"
     pls_mode: Literal["nipals", "exact"] = "nipals"
     components: PositiveInt = 25
@@ -112,53 +121,82 @@ def with_ceiling_kinds(rows: "pd.DataFrame") -> "pd.DataFrame":
     return rows.assign(ceiling_kind=kinds.fillna("split-half"))
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """What a score of one network against one recording gave.
+def shared(config: ScoreConfig) -> Hashable:
+    """What configurations have in common that share a network in memory."""
+    return config.model, config.seed
 
-    Attributes
-    ----------
-    rows : of the layers that could be scored, in the order of the configurations
-    n_stored : how many of them were in the store
-    failures : the other layers, and why
+
+def execute(configs: Sequence[ScoreConfig], run: Run) -> None:
+    """Score layers of one network against recordings; all of one in a pass."""
+    model, seed = configs[0].model, configs[0].seed
+    groups: dict[ScoreConfig, list[ScoreConfig]] = {}
+    for config in configs:
+        but_layer = config.model_copy(update={"layer": ""})
+        groups.setdefault(but_layer, []).append(config)
+    ready = []
+    for first, group in groups.items():
+        with run.attempt(f"{model} × {first.recording}", *group):
+            ready.append((run.recording(first.recording), first, group))
+    if not ready:  # nothing to predict: the network need not be loaded
+        return
+    network = run.network(model, seed)
+    for recording, first, group in ready:
+        with run.attempt(f"{model} × {first.recording}", *group):
+            asked = with_layers(group, network, recording, run)
+            run.outcome.rows += score(network, recording, asked, run)
+
+
+def with_layers(
+    configs: Sequence[LayerConfig],
+    network: "Network",
+    recording: Recording,
+    run: Run,
+) -> list[LayerConfig]:
+    """Configurations with the layers that they stand for, each once.
+
+    ``committed`` stands for the one committed for the region, ``all`` for every block.
+    A layer that does not exist is a failure of its configuration.
     """
-
-    rows: tuple[ScoreRow, ...]
-    n_stored: int
-    failures: tuple[tuple[str, CeAlignError], ...] = ()
+    found: dict[LayerConfig, None] = {}
+    for config in configs:
+        with run.attempt(network.name, config):
+            if config.layer == COMMITTED:
+                layers = [network.layer_for(recording.region)]
+            elif config.layer == "all":
+                layers = list(network.block_names())
+                if not layers:
+                    raise DataError(
+                        f"{network.name} has no layers: it is a single module"
+                    )
+            else:
+                network.check_layers([config.layer])
+                layers = [config.layer]
+            for layer in layers:
+                found[config.model_copy(update={"layer": layer})] = None
+            if config not in found:
+                run.store.clear_failure(config.stage, config)
+    return list(found)
 
 
 def score(
     network: "Network",
     recording: Recording,
     configs: Sequence[ScoreConfig],
-    store: ResultStore,
-    *,
-    hardware: Hardware | None = None,
-    force: bool = False,
-    allow_unstable: bool = False,
-    progress: Progress = silent,
-    notify: Notify = quiet,
-) -> Outcome:
+    run: Run,
+) -> list[ScoreRow]:
     """Score layers of one network against one recording.
 
     Features of all layers come from one pass over the images. A configuration that is
-    in the store is answered from there unless `force`, as long as the network answers
-    as it did; each layer is stored as soon as it is computed, so that an interrupted
-    run loses at most one. A layer that fails does not keep the others from their rows.
+    in the store is answered from there, as long as the network answers as it did; each
+    layer is stored as soon as it is computed, so that an interrupted run loses at most
+    one. A layer that fails does not keep the others from their rows.
 
     Parameters
     ----------
     network : network whose layers `configs` name
     recording : the responses
     configs : one for each layer, otherwise equal
-    store : where rows, and r of every split and neuroid, go
-    hardware : device and batch size
-    force : compute again, features too, and replace what is stored
-    allow_unstable : score layers, too, whose answers are random or depend on the batch;
-        their rows say so, and nothing of them is kept in a cache
-    progress : told of images and layers done
-    notify : told of what is computed again because the network has changed
+    run : where rows, and r of every split and neuroid, go
 
     Raises
     ------
@@ -170,63 +208,55 @@ def score(
     from ce_align.models.features import ALGORITHM_VERSION, extract
 
     layers = [config.layer for config in configs]
-    probe = network.probe(layers, allow_unstable=allow_unstable)
+    probe = network.probe(layers, allow_unstable=run.allow_unstable)
     identity = {
         "weights": probe.digest,
         "recording": recording.digest,
         "algorithm": f"{ALGORITHM}, features {ALGORITHM_VERSION}",
     }
     ids = {config: config.fingerprint(**identity) for config in configs}
-    asked = {c: Probed(network.name, c.layer, probe) for c in configs}
+    asked = {c: [Probed(network.name, c.layer, probe)] for c in configs}
     rows: dict[ScoreConfig, ScoreRow] = {}
-    if not force:
-        for config, config_id in ids.items():
-            known = [asked[config]]
-            stored = recall(store, STAGE, config, config_id, ScoreRow, known, notify)
-            if stored:
-                rows[config] = stored[0]
-    n_stored = len(rows)
+    for config, config_id in ids.items():
+        stored = run.recall(config, config_id, ScoreRow, asked[config])
+        if stored:
+            rows[config] = stored[0]
     missing = [config for config in configs if config not in rows]
-    failed: dict[str, CeAlignError] = {}
-    failures: list[tuple[str, CeAlignError]] = []
     if missing:
         # Everything that can be refused is refused before hours of extraction.
         target = _Target.of(recording, missing[0])
-        hardware = hardware or Hardware()
+        failed: dict[str, CeAlignError] = {}
         features = extract(
             network,
             recording.images.on_screen(recording.degrees, VISUAL_DEGREES),
             [config.layer for config in missing],
-            device=hardware.device,
-            batch_size=hardware.batch_size,
-            compile=hardware.compiled,
-            overwrite=force,
+            device=run.hardware.device,
+            batch_size=run.hardware.batch_size,
+            compile=run.hardware.compiled,
+            overwrite=run.force,
             probe=probe,
             failures=failed,
-            progress=lambda done, total: progress(
+            progress=lambda done, total: run.progress(
                 f"{network.name} images", done, total
             ),
-            notify=notify,
+            notify=run.notify,
         )
+        what = f"{network.name} × {recording.identifier}"
         for done, config in enumerate(missing):
-            progress(f"{network.name} × {recording.identifier}", done, len(missing))
-            with noted(f"{network.name} {config.layer}", failures):
-                if config.layer in failed:
-                    raise failed[config.layer]
-                r = target.predict(features[config.layer], config)
+            run.progress(what, done, len(missing))
+            layer = config.layer
+            with run.attempt(f"{network.name} {layer} × {config.recording}", config):
+                if layer in failed:
+                    raise failed[layer]
+                r = target.predict(features[layer], config)
                 row = target.row(r, probe.digest, config, ids[config])
-                note = joined_notes(row.note, probe.note(config.layer))
+                note = joined_notes(row.note, probe.note(layer))
                 row = row.model_copy(update={"note": note})
                 arrays = target.arrays(r)
-                known = [asked[config]]
-                remember(store, STAGE, config, ids[config], [row], known, arrays)
+                run.keep(config, ids[config], [row], asked[config], arrays)
                 rows[config] = row
-        progress(f"{network.name} × {recording.identifier}", 1, 1)
-    return Outcome(
-        tuple(rows[config] for config in configs if config in rows),
-        n_stored,
-        tuple(failures),
-    )
+        run.progress(what, 1, 1)
+    return [rows[config] for config in configs if config in rows]
 
 
 @dataclass(frozen=True, eq=False)

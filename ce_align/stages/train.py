@@ -2,15 +2,19 @@
 
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from ce_align.augment import TRANSFORMS_VERSION
+from ce_align.config import ConfigId
 from ce_align.data.imagesets import ImageSet
 from ce_align.files import atomic_path
 from ce_align.models.checkpoints import save_safetensors
 from ce_align.models.load import load_network
+from ce_align.progress import Notify
 from ce_align.results import ResultStore, Row
+from ce_align.stages.running import Run
 from ce_align.trainer.engine import fit
 from ce_align.trainer.export import (
     EXPORTED,
@@ -21,11 +25,12 @@ from ce_align.trainer.export import (
 from ce_align.trainer.hardware import Hardware
 from ce_align.trainer.presets import TrainConfig
 from ce_align.trainer.untrained import untrained
-from ce_align.trainer.views import data_digest
+from ce_align.trainer.views import data_digest, open_images
 
-__all__ = ["TrainRow", "train"]
-
-STAGE = "train"
+__all__ = [
+    *("TrainOptions", "TrainRow", "execute", "shared", "train"),
+    *("training_folder", "training_id"),
+]
 
 
 class TrainRow(Row):
@@ -49,6 +54,94 @@ class TrainRow(Row):
     model_digest: str | None = None
 
 
+@dataclass(frozen=True)
+class TrainOptions:
+    """How networks are trained, beyond their settings.
+
+    Attributes
+    ----------
+    hardware : where and how
+    folder : of the run; None for `training_folder` below the folder of runs
+    validation : name of labelled images for probe and nearest neighbours
+    hf : write a folder ``hf`` for sharing, too: weights, config and card
+    """
+
+    hardware: Hardware = field(default_factory=Hardware)
+    folder: Path | None = None
+    validation: str | None = None
+    hf: bool = False
+
+
+def training_folder(config: TrainConfig, runs: Path = Path("runs")) -> Path:
+    """Folder of a training, whose path names the network.
+
+    Backbone, families of views and seed are part of it unless they are the paper's.
+
+    >>> training_folder(TrainConfig(objective="mmcr", equivariance_weight=0.1,
+    ...                             images="train", backbone="resnet34")).as_posix()
+    'runs/mmcr_l0.1_resnet34'
+    """
+    name = f"{config.objective}_l{config.equivariance_weight:g}"
+    usual = {k: f.default for k, f in TrainConfig.model_fields.items()}
+    if config.backbone != usual["backbone"]:
+        name += f"_{config.backbone}"
+    views = config.families[0].partition("_")[0]
+    if config.families != usual["families"] and views != config.backbone:
+        name += f"_{views}"
+    if config.seed != usual["seed"]:
+        name += f"_seed{config.seed}"
+    return runs / name
+
+
+def shared(config: TrainConfig) -> Hashable:
+    """What configurations have in common that share images in memory."""
+    return config.images, config.view_size, config.seed
+
+
+def execute(configs: Sequence[TrainConfig], run: Run) -> None:
+    """Train networks, or go on training them; one that is there is not trained again.
+
+    Rows lie in the folder of the training, and among all other results.
+    """
+    options = run.training or TrainOptions()
+    images = validation = None
+    for done, config in enumerate(configs):
+        folder = options.folder or training_folder(config, run.runs)
+        if len(configs) > 1:
+            run.progress("trainings", done, len(configs))
+        with run.attempt(str(folder), config):
+            if images is None:
+                images = open_images(config.images, config.view_size, config.seed)
+                if options.validation is not None:
+                    validation = open_images(options.validation, config.view_size)
+            config_id = training_id(config, data_digest(images))
+            rows = ResultStore(folder).get(config.stage, config_id, TrainRow)
+            is_there = rows and (folder / EXPORTED).is_file()
+            if is_there and not run.force and run.training is None:
+                run.outcome.n_stored += 1
+            else:
+                run.notify(f"training {folder}")
+                rows = train(
+                    config,
+                    images,
+                    folder,
+                    options.hardware,
+                    validation=validation,
+                    hf=options.hf,
+                    notify=run.notify,
+                )
+                run.outcome.n_done += 1
+            if rows:  # another process may speak for this one
+                run.store.put(config.stage, config_id, config, rows)
+                run.store.clear_failure(config.stage, config)
+                run.outcome.rows += rows
+
+
+def training_id(config: TrainConfig, images: str) -> ConfigId:
+    """Identity of a training on images of a digest."""
+    return config.fingerprint(images=images, transforms=str(TRANSFORMS_VERSION))
+
+
 def train(
     config: TrainConfig,
     images: ImageSet,
@@ -57,7 +150,7 @@ def train(
     *,
     validation: ImageSet | None = None,
     hf: bool = False,
-    notify: Callable[[str], None] = print,
+    notify: Notify = print,
 ) -> list[TrainRow]:
     """Train a network, or go on training it, and export it.
 
@@ -69,9 +162,7 @@ def train(
     config : settings
     images : to train on
     folder : of checkpoints, logs and ``model.safetensors``; its path names the network
-    hardware : where and how
-    validation : labelled images for probe and nearest neighbours
-    hf : write a folder ``hf`` for sharing, too: weights, config and card
+    hardware, validation, hf : as in `TrainOptions`
     notify : told what a person should know
 
     Returns
@@ -111,7 +202,7 @@ def train(
         save_safetensors(folder / "hf" / EXPORTED, state, metadata)
         _write(folder / "hf" / "config.json", json.dumps(metadata, indent=1) + "\n")
         _write(folder / "hf" / "README.md", model_card(folder.name, metadata))
-    config_id = config.fingerprint(images=digest, transforms=str(TRANSFORMS_VERSION))
+    config_id = training_id(config, digest)
     # As every other stage will load it: the folder may hold another network later.
     model_digest = load_network(str(folder)).digest
     rows = [
@@ -131,7 +222,7 @@ def train(
         )
         for name, value in metrics.items()
     ]
-    ResultStore(folder).put(STAGE, config_id, config, rows)
+    ResultStore(folder).put(config.stage, config_id, config, rows)
     return rows
 
 

@@ -1,13 +1,14 @@
 """Transfer: linear evaluation of frozen features on other data sets."""
 
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import NonNegativeInt, PositiveInt
 
-from ce_align.config import StageConfig
+from ce_align.config import COMMITTED, StageConfig
 from ce_align.data.cropping import centre_cropped
 from ce_align.data.imagesets import ImageSet
 from ce_align.data.labelled_sets import Convention, LabelledSplits
@@ -18,19 +19,15 @@ from ce_align.metrics.linear_probe import (
     Sample,
     evaluate_linearly,
 )
-from ce_align.progress import Notify, Progress, quiet, silent
-from ce_align.results import ResultStore, Row
-from ce_align.stages.hardware import Hardware
-from ce_align.stages.known import Probed, probed, recall, remember
+from ce_align.results import Row
+from ce_align.stages.running import Probed, Run, probed
 
 if TYPE_CHECKING:
     import xarray as xr
 
     from ce_align.models.networks import Network
 
-__all__ = ["TransferConfig", "TransferRow", "transfer"]
-
-STAGE = "transfer"
+__all__ = ["TransferConfig", "TransferRow", "execute", "shared", "transfer"]
 
 #: Changes whenever the same settings and data would give another number.
 ALGORITHM = "linear evaluation 1"
@@ -42,13 +39,16 @@ BLOCK = 2048
 class TransferConfig(StageConfig):
     """Settings of the linear evaluation of one network on one data set.
 
-    `size` is the edge of the crop and of the network's input, in pixels.
+    `size` is the edge of the crop and of the network's input, in pixels; 0 for the
+    network's own.
     """
+
+    stage: ClassVar = "transfer"
 
     model: str
     dataset: str
-    layer: str
-    size: PositiveInt
+    layer: str = COMMITTED
+    size: NonNegativeInt = 0
     runs: PositiveInt = 5
     seed: NonNegativeInt = 0
 
@@ -93,39 +93,46 @@ class TransferRow(Row):
     plain_digest: bool = False
 
 
+def shared(config: TransferConfig) -> Hashable:
+    """What configurations have in common that share a network in memory."""
+    return config.model, config.seed
+
+
+def execute(configs: Sequence[TransferConfig], run: Run) -> None:
+    """Evaluate one network on data sets."""
+    model, seed = configs[0].model, configs[0].seed
+    ready = []
+    for config in configs:
+        with run.attempt(f"{model} × {config.dataset}", config):
+            ready.append((config, run.splits(config.dataset)))
+    if not ready:  # no images: the network need not be loaded
+        return
+    network = run.network(model, seed)
+    for config, data in ready:
+        with run.attempt(f"{model} × {config.dataset}", config):
+            layer = config.layer
+            if layer == COMMITTED:
+                layer = network.layer_for("IT")
+            network.check_layers([layer])
+            size = config.size or network.preprocessing.edge(f"transfer of {model}")
+            named = config.model_copy(update={"layer": layer, "size": size})
+            run.outcome.rows.append(transfer(network, data, named, run))
+            run.store.clear_failure(config.stage, config)
+
+
 def transfer(
-    network: "Network",
-    data: LabelledSplits,
-    config: TransferConfig,
-    store: ResultStore,
-    *,
-    hardware: Hardware | None = None,
-    force: bool = False,
-    allow_unstable: bool = False,
-    progress: Progress = silent,
-    notify: Notify = quiet,
-) -> tuple[TransferRow, bool]:
+    network: "Network", data: LabelledSplits, config: TransferConfig, run: Run
+) -> TransferRow:
     """Evaluate one network on one data set.
 
-    Features are averaged over places and cached. What is in the store is answered from
-    there unless `force`.
+    Features are averaged over places and cached.
 
     Parameters
     ----------
     network : its weights stay as they are
     data : images and classes
     config : names of both, layer, size, runs and seed
-    store : where the row goes, and the accuracies of every run beside it
-    hardware : device and batch size
-    force : compute again, features too, and replace what is stored
-    allow_unstable : evaluate a layer, too, whose answers are random or depend on the
-        batch; its row says so
-    progress : told of images and fits done
-    notify : told if stored rows are of a network that answered otherwise
-
-    Returns
-    -------
-    row, whether it was in the store
+    run : where the row goes, and the accuracies of every draw beside it
 
     Raises
     ------
@@ -140,7 +147,7 @@ def transfer(
     shown = network.preprocessing.model_copy(update={"input_size": config.size})
     network = replace(network, preprocessing=shown)
     try:
-        asked = probed(network, config.layer, allow_unstable=allow_unstable)
+        asked = probed(network, config.layer, allow_unstable=run.allow_unstable)
     except PassError as error:
         raise DataError(
             f"{error} (shown images of {config.size} pixels; --size chooses another)"
@@ -150,31 +157,25 @@ def transfer(
         images=data.digest,
         algorithm=f"{ALGORITHM}, features {ALGORITHM_VERSION}",
     )
-    if not force:
-        stored = recall(store, STAGE, config, config_id, TransferRow, [asked], notify)
-        if stored:
-            return stored[0], True
-    job = _Job(
-        network, data, config, hardware or Hardware(), asked, force, progress, notify
-    )
-    found = job.evaluate()
-    row = job.row(found, config_id, digest)
-    remember(store, STAGE, config, config_id, [row], [asked], _arrays(found))
-    return row, False
+    stored = run.recall(config, config_id, TransferRow, [asked])
+    if stored:
+        return stored[0]
+    evaluation = _Evaluation(network, data, config, asked, run)
+    found = evaluation.evaluate()
+    row = evaluation.row(found, config_id, digest)
+    run.keep(config, config_id, [row], [asked], _arrays(found))
+    return row
 
 
 @dataclass(frozen=True)
-class _Job:
+class _Evaluation:
     """One network and one data set."""
 
     network: "Network"
     data: LabelledSplits
     config: TransferConfig
-    hardware: Hardware
     asked: Probed
-    force: bool
-    progress: Progress
-    notify: Notify
+    run: Run
 
     def evaluate(self) -> Evaluation:
         from ce_align.models.devices import resolve_device
@@ -193,8 +194,10 @@ class _Job:
             validation_share=self.data.validation_share,
             seed=self.config.seed,
             strengths=STRENGTHS,
-            device=resolve_device(self.hardware.device),
-            progress=lambda done, n, total: self.progress(f"{what} {done}", n, total),
+            device=resolve_device(self.run.hardware.device),
+            progress=lambda done, n, total: self.run.progress(
+                f"{what} {done}", n, total
+            ),
         )
 
     def _features(self, images: ImageSet) -> NDArray[np.float32]:
@@ -208,7 +211,7 @@ class _Job:
         for start in range(0, len(images), BLOCK):
 
             def show(done: int, _: int, start: int = start) -> None:
-                self.progress(what, start + done, len(images))
+                self.run.progress(what, start + done, len(images))
 
             rows = range(start, min(start + BLOCK, len(images)))
             found = extract(
@@ -216,13 +219,13 @@ class _Job:
                 cropped.select(rows),
                 [layer],
                 pool="average",
-                device=self.hardware.device,
-                batch_size=self.hardware.batch_size,
-                compile=self.hardware.compiled,
-                overwrite=self.force,
+                device=self.run.hardware.device,
+                batch_size=self.run.hardware.batch_size,
+                compile=self.run.hardware.compiled,
+                overwrite=self.run.force,
                 probe=self.asked.probe,
                 progress=show,
-                notify=self.notify,
+                notify=self.run.notify,
             )
             blocks.append(found[layer].values)
         return np.concatenate(blocks)
@@ -240,7 +243,7 @@ class _Job:
         config = self.config
         return TransferRow(
             model=config.model,
-            metric=STAGE,
+            metric=config.stage,
             value=float(values.mean()),
             config_id=config_id,
             dataset=config.dataset,

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
@@ -39,6 +39,8 @@ class TrainConfig(StageConfig):
     probe : train a linear classifier on detached features if images have labels
     seed : of weights, halves and augmentations
     """
+
+    stage: ClassVar = "train"
 
     objective: str
     equivariance_weight: Weight

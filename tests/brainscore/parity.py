@@ -7,7 +7,7 @@ from ce_align.brainscore.official import official_scores
 from ce_align.models.networks import Network
 from ce_align.models.preprocessing import Preprocessing
 from ce_align.results import ResultStore
-from ce_align.stages.hardware import Hardware
+from ce_align.stages.running import Hardware, Run
 from ce_align.stages.score import ScoreConfig, score
 
 NUMBERS = ("value", "raw", "error", "ceiling")
@@ -21,8 +21,8 @@ def small_network() -> Network:
 
 def check_equal(network, name, recording, folder, layer="1", **settings):
     config = ScoreConfig(model="net", recording=name, layer=layer, **settings)
-    store = ResultStore(folder / "results")
-    (ours,) = score(network, recording, [config], store, hardware=Hardware("cpu")).rows
+    run = Run(ResultStore(folder / "results"), hardware=Hardware("cpu"))
+    (ours,) = score(network, recording, [config], run)
     (theirs,) = official_scores(network, name, recording, [layer], device="cpu")
     expected = {number: getattr(theirs, number) for number in NUMBERS}
     found = {number: getattr(ours, number) for number in NUMBERS}

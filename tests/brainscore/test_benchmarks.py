@@ -18,6 +18,7 @@ from ce_align.brainscore.official import official_scores
 from ce_align.data.recordings import expand_recordings, load_recording
 from ce_align.errors import AccessError, CeAlignError, ConfigError, DataError
 from ce_align.results import ResultStore
+from ce_align.stages.running import Run
 from ce_align.stages.score import ScoreConfig, score
 
 pytestmark = pytest.mark.brainscore
@@ -239,7 +240,7 @@ def score_here(recording, folder, **settings):
     config = ScoreConfig(
         model="net", recording=recording.identifier, layer="1", **settings
     )
-    return score(small_network(), recording, [config], ResultStore(folder)).rows[0]
+    return score(small_network(), recording, [config], Run(ResultStore(folder)))[0]
 
 
 def test_ridge_of_a_benchmark_is_ridge_here(registered, stand_in, neural, tmp_path):

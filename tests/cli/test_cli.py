@@ -70,7 +70,7 @@ def test_a_second_run_answers_from_the_store_and_says_so(ce_align, toy):
     status, out, err = ce_align("score", *toy, "--json")
     assert status == 0
     assert json.loads(out) == first
-    assert "1 of 1 rows were in results already" in err
+    assert "1 of 1 were in results already" in err
     forced = json.loads(ce_align("score", *toy, "--json", "--force")[1])
     assert forced[0]["raw"] == first[0]["raw"]
     assert len(list(Path("results/score").glob("*.json"))) == 1

@@ -103,7 +103,7 @@ def test_a_second_run_answers_from_the_store_and_says_so(ce_align, toy):
     status, out, err = ce_align("analyze", *toy, "--json")
     assert status == 0
     assert json.loads(out) == first
-    assert "5 of 5 measurements were in results already" in err
+    assert "5 of 5 were in results already" in err
 
 
 def test_the_same_seed_gives_the_same_rows_on_one_and_two_workers(ce_align, toy):

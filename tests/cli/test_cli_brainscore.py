@@ -50,7 +50,7 @@ def test_command_prints_both_numbers_and_their_difference(ce_align, files):
     (row,) = json.loads(out)
     assert row["metric"] == "brainscore"
     assert row["benchmark"] == "toy.IT-pls"
-    assert "1 of 1 rows were in results already" in err
+    assert "1 of 1 were in results already" in err
     assert (
         "toy.IT-pls of brainscore-vision" in ce_align("score", *files, "--official")[1]
     )

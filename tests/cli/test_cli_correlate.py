@@ -7,9 +7,8 @@ import pandas as pd
 import pytest
 
 from ce_align.config import StageConfig
-from ce_align.recipes.running import Context, run
-from ce_align.recipes.stages import RUNNERS
 from ce_align.results import ResultStore
+from ce_align.run import run
 from ce_align.stages.correlate import CorrelateConfig
 from ce_align.stages.imported import ImportedRow
 from ce_align.stages.measures import MeasureRow
@@ -87,11 +86,7 @@ def store(tmp_path):
 
 
 def by_recipe(store, *recordings):
-    report = run(
-        [CorrelateConfig(recordings=recordings or ("it",))],
-        RUNNERS,
-        Context(store, notify=lambda _: None),
-    )
+    report = run([CorrelateConfig(recordings=recordings or ("it",))], store)
     assert not report.failures, report.failures
     return report
 

@@ -36,7 +36,7 @@ def test_shades_are_told_apart_and_stored(ce_align, images):
     again, out, err = ce_align(*arguments)
     assert again == 0
     assert json.loads(out) == [row]
-    assert "1 of 1 rows were in results already" in err
+    assert "1 of 1 were in results already" in err
     status, out, _ = ce_align(*arguments[:-1])
     assert status == 0
     assert "top-1" in out

@@ -4,12 +4,13 @@ from pathlib import Path
 
 import pytest
 
-from ce_align.recipes import demo
-from ce_align.recipes.demo import demo_recipe
-from ce_align.recipes.stages import RUNNERS, training_folder
+from ce_align import demonstration as demo
+from ce_align.demonstration import demo_recipe
 from ce_align.report.paper.files import FigureConfig
+from ce_align.run import STAGES
 from ce_align.stages.analyze import AnalysisConfig
 from ce_align.stages.score import ScoreConfig
+from ce_align.stages.train import training_folder
 from ce_align.trainer.presets import TrainConfig
 
 
@@ -19,7 +20,7 @@ def test_the_demonstration_trains_three_objectives_at_two_weights(tmp_path):
     settings = {(c.objective, c.equivariance_weight) for c in trainings}
     assert len(settings) == len(trainings) == 6
     assert {objective for objective, _ in settings} == {"mmcr", "barlow", "simclr"}
-    assert {type(config) for config in configs} <= RUNNERS.keys()
+    assert {config.stage for config in configs} <= STAGES.keys()
 
 
 def test_every_network_that_it_trains_is_scored_bures_compared_and_decoded(tmp_path):
@@ -63,7 +64,7 @@ def test_it_begins_and_ends_with_the_place_of_the_report_and_resumes(ce_align, s
     stored = {p: p.stat().st_mtime_ns for p in Path("here/results").rglob("*.json")}
     status, _, err = ce_align("demo", "--out", "here")
     assert status == 0
-    assert "1 configurations were in here/results already" in err
+    assert "1 of 2 were in here/results already" in err
     assert {p: p.stat().st_mtime_ns for p in stored} == stored
 
 

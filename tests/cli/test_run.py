@@ -101,7 +101,7 @@ def test_a_recipe_gives_the_rows_of_the_command(ce_align, toys):
         *("--components", 3, "--layer", "1", "--json"),
     )
     assert status == 0
-    assert "1 of 1 rows were in results already" in err
+    assert "1 of 1 were in results already" in err
     assert json.loads(out)[0]["model"] == "nets.py:other"
 
 
@@ -121,7 +121,7 @@ def test_networks_of_a_recipe_share_views_and_rows_with_the_command(ce_align, to
         *("--images", "photos", "--comparisons", 10, "--views", 4, "--crops", 4),
         *("--photometrics", 4, "--runs", 2, "--size", 32, "--family", "tiny"),
     )
-    assert "2 of 2 measurements were in results already" in err
+    assert "2 of 2 were in results already" in err
 
 
 def test_commands_of_the_report_find_its_rows_in_the_store(ce_align, toys):
@@ -197,7 +197,7 @@ def test_a_configuration_of_no_stage_is_refused_with_those_that_there_are(
 
 MISSING = '''
 """Trainings without images, and scores of what they would have become."""
-from ce_align.recipes.stages import training_folder
+from ce_align.stages.train import training_folder
 from ce_align.stages.score import ScoreConfig
 from ce_align.trainer.presets import preset_config
 TRAININGS = [

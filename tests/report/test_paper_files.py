@@ -7,7 +7,8 @@ import pytest
 from ce_align.errors import DataError
 from ce_align.report.material import Material, read_others
 from ce_align.report.paper import draw
-from ce_align.report.paper.files import FigureConfig, TableConfig, write_all
+from ce_align.report.paper.files import FigureConfig, TableConfig
+from ce_align.run import run
 
 
 def test_other_networks_are_ranked_with_ours(synthetic):
@@ -62,12 +63,12 @@ def test_files_are_written_and_what_has_no_rows_is_named(tmp_path):
         FigureConfig(figure="3"),
         TableConfig(table="5"),
     ]
-    written = write_all(configs, tmp_path / "results", tmp_path / "out")
-    assert {path.name for path in written.paths} == {
+    written = run(configs, tmp_path / "results", out=tmp_path / "out")
+    assert {path.name for path in written.files} == {
         *(f"figure_1.{suffix}" for suffix in ("pdf", "png", "csv")),
         *(f"table_5.{suffix}" for suffix in ("md", "tex", "csv")),
     }
-    assert all(path.is_file() for path in written.paths)
+    assert all(path.is_file() for path in written.files)
     ((name, error),) = written.failures
     assert name == "figure_3"
     assert "ce-align score" in str(error)
@@ -80,8 +81,8 @@ def test_files_are_written_and_what_has_no_rows_is_named(tmp_path):
 def test_the_same_figure_is_the_same_file(tmp_path):
     texts = []
     for k in range(2):
-        written = write_all(
-            [FigureConfig(figure="1")], tmp_path / "results", tmp_path / str(k)
+        written = run(
+            [FigureConfig(figure="1")], tmp_path / "results", out=tmp_path / str(k)
         )
-        texts.append([path.read_bytes() for path in written.paths])
+        texts.append([path.read_bytes() for path in written.files])
     assert texts[0] == texts[1]

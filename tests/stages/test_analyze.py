@@ -8,14 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from toys import measure_planted, toy_images, toy_job, toy_network
+from toys import analysed, measure_planted, toy_images, toy_job, toy_network
 
 from ce_align.augment import AugmentationLedger
 from ce_align.results import ResultStore
-from ce_align.stages.analyze import analyze
-from ce_align.stages.hardware import Hardware
 from ce_align.stages.plan import METRICS, ViewPlan, view_names
-from ce_align.stages.responses import Responses
+from ce_align.stages.running import Hardware
 from ce_align.stages.views import ViewSet
 
 #: Axes for content, and for each of the twelve parameters.
@@ -152,13 +150,7 @@ def test_rows_say_what_they_are_of(planted):
 
 
 def run(folder, jobs, images=None, **options):
-    return analyze(
-        jobs,
-        images or toy_images(),
-        ResultStore(folder / "results"),
-        Responses(folder / "responses"),
-        **options,
-    )
+    return analysed(folder, jobs, images or toy_images(), **options)
 
 
 def numbers(report):

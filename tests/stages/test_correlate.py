@@ -12,6 +12,7 @@ from ce_align.stages.correlate import (
     CorrelationRow,
     correlate_rows,
 )
+from ce_align.stages.running import Run
 
 PAPER = GROUPS["paper"]
 
@@ -70,7 +71,8 @@ def run(measures, scores, store, *recordings, **settings):
         recordings=recordings or ("it",), permutations=999, **settings
     )
     rows = pd.concat([measures, scores], ignore_index=True)
-    return correlate_rows(rows, config, store)
+    run = Run(store)
+    return correlate_rows(rows, config, run), run.outcome.notes
 
 
 def test_a_planted_effect_is_found(rng, store):

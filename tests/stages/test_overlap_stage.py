@@ -10,6 +10,7 @@ from ce_align.models.networks import Network
 from ce_align.models.preprocessing import Preprocessing
 from ce_align.results import ResultStore
 from ce_align.stages.overlap import OverlapConfig, overlap
+from ce_align.stages.running import Run
 
 N = 120
 
@@ -48,8 +49,10 @@ CONFIG = OverlapConfig(
 
 
 def parts(networks, planted, folder, config=CONFIG):
-    rows, stored = overlap(networks, planted, config, ResultStore(folder))
-    return {row.metric.removeprefix("overlap_"): row for row in rows}, stored
+    run = Run(ResultStore(folder))
+    rows = overlap(networks, planted, config, run)
+    found = {row.metric.removeprefix("overlap_"): row for row in rows}
+    return found, run.outcome.n_stored == 1
 
 
 def test_what_one_network_alone_sees_is_its_unique_part(rng, tmp_path):

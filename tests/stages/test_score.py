@@ -19,7 +19,9 @@ from ce_align.models import features
 from ce_align.models.networks import Network
 from ce_align.models.preprocessing import Preprocessing
 from ce_align.results import ResultStore
-from ce_align.stages.score import ScoreConfig, score
+from ce_align.stages import score as stage
+from ce_align.stages.running import Run
+from ce_align.stages.score import ScoreConfig
 
 #: Of the toy network: 6 filters at 2 × 2 places.
 N_FEATURES = 24
@@ -31,6 +33,13 @@ def make_network(seed=0, width=6):
         torch.nn.Conv2d(3, width, 8, stride=8), torch.nn.ReLU(), torch.nn.Flatten()
     )
     return Network("toy", module, Preprocessing(input_size=16), {"IT": "1"})
+
+
+def score(network, recording, configs, store, **settings):
+    """Outcome of one call of the stage."""
+    run = Run(store, **settings)
+    run.outcome.rows += stage.score(network, recording, configs, run)
+    return run.outcome
 
 
 @pytest.fixture

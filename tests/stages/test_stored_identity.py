@@ -34,8 +34,8 @@ from ce_align.models.networks import Network
 from ce_align.models.preprocessing import Preprocessing
 from ce_align.results import ResultStore
 from ce_align.stages.analyze import Job, analyze
-from ce_align.stages.hardware import Hardware
-from ce_align.stages.responses import Responses, Subject
+from ce_align.stages.responses import Subject
+from ce_align.stages.running import Hardware, Run
 from ce_align.stages.score import ScoreConfig, ScoreRow, score
 from ce_align.stages.transfer import TransferConfig, transfer
 
@@ -76,43 +76,27 @@ class Stages:
         """Rows of all three, and which of them were stored."""
         recording, images, data = self.inputs
         store = ResultStore(self.folder / "results")
-        scored = score(
-            network,
-            recording,
-            [
-                ScoreConfig(
-                    model=name,
-                    recording="toy",
-                    layer=layer,
-                    components=2,
-                    splits=2,
-                )
-            ],
-            store,
-            **options,
+        runs = [
+            Run(store, responses=self.folder / "responses", **options) for _ in range(3)
+        ]
+        config = ScoreConfig(
+            model=name, recording="toy", layer=layer, components=2, splits=2
         )
-        assert not scored.failures, scored.failures
+        rows = score(network, recording, [config], runs[0])
+        assert not runs[0].outcome.failures, runs[0].outcome.failures
         config = toy_config(
             metric="dimensionality", model=name, layer=layer, comparisons=10, views=4
         )
         subject = Subject.of(
             network, layer, allow_unstable=options.get("allow_unstable", False)
         )
-        unmarked = {k: v for k, v in options.items() if k != "allow_unstable"}
-        analysed = analyze(
-            [Job(config, subject)],
-            images,
-            store,
-            Responses(self.folder / "responses"),
-            **unmarked,
-        )
-        assert not analysed.failures, analysed.failures
+        rows += analyze([Job(config, subject)], images, runs[1])
+        assert not runs[1].outcome.failures, runs[1].outcome.failures
         config = TransferConfig(
             model=name, dataset="labelled", layer=layer, size=16, runs=1
         )
-        row, stored = transfer(network, data, config, store, **options)
-        rows = [*scored.rows, *analysed.rows, row]
-        return rows, [scored.n_stored == 1, analysed.n_stored == 1, stored]
+        rows.append(transfer(network, data, config, runs[2]))
+        return rows, [run.outcome.n_stored == 1 for run in runs]
 
 
 @pytest.fixture

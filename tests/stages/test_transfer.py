@@ -13,11 +13,12 @@ from ce_align.errors import ConfigError, DataError
 from ce_align.models.networks import Network
 from ce_align.models.preprocessing import Preprocessing
 from ce_align.results import ResultStore
+from ce_align.run import run
 from ce_align.stages import transfer as stage
-from ce_align.stages.online import adopt_online
+from ce_align.stages.online import OnlineConfig
+from ce_align.stages.running import Run
 from ce_align.stages.train import TrainRow
-from ce_align.stages.transfer import TransferConfig, TransferRow, transfer
-from ce_align.stages.transfers import transfer_all
+from ce_align.stages.transfer import TransferConfig, TransferRow
 from ce_align.trainer.presets import preset_config
 
 CLASSES = ("blue", "green", "red")
@@ -55,6 +56,13 @@ def store(tmp_path):
 def config(data, **settings):
     options = {"layer": "1", "size": 16, "runs": 1, **settings}
     return TransferConfig(model="toy", dataset=data.name, **options)
+
+
+def transfer(network, data, config, store, **settings):
+    """The row, and whether it was in the store."""
+    run = Run(store, **settings)
+    row = stage.transfer(network, data, config, run)
+    return row, run.outcome.n_stored == 1
 
 
 def test_a_row_is_the_accuracy_of_pooled_features_of_crops(images, store):
@@ -142,22 +150,20 @@ def test_an_interrupted_pass_over_images_goes_on(images, store, monkeypatch):
 
 def test_many_networks_and_data_sets_and_what_is_not_at_hand(tmp_path, store):
     write_images(tmp_path / "tints")
-    report = transfer_all(
-        ["pixels", str(tmp_path / "absent.py:build")],
-        [str(tmp_path / "tints"), "dtd"],
-        tmp_path,
-        store,
-        size=8,
-        runs=1,
-    )
+
+    def configs(*models):
+        return [
+            TransferConfig(model=model, dataset=name, size=8, runs=1)
+            for model in models
+            for name in (str(tmp_path / "tints"), "dtd")
+        ]
+
+    absent = str(tmp_path / "absent.py:build")
+    report = run(configs("pixels", absent), store, datasets=tmp_path)
     assert [row.model for row in report.rows] == ["pixels"]
     assert report.rows[0].size == 8
-    assert [what for what, _ in report.failures] == [
-        *("dtd", str(tmp_path / "absent.py:build"))
-    ]
-    again = transfer_all(
-        ["pixels"], [str(tmp_path / "tints")], tmp_path, store, size=8, runs=1
-    )
+    assert [what for what, _ in report.failures] == ["dtd", absent]
+    again = run(configs("pixels")[:1], store)
     assert again.n_stored == 1
     assert again.rows == report.rows
     assert list(store.load("transfer")["value"]) == [report.rows[0].value]
@@ -207,8 +213,9 @@ def trained(folder, weight=0.3):
 
 def test_the_online_probe_joins_the_results(tmp_path, store):
     folders = [str(trained(tmp_path / f"l{w}", w)) for w in (0.0, 0.3)]
-    rows = adopt_online(folders, store)
-    adopt_online(folders, store)
+    configs = [OnlineConfig(model=folder) for folder in folders]
+    rows = run(configs, store).rows
+    run(configs, store)
     found = store.load("train")
     probes = found[found["metric"] == "probe_top1"]
     assert list(probes["objective"]) == ["barlow", "barlow"]
@@ -218,8 +225,9 @@ def test_the_online_probe_joins_the_results(tmp_path, store):
 
 
 def test_a_folder_without_a_training_has_no_online_probe(tmp_path, store):
-    with pytest.raises(DataError, match="ce-align train"):
-        adopt_online([str(tmp_path)], store)
+    ((what, error),) = run([OnlineConfig(model=str(tmp_path))], store).failures
+    assert what == str(tmp_path)
+    assert "ce-align train" in str(error)
 
 
 def test_rows_have_the_columns_that_tables_read(images, store):

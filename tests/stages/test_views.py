@@ -14,9 +14,9 @@ from ce_align.data.imagesets import ImageSet
 from ce_align.errors import CeAlignError, ConfigError, DataError
 from ce_align.models.networks import Network
 from ce_align.models.preprocessing import Preprocessing
-from ce_align.stages.hardware import Hardware
 from ce_align.stages.plan import ViewPlan, view_names
 from ce_align.stages.responses import Responses, Subject, respond
+from ce_align.stages.running import Hardware
 from ce_align.stages.views import ViewSet, block_means
 
 

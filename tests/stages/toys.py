@@ -11,6 +11,7 @@ from ce_align.stages.analyze import Job, analyze
 from ce_align.stages.measures import AnalysisConfig
 from ce_align.stages.plan import METRICS, ViewPlan, view_names
 from ce_align.stages.responses import BLOCK, Responses, Subject
+from ce_align.stages.running import Run
 
 
 def toy_network(seed=0, name="toy", width=6):
@@ -53,6 +54,15 @@ def toy_job(network=None, baseline=None, **settings):
     )
 
 
+def analysed(folder, jobs, images, **settings):
+    """Outcome of analyses whose rows and answers lie in a folder."""
+    run = Run(
+        ResultStore(folder / "results"), responses=folder / "responses", **settings
+    )
+    run.outcome.rows += analyze(jobs, images, run)
+    return run.outcome
+
+
 def plant(responses, subject, plan, respond_to):
     """Store what `respond_to(image, ledger)` gives as the answers of a network."""
     config = plan.config
@@ -78,5 +88,5 @@ def measure_planted(folder, respond_to, metrics, images, **settings):
     jobs = [toy_job(metric=metric, **settings) for metric in metrics]
     responses = Responses(folder / "responses")
     plant(responses, jobs[0].subject, ViewPlan(images, jobs[0].config), respond_to)
-    report = analyze(jobs, images, ResultStore(folder / "results"), responses)
-    return {row.metric: row for row in report.rows}, report
+    outcome = analysed(folder, jobs, images)
+    return {row.metric: row for row in outcome.rows}, outcome

@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from ce_align.config import StageConfig
-from ce_align.models.catalogue import GROUPS
+from ce_align.models.catalogue import GROUPS, invariant_sibling
 from ce_align.report.page.stored import Source
 from ce_align.stages.correlate import CorrelateConfig
 from ce_align.stages.measures import AnalysisConfig
@@ -16,7 +16,6 @@ from ce_align.stages.official import OfficialConfig
 from ce_align.stages.overlap import OverlapConfig
 from ce_align.stages.score import ScoreConfig
 from ce_align.stages.transfer import TransferConfig
-from ce_align.sweep import invariant_sibling
 
 __all__ = ["commands"]
 

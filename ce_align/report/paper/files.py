@@ -1,27 +1,27 @@
 """Tables and figures as files, and the configurations that recipes list."""
 
 import re
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Hashable, Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import field_validator
 
 from ce_align.config import StageConfig
-from ce_align.errors import CeAlignError, ConfigError
+from ce_align.errors import ConfigError
 from ce_align.files import atomic_path
 from ce_align.report.material import Material
 from ce_align.report.paper import FIGURES, TABLES, build_table, draw
-from ce_align.report.paper.items import BuiltTable, Drawn, NothingToDraw
+from ce_align.report.paper.items import BuiltTable, Drawn
 from ce_align.report.style import save_figure
+from ce_align.stages.running import Run
 
 if TYPE_CHECKING:
     import pandas as pd
 
 __all__ = [
-    *("FigureConfig", "TableConfig", "Written", "csv_text", "latex", "markdown"),
-    *("write_all", "write_figure", "write_table"),
+    *("FigureConfig", "TableConfig", "csv_text", "execute", "latex", "markdown"),
+    *("shared", "write_figure", "write_table"),
 ]
 
 
@@ -35,6 +35,8 @@ class FigureConfig(StageConfig):
     others : CSV of other networks' scores, for Figure 4
     runs : folders of trainings, for training curves
     """
+
+    stage: ClassVar = "figure"
 
     figure: str
     columns: Literal[1, 2] = 2
@@ -57,6 +59,8 @@ class FigureConfig(StageConfig):
 class TableConfig(StageConfig):
     """One table, a key of `ce_align.report.paper.TABLES`."""
 
+    stage: ClassVar = "table"
+
     table: str
 
     @field_validator("table")
@@ -72,62 +76,30 @@ class TableConfig(StageConfig):
         return f"table_{self.table}"
 
 
-@dataclass
-class Written:
-    """What was written.
-
-    Attributes
-    ----------
-    paths : of all files
-    notes : what tables and figures left out, by their name
-    failures : which could not be made, and why
-    """
-
-    paths: list[Path] = field(default_factory=list)
-    notes: dict[str, tuple[str, ...]] = field(default_factory=dict)
-    failures: list[tuple[str, CeAlignError]] = field(default_factory=list)
+def shared(config: FigureConfig | TableConfig) -> Hashable:
+    """What configurations have in common that are drawn together: the same rows."""
+    return (config.others, config.runs) if isinstance(config, FigureConfig) else None
 
 
-def write_all(
-    configs: Sequence[FigureConfig | TableConfig], results: Path, out: Path
-) -> Written:
-    """Write tables and figures; what has no rows is named, and the rest is written.
-
-    Parameters
-    ----------
-    configs : what to write
-    results : folder of results
-    out : folder for the files
-
-    Raises
-    ------
-    DataError
-        If a file cannot be read.
-    """
-    written = Written()
-    materials: dict[tuple[str | None, tuple[str, ...]], Material] = {}
+def execute(configs: Sequence[FigureConfig | TableConfig], run: Run) -> None:
+    """Write tables and figures of the rows in the store."""
+    first = configs[0]
+    others, runs = None, []
+    if isinstance(first, FigureConfig):
+        others = None if first.others is None else Path(first.others)
+        runs = [Path(folder) for folder in first.runs]
+    material = Material.load(run.store.folder, others, runs)
     for config in configs:
-        source: tuple[str | None, tuple[str, ...]] = (None, ())
-        if isinstance(config, FigureConfig):
-            source = (config.others, config.runs)
-        if source not in materials:
-            others, runs = source
-            materials[source] = Material.load(
-                results, None if others is None else Path(others), list(map(Path, runs))
-            )
-        material = materials[source]
-        try:
+        with run.attempt(config.stem):
+            made: Drawn | BuiltTable
             if isinstance(config, FigureConfig):
-                drawn = draw(config.figure, material, config.columns)
-                written.paths += write_figure(drawn, out / config.stem)
-                written.notes[config.stem] = drawn.notes
+                made = draw(config.figure, material, config.columns)
+                run.outcome.files += write_figure(made, run.out / config.stem)
             else:
-                table = build_table(config.table, material)
-                written.paths += write_table(table, out / config.stem)
-                written.notes[config.stem] = table.notes
-        except NothingToDraw as error:
-            written.failures.append((config.stem, error))
-    return written
+                made = build_table(config.table, material)
+                run.outcome.files += write_table(made, run.out / config.stem)
+            run.outcome.n_done += 1
+            run.outcome.notes += [f"{config.stem}: {note}" for note in made.notes]
 
 
 def write_figure(drawn: Drawn, path: Path) -> list[Path]:

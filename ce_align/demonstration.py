@@ -7,12 +7,12 @@ from typing import Any
 from ce_align.config import StageConfig
 from ce_align.data.finding import SIMULATED_IMAGES
 from ce_align.data.simulation import SIMULATED
-from ce_align.recipes.stages import training_folder
 from ce_align.report.paper.files import FigureConfig, TableConfig
 from ce_align.stages.correlate import CorrelateConfig
 from ce_align.stages.measures import AnalysisConfig, Metric
 from ce_align.stages.overlap import OverlapConfig
 from ce_align.stages.score import ScoreConfig
+from ce_align.stages.train import training_folder
 from ce_align.trainer.presets import preset_config
 
 __all__ = ["demo_recipe"]

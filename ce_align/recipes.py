@@ -3,7 +3,7 @@
 import ast
 import runpy
 import traceback
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,8 +11,9 @@ from pydantic import ValidationError
 
 from ce_align.config import StageConfig
 from ce_align.errors import CeAlignError, ConfigError
+from ce_align.run import distinct
 
-__all__ = ["Recipe", "distinct", "load_recipe"]
+__all__ = ["Recipe", "load_recipe"]
 
 #: Name of the list in a recipe.
 LIST = "RECIPE"
@@ -73,11 +74,6 @@ def load_recipe(path: Path) -> Recipe:
                 "configurations such as ScoreConfig"
             )
     return Recipe(path, purpose.splitlines()[0], distinct(configs))
-
-
-def distinct(configs: Iterable[StageConfig]) -> tuple[StageConfig, ...]:
-    """The configurations, each once, in their order."""
-    return tuple({config.fingerprint(): config for config in configs}.values())
 
 
 def _line(error: BaseException, path: Path) -> int | str:

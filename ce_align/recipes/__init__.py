@@ -1,1 +1,0 @@
-"""Recipes: Python files that list configurations, and what executes them."""

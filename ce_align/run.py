@@ -1,0 +1,168 @@
+"""The one runner: configurations in, an outcome out.
+
+Commands, recipes, the demonstration and notebooks say what they want as configurations.
+What these share is loaded once, what the store has is not computed again, what fails is
+named while the rest is done.
+"""
+
+from collections.abc import Hashable, Iterable, Iterator, Sequence
+from concurrent.futures import Executor
+from dataclasses import replace
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from ce_align.config import StageConfig
+from ce_align.digests import digest_json
+from ce_align.errors import ConfigError
+from ce_align.progress import quiet, silent
+from ce_align.results import ResultStore
+from ce_align.stages.running import Outcome, Run
+
+__all__ = ["STAGES", "distinct", "plan", "run"]
+
+#: The module that executes each stage, in the order of execution: networks are trained
+#: before they are scored, and rows are there before they are drawn. It has two
+#: functions: ``shared`` says what configurations have in common that belong into one
+#: group, and ``execute`` takes a group.
+STAGES = {
+    "train": "ce_align.stages.train",
+    "online": "ce_align.stages.online",
+    "imported": "ce_align.stages.imported",
+    "score": "ce_align.stages.score",
+    "official": "ce_align.stages.official",
+    "analyze": "ce_align.stages.analyze",
+    "overlap": "ce_align.stages.overlap",
+    "transfer": "ce_align.stages.transfer",
+    "correlate": "ce_align.stages.correlate",
+    "table": "ce_align.report.paper.files",
+    "figure": "ce_align.report.paper.files",
+}
+
+
+def run(
+    configs: Iterable[StageConfig],
+    results: ResultStore | Path | str = "results",
+    *,
+    where: Executor | None = None,
+    **settings: Any,
+) -> Outcome:
+    """Execute configurations, whatever their order.
+
+    Parameters
+    ----------
+    configs : of any stages; each is executed once
+    results : folder where rows go, and are looked up
+    where : executes groups of configurations at once; None for here, one by one. Groups
+        go there and outcomes come back pickled, and what a person should know is among
+        the notes
+    **settings : other attributes of `ce_align.stages.running.Run`, such as ``force``,
+        ``hardware`` or ``progress``
+
+    Returns
+    -------
+    Rows in the order of stages and configurations, and what could not be done.
+
+    Raises
+    ------
+    ConfigError
+        If no stage executes a type of configuration.
+    """
+    store = results if isinstance(results, ResultStore) else ResultStore(Path(results))
+    whole = Run(store, **settings)
+    stages = _by_stage(configs)
+    for stage, chosen in stages.items():
+        module = _module(stage)
+        groups = list(_grouped(chosen, module).values())
+        if len(stages) > 1:
+            n = len(chosen)
+            whole.notify(f"{stage}: {n} configuration{'s' if n > 1 else ''}")
+        if where is not None:
+            there = replace(whole, progress=silent, notify=quiet, outcome=Outcome())
+            asked = [where.submit(_alone, stage, group, there) for group in groups]
+            for group, answer in zip(groups, asked, strict=True):
+                with whole.attempt(_named(group[0]), *group):
+                    whole.outcome.add(answer.result())
+            continue
+        for done, group in enumerate(groups):
+            if len(groups) > 1:
+                whole.progress(f"{stage}: groups", done, len(groups))
+            _execute(module, group, whole)
+        if len(groups) > 1:
+            whole.progress(f"{stage}: groups", len(groups), len(groups))
+    return whole.outcome
+
+
+def _execute(module: ModuleType, group: Sequence[StageConfig], run: Run) -> None:
+    with run.attempt(_named(group[0]), *group):
+        module.execute(group, run)
+    # One network in memory at a time.
+    run.release("network", "subject")
+
+
+def _alone(stage: str, group: Sequence[StageConfig], run: Run) -> Outcome:
+    """Outcome of a group that is executed elsewhere, such as in another process."""
+    run = replace(run, notify=run.outcome.notes.append)
+    _execute(_module(stage), group, run)
+    return run.outcome
+
+
+def distinct(configs: Iterable[StageConfig]) -> tuple[StageConfig, ...]:
+    """The configurations, each once, in their order."""
+    return tuple({config.fingerprint(): config for config in configs}.values())
+
+
+def plan(
+    configs: Iterable[StageConfig], store: ResultStore
+) -> dict[str, tuple[int, int]]:
+    """How many configurations of each stage there are, and are in the results.
+
+    Nothing is loaded: the settings are compared, not the weights and images behind.
+    """
+    stored = {digest_json(document.get("config")) for document in store.documents()}
+    return {
+        stage: (
+            len(chosen),
+            sum(digest_json(c.model_dump(mode="json")) in stored for c in chosen),
+        )
+        for stage, chosen in _by_stage(configs).items()
+    }
+
+
+def _by_stage(configs: Iterable[StageConfig]) -> dict[str, list[StageConfig]]:
+    found: dict[str, list[StageConfig]] = {}
+    for config in distinct(configs):
+        stage = getattr(config, "stage", None)
+        if stage not in STAGES:
+            raise ConfigError(
+                f"no stage executes a {type(config).__name__}; the stages are "
+                f"{', '.join(STAGES)}, with configurations such as ScoreConfig"
+            )
+        found.setdefault(stage, []).append(config)
+    return {stage: found[stage] for stage in STAGES if stage in found}
+
+
+def _grouped(
+    configs: Sequence[StageConfig], module: ModuleType
+) -> dict[Hashable, list[StageConfig]]:
+    groups: dict[Hashable, list[StageConfig]] = {}
+    for config in configs:
+        groups.setdefault(module.shared(config), []).append(config)
+    return groups
+
+
+def _module(stage: str) -> ModuleType:
+    return import_module(STAGES[stage])
+
+
+def _named(config: StageConfig) -> str:
+    """What a group is called, should it fail as a whole."""
+    return next(_names(config), config.stage)
+
+
+def _names(config: StageConfig) -> Iterator[str]:
+    for field in ("model", "images", "recording"):
+        name = getattr(config, field, None)
+        if name:
+            yield str(name)

@@ -1,0 +1,336 @@
+"""One run of many configurations: what it shares, what it keeps, what it tells."""
+
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+
+from ce_align.config import ConfigId, StageConfig
+from ce_align.errors import CeAlignError, ConfigError, explained, is_signal
+from ce_align.files import cache_folder
+from ce_align.progress import Notify, Progress, quiet, silent
+from ce_align.results import ResultStore, Row
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+    from ce_align.data.imagesets import ImageSet
+    from ce_align.data.labelled_sets import LabelledSplits
+    from ce_align.data.recordings import Recording
+    from ce_align.models.networks import Behaviour, Network, Probe
+    from ce_align.stages.train import TrainOptions
+
+__all__ = ["Hardware", "Outcome", "Probed", "Run", "probed"]
+
+RowType = TypeVar("RowType", bound=Row)
+Loaded = TypeVar("Loaded")
+
+
+@dataclass(frozen=True)
+class Hardware:
+    """Where networks run; no number depends on it by more than rounding.
+
+    `device` is auto, cpu, cuda or mps; `batch_size` None for one by memory; `workers`
+    are threads that render views; `compiled` is for torch.compile.
+    """
+
+    device: str = "auto"
+    batch_size: int | None = None
+    workers: int = 1
+    compiled: bool = False
+
+
+@dataclass
+class Outcome:
+    """What a run did.
+
+    Attributes
+    ----------
+    rows : of all stages, in the order of their configurations
+    files : tables and figures that were written
+    notes : what a reader should know of the whole
+    n_done, n_stored : configurations that were computed, and found in the store
+    failures : what was asked for, and why it was not done
+    """
+
+    rows: list[Row] = field(default_factory=list)
+    files: list[Path] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    n_done: int = 0
+    n_stored: int = 0
+    failures: list[tuple[str, CeAlignError]] = field(default_factory=list)
+
+    def of(self, row_type: type[RowType]) -> list[RowType]:
+        """The rows of one type."""
+        return [row for row in self.rows if isinstance(row, row_type)]
+
+    def add(self, other: "Outcome") -> None:
+        """Add what another part of the run did."""
+        self.rows += other.rows
+        self.files += other.files
+        self.notes += other.notes
+        self.n_done += other.n_done
+        self.n_stored += other.n_stored
+        self.failures += other.failures
+
+
+class Probed(NamedTuple):
+    """A network's layer, with what it has just answered to fixed images."""
+
+    name: str
+    layer: str
+    probe: "Probe"
+
+    @property
+    def behaviour(self) -> "Behaviour | None":
+        """What it is known by; None if nothing that is stored of it can be used."""
+        return self.probe.behaviour(self.layer)
+
+
+def probed(network: "Network", layer: str, *, allow_unstable: bool = False) -> Probed:
+    """One layer of a network, asked for its answers.
+
+    Raises
+    ------
+    ConfigError
+        If there is no such layer.
+    DataError
+        If it cannot be measured: its code fails, its output has no row an image, its
+        answers are random or depend on the batch (unless `allow_unstable`).
+    """
+    probe = network.probe([layer], allow_unstable=allow_unstable)
+    if layer in probe.failures:
+        raise probe.failures[layer]
+    return Probed(network.name, layer, probe)
+
+
+@dataclass
+class Run:
+    """What the stages of one run share.
+
+    Attributes
+    ----------
+    store : where rows go, and are looked up
+    hardware : of every stage that reads networks
+    force : compute again what is stored, features too
+    allow_unstable : measure layers, too, that are random or depend on the batch; their
+        rows say so
+    download : fetch published data sets that are not there
+    runs : folder of trainings
+    out : folder of tables and figures
+    datasets : folder of published data sets; None for the one in the cache
+    responses : folder of answers to views; None for the one in the cache
+    given : networks, recordings and image sets that are at hand, by name; all others
+        are loaded by their names
+    other_rows : files of rows that are correlated with those of the store
+    training : how networks are trained; None for the defaults
+    progress, notify : told of units done, and of what a person should know
+    outcome : what was done so far
+    """
+
+    store: ResultStore
+    hardware: Hardware = field(default_factory=Hardware)
+    force: bool = False
+    allow_unstable: bool = False
+    download: bool = False
+    runs: Path = Path("runs")
+    out: Path = Path("paper")
+    datasets: Path | None = None
+    responses: Path | None = None
+    given: Mapping[str, Any] = field(default_factory=dict)
+    other_rows: Sequence[Path] = ()
+    training: "TrainOptions | None" = None
+    progress: Progress = silent
+    notify: Notify = quiet
+    outcome: Outcome = field(default_factory=Outcome)
+    _loaded: dict[Hashable, Any] = field(default_factory=dict, repr=False)
+    #: Failures that were noted, kept in `outcome` or `_loaded`, so that ids are unique.
+    _told: set[int] = field(default_factory=set, repr=False)
+
+    @contextmanager
+    def attempt(self, what: str, *configs: StageConfig) -> Iterator[None]:
+        """Note a failure of `what` instead of ending the run.
+
+        What nobody foresaw is noted, too: one network must not end a night's work.
+        Signals that ask to stop are passed on. The store keeps why there are no rows of
+        `configs`, unless the fault is in what was asked for.
+        """
+        try:
+            yield
+        except Exception as error:
+            if is_signal(error):
+                raise
+            found = explained(error)
+            self.failed(what, found)
+            for config in configs:
+                self._keep_failure(config, found)
+
+    def failed(self, what: str, error: CeAlignError) -> None:
+        """Note a failure; of what several configurations need, once."""
+        if id(error) not in self._told:
+            self._told.add(id(error))
+            self.outcome.failures.append((what, error))
+
+    def _keep_failure(self, config: StageConfig, error: CeAlignError) -> None:
+        if not isinstance(error, ConfigError):
+            self.store.put_failure(config.stage, config, error)
+
+    def load(self, what: str, key: Hashable, load: Callable[[], Loaded]) -> Loaded:
+        """Load something once; its failure is noted once, and raised to all who ask."""
+        if key not in self._loaded:
+            try:
+                self._loaded[key] = load()
+            except Exception as error:
+                if is_signal(error):
+                    raise
+                self._loaded[key] = explained(error)
+                # Why a training failed is not said again of the network.
+                if all(what != name for name, _ in self.outcome.failures):
+                    self.failed(what, self._loaded[key])
+                self._told.add(id(self._loaded[key]))
+        found: Any = self._loaded[key]
+        if isinstance(found, CeAlignError):
+            raise found
+        return found  # type: ignore[no-any-return]
+
+    def release(self, *kinds: str) -> None:
+        """Forget what was loaded of these kinds, such as networks that are done."""
+        for key in list(self._loaded):
+            if isinstance(key, tuple) and key[0] in kinds:
+                found = self._loaded[key]
+                # Why something cannot be loaded is not asked again.
+                if not isinstance(found, CeAlignError):
+                    del self._loaded[key]
+
+    def network(self, name: str, seed: int) -> "Network":
+        """A network by name; `seed` is of weights that are random."""
+        from ce_align.models.load import load_network
+
+        if name in self.given:
+            return self.given[name]  # type: ignore[no-any-return]
+        return self.load(
+            name,
+            ("network", name, seed),
+            lambda: load_network(name, seed=seed, progress=self.progress),
+        )
+
+    def recording(self, name: str) -> "Recording":
+        """A recording by name."""
+        from ce_align.data.recordings import load_recording
+
+        if name in self.given:
+            return self.given[name]  # type: ignore[no-any-return]
+        return self.load(name, ("recording", name), lambda: load_recording(name))
+
+    def images(self, name: str, n: int) -> "ImageSet":
+        """Images by name; procedural ones are as many as `n`."""
+        from ce_align.data.finding import find_images
+
+        if name in self.given:
+            return self.given[name]  # type: ignore[no-any-return]
+        return self.load(name, ("images", name, n), lambda: find_images(name, n))
+
+    def splits(self, name: str) -> "LabelledSplits":
+        """A labelled data set by name."""
+        from ce_align.data.published_sets import load_splits
+
+        if name in self.given:
+            return self.given[name]  # type: ignore[no-any-return]
+        root = self.datasets or cache_folder("datasets")
+        return self.load(
+            name,
+            ("dataset", name),
+            lambda: load_splits(name, root, download=self.download),
+        )
+
+    def recall(
+        self,
+        config: StageConfig,
+        config_id: ConfigId,
+        row_type: type[RowType],
+        networks: Sequence[Probed],
+    ) -> list[RowType] | None:
+        """Stored rows of a configuration whose networks answer as they did, or None.
+
+        A network that has another name now, as after its folder was renamed, has the
+        rows that it had; they are stored under the new name, too. `networks` are all
+        that the rows depend on, in the same order as for `keep`.
+        """
+        from ce_align.models.networks import Behaviour
+
+        stage, store = config.stage, self.store
+        now = [network.behaviour for network in networks]
+        if self.force or None in now:
+            return None
+        source: str = config_id
+        rows = store.get(stage, source, row_type)
+        if rows is None:
+            source = store.namesake(stage, config_id.nameless) or config_id
+            rows = store.get(stage, source, row_type)
+        if not rows:
+            return None
+        stored = store.behaviours(stage, source)
+        then = [Behaviour.read(document) for document in stored]
+        for network, behaviour, known in zip(networks, now, then, strict=False):
+            if behaviour is None or known is None or not known.agrees(behaviour):
+                self.notify(
+                    f"{network.name} {network.layer} answers otherwise than when its "
+                    f"{stage} rows were stored; they are computed again"
+                )
+                return None
+        if len(then) != len(now):
+            return None
+        if source != config_id:
+            rows = [_renamed(row, config, config_id) for row in rows]
+            has_arrays = store.has_arrays(stage, source)
+            arrays = store.arrays(stage, source) if has_arrays else None
+            self._put(config, config_id, rows, networks, arrays)
+        store.clear_failure(stage, config)
+        self.outcome.n_stored += 1
+        return rows
+
+    def keep(
+        self,
+        config: StageConfig,
+        config_id: ConfigId,
+        rows: Sequence[Row],
+        networks: Sequence[Probed] = (),
+        arrays: "xr.Dataset | None" = None,
+    ) -> None:
+        """Store rows that were computed, with what their networks answer."""
+        self._put(config, config_id, rows, networks, arrays)
+        self.outcome.n_done += 1
+
+    def _put(
+        self,
+        config: StageConfig,
+        config_id: ConfigId,
+        rows: Sequence[Row],
+        networks: Sequence[Probed],
+        arrays: "xr.Dataset | None",
+    ) -> None:
+        behaviours = [network.behaviour for network in networks]
+        self.store.put(
+            config.stage,
+            config_id,
+            config,
+            rows,
+            arrays,
+            behaviours=[None if b is None else b.document() for b in behaviours],
+            nameless=config_id.nameless if networks else None,
+        )
+
+
+def _renamed(row: RowType, config: StageConfig, config_id: str) -> RowType:
+    """A row with the names that its networks have in a configuration."""
+    names = config.model_dump()
+    found = {
+        "config_id": config_id,
+        "model": names.get("model") or names.get("model_a") or row.model,
+        "other": names.get("model_b"),
+        "baseline": names.get("baseline"),
+    }
+    return row.model_copy(
+        update={k: v for k, v in found.items() if getattr(row, k, None) is not None}
+    )
