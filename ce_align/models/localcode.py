@@ -1,6 +1,10 @@
-"""What a network's file changes of the process that it shares with other networks.
+"""Python files of a user's own: loaded apart from one another, and known by content.
 
-A file may replace ``torch.tanh`` or ``nn.GELU.forward``, set a variable of the
+Two folders may hold a ``model.py`` each. What a network's file imports from beside it
+is therefore loaded anew for that network alone and taken out of ``sys.modules`` again,
+and its digest covers every local module that it imports, at any depth.
+
+A file may also replace ``torch.tanh`` or ``nn.GELU.forward``, set a variable of the
 environment or the default type of numbers. That belongs to its own network: it holds
 while that network's code runs, and for no other.
 """
@@ -25,7 +29,7 @@ from torch import nn
 from ce_align.digests import digest_bytes, digest_json
 from ce_align.models.content import TRUSTED, is_local_file
 
-__all__ = ["Change", "LocalCode", "Reads", "applied", "recorded"]
+__all__ = ["LocalCode", "Reads"]
 
 #: Stands for a name that is not there.
 ABSENT = object()
@@ -49,14 +53,10 @@ class Change(NamedTuple):
 class _DefaultType:
     """The type of new tensors, as if it were a name."""
 
-    @property
-    def dtype(self) -> torch.dtype:
-        """Of tensors that are made without one."""
-        return torch.get_default_dtype()
-
-    @dtype.setter
-    def dtype(self, value: torch.dtype) -> None:
-        torch.set_default_dtype(value)
+    dtype = property(
+        lambda self: torch.get_default_dtype(),
+        lambda self, value: torch.set_default_dtype(value),
+    )
 
 
 DEFAULT_TYPE = _DefaultType()
@@ -93,12 +93,7 @@ def applied(changes: list[Change]) -> Iterator[None]:
 
 
 class Reads:
-    """Variables of the environment and files that passes of a network have read.
-
-    Attributes
-    ----------
-    variables, files : their names
-    """
+    """Variables of the environment and files that passes of a network have read."""
 
     def __init__(self) -> None:
         self.variables: set[str] = set()
@@ -211,22 +206,13 @@ def _set(owner: Any, name: str, value: Any) -> None:
 
 
 class LocalCode:
-    """A Python file with the local modules that it imports.
-
-    Attributes
-    ----------
-    path : of the file
-    name : of its module, different for files of different content or place
-
-    Parameters
-    ----------
-    path : of the file, which is read but not run
-    """
+    """A Python file with the local modules that it imports; read, but not yet run."""
 
     def __init__(self, path: Path) -> None:
         self.path = path.resolve()
         source = self.path.read_bytes()
         place = str(self.path).encode()
+        # Of its module: different for files of different content or place.
         self.name = f"ce_align_user_{path.stem}_{digest_bytes(source, place)}"
         self._finder = _FreshFinder(self.path.parent)
         self._modules: dict[str, ModuleType] = {}
@@ -326,13 +312,8 @@ class LocalCode:
 class _FreshFinder(importlib.abc.MetaPathFinder):
     """Finds local modules and has them compiled from their source as it is now.
 
-    Attributes
-    ----------
-    sources : text of every local module found so far
-
-    Parameters
-    ----------
-    folder : whose modules are local wherever it lies
+    The modules of `folder` are local wherever it lies; `sources` has the text of every
+    local module found so far.
     """
 
     def __init__(self, folder: Path) -> None:
