@@ -46,7 +46,12 @@ TRUSTED = sys.stdlib_module_names | {"torch", "numpy", "ce_align"}
 #: Classes and functions of ce_align that have moved, by where they are now, and where
 #: they were when digests were first written. A network that holds one has its full name
 #: in its digest, which a move must not change: who moves one adds a line here.
-FORMER_NAMES: dict[str, str] = {}
+FORMER_NAMES = {
+    **{
+        f"ce_align.models.architectures.{name}": f"ce_align.models.baselines.{name}"
+        for name in ("GaborEnergy", "gabor_filters")
+    },
+}
 
 #: Types whose content is their text.
 PLAIN = (bool, int, float, complex, str, bytes, bytearray, type(None), type(Ellipsis))

@@ -16,9 +16,10 @@ from torch import nn
 
 from ce_align.checks import named_some, nearest_names
 from ce_align.errors import AccessError, CeAlignError, ConfigError, DataError
-from ce_align.models import baselines
 from ce_align.models.architectures import (
     build_architecture,
+    gabor,
+    pixels,
     stage_layers,
     torchvision_network,
     torchvision_weights,
@@ -264,8 +265,7 @@ def load_network(name: str, *, seed: int = 0, progress: Progress = silent) -> Ne
     if entry is not None:
         return _load_published(entry, progress)
     if name in BASELINES:
-        network: Network = getattr(baselines, name)()
-        return network
+        return {"pixels": pixels, "gabor": gabor}[name]()
     file, _, option = name.rpartition(":") if ":" in name else (name, "", "")
     if file.endswith(".py"):
         if not option:

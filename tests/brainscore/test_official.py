@@ -10,7 +10,7 @@ from ce_align.brainscore.official import official_id, official_scores
 from ce_align.data.imagesets import ImageSet
 from ce_align.data.recordings import Recording
 from ce_align.errors import CeAlignError, DataError
-from ce_align.models.baselines import pixels
+from ce_align.models.architectures import pixels
 
 pytestmark = pytest.mark.brainscore
 

@@ -15,7 +15,7 @@ from torch import nn
 from ce_align.brainscore.models import brain_model, load_brainscore_network
 from ce_align.data.imagesets import ImageSet
 from ce_align.errors import AccessError, CeAlignError, ConfigError, DataError
-from ce_align.models.baselines import pixels
+from ce_align.models.architectures import pixels
 from ce_align.models.catalogue import PUBLISHED
 from ce_align.models.features import extract
 from ce_align.models.load import load_network

@@ -140,7 +140,7 @@ def test_doctor_finds_versions_that_do_not_fit(ce_align, offline, monkeypatch):
 def test_register_shows_identifiers_that_end_in_the_digest(ce_align):
     from brainscore_vision import model_registry
 
-    from ce_align.models.baselines import gabor
+    from ce_align.models.architectures import gabor
 
     status, out, _ = ce_align("register", "gabor", "--json")
     assert status == 0

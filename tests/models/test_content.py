@@ -13,8 +13,7 @@ from torch import nn
 
 import ce_align
 from ce_align.models import content
-from ce_align.models.architectures import torchvision_network
-from ce_align.models.baselines import gabor, pixels
+from ce_align.models.architectures import gabor, pixels, torchvision_network
 from ce_align.models.content import Contents
 from ce_align.models.networks import Network
 

@@ -11,7 +11,7 @@ from ce_align.data.imagesets import ImageSet
 from ce_align.errors import AccessError, ConfigError, DataError
 from ce_align.files import cache_folder
 from ce_align.models import load
-from ce_align.models.baselines import gabor_filters
+from ce_align.models.architectures import gabor_filters
 from ce_align.models.checkpoints import save_safetensors
 from ce_align.models.features import extract
 from ce_align.models.load import load_network, register_source
