@@ -1,4 +1,8 @@
-"""Networks of torchvision by name, and weights fitted into them."""
+"""Networks by the names of their architectures, and weights fitted into them.
+
+Architectures are torchvision's, the tiny one of our own, and two embedded controls
+without weights to download.
+"""
 
 import logging
 import math
@@ -185,7 +189,13 @@ def build_architecture(
         for key, values in state.items()
         if key.startswith(prefix) and not key.startswith(inner)
     }
-    fitting = _without_trainers_own(fitting, own, f"{head}.")
+    # Without what trainers keep in the same module: projectors, queues.
+    parts = {key.partition(".")[0] for key in own} | {head}
+    fitting = {
+        key: values
+        for key, values in fitting.items()
+        if (first := key.partition(".")[0]) in parts or not TRAINERS & _words(first)
+    }
     heads = [key for key in fitting if key.startswith(f"{head}.")]
     head_weights = [key for key in own if key.startswith(f"{head}.")]
     if heads and head_weights and head_weights[-1] in fitting:
@@ -249,18 +259,17 @@ def _distinct(
     prefixes: list[str], state: Mapping[str, torch.Tensor], body: list[str]
 ) -> list[str]:
     """Prefixes of networks that differ: some files hold the same one twice."""
+
+    def equal(one: str, other: str) -> bool:
+        pairs = [(state.get(one + key), state.get(other + key)) for key in body]
+        return all(
+            a is not None and b is not None and a.dtype == b.dtype and torch.equal(a, b)
+            for a, b in pairs
+        )
+
     kept: list[str] = []
     for prefix in prefixes:
-        if not any(
-            all(
-                prefix + key in state
-                and other + key in state
-                and state[prefix + key].dtype == state[other + key].dtype
-                and torch.equal(state[prefix + key], state[other + key])
-                for key in body
-            )
-            for other in kept
-        ):
+        if not any(equal(prefix, other) for other in kept):
             kept.append(prefix)
     return kept
 
@@ -313,18 +322,6 @@ def _words(name: str) -> set[str]:
     return set(re.split(r"[._]", name.lower()))
 
 
-def _without_trainers_own(
-    state: Mapping[str, torch.Tensor], own: Mapping[str, torch.Tensor], head: str
-) -> dict[str, torch.Tensor]:
-    """Weights without what trainers keep in the same module: projectors, queues."""
-    parts = {key.partition(".")[0] for key in own} | {head.removesuffix(".")}
-    return {
-        key: values
-        for key, values in state.items()
-        if (first := key.partition(".")[0]) in parts or not TRAINERS & _words(first)
-    }
-
-
 def _check_fit(
     expected: Mapping[str, torch.Tensor], state: Mapping[str, torch.Tensor], what: str
 ) -> None:
@@ -363,8 +360,7 @@ def gabor_filters(
 
     Parameters
     ----------
-    size : width of a filter, in pixels
-    wavelengths : of the carrier, in pixels
+    size, wavelengths : width of a filter and wavelengths of the carrier, in pixels
     n_orientations : evenly over a half-turn
 
     Returns

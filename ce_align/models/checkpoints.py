@@ -34,19 +34,14 @@ MAX_DEPTH = 8
 
 @dataclass(frozen=True, eq=False)
 class Checkpoint:
-    """Weights of a network, or of several beside one another.
+    """Weights of a network, or of several beside one another."""
 
-    Attributes
-    ----------
-    state
-        tensors in the key layout of the architecture, possibly below a prefix; of
-        several networks, below the names of the dictionaries that they were in
-    probe : ``weight`` and ``bias`` of a linear classifier trained along, if any
-    metadata : what the file says about itself (architecture, input_size, …)
-    """
-
+    #: In the key layout of the architecture, possibly below a prefix; of several
+    #: networks, below the names of the dictionaries that they were in.
     state: State
+    #: ``weight`` and ``bias`` of a linear classifier trained along, if any.
     probe: State = field(default_factory=dict)
+    #: What the file says about itself (architecture, input_size, …).
     metadata: Mapping[str, Any] = field(default_factory=dict)
 
     @property
