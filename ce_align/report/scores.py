@@ -39,19 +39,17 @@ def predictivity_points(
     """
     import pandas as pd
 
-    scored = material.stage("score", "imported")
-    known = with_networks(scored.rows)
+    known = material.stage("score", "imported").then(with_networks)
     if known.rows.empty:
-        return Selection(known.rows, (*scored.notes, *known.notes))
-    parts, notes = [], [*scored.notes, *known.notes]
+        return known
+    parts, notes = [], list(known.notes)
     column = {"raw": "raw", "score": "value"}[number]
     for recording in dict.fromkeys(known.rows["recording"]):
         own = with_ceiling_kinds(known.rows[known.rows["recording"] == recording])
         own = own.assign(score=own["value"], value=own[column])
-        chosen = _one_layer(own)
         settings = RAW_SETTINGS if number == "raw" else SCORE_SETTINGS
-        found = comparable(chosen.rows, settings, str(recording))
-        notes += [*chosen.notes, *found.notes]
+        found = _one_layer(own).then(comparable, settings, str(recording))
+        notes += found.notes
         parts.append(found.rows)
     joined = pd.concat(parts, ignore_index=True)
     error = joined["error"] if number == "raw" else float("nan")

@@ -1,7 +1,7 @@
 """Which rows belong into one figure, and in words which do not."""
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -74,6 +74,13 @@ class Selection:
 
     rows: "pd.DataFrame"
     notes: tuple[str, ...] = ()
+
+    def then(
+        self, choose: "Callable[..., Selection]", *settings: Any, **named: Any
+    ) -> "Selection":
+        """What `choose` keeps of the rows, with its notes after those of before."""
+        found = choose(self.rows, *settings, **named)
+        return Selection(found.rows, (*self.notes, *found.notes))
 
 
 def describe(model: str) -> dict[str, Any]:

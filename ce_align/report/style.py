@@ -70,10 +70,8 @@ PARTS = {
 
 #: Characters of the notes' font that fit into an inch.
 CHARACTERS = 26
-#: Height of a line of notes, in inches.
-NOTE_LINE = 0.092
-#: Height of the mark, in inches.
-MARK_LINE = 0.12
+#: Height of a line of notes and of the mark, in inches.
+NOTE_LINE, MARK_LINE = 0.092, 0.12
 
 _SETTINGS = {
     "font.family": "DejaVu Sans",
@@ -94,7 +92,6 @@ _SETTINGS = {
     "axes.titlelocation": "left",
     "axes.spines.top": False,
     "axes.spines.right": False,
-    "axes.unicode_minus": True,
     "text.color": INK,
     "xtick.color": INK,
     "ytick.color": INK,
@@ -102,8 +99,6 @@ _SETTINGS = {
     "ytick.major.width": 0.6,
     "xtick.major.size": 2.5,
     "ytick.major.size": 2.5,
-    "grid.color": "#e6e6e6",
-    "grid.linewidth": 0.5,
     "mathtext.fontset": "dejavusans",
     "figure.dpi": 150,
     "savefig.dpi": 300,
@@ -125,17 +120,12 @@ def style() -> AbstractContextManager[None]:
 
 
 def new_figure(columns: int, height: float) -> "Figure":
-    """An empty figure of one or two columns; call it within `style`.
-
-    Parameters
-    ----------
-    columns : 1 or 2
-    height : in inches
+    """An empty figure, `height` inches high; call it within `style`.
 
     Raises
     ------
     ConfigError
-        For another number of columns.
+        Unless it has 1 or 2 columns.
     """
     from matplotlib.figure import Figure
 
@@ -154,15 +144,13 @@ def panel_grid(
     sharey: bool = False,
     width_ratios: Sequence[float] | None = None,
 ) -> "tuple[Figure, list[Axes], list[Axes]]":
-    """A figure, the axes of its panels, and those of empty places after them.
+    """A figure, the axes of its `n` panels, and those of empty places after them.
 
     Parameters
     ----------
     columns : 1 or 2
-    n : panels
-    across : panels in a row
-    height : of a row, in inches
-    further : height beside the rows, in inches
+    n, across : panels, and how many of them stand in a row
+    height, further : of a row, and of what is beside the rows, in inches
     sharey, width_ratios : as `matplotlib.figure.Figure.subplots` takes them
     """
     down = -(-n // across)
@@ -190,10 +178,8 @@ def objective_label(objective: str) -> str:
 def objective_colour(objective: str, among: Sequence[str] = ()) -> str:
     """Colour of an objective, the same in every figure.
 
-    Parameters
-    ----------
-    objective : name; unknown ones take further colours in the order of `among`
-    among : all objectives of a figure, in order
+    Those that are not the paper's take further colours in their order `among` the
+    objectives of a figure.
     """
     if objective in OBJECTIVES:
         return OBJECTIVES[objective][1]
@@ -257,15 +243,8 @@ def measure_name(metric: str) -> str:
 
 def letter(ax: "Axes", text: str, title: str = "") -> None:
     """Name a panel by a bold letter beside its title."""
-    ax.annotate(
-        text,
-        (0, 1),
-        (-24, 6),
-        xycoords="axes fraction",
-        textcoords="offset points",
-        fontsize=8,
-        fontweight="bold",
-    )
+    where: Any = {"xycoords": "axes fraction", "textcoords": "offset points"}
+    ax.annotate(text, (0, 1), (-24, 6), fontsize=8, fontweight="bold", **where)
     ax.set_title(title)
 
 
@@ -289,9 +268,8 @@ def weight_legend(
 
     Parameters
     ----------
-    figure : made within `style`
+    figure, columns : made within `style`, and its width
     weights : from the lightest to the darkest
-    columns : that the figure takes
     line : what a dark line stands for; None if there is none
     hidden : weights that have a shade and are not drawn
     """
@@ -315,7 +293,7 @@ def weight_legend(
     )
 
 
-def finish(figure: "Figure", notes: Sequence[str], mark: str = "") -> "Figure":
+def finish(figure: "Figure", notes: Sequence[str], mark: str = "") -> None:
     """Write below a figure what was not measured, and notes.
 
     Parameters
@@ -332,7 +310,7 @@ def finish(figure: "Figure", notes: Sequence[str], mark: str = "") -> "Figure":
     ]
     below = NOTE_LINE * len(lines) + (MARK_LINE if mark else 0)
     if not below:
-        return figure
+        return
     below += 0.06
     whole = height + below
     figure.set_size_inches(width, whole)
@@ -343,40 +321,23 @@ def finish(figure: "Figure", notes: Sequence[str], mark: str = "") -> "Figure":
     if mark:
         figure.text(left, top, mark, va="top", size=6, color=WARNING, weight="bold")
         top -= MARK_LINE / whole
-    figure.text(
-        left,
-        top,
-        "\n".join(lines),
-        va="top",
-        size=5.2,
-        color="#444444",
-        linespacing=1.2,
-    )
-    return figure
+    text = "\n".join(lines)
+    figure.text(left, top, text, va="top", size=5.2, color="#444444", linespacing=1.2)
 
 
-def save_figure(
-    figure: "Figure", path: Path, suffixes: Sequence[str] = (".pdf", ".png")
-) -> list[Path]:
-    """Save a figure in several formats, each whole or not at all.
+#: Without the time, so that the same figure is the same file.
+METADATA = {"pdf": {"CreationDate": None}, "svg": {"Date": None}}
 
-    Parameters
-    ----------
-    figure : the figure
-    path : the suffix is replaced
-    suffixes : of ``.pdf``, ``.png`` and ``.svg``
 
-    Returns
-    -------
-    paths : in the order of the suffixes
-    """
+def save_figure(figure: "Figure", path: Path) -> list[Path]:
+    """Save a figure as PDF and PNG, each whole or not at all; `path` has no suffix."""
     written = []
     with style():
-        for suffix in suffixes:
+        for suffix in ("pdf", "png"):
             # Not `with_suffix`: a name such as r0.2 has none.
-            target = path.with_name(f"{path.name}{suffix}")
+            target = path.with_name(f"{path.name}.{suffix}")
             with atomic_path(target) as temporary:
-                figure.savefig(temporary, metadata=_metadata(suffix))
+                figure.savefig(temporary, metadata=METADATA.get(suffix, {}))
             written.append(target)
     return written
 
@@ -385,10 +346,5 @@ def svg_text(figure: "Figure") -> str:
     """A figure as SVG, for a page."""
     stream = io.StringIO()
     with style():
-        figure.savefig(stream, format="svg", metadata=_metadata(".svg"))
+        figure.savefig(stream, format="svg", metadata=METADATA["svg"])
     return stream.getvalue()
-
-
-def _metadata(suffix: str) -> dict[str, None]:
-    """Without the time, so that the same figure is the same file."""
-    return {".pdf": {"CreationDate": None}, ".svg": {"Date": None}}.get(suffix, {})

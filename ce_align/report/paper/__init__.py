@@ -7,12 +7,7 @@ from ce_align.errors import ConfigError
 from ce_align.report.material import Material
 from ce_align.report.paper.accuracy import table_2, table_3, table_4
 from ce_align.report.paper.correlations import figure_forest, table_1
-from ce_align.report.paper.curves import (
-    figure_2,
-    figure_5,
-    figure_7,
-    figure_training,
-)
+from ce_align.report.paper.curves import figure_2, figure_5, figure_7, figure_training
 from ce_align.report.paper.distances import figure_6, table_5
 from ce_align.report.paper.items import BuiltTable, Drawn
 from ce_align.report.paper.predictivity import (
@@ -25,7 +20,7 @@ from ce_align.report.paper.predictivity import (
 from ce_align.report.paper.schematic import figure_1
 from ce_align.report.style import finish, style
 
-__all__ = ["FIGURES", "TABLES", "build_table", "draw"]
+__all__ = ["FIGURES", "TABLES", "build_table", "draw", "known_name"]
 
 #: The paper's figures by number, and further ones by name: (material, columns) → Drawn.
 FIGURES: Mapping[str, Callable[[Material, int], Drawn]] = MappingProxyType(
@@ -51,6 +46,14 @@ TABLES: Mapping[str, Callable[[Material], BuiltTable]] = MappingProxyType(
 )
 
 
+def known_name(kind: str, name: str) -> str:
+    """The name of a figure or table (the `kind`); ConfigError if there is none."""
+    names = FIGURES if kind == "figure" else TABLES
+    if name not in names:
+        raise ConfigError(f"no {kind} {name!r}; choose from {', '.join(names)}")
+    return name
+
+
 def draw(
     name: str, material: Material, columns: int = 2, *, notes_below: bool = True
 ) -> Drawn:
@@ -70,9 +73,7 @@ def draw(
     NothingToDraw
         If there are no rows of what it shows; it says which rows, and how to get them.
     """
-    if name not in FIGURES:
-        raise ConfigError(f"no figure {name!r}; choose from {', '.join(FIGURES)}")
-    drawn = FIGURES[name](material, columns)
+    drawn = FIGURES[known_name("figure", name)](material, columns)
     if notes_below:
         with style():
             finish(drawn.figure, drawn.notes, drawn.mark)
@@ -80,15 +81,5 @@ def draw(
 
 
 def build_table(name: str, material: Material) -> BuiltTable:
-    """Build one table.
-
-    Raises
-    ------
-    ConfigError
-        If there is no such table.
-    NothingToDraw
-        If there are no rows of what it shows; it says which rows, and how to get them.
-    """
-    if name not in TABLES:
-        raise ConfigError(f"no table {name!r}; choose from {', '.join(TABLES)}")
-    return TABLES[name](material)
+    """Build one table, a key of `TABLES`; raises as `draw` does."""
+    return TABLES[known_name("table", name)](material)

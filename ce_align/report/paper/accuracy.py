@@ -52,8 +52,7 @@ def _transfer(material: Material, *, own_ones: bool) -> BuiltTable:
     import pandas as pd
 
     number, what = ("4", "of one's own") if own_ones else ("2", "that were published")
-    measured = material.stage("transfer")
-    known = with_networks(measured.rows)
+    known = material.stage("transfer").then(with_networks)
     rows = known.rows
     if len(rows):
         published = rows["pretraining"] == PAPER_IMAGES
@@ -63,7 +62,7 @@ def _transfer(material: Material, *, own_ones: bool) -> BuiltTable:
             f"Table {number} needs rows of `ce-align transfer` for networks {what}; "
             "run `ce-align transfer --model NAME --dataset cifar10 --root FOLDER`"
         )
-    notes, latest = [*measured.notes, *known.notes], []
+    notes, latest = list(known.notes), []
     for name, group in rows.groupby("dataset", sort=True):
         title = DATASETS.get(str(name), str(name))
         found = comparable(group, TRANSFER_SETTINGS, title)

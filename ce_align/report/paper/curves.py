@@ -190,16 +190,13 @@ def online_points(material: Material) -> Selection:
     found = material.stage(
         "train", where=lambda rows: rows["metric"].isin(ONLINE_METRICS)
     )
-    known = with_networks(found.rows)
-    recipe = main_recipe(known.rows)
-    notes = (*found.notes, *known.notes, *recipe.notes)
-    for metric in ONLINE_METRICS if len(recipe.rows) else ():
-        own = recipe.rows[recipe.rows["metric"] == metric]
-        same = comparable(own, ("data_digest",), "Online probe")
+    found = found.then(with_networks).then(main_recipe)
+    for metric in ONLINE_METRICS if len(found.rows) else ():
+        own = Selection(found.rows[found.rows["metric"] == metric], found.notes)
+        same = own.then(comparable, ("data_digest",), "Online probe")
         if len(same.rows):
-            points = average(same.rows).assign(metric=metric)
-            return Selection(points, (*notes, *same.notes))
-    return Selection(found.rows.iloc[:0], notes)
+            return Selection(average(same.rows).assign(metric=metric), same.notes)
+    return Selection(found.rows.iloc[:0], found.notes)
 
 
 def _bands(points: "pd.DataFrame") -> str:
@@ -265,15 +262,12 @@ def _decoding_points(
         parts = [("strong", known.rows[~weak]), ("weak", known.rows[weak])]
     points_of, notes = [], [*found.notes, *known.notes]
     for kind, part in parts:
-        recipe = main_recipe(part)
-        same = comparable(recipe.rows, MEASURE_SETTINGS, what)
-        notes += [*recipe.notes, *same.notes]
+        same = main_recipe(part).then(comparable, MEASURE_SETTINGS, what)
+        notes += same.notes
         if len(same.rows):
             points = average(same.rows)
             points_of.append(points.assign(views=kind) if views else points)
-    rows = known.rows.iloc[:0]
-    if points_of:
-        rows = pd.concat(points_of, ignore_index=True)
+    rows = pd.concat(points_of, ignore_index=True) if points_of else known.rows.iloc[:0]
     return Selection(rows, tuple(notes))
 
 

@@ -85,12 +85,10 @@ def _chosen(material: Material, comparison: str) -> Selection:
     measured = material.stage(
         "analyze", where=lambda rows: rows["metric"] == comparison
     )
-    known = with_networks(measured.rows)
-    recipe = main_recipe(known.rows)
-    title = COMPARISON_TITLES[comparison]
-    found = comparable(recipe.rows, MEASURE_SETTINGS, title)
-    notes = (*measured.notes, *known.notes, *recipe.notes, *found.notes)
-    return Selection(found.rows, notes)
+    of_one_recipe = measured.then(with_networks).then(main_recipe)
+    return of_one_recipe.then(
+        comparable, MEASURE_SETTINGS, COMPARISON_TITLES[comparison]
+    )
 
 
 def _distances(

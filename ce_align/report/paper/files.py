@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 from pydantic import field_validator
 
 from ce_align.config import StageConfig
-from ce_align.errors import ConfigError
 from ce_align.files import atomic_path
 from ce_align.report.material import Material
-from ce_align.report.paper import FIGURES, TABLES, build_table, draw
+from ce_align.report.paper import build_table, draw, known_name
 from ce_align.report.paper.items import BuiltTable, Drawn
 from ce_align.report.style import save_figure
 from ce_align.stages.running import Run
@@ -46,9 +45,7 @@ class FigureConfig(StageConfig):
     @field_validator("figure")
     @classmethod
     def _figure_exists(cls, name: str) -> str:
-        if name not in FIGURES:
-            raise ConfigError(f"no figure {name!r}; choose from {', '.join(FIGURES)}")
-        return name
+        return known_name("figure", name)
 
     @property
     def stem(self) -> str:
@@ -66,9 +63,7 @@ class TableConfig(StageConfig):
     @field_validator("table")
     @classmethod
     def _table_exists(cls, name: str) -> str:
-        if name not in TABLES:
-            raise ConfigError(f"no table {name!r}; choose from {', '.join(TABLES)}")
-        return name
+        return known_name("table", name)
 
     @property
     def stem(self) -> str:

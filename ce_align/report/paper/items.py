@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple, TypedDict
+from typing import TYPE_CHECKING, NamedTuple
 
 from ce_align.errors import DataError
 from ce_align.report.origins import mark_of, origin_notes
@@ -23,7 +23,7 @@ class NothingToDraw(DataError):
     """There are no rows of what a table or figure shows."""
 
 
-@dataclass(frozen=True, eq=False, kw_only=True)
+@dataclass(frozen=True, eq=False)
 class Item:
     """What figures and tables have in common.
 
@@ -36,11 +36,11 @@ class Item:
 
     title: str
     caption: str
-    notes: tuple[str, ...] = ()
-    mark: str = ""
+    notes: tuple[str, ...]
+    mark: str
 
 
-@dataclass(frozen=True, eq=False, kw_only=True)
+@dataclass(frozen=True, eq=False)
 class Drawn(Item):
     """A figure.
 
@@ -56,7 +56,7 @@ class Drawn(Item):
     alt: str
 
 
-@dataclass(frozen=True, eq=False, kw_only=True)
+@dataclass(frozen=True, eq=False)
 class BuiltTable(Item):
     """A table.
 
@@ -99,12 +99,10 @@ def completed(
     notes : what was left out
     title, caption, alt : as of `Drawn`
     """
+    every, mark = _noted(data, material, notes)
     if material.remark:
         caption = f"{caption} {material.remark}"
-    known = _known_of(data, material, notes)
-    return Drawn(
-        figure=figure, data=data, title=title, caption=caption, alt=alt, **known
-    )
+    return Drawn(title, caption, every, mark, figure, data, alt)
 
 
 def built(
@@ -131,24 +129,17 @@ def built(
         numbered = {n: cell for n, cell in line.items() if isinstance(cell, Numbered)}
         texts.append({**line, **{n: cell.text for n, cell in numbered.items()}})
         behind.append({n: cell.row for n, cell in numbered.items()})
-    known = _known_of(frame, material, notes)
-    shown = pd.DataFrame(texts)
-    return BuiltTable(
-        frame=frame, shown=shown, behind=behind, title=title, caption=caption, **known
-    )
+    every, mark = _noted(frame, material, notes)
+    return BuiltTable(title, caption, every, mark, frame, pd.DataFrame(texts), behind)
 
 
-class _Known(TypedDict):
-    notes: tuple[str, ...]
-    mark: str
-
-
-def _known_of(
+def _noted(
     data: "pd.DataFrame", material: "Material", notes: Iterable[str]
-) -> _Known:
+) -> tuple[tuple[str, ...], str]:
+    """All notes, those on origins first, and the mark."""
     origins = {o for cell in data.get("origin", ()) for o in str(cell).split("+")}
     every = (*origin_notes(origins, material.remark), *_merged(notes))
-    return {"notes": every, "mark": mark_of(origins, material.remark)}
+    return every, mark_of(origins, material.remark)
 
 
 def _merged(notes: Iterable[str]) -> list[str]:

@@ -79,20 +79,19 @@ Panels = Mapping[str, tuple[str, str]]
 
 def figure_3(material: Material, columns: int = 2) -> Drawn:
     """Predictivity by recording and λ, a panel for each objective."""
-    found = _points(material)
-    recipe = main_recipe(found.rows)
-    if recipe.rows.empty:
+    found = _points(material).then(main_recipe)
+    if found.rows.empty:
         raise NothingToDraw(
             "Figure 3 needs rows of `ce-align score` (or `import-scores`) for networks "
             "of known λ; run `ce-align score --model paper`"
         )
-    rows = recipe.rows.assign(panel=recipe.rows["objective"])
+    rows = found.rows.assign(panel=found.rows["objective"])
     objectives = objective_order(rows["objective"])
     return _bars(
         material,
         rows,
         {name: (name, objective_label(name)) for name in objectives},
-        [*found.notes, *recipe.notes],
+        list(found.notes),
         columns,
         title="Predictivity of the equivariant networks",
         complete=True,

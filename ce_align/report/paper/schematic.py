@@ -1,6 +1,6 @@
 """Figure 1: the idea of contrastive-equivariant training, drawn by code."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +12,7 @@ from ce_align.report.style import INK, NEUTRAL, WIDTHS, new_figure, style
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["draw_losses", "draw_network", "figure_1"]
+__all__ = ["figure_1"]
 
 #: Two augmentations that differ to the eye, and two scenes that show them.
 SEED, SCENES = 0, (1, 2)
@@ -20,6 +20,7 @@ SEED, SCENES = 0, (1, 2)
 VIEW_A, VIEW_B, INVARIANT, EQUIVARIANT = "#cc79a7", "#e69f00", "#0072b2", "#d55e00"
 #: Both halves of the figure have these extents, in units of about an inch.
 EXTENT = (3.5, 2.75)
+CENTRED: Any = {"ha": "center", "va": "center"}
 
 
 def _pictures() -> list[NDArray[np.uint8]]:
@@ -48,38 +49,22 @@ def _arrow(
     kind: str = "-|>",
     gap: float = 0,
 ) -> None:
-    ax.annotate(
-        "",
-        end,
-        start,
-        arrowprops={
-            "arrowstyle": kind,
-            "color": colour,
-            "linewidth": width,
-            "shrinkA": gap,
-            "shrinkB": gap,
-            "mutation_scale": 7,
-        },
-    )
+    look = {"arrowstyle": kind, "color": colour, "linewidth": width}
+    look |= {"shrinkA": gap, "shrinkB": gap, "mutation_scale": 7}
+    ax.annotate("", end, start, arrowprops=look)
 
 
 def _box(ax: "Axes", x: float, y: float, text: str, colour: str) -> None:
     from matplotlib.patches import FancyBboxPatch
 
+    round_box: Any = {"boxstyle": "round,pad=0.02", "edgecolor": "none"}
     ax.add_patch(
-        FancyBboxPatch(
-            (x, y - 0.14),
-            0.52,
-            0.28,
-            boxstyle="round,pad=0.02",
-            facecolor=colour,
-            edgecolor="none",
-        )
+        FancyBboxPatch((x, y - 0.14), 0.52, 0.28, facecolor=colour, **round_box)
     )
-    ax.text(x + 0.26, y, text, ha="center", va="center", color="white", fontsize=7.5)
+    ax.text(x + 0.26, y, text, color="white", fontsize=7.5, **CENTRED)
 
 
-def draw_network(ax: "Axes") -> "Axes":
+def _draw_network(ax: "Axes") -> None:
     """Two images, their views by the same two augmentations, backbone and heads."""
     pictures = _pictures()
     size = 0.54
@@ -92,40 +77,27 @@ def draw_network(ax: "Axes") -> "Axes":
         ):
             _picture(ax, picture, 1.06, place, size, colour)
             _arrow(ax, (0.04 + size + 0.05, middle), (1.02, place), colour, 1.1)
-            ax.text(
-                0.80,
-                (middle + place) / 2 + (0.13 if view == "A" else -0.13),
-                view,
-                ha="center",
-                va="center",
-                color=colour,
-                weight="bold",
-                size=8,
-            )
+            y = (middle + place) / 2 + (0.13 if view == "A" else -0.13)
+            ax.text(0.80, y, view, color=colour, weight="bold", size=8, **CENTRED)
             entry = 1.47 + 0.25 * (place - 1.47)
             _arrow(ax, (1.06 + size + 0.04, place), (1.93, entry))
     ax.fill([1.96, 2.42, 2.42, 1.96], [2.05, 1.72, 1.22, 0.89], color=NEUTRAL)
-    ax.text(2.19, 1.47, "$f$", ha="center", va="center", color="white", fontsize=10)
-    ax.text(2.19, 0.74, "backbone", ha="center", va="center")
+    ax.text(2.19, 1.47, "$f$", color="white", fontsize=10, **CENTRED)
+    ax.text(2.19, 0.74, "backbone", **CENTRED)
     for y, name, colour in (
         (1.97, "$g_\\mathrm{inv}$", INVARIANT),
         (0.97, "$g_\\mathrm{equi}$", EQUIVARIANT),
     ):
         _arrow(ax, (2.45, 1.47 + 0.3 * (y - 1.47)), (2.78, y))
         _box(ax, 2.83, y, name, colour)
-    ax.text(3.09, 2.28, "$z$", ha="center", va="center", color=INVARIANT, size=9)
-    ax.text(3.09, 0.67, "$e$", ha="center", va="center", color=EQUIVARIANT, size=9)
+    ax.text(3.09, 2.28, "$z$", color=INVARIANT, size=9, **CENTRED)
+    ax.text(3.09, 0.67, "$e$", color=EQUIVARIANT, size=9, **CENTRED)
     ax.text(1.33, 0.10, "same A, same B for both images", ha="center", color=INK)
-    return _frame(ax)
+    _frame(ax)
 
 
 def _picture(
-    ax: "Axes",
-    pixels: NDArray[np.uint8],
-    x: float,
-    y: float,
-    size: float,
-    colour: str,
+    ax: "Axes", pixels: NDArray[np.uint8], x: float, y: float, size: float, colour: str
 ) -> None:
     from matplotlib.patches import Rectangle
 
@@ -136,7 +108,7 @@ def _picture(
     ax.add_patch(frame)
 
 
-def draw_losses(ax: "Axes") -> "Axes":
+def _draw_losses(ax: "Axes") -> None:
     """What each loss asks of the embeddings, and how they are mixed."""
     for y, title, words, colour in (
         (2.62, "Invariant loss", "views of one image agree", INVARIANT),
@@ -148,17 +120,11 @@ def draw_losses(ax: "Axes") -> "Axes":
         _pair(ax, "z", number, (x, y), (x + 0.42, y - 0.14), INVARIANT, "<|-|>")
     for number, x, y in (("1", 0.45, 0.88), ("2", 2.10, 1.00)):
         _pair(ax, "e", number, (x, y), (x + 0.78, y + 0.20), EQUIVARIANT, "<|-")
-    ax.text(
-        1.75, 0.56, "$e_{1A}-e_{1B}\\;\\approx\\;e_{2A}-e_{2B}$", ha="center", size=8
-    )
-    ax.text(
-        1.75,
-        0.16,
-        "$L=(1-\\lambda)\\,L_\\mathrm{inv}+\\lambda\\,L_\\mathrm{equi}$",
-        ha="center",
-        size=9,
-    )
-    return _frame(ax)
+    equal = "$e_{1A}-e_{1B}\\;\\approx\\;e_{2A}-e_{2B}$"
+    ax.text(1.75, 0.56, equal, ha="center", size=8)
+    loss = "$L=(1-\\lambda)\\,L_\\mathrm{inv}+\\lambda\\,L_\\mathrm{equi}$"
+    ax.text(1.75, 0.16, loss, ha="center", size=9)
+    _frame(ax)
 
 
 def _pair(
@@ -174,21 +140,14 @@ def _pair(
     _arrow(ax, first, second, colour, 1.2, kind, gap=3)
     for view, (x, y), fill in zip("AB", (first, second), (VIEW_A, VIEW_B), strict=True):
         ax.plot(x, y, "o", color=fill, markersize=5, zorder=3)
-        side = -1 if view == "A" else 1
-        ax.text(
-            x + 0.07 * side,
-            y + 0.02,
-            f"${name}_{{{number}{view}}}$",
-            ha="right" if view == "A" else "left",
-            va="center",
-            size=7.5,
-        )
+        side, away = ("right", -0.07) if view == "A" else ("left", 0.07)
+        label = f"${name}_{{{number}{view}}}$"
+        ax.text(x + away, y + 0.02, label, ha=side, va="center", size=7.5)
 
 
-def _frame(ax: "Axes") -> "Axes":
+def _frame(ax: "Axes") -> None:
     ax.set(xlim=(0, EXTENT[0]), ylim=(0, EXTENT[1]), aspect="equal")
     ax.axis("off")
-    return ax
 
 
 def figure_1(material: Material, columns: int = 2) -> Drawn:
@@ -200,17 +159,15 @@ def figure_1(material: Material, columns: int = 2) -> Drawn:
         half = WIDTHS[columns] / across * EXTENT[1] / EXTENT[0]
         figure = new_figure(columns, half * down)
         left, right = figure.subplots(down, across).ravel()
-        draw_network(left)
-        draw_losses(right)
-    data: pd.DataFrame = pd.DataFrame(
-        [
-            {"panel": panel, "text": text.get_text(), "x": x, "y": y}
-            for panel, ax in (("network", left), ("losses", right))
-            for text in ax.texts
-            if text.get_text()
-            for x, y in [text.get_position()]
-        ]
-    )
+        _draw_network(left)
+        _draw_losses(right)
+    texts = [
+        (panel, text.get_text(), *text.get_position())
+        for panel, ax in (("network", left), ("losses", right))
+        for text in ax.texts
+        if text.get_text()
+    ]
+    data = pd.DataFrame(texts, columns=["panel", "text", "x", "y"])
     # Nothing of the material is drawn, so its remark does not belong here.
     return completed(
         figure,
