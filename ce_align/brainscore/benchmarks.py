@@ -1,7 +1,6 @@
 """Benchmarks of Brain-Score: their recordings, and recordings as benchmarks."""
 
 import inspect
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -21,6 +20,7 @@ from ce_align.brainscore.upstream import (
     Held,
     explained,
     import_brainscore,
+    installed_plugins,
     without_result_caching,
 )
 from ce_align.checks import nearest_names
@@ -39,15 +39,8 @@ __all__ = [
 
 def benchmark_names() -> list[str]:
     """Identifiers in Brain-Score's registry of benchmarks, without running plugins."""
-    package = import_brainscore()
-    folder = Path(str(package.__file__)).parent / "benchmarks"
-    pattern = re.compile(r"""^\s*benchmark_registry\[['"]([^'"{]+)['"]\]""", re.M)
-    found = [
-        name
-        for path in sorted(folder.glob("*/__init__.py"))
-        for name in pattern.findall(path.read_text(encoding="utf-8"))
-    ]
-    return list(dict.fromkeys([*package.benchmark_registry, *found]))
+    registered = import_brainscore().benchmark_registry
+    return list(dict.fromkeys([*registered, *installed_plugins("benchmark")]))
 
 
 def load_benchmark(identifier: str) -> Any:

@@ -6,12 +6,12 @@ import warnings
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ce_align.brainscore.upstream import import_brainscore
+from ce_align.brainscore.upstream import import_brainscore, installed_plugins
 from ce_align.checks import named_some, nearest_names
 from ce_align.errors import AccessError, CeAlignError, ConfigError
 
@@ -21,10 +21,11 @@ if TYPE_CHECKING:
     from ce_align.models.networks import Network
     from ce_align.models.preprocessing import Preprocessing
 
-__all__ = ["REGIONS", "brain_model", "load_brainscore_network"]
+__all__ = ["REGIONS", "Region", "brain_model", "load_brainscore_network"]
 
 #: Regions that a brain model of Brain-Score commits layers to.
-REGIONS = ("V1", "V2", "V4", "IT")
+Region = Literal["V1", "V2", "V4", "IT"]
+REGIONS: tuple[Region, ...] = ("V1", "V2", "V4", "IT")
 
 
 def brain_model(
@@ -159,7 +160,7 @@ def load_brainscore_network(name: str, seed: int = 0) -> "Network":
         )
     preprocessing = _preprocessing(name, wrapper._extractor.preprocess)
     existing = {layer for layer, _ in wrapper._model.named_modules()}
-    layers = {
+    layers: dict[str, str] = {
         region: layer
         for region, layer in _region_layers(commitment).items()
         if region in REGIONS and layer in existing
@@ -178,7 +179,7 @@ def _load_plugin(name: str, seed: int) -> Any:
             brainscore.import_plugin("brainscore_vision", "models", name)
             return brainscore.model_registry[name]()
     except AssertionError as error:
-        known = _registered_networks()
+        known = installed_plugins("model")
         if name in known:
             raise
         near = ", ".join(nearest_names(name, known))
@@ -198,17 +199,6 @@ def _load_plugin(name: str, seed: int) -> Any:
             f"the weights of brainscore/{name} are not on this machine and cannot be "
             f"downloaded: {first}"
         ) from error
-
-
-def _registered_networks() -> list[str]:
-    """Identifiers that Brain-Score's model plugins register, without running them."""
-    folder = Path(str(import_brainscore().__file__)).parent / "models"
-    pattern = re.compile(r"""^model_registry\[['"]([^'"]+)['"]\]""", re.MULTILINE)
-    return [
-        name
-        for path in sorted(folder.glob("*/__init__.py"))
-        for name in pattern.findall(path.read_text(encoding="utf-8"))
-    ]
 
 
 def _preprocessing(name: str, prepare: Any) -> "Preprocessing":

@@ -1,36 +1,50 @@
 """Networks as plugins for Brain-Score: a folder to propose, or a zip to upload."""
 
+import filecmp
 import hashlib
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.client import HTTPException
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from ce_align.brainscore.plugin.archive import equal_folders, write_plugins
-from ce_align.brainscore.plugin.metadata import citation, metadata_document
-from ce_align.brainscore.plugin.networks import (
-    Rebuildable,
+from ce_align.brainscore.models import REGIONS, Region
+from ce_align.brainscore.plugin.archive import write_plugins
+from ce_align.brainscore.plugin.writing import (
+    EMBEDDED,
+    PAPER,
+    TORCHVISION,
+    PluginSpec,
+    built,
     layer_statistics,
-    rebuildable,
+    metadata_document,
+    plugin_files,
 )
-from ce_align.brainscore.plugin.writing import EMBEDDED, PluginSpec, plugin_files
 from ce_align.checks import named_some
-from ce_align.errors import ConfigError
+from ce_align.errors import AccessError, ConfigError, DataError
 from ce_align.files import scratch_folder
-from ce_align.models.catalogue import EXPORTED, find_published
+from ce_align.models.catalogue import (
+    EXPORTED,
+    FILE_SUFFIXES,
+    Published,
+    find_published,
+    is_cached,
+)
 from ce_align.progress import Progress, silent
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from ce_align.models.networks import Network
 
-__all__ = ["EMBED", "Submission", "Submitted", "default_identifier", "submit"]
+__all__ = ["Submission", "Submitted", "default_identifier", "submit"]
 
 #: Weights inside the plugin instead of at an address.
 EMBED = "embed"
-
-REGIONS = ("V1", "V2", "V4", "IT")
 
 
 @dataclass(frozen=True)
@@ -64,15 +78,10 @@ class Submission:
 
 @dataclass(frozen=True)
 class Submitted:
-    """One plugin that was written.
+    """One plugin that was written, of the network `model`.
 
-    Attributes
-    ----------
-    model : network
-    identifier : in Brain-Score
-    weights_sha256 : of the safetensors
-    weights_url : where the plugin expects them; None where they are inside
-    upload : the file to put there; None where it is served or inside already
+    It expects its weights at `weights_url`, which is None where they are inside. The
+    file `upload` is to be put there; None where it is served or inside already.
     """
 
     model: str
@@ -146,7 +155,7 @@ def submit(
         plugins = scratch / "plugins"
         for done, model in enumerate(models):
             progress("plugins", done, len(models))
-            with rebuildable(model, submission.url) as found:
+            with _rebuildable(model, submission) as found:
                 written.append(_write(found, plugins, uploads, submission))
         _check_identifiers(written, plugins, out, force)
         write_plugins(plugins, out)
@@ -198,7 +207,7 @@ def _check_identifiers(
         there = [
             name
             for name in names
-            if (out / name).exists() and not equal_folders(plugins / name, out / name)
+            if (out / name).exists() and not _equal(plugins / name, out / name)
         ]
     if there and not force:
         raise ConfigError(
@@ -207,44 +216,224 @@ def _check_identifiers(
         )
 
 
+def _equal(folder: Path, other: Path) -> bool:
+    """Whether two folders hold the same files."""
+    found = [
+        {path.relative_to(root): path for path in root.rglob("*") if path.is_file()}
+        for root in (folder, other)
+    ]
+    return found[0].keys() == found[1].keys() and all(
+        filecmp.cmp(path, found[1][name], shallow=False)
+        for name, path in found[0].items()
+    )
+
+
+@dataclass(frozen=True)
+class _Rebuildable:
+    """A network that torchvision builds by the name of its architecture.
+
+    `training` are the settings stored with the weights of one's own training, and
+    `served` is the file that the address of the weights serves already.
+    """
+
+    model: str
+    network: "Network"
+    architecture: str
+    n_classes: int | None
+    published: Published | None = None
+    training: Mapping[str, Any] = field(default_factory=dict)
+    served: Path | None = None
+
+
+@contextmanager
+def _rebuildable(model: str, submission: Submission) -> Iterator[_Rebuildable]:
+    """A network by its name, ready for export.
+
+    A published network that is not on this machine is taken from where its weights are
+    said to be served.
+    """
+    from ce_align.models.load import load_network
+
+    published = find_published(model)
+    if published is None:
+        architecture, training = _described(model)
+        yield _checked(model, load_network(model), architecture, training=training)
+        return
+    url = submission.url(published.name.replace(".", "_"))
+    with scratch_folder("served") as scratch:
+        file: Path | None = None
+        if url is None or is_cached(published):
+            network = load_network(published.name)
+        else:
+            try:
+                file = scratch / "served.safetensors"
+                network = _served(published, url, file)
+            except AccessError as unserved:
+                try:
+                    network, file = load_network(published.name), None
+                except AccessError as absent:
+                    raise AccessError(f"{unserved}, and {absent}") from absent
+        architecture = published.architecture
+        yield _checked(model, network, architecture, published=published, served=file)
+
+
+def _described(model: str) -> tuple[str, dict[str, Any]]:
+    """Architecture of a network by its name, and the settings of its training."""
+    prefix, slash, rest = model.partition("/")
+    if slash and prefix == "torchvision":
+        return rest.partition(":")[0], {}
+    path = Path(model) / EXPORTED if (Path(model) / EXPORTED).is_file() else Path(model)
+    name, colon, stated = str(path).rpartition(":")
+    if not colon:
+        name, stated = str(path), ""
+    if not name.endswith(FILE_SUFFIXES) or name.endswith(".py"):
+        raise ConfigError(
+            f"{model} cannot be submitted: a plugin rebuilds its network from "
+            "torchvision, so only published networks, torchvision/NAME, trainings and "
+            "checkpoints can be exported"
+        )
+    metadata: Mapping[str, str] = {}
+    if name.endswith(".safetensors"):
+        from safetensors import SafetensorError, safe_open
+
+        try:
+            with safe_open(name, framework="numpy") as weights:
+                metadata = weights.metadata() or {}
+        except (OSError, SafetensorError) as error:
+            raise DataError(
+                f"{name} is absent or no safetensors file: {error}"
+            ) from error
+    architecture = stated or metadata.get("architecture", "")
+    if not architecture:
+        raise ConfigError(
+            f"{name} does not say its architecture; name it: {name}:resnet50"
+        )
+    try:
+        config = json.loads(metadata.get("config", "{}"))
+    except ValueError:
+        config = {}
+    return architecture, config if isinstance(config, dict) else {}
+
+
+def _served(published: Published, url: str, target: Path) -> "Network":
+    """A published network from the safetensors at `url`, kept at `target`."""
+    import torch
+
+    from ce_align.models.architectures import build_architecture
+    from ce_align.models.checkpoints import read_checkpoint
+    from ce_align.models.networks import Network
+
+    try:
+        torch.hub.download_url_to_file(url, str(target), progress=False)
+    except (OSError, HTTPException, ValueError) as error:
+        reason = getattr(error, "reason", None) or error
+        raise AccessError(
+            f"{url} does not serve the weights of {published.name} ({reason})"
+        ) from error
+    state = read_checkpoint(target).full_state
+    module = build_architecture(published.architecture, state, url)
+    if state.keys() != module.state_dict().keys():
+        raise DataError(
+            f"{url} holds other keys than {published.architecture}; serve the file "
+            "that submit writes where the network is at hand"
+        )
+    return Network(published.name, module, layers=published.layers)
+
+
+def _checked(
+    model: str, network: "Network", architecture: str, **facts: Any
+) -> _Rebuildable:
+    """The network, if torchvision rebuilds it exactly from its name."""
+    import torch
+
+    *_, (_, head) = network.module.named_children()
+    sizes = [len(values) for values in head.parameters()]
+    n_classes = sizes[-1] if sizes else None
+    try:
+        rebuilt = built(architecture, n_classes)
+    except ConfigError as error:
+        raise ConfigError(f"{model} cannot be submitted: {error}") from error
+    if n_classes is None:
+        *_, (name, _) = rebuilt.named_children()
+        setattr(rebuilt, name, torch.nn.Identity())
+    if _outline(rebuilt) != _outline(network.module):
+        raise ConfigError(
+            f"{model} cannot be submitted: it is not {architecture} as torchvision "
+            "builds it by name, so a plugin could not rebuild it"
+        )
+    return _Rebuildable(model, network, architecture, n_classes, **facts)
+
+
+def _outline(module: "nn.Module") -> tuple[str, dict[str, Any]]:
+    return str(module), {k: values.shape for k, values in module.state_dict().items()}
+
+
 def _write(
-    found: Rebuildable, plugins: Path, uploads: Path, submission: Submission
+    found: _Rebuildable, plugins: Path, uploads: Path, submission: Submission
 ) -> Submitted:
+    from ce_align.models.checkpoints import save_safetensors
+
     network = found.network
     identifier = submission.identifier or default_identifier(
         found.model, network.digest
     )
     url = submission.url(identifier)
     folder = plugins / identifier
-    facts = {
-        "layers": _layers(found, submission),
-        "bibtex": submission.bibtex or citation(found),
-    }
-    if found.served is not None:
-        weights, upload = found.served, None
-    else:
+    layers = _layers(found, submission)
+    bibtex = submission.bibtex or _citation(found)
+    upload = None
+    weights = found.served
+    if weights is None:
         upload = None if url is None else uploads / f"{identifier}.safetensors"
         weights = upload or folder / EMBEDDED
-        _save_weights(network, weights)
+        # Without metadata, whose order varies: the same weights give the same file.
+        save_safetensors(weights, network.module.state_dict(), {})
+        weights.chmod(0o644)  # it is to be served
     with weights.open("rb") as file:
-        facts["weights_sha256"] = hashlib.file_digest(file, "sha256").hexdigest()
-    spec = _spec(found, identifier=identifier, weights_url=url, **facts)
-    statistics = layer_statistics(network, list(dict.fromkeys(spec.layers.values())))
-    _write_texts(folder, plugin_files(spec, statistics))
+        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+    prepared = network.preprocessing
+    try:
+        spec = PluginSpec(
+            identifier=identifier,
+            architecture=found.architecture,
+            n_classes=found.n_classes,
+            layers=layers,
+            input_size=prepared.edge("Brain-Score's way of preparing images"),
+            mean=prepared.mean,
+            std=prepared.std,
+            interpolation=prepared.interpolation,
+            weights_url=url,
+            weights_sha256=sha256,
+            bibtex=bibtex,
+        )
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise ConfigError(
+            f"{found.model} cannot be submitted: {where} is {first['input']!r}; "
+            f"{first['msg']}"
+        ) from error
+    statistics = layer_statistics(network, dict.fromkeys(spec.layers.values()))
+    texts = plugin_files(spec, statistics)
     if submission.metadata:
-        _write_metadata(folder, spec, found)
-    return Submitted(found.model, identifier, spec.weights_sha256, url, upload)
+        from brainscore_core.metadata import dump
+
+        document = metadata_document(
+            spec,
+            display_name=found.model,
+            n_parameters=sum(p.numel() for p in network.module.parameters()),
+            published=found.published,
+            training=found.training,
+        )
+        texts["metadata.yml"] = dump(document)
+    for name, text in texts.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    return Submitted(found.model, identifier, sha256, url, upload)
 
 
-def _save_weights(network: "Network", path: Path) -> None:
-    from ce_align.models.checkpoints import save_safetensors
-
-    # Without metadata, whose order varies: the same weights give the same file.
-    save_safetensors(path, network.module.state_dict(), {})
-    path.chmod(0o644)  # it is to be served
-
-
-def _layers(found: Rebuildable, submission: Submission) -> dict[str, str]:
+def _layers(found: _Rebuildable, submission: Submission) -> dict[Region, str]:
     network = found.network
     layers = {**network.layers, **(submission.layers or {})}
     unknown = sorted(set(layers) - set(REGIONS))
@@ -261,42 +450,12 @@ def _layers(found: Rebuildable, submission: Submission) -> dict[str, str]:
     return {region: layers[region] for region in REGIONS if region in layers}
 
 
-def _spec(found: Rebuildable, **facts: Any) -> PluginSpec:
-    prepared = found.network.preprocessing
-    try:
-        return PluginSpec(
-            architecture=found.architecture,
-            n_classes=found.n_classes,
-            input_size=prepared.edge("Brain-Score's way of preparing images"),
-            mean=prepared.mean,
-            std=prepared.std,
-            interpolation=prepared.interpolation,
-            **facts,
-        )
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
-        raise ConfigError(
-            f"{found.model} cannot be submitted: {where} is {first['input']!r}; "
-            f"{first['msg']}"
-        ) from error
-
-
-def _write_texts(folder: Path, texts: Mapping[str, str]) -> None:
-    for name, text in texts.items():
-        path = folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, encoding="utf-8")
-
-
-def _write_metadata(folder: Path, spec: PluginSpec, found: Rebuildable) -> None:
-    from brainscore_core.metadata import dump
-
-    document = metadata_document(
-        spec,
-        display_name=found.model,
-        n_parameters=sum(p.numel() for p in found.network.module.parameters()),
-        published=found.published,
-        training=found.training,
+def _citation(found: _Rebuildable) -> str:
+    """What to cite for a network: the paper, or torchvision."""
+    if found.published is not None or found.training:
+        return PAPER
+    if found.model.startswith("torchvision/"):
+        return TORCHVISION
+    raise ConfigError(
+        f"nothing says what to cite for {found.model}; name a file with --bibtex"
     )
-    _write_texts(folder, {"metadata.yml": dump(document)})

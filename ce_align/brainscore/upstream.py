@@ -1,11 +1,13 @@
 """The installed Brain-Score: quiet, installing nothing; its folders and storage."""
 
-import importlib
+import importlib.util
 import os
+import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
@@ -16,14 +18,8 @@ from ce_align.files import cache_folder
 from ce_align.labelled import import_xarray
 
 __all__ = [
-    "HOMES",
-    "Held",
-    "StorageState",
-    "ask_storage",
-    "brainscore_home",
-    "explained",
-    "has_credentials",
-    "import_brainscore",
+    *("HOMES", "SUBMISSION", "Held", "ask_storage", "brainscore_home", "explained"),
+    *("has_credentials", "import_brainscore", "installed_plugins"),
     "without_result_caching",
 ]
 
@@ -79,6 +75,28 @@ def import_brainscore(module: str = "") -> ModuleType:
             f"brainscore-vision cannot be imported ({error}); install it with "
             "`pip install brainscore-vision`"
         ) from error
+
+
+@cache
+def installed_plugins(kind: str) -> dict[str, list[Path]]:
+    """Folders of the installed plugins by the identifiers that they register.
+
+    Their text is searched, as Brain-Score does it; none is imported.
+
+    Parameters
+    ----------
+    kind : ``model`` or ``benchmark``
+    """
+    found = importlib.util.find_spec("brainscore_vision")
+    places = found.submodule_search_locations if found else None
+    pattern = re.compile(rf"""^\s*{kind}_registry\[['"]([^'"{{]+)['"]\]""", re.M)
+    registered: dict[str, list[Path]] = {}
+    for place in places or ():
+        for init in sorted(Path(place, f"{kind}s").glob("*/__init__.py")):
+            text = init.read_text(encoding="utf-8", errors="replace")
+            for identifier in dict.fromkeys(pattern.findall(text)):
+                registered.setdefault(identifier, []).append(init.parent)
+    return registered
 
 
 @contextmanager

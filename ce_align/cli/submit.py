@@ -1,4 +1,4 @@
-"""`ce-align submit`: plugins for Brain-Score, and the doctor of plugins."""
+"""`ce-align submit`: plugins for Brain-Score, and their check."""
 
 import json as json_module
 from pathlib import Path
@@ -11,7 +11,7 @@ from ce_align.cli.screen import message, print_tables, progress_bars
 from ce_align.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
-    from ce_align.brainscore.plugin.doctor import Diagnosis
+    from ce_align.brainscore.plugin.check import PluginCheck
 
 __all__ = ["add_to"]
 
@@ -151,32 +151,32 @@ def _export(model: list[str], out: Path, force: bool, **options: Any) -> None:
 
 
 def _check(path: Path, run: bool | None, json: bool) -> None:
-    from ce_align.brainscore.plugin.doctor import examine
-    from ce_align.report.terminal import diagnosis_table
+    from ce_align.brainscore.plugin.check import check_plugins
+    from ce_align.report.terminal import plugins_table
 
     with progress_bars() as progress:
-        diagnoses = examine(path, run=run, progress=progress)
+        checked = check_plugins(path, run=run, progress=progress)
     if json:
-        rows = [diagnosis.model_dump(mode="json") for diagnosis in diagnoses]
+        rows = [plugin.model_dump(mode="json") for plugin in checked]
         print(json_module.dumps(rows, indent=1, ensure_ascii=False))
     else:
-        print_tables([diagnosis_table(diagnoses)])
-    _conclude(diagnoses)
+        print_tables([plugins_table(checked)])
+    _conclude(checked)
 
 
-def _conclude(diagnoses: "list[Diagnosis]") -> None:
+def _conclude(checked: "list[PluginCheck]") -> None:
     """Say how it went, and end with status 2 if there are faults."""
-    faulty = [d for d in diagnoses if d.n_faults]
-    unrun = [d for d in diagnoses if not d.ran]
+    faulty = [plugin for plugin in checked if plugin.n_faults]
+    unrun = [plugin for plugin in checked if not plugin.ran]
     if unrun:
         message(
-            f"{len(unrun)} of {len(diagnoses)} plugins were read, not run; --run "
+            f"{len(unrun)} of {len(checked)} plugins were read, not run; --run "
             "executes their code"
         )
     if faulty:
-        message(f"error: {len(faulty)} of {len(diagnoses)} plugins have faults")
+        message(f"error: {len(faulty)} of {len(checked)} plugins have faults")
         raise typer.Exit(2)
-    message(f"{len(diagnoses)} plugins without faults")
+    message(f"{len(checked)} plugins without faults")
 
 
 def add_to(app: typer.Typer) -> None:

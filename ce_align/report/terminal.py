@@ -15,8 +15,8 @@ from ce_align.report.style import minus
 if TYPE_CHECKING:
     import pandas as pd
 
-    from ce_align.brainscore.plugin.doctor import Diagnosis
-    from ce_align.brainscore.plugin.findings import Severity
+    from ce_align.brainscore.plugin import Severity
+    from ce_align.brainscore.plugin.check import PluginCheck
     from ce_align.stages.correlate import CorrelationRow
     from ce_align.stages.measures import MeasureRow
     from ce_align.stages.official import OfficialRow
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     Scored = TypeVar("Scored", ScoreRow, OfficialRow, CorrelationRow)
 
 __all__ = [
-    *("comparison_tables", "correlation_tables", "diagnosis_table", "frame_table"),
+    *("comparison_tables", "correlation_tables", "plugins_table", "frame_table"),
     *("measure_table", "models_table", "official_tables", "overlap_table"),
     *("recordings_table", "score_tables", "transfer_table"),
 ]
@@ -320,27 +320,27 @@ def transfer_table(rows: "Sequence[TransferRow]") -> Table:
     return table
 
 
-def diagnosis_table(diagnoses: "Sequence[Diagnosis]") -> Table:
+def plugins_table(checked: "Sequence[PluginCheck]") -> Table:
     """Each different finding once, with the plugins that have it; faults first."""
     found: dict[tuple[Severity, str, str], list[tuple[str, str]]] = {}
-    for diagnosis in diagnoses:
-        for finding in diagnosis.findings:
+    for result in checked:
+        for finding in result.findings:
             key = (finding.severity, finding.check, finding.message)
             line = f":{finding.line}" if finding.line else ""
             place = f"{finding.file or ''}{line}"
-            found.setdefault(key, []).append((diagnosis.plugin, place))
-    n_ran = sum(diagnosis.ran for diagnosis in diagnoses)
-    n_sound = sum(diagnosis.n_faults == 0 for diagnosis in diagnoses)
+            found.setdefault(key, []).append((result.plugin, place))
+    n_ran = sum(result.ran for result in checked)
+    n_sound = sum(result.n_faults == 0 for result in checked)
     table = _table(
         *("!severity", "!check", ">plugins", "which", "finding"),
-        title=f"{len(diagnoses)} plugins, {n_ran} run: {n_sound} without faults",
+        title=f"{len(checked)} plugins, {n_ran} run: {n_sound} without faults",
     )
     order = ("fault", "warning", "note")
     for key in sorted(found, key=lambda key: (order.index(key[0]), key[1])):
         severity, check, message = key
         plugins, places = zip(*found[key], strict=True)
         which = named_some(plugins)
-        if len(plugins) == len(diagnoses) > 1:
+        if len(plugins) == len(checked) > 1:
             which = "all"
         # A place is shown where it is the same in all plugins.
         place = f" ({places[0]})" if len({*places}) == 1 and places[0] else ""

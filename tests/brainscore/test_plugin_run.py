@@ -11,8 +11,8 @@ from PIL import Image
 from plugin_standins import make_tiny_paper, own_training, save_tiny, served
 
 from ce_align.brainscore.plugin import run as plugin_run
-from ce_align.brainscore.plugin.doctor import examine
-from ce_align.brainscore.plugin.overlay import environment, overlay
+from ce_align.brainscore.plugin.check import check_plugins
+from ce_align.brainscore.plugin.run import environment, overlay
 from ce_align.brainscore.submission import Submission, default_identifier, submit
 from ce_align.models.catalogue import PUBLISHED
 
@@ -109,7 +109,7 @@ def test_all_22_load_and_score_in_a_clean_process(paper):
 
     installed = Path(brainscore_vision.__file__).parent / "models"
     before = listing(installed)
-    diagnoses = examine(paper)
+    diagnoses = check_plugins(paper)
     assert len(diagnoses) == 22
     for diagnosis in diagnoses:
         assert diagnosis.n_faults == 0, diagnosis
@@ -141,7 +141,7 @@ def test_names_of_every_shape_pass_brainscores_generic_tests(paper, tmp_path):
 def test_weights_inside_and_a_small_input_load_too(tmp_path):
     run = own_training(tmp_path / "run")
     (found,) = submit([str(run)], tmp_path / "plugins", Submission("embed"))
-    (diagnosis,) = examine(tmp_path / "plugins")
+    (diagnosis,) = check_plugins(tmp_path / "plugins")
     assert diagnosis.n_faults == 0 and diagnosis.ran
     assert [f.check for f in diagnosis.findings] == ["run"]
     pytest.importorskip("pytest_check")
@@ -160,11 +160,11 @@ def test_changed_weights_and_unreachable_ones_are_told_apart(tmp_path, monkeypat
         submit(names, tmp_path / "plugins", Submission(address))
         save_tiny(store / "ce_mmcr_l0.safetensors", 1)
         (store / "ce_mmcr_l0_1.safetensors").unlink()
-        changed, absent = examine(tmp_path / "plugins")
+        changed, absent = check_plugins(tmp_path / "plugins")
     for diagnosis, told in ((changed, "invalid hash value"), (absent, "404")):
         (fault,) = [f for f in diagnosis.findings if f.severity == "fault"]
         assert fault.check == "run" and told in fault.message
-    unreachable, _ = examine(tmp_path / "plugins")
+    unreachable, _ = check_plugins(tmp_path / "plugins")
     assert unreachable.n_faults == 0
     assert any("cannot be reached" in f.message for f in unreachable.findings)
 
@@ -222,14 +222,14 @@ def test_a_foreign_plugin_runs_only_if_asked_and_is_watched(tmp_path, monkeypatc
     }
     for name, options in spells.items():
         foreign(tmp_path / "plugins", name, **options)
-    assert not any(diagnosis.ran for diagnosis in examine(tmp_path / "plugins"))
+    assert not any(diagnosis.ran for diagnosis in check_plugins(tmp_path / "plugins"))
     found = {
         diagnosis.plugin: {
             finding.check: finding.message
             for finding in diagnosis.findings
             if finding.severity == "fault"
         }
-        for diagnosis in examine(tmp_path / "plugins", run=True)
+        for diagnosis in check_plugins(tmp_path / "plugins", run=True)
     }
     assert "other activations" in found["noisy"]["deterministic"]
     assert "image_size says 224" in found["other_size"]["preprocessing"]
@@ -245,7 +245,7 @@ def test_what_lies_beside_our_code_is_not_executed(tmp_path):
     (plugin / "model").mkdir()
     for name in ("model/__init__.py", "torch.py", "sitecustomize.py", "conftest.py"):
         (plugin / name).write_text(spell)
-    (diagnosis,) = examine(plugin)
+    (diagnosis,) = check_plugins(plugin)
     assert diagnosis.ours and diagnosis.ran
     assert not mark.exists()
 

@@ -1,22 +1,19 @@
 """Plugins on disk: a folder of them, or a zip as Brain-Score's website takes it."""
 
-import filecmp
-import io
 import shutil
 import stat
+import tempfile
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
+from typing import IO
 
 from ce_align.archives import check_readable, reading_archive
 from ce_align.errors import DataError
 from ce_align.files import atomic_folder, atomic_path, scratch_folder
 
-__all__ = [
-    *("ZIP_LIMIT", "equal_folders", "opened_plugins", "write_plugins"),
-    "zipped_size",
-]
+__all__ = ["ZIP_LIMIT", "opened_plugins", "write_plugins", "zipped_size"]
 
 #: Bytes of a zip that Brain-Score's website accepts.
 ZIP_LIMIT = 50_000_000
@@ -29,54 +26,29 @@ MAX_FILES = 20_000
 TIMESTAMP = (1980, 1, 1, 0, 0, 0)
 
 
-def _write_zip(folder: Path, root: str, target: Path | io.RawIOBase) -> None:
+def _write_zip(folder: Path, root: str, target: Path | IO[bytes]) -> None:
     """Zip of the plugins in `folder` as ``root/models/<plugin>/…``.
 
     Folders are entries of their own: the website's check looks for them.
     """
-    with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as archive:
-        for name in (f"{root}/", f"{root}/models/"):
-            archive.writestr(_info(name), b"")
-        for path in sorted(folder.rglob("*")):
-            name = f"{root}/models/{path.relative_to(folder).as_posix()}"
-            if path.is_dir():
-                archive.writestr(_info(f"{name}/"), b"")
-            else:
-                with (
-                    path.open("rb") as file,
-                    archive.open(_info(name), "w", force_zip64=True) as entry,
-                ):
-                    shutil.copyfileobj(file, entry)
-
-
-def _info(name: str) -> zipfile.ZipInfo:
-    info = zipfile.ZipInfo(name, TIMESTAMP)
-    info.compress_type = zipfile.ZIP_DEFLATED
-    kind = stat.S_IFDIR | 0o755 if name.endswith("/") else stat.S_IFREG | 0o644
-    info.external_attr = kind << 16
-    return info
-
-
-class _Counter(io.RawIOBase):
-    """A file that only counts."""
-
-    def __init__(self) -> None:
-        self.n_bytes = 0
-
-    def writable(self) -> bool:
-        return True
-
-    def write(self, data: object) -> int:
-        n_bytes = memoryview(data).nbytes  # type: ignore[arg-type]
-        self.n_bytes += n_bytes
-        return n_bytes
+    entries = {f"{root}/": folder, f"{root}/models/": folder}
+    for path in sorted(folder.rglob("*")):
+        name = f"{root}/models/{path.relative_to(folder).as_posix()}"
+        entries[f"{name}/" if path.is_dir() else name] = path
+    with zipfile.ZipFile(target, "w") as archive:
+        for name, path in entries.items():
+            info = zipfile.ZipInfo(name, TIMESTAMP)
+            info.compress_type = zipfile.ZIP_DEFLATED
+            kind = stat.S_IFDIR | 0o755 if path.is_dir() else stat.S_IFREG | 0o644
+            info.external_attr = kind << 16
+            archive.writestr(info, b"" if path.is_dir() else path.read_bytes())
 
 
 def zipped_size(folder: Path) -> int:
-    """Bytes of the zip of a folder of plugins, without writing it."""
-    counter = _Counter()
-    _write_zip(folder, "plugins", counter)
-    return counter.n_bytes
+    """Bytes of the zip of a folder of plugins."""
+    with tempfile.TemporaryFile() as file:
+        _write_zip(folder, "plugins", file)
+        return file.seek(0, 2)
 
 
 def write_plugins(folder: Path, out: Path) -> None:
@@ -105,18 +77,6 @@ def write_plugins(folder: Path, out: Path) -> None:
             shutil.copytree(plugin, temporary, dirs_exist_ok=True)
 
 
-def equal_folders(folder: Path, other: Path) -> bool:
-    """Whether two folders hold the same files."""
-    found = [
-        {path.relative_to(root): path for path in root.rglob("*") if path.is_file()}
-        for root in (folder, other)
-    ]
-    return found[0].keys() == found[1].keys() and all(
-        filecmp.cmp(path, found[1][name], shallow=False)
-        for name, path in found[0].items()
-    )
-
-
 def _check_size(n_bytes: int) -> None:
     if n_bytes > ZIP_LIMIT:
         raise DataError(
@@ -140,7 +100,7 @@ def opened_plugins(path: Path) -> Iterator[tuple[list[Path], list[str]]]:
         If there is no plugin, or the zip is damaged or would write elsewhere.
     """
     if path.is_dir():
-        yield _plugins_in(path), []
+        yield _plugins_in(path, path), []
         return
     if not path.is_file():
         raise DataError(f"there is no plugin, folder of plugins or zip at {path}")
@@ -149,7 +109,7 @@ def opened_plugins(path: Path) -> Iterator[tuple[list[Path], list[str]]]:
         yield _plugins_in(scratch, path), faults
 
 
-def _plugins_in(folder: Path, shown: Path | None = None) -> list[Path]:
+def _plugins_in(folder: Path, shown: Path) -> list[Path]:
     """The folder itself, those below it, or those below its ``models``."""
     if _is_plugin(folder):
         return [folder]
@@ -162,10 +122,8 @@ def _plugins_in(folder: Path, shown: Path | None = None) -> list[Path]:
     if plugins:
         return plugins
     if len(visible) == 1:
-        return _plugins_in(visible[0], shown or folder)
-    raise DataError(
-        f"{shown or folder} holds no plugin: expected folders with an __init__.py"
-    )
+        return _plugins_in(visible[0], shown)
+    raise DataError(f"{shown} holds no plugin: expected folders with an __init__.py")
 
 
 def _is_plugin(folder: Path) -> bool:
@@ -173,10 +131,8 @@ def _is_plugin(folder: Path) -> bool:
     init = folder / "__init__.py"
     if (folder / "model.py").is_file() or not init.is_file():
         return (folder / "model.py").is_file()
-    if init.read_bytes().strip():
-        return True
     # An empty one registers nothing: it only makes a package of what lies below.
-    return not any(folder.glob("*/__init__.py"))
+    return bool(init.read_bytes().strip()) or not any(folder.glob("*/__init__.py"))
 
 
 def _unpack(path: Path, target: Path) -> list[str]:
@@ -188,17 +144,14 @@ def _unpack(path: Path, target: Path) -> list[str]:
     names = [entry.filename for entry in entries]
     roots = {PurePosixPath(name).parts[0] for name in names}
     visible = sorted(root for root in roots if not root.startswith((".", "_")))
-    faults = []
     if len(visible) != 1:
-        faults.append(
-            f"expected a single folder at the top of the zip, found {len(visible)}"
-        )
-    elif f"{visible[0]}/models/" not in names:
-        faults.append(
-            f"expected the entry {visible[0]}/models/ for the folder of plugins, which "
-            "Brain-Score's website looks for"
-        )
-    return faults
+        return [f"expected a single folder at the top of the zip, found {len(visible)}"]
+    if f"{visible[0]}/models/" in names:
+        return []
+    return [
+        f"expected the entry {visible[0]}/models/ for the folder of plugins, which "
+        "Brain-Score's website looks for"
+    ]
 
 
 def _check_entries(path: Path, entries: list[zipfile.ZipInfo]) -> None:

@@ -1,24 +1,27 @@
 """Plugins in a clean process: loaded by Brain-Score's own loader, and scored."""
 
+import importlib.util
 import json
+import os
+import shutil
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ce_align.brainscore.plugin.findings import Finding, fault, note, warning
-from ce_align.brainscore.plugin.overlay import environment, overlay
+from ce_align.brainscore.plugin import Finding, fault, note, warning
+from ce_align.brainscore.plugin.writing import EMBEDDED, recovered_spec
 from ce_align.checks import named_some
 from ce_align.data.recordings import Recording
-from ce_align.errors import DataError
-from ce_align.files import scratch_folder
+from ce_align.errors import CeAlignError, DataError
+from ce_align.files import cache_folder, scratch_folder
 
-__all__ = ["Trial", "run_plugins"]
+__all__ = ["Trial", "environment", "overlay", "run_plugins"]
 
 #: Scenes on which plugins are scored, and the population that sees them.
 N_IMAGES = 100
@@ -28,21 +31,24 @@ N_REPETITIONS = 10
 #: Seconds for loading and scoring one plugin.
 TIME_LIMIT = 1800
 
-#: Temporary folders that Brain-Score itself leaves.
-BRAINSCORE_LEAVES = "brainscore-"
+#: Variables that the process keeps; credentials are not among them.
+KEPT = (
+    *("PATH", "LANG", "LC_ALL", "SYSTEMROOT", "SSL_CERT_FILE", "SSL_CERT_DIR"),
+    *("http_proxy", "https_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY"),
+    *("OMP_NUM_THREADS", "MKL_NUM_THREADS", "REQUESTS_CA_BUNDLE"),
+)
+
+#: Files of a plugin of ours; nothing else of it goes into the process.
+OURS = (
+    *("__init__.py", "model.py", "test.py", "requirements.txt", "metadata.yml"),
+    *(EMBEDDED, "region_layer_map/*.json"),
+)
 
 
-@dataclass(frozen=True)
-class Trial:
-    """What happened to one plugin.
+class Trial(NamedTuple):
+    """What is wrong with a plugin that ran, and its raw² / ceiling, if it has one."""
 
-    Attributes
-    ----------
-    findings : what is wrong with it
-    score : raw² / ceiling on simulated scenes, None where it could not be scored
-    """
-
-    findings: list[Finding] = field(default_factory=list)
+    findings: list[Finding]
     score: float | None = None
 
 
@@ -72,18 +78,20 @@ def run_plugins(plugins: Mapping[str, Path]) -> dict[str, Trial]:
         n_images=N_IMAGES, n_neuroids=N_NEUROIDS, n_repetitions=N_REPETITIONS
     ).recording
     folders = list(dict.fromkeys(plugins.values()))
-    with (
-        scratch_folder("trial") as scratch,
-        overlay(folders) as overlaid,
-    ):
-        job = _write_job(scratch, list(plugins), recording)
-        ended = _run(job, environment(overlaid, scratch), len(plugins))
-        facts = _results(job.parent)
+    with scratch_folder("trial") as scratch, overlay(folders) as overlaid:
+        job = scratch / "job"
+        job.mkdir()
+        paths = [str(job / f"scene-{row:04d}.png") for row in range(N_IMAGES)]
+        for row, path in enumerate(paths):
+            recording.images.load(row).save(path)
+        told = {"identifiers": [*plugins], "images": paths, "region": recording.region}
+        (job / "job.json").write_text(json.dumps(told), encoding="utf-8")
+        ended = _probe(job, environment(overlaid, scratch), TIME_LIMIT * len(plugins))
+        unreached = {"error": ended, "unreachable": False}
+        facts = _results(job / "results")
         trials = {
             identifier: _judged(
-                facts.get(identifier, {"error": ended, "unreachable": False}),
-                job.parent / f"{number}.npz",
-                recording,
+                facts.get(identifier, unreached), job / f"{number}.npz", recording
             )
             for number, identifier in enumerate(plugins)
         }
@@ -94,50 +102,110 @@ def run_plugins(plugins: Mapping[str, Path]) -> dict[str, Trial]:
     }
 
 
-def _write_job(scratch: Path, identifiers: list[str], recording: Recording) -> Path:
-    folder = scratch / "job"
-    folder.mkdir()
-    paths = []
-    for row, _ in enumerate(recording.images.ids):
-        path = folder / f"scene-{row:04d}.png"
-        recording.images.load(row).save(path)
-        paths.append(str(path))
-    job = {"identifiers": identifiers, "images": paths, "region": recording.region}
-    path = folder / "job.json"
-    path.write_text(json.dumps(job), encoding="utf-8")
-    return path
+@contextmanager
+def overlay(folders: Sequence[Path]) -> Iterator[Path]:
+    """A folder for the head of the path, where Brain-Score has only these plugins.
+
+    Everything else of the installed package is linked. The one part that follows links
+    back to find its plugins is copied. The installed package is not touched.
+
+    Raises
+    ------
+    CeAlignError
+        If Brain-Score is not installed.
+    """
+    found = importlib.util.find_spec("brainscore_vision")
+    places = found.submodule_search_locations if found else None
+    if not places:
+        raise CeAlignError(
+            "brainscore-vision is not installed; pip install brainscore-vision"
+        )
+    installed = Path(next(iter(places)))
+    with scratch_folder("overlay") as scratch:
+        package = scratch / "brainscore_vision"
+        helpers = package / "model_helpers"
+        helpers.mkdir(parents=True)
+        (package / "models").mkdir()
+        _link(installed, package, but=("models", helpers.name))
+        copied = "brain_transformation"
+        _link(installed / helpers.name, helpers, but=(copied,))
+        shutil.copytree(installed / helpers.name / copied, helpers / copied)
+        init = installed / "models" / "__init__.py"
+        (package / "models" / "__init__.py").symlink_to(init)
+        for folder in folders:
+            _copy_plugin(folder, package / "models" / folder.name)
+        yield scratch
 
 
-def _run(job: Path, variables: Mapping[str, str], n_plugins: int) -> str:
+def _link(source: Path, target: Path, but: Sequence[str]) -> None:
+    for path in source.iterdir():
+        if path.name not in (*but, "__pycache__"):
+            (target / path.name).symlink_to(path)
+
+
+def _copy_plugin(folder: Path, target: Path) -> None:
+    if recovered_spec(folder) is None:
+        ignored = shutil.ignore_patterns("__pycache__", "*.pyc", ".*")
+        shutil.copytree(folder, target, ignore=ignored, symlinks=True)
+        return
+    # A cached .pyc, or a package beside model.py, would come before the code.
+    for path in (path for pattern in OURS for path in folder.glob(pattern)):
+        if path.is_file():
+            copy = target / path.relative_to(folder)
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(path, copy)
+
+
+def environment(overlaid: Path, scratch: Path) -> dict[str, str]:
+    """Variables of a clean process: caches of its own, no credentials, no pip."""
+    homes = {
+        name: str(scratch / "home" / name.lower())
+        for name in ("HOME", "BRAINIO_HOME", "BRAINSCORE_HOME", "RESULTCACHING_HOME")
+    }
+    for folder in (*map(Path, homes.values()), scratch / "tmp"):
+        folder.mkdir(parents=True, exist_ok=True)
+    return {
+        **{name: os.environ[name] for name in KEPT if name in os.environ},
+        **homes,
+        "TMPDIR": str(scratch / "tmp"),
+        "TORCH_HOME": str(cache_folder("plugins")),  # weights that were verified
+        "PYTHONPATH": str(overlaid),
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "BS_INSTALL_DEPENDENCIES": "no",
+        "RESULTCACHING_DISABLE": "1",
+        "BRAINSCORE_SKIP_MEMORY_CHECK": "1",
+        "CUDA_VISIBLE_DEVICES": "",
+    }
+
+
+def _probe(job: Path, variables: Mapping[str, str], seconds: int) -> str:
     """Run the probe; how it ended, for plugins that it did not come to."""
     script = Path(__file__).with_name("probe.py")
-    # Without -P the script's own folder would be importable.
-    command = [sys.executable, "-P", str(script), str(job)]
     try:
         ended = subprocess.run(
-            command,
+            # Without -P the script's own folder would be importable.
+            [sys.executable, "-P", str(script), str(job / "job.json")],
             env=dict(variables),
-            cwd=job.parent,
+            cwd=job,
             capture_output=True,
             text=True,
             errors="replace",
-            timeout=TIME_LIMIT * n_plugins,
+            timeout=seconds,
             check=False,
         )
     except subprocess.TimeoutExpired:
-        return f"it took longer than {TIME_LIMIT * n_plugins} s"
+        return f"it took longer than {seconds} s"
     lines = [line for line in ended.stderr.splitlines() if line.strip()]
     return f"the process ended ({ended.returncode}): {lines[-1] if lines else 'silent'}"
 
 
-def _results(folder: Path) -> dict[str, dict[str, Any]]:
-    path = folder / "results"
+def _results(path: Path) -> dict[str, dict[str, Any]]:
+    """Facts by identifier, from what the probe wrote."""
     if not path.is_file():
         return {}
-    lines = path.read_text("utf-8", errors="replace").splitlines()
     try:
-        found = [json.loads(line) for line in lines]
-        return {facts["identifier"]: facts for facts in found}
+        lines = path.read_text("utf-8", errors="replace").splitlines()
+        return {facts["identifier"]: facts for facts in map(json.loads, lines)}
     except (KeyError, TypeError, ValueError) as error:
         raise DataError("a plugin has tampered with the results of its run") from error
 
@@ -146,47 +214,41 @@ def _judged(facts: Mapping[str, Any], arrays: Path, recording: Recording) -> Tri
     """What the facts about one plugin mean."""
     if "error" in facts:
         if facts["unreachable"]:
-            message = (
-                f"not run, because its weights cannot be reached: {facts['error']}"
-            )
-            return Trial([warning("run", message)])
+            message = "not run, because its weights cannot be reached: "
+            return Trial([warning("run", message + facts["error"])])
         return Trial([fault("run", f"Brain-Score cannot load it: {facts['error']}")])
-    findings = list(_facts_findings(facts))
-    with np.load(arrays) as stored:
-        findings += _input_findings(facts, stored["prepared"], recording)
-        score = _score(stored["features"], recording) if facts["finite"] else None
-    if score is not None:
-        message = (
-            f"loaded by Brain-Score; {facts['region']} scores {score:.3f} on "
-            f"{len(recording.images)} simulated scenes"
-        )
-        findings.append(note("run", message))
-    return Trial(findings, score)
-
-
-def _facts_findings(facts: Mapping[str, Any]) -> Iterator[Finding]:
+    findings: list[Finding] = []
     if facts["answers_to"] != facts["identifier"]:
-        yield fault("identifier", f"it answers to {facts['answers_to']!r}")
+        message = f"it answers to {facts['answers_to']!r}"
+        findings.append(fault("identifier", message))
     if not facts["deterministic"]:
-        yield fault("deterministic", "the same images give other activations")
-    if not facts["finite"]:
-        yield fault("run", "activations are NaN or infinite")
+        message = "the same images give other activations"
+        findings.append(fault("deterministic", message))
+    with np.load(arrays) as stored:
+        findings += _input(facts["image_size"], stored["prepared"], recording)
+        if not facts["finite"]:
+            findings.append(fault("run", "activations are NaN or infinite"))
+            return Trial(findings)
+        score = _score(stored["features"], recording)
+    message = (
+        f"loaded by Brain-Score; {facts['region']} scores {score:.3f} on "
+        f"{len(recording.images)} simulated scenes"
+    )
+    return Trial([*findings, note("run", message)], score)
 
 
-def _input_findings(
-    facts: Mapping[str, Any], prepared: NDArray[Any], recording: Recording
+def _input(
+    size: Any, prepared: NDArray[Any], recording: Recording
 ) -> Iterator[Finding]:
     """Whether images become what the published networks were shown."""
     import torch
 
     from ce_align.models.preprocessing import Preprocessing
 
-    size = facts["image_size"]
+    check = "preprocessing"
     if prepared.ndim != 4 or prepared.shape[1] != 3 or prepared.shape[2] != size:
-        yield fault(
-            "preprocessing",
-            f"an image becomes {prepared.shape}, but image_size says {size}",
-        )
+        message = f"an image becomes {prepared.shape}, but image_size says {size}"
+        yield fault(check, message)
         return
     image = recording.images.load(0)
     for interpolation in ("bilinear", "bicubic"):
@@ -195,7 +257,7 @@ def _input_findings(
         if np.allclose(usual.normalise(pixels).numpy(), prepared, atol=1e-4):
             return
     yield warning(
-        "preprocessing",
+        check,
         "images are not prepared by ImageNet's normalisation of the whole image; make "
         "sure that it is as in training",
     )
@@ -222,7 +284,7 @@ def _left_behind(folder: Path) -> list[Finding]:
         path
         for path in folder.rglob("*")
         if path.is_file()
-        and not path.relative_to(folder).parts[0].startswith(BRAINSCORE_LEAVES)
+        and not path.relative_to(folder).parts[0].startswith("brainscore-")
     ]
     if not left:
         return []

@@ -4,16 +4,22 @@ import ast
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from ce_align.brainscore.plugin.folding import learn, try_folded
-
-__all__ = ["Call", "PluginSource", "Registration", "scanned_identifiers"]
+__all__ = ["Call", "PluginSource", "folded", "scanned_identifiers"]
 
 #: As Brain-Score's own code spells it, with quotes made equal.
 REGISTRY = "model_registry"
+
+#: Methods of text that are folded; none has an effect.
+TEXT_METHODS = {
+    *("split", "rsplit", "replace", "strip", "lstrip", "rstrip", "lower", "upper"),
+    *("join", "format", "removeprefix", "removesuffix", "partition", "rpartition"),
+}
+
+#: Longest text or list that folding makes.
+MAX_LENGTH = 10_000
 
 
 def scanned_identifiers(text: str) -> list[str]:
@@ -22,24 +28,72 @@ def scanned_identifiers(text: str) -> list[str]:
     It takes all between the first bracket after ``model_registry`` and the *last*
     bracket of the line, without the quotes.
     """
-    found = []
-    for line in text.splitlines():
-        match = re.search(REGISTRY + r"\[(.*)\]", line)
-        if match:
-            found.append(match.group(1)[1:-1])
-    return found
+    return [key[1:-1] for key in re.findall(REGISTRY + r"\[(.*)\]", text)]
+
+
+def folded(node: ast.AST | None, known: Mapping[str, Any]) -> Any:
+    """Value of an expression that needs no running, or None.
+
+    It may hold constants, `known` names, additions, indices and methods of text.
+    """
+    try:
+        return _folded(node, known)
+    except (ArithmeticError, LookupError, RecursionError, TypeError, ValueError):
+        return None
+
+
+def _folded(node: ast.AST | None, known: Mapping[str, Any]) -> Any:
+    value: Any
+    match node:
+        case ast.Name(id=name):
+            return known[name]
+        case ast.JoinedStr(values=parts):
+            value = "".join(str(_folded(part, known)) for part in parts)
+        case ast.FormattedValue(value=inner, format_spec=None):
+            return _folded(inner, known)
+        case ast.List(elts=items) | ast.Tuple(elts=items):
+            return [_folded(item, known) for item in items]
+        case ast.BinOp(left=left, op=ast.Add(), right=right):
+            value = _folded(left, known) + _folded(right, known)
+        case ast.Subscript(value=inner, slice=index):
+            return _folded(inner, known)[_folded(index, known)]
+        case ast.Call(func=ast.Attribute(value=inner, attr=method), keywords=[]):
+            text = _folded(inner, known)
+            # A width after a colon would make text of any length.
+            if not isinstance(text, str) or method not in TEXT_METHODS or ":" in text:
+                raise ValueError(method)
+            arguments = [_folded(argument, known) for argument in node.args]
+            value = getattr(text, method)(*arguments)
+        case ast.expr():
+            return ast.literal_eval(node)
+        case _:
+            raise ValueError(node)
+    if isinstance(value, str | list) and len(value) > MAX_LENGTH:
+        raise ValueError(f"longer than {MAX_LENGTH}")
+    return value
+
+
+def _learn(body: list[ast.stmt], known: dict[str, Any]) -> dict[str, Any]:
+    """Known names, and those that the statements of one block bind to constants."""
+    for statement in body:
+        match statement:
+            case ast.Assign(targets=[ast.Name(id=name)], value=expression):
+                value = folded(expression, known)
+                if value is None:
+                    known.pop(name, None)
+                else:
+                    known[name] = value
+            case ast.With(body=inner):
+                _learn(inner, known)
+    return known
 
 
 @dataclass(frozen=True)
 class Registration:
-    """One assignment to the registry.
+    """One assignment to the registry in ``__init__.py``.
 
-    Attributes
-    ----------
-    identifier : key, None where it is no literal text
-    line : in __init__.py
-    found_to_load : whether loading finds it, a search for ``model_registry['id']``
-    found_to_submit : whether submission reads the same identifier off the line
+    Its identifier is None where the key is no literal text. Loading finds it by a
+    search for ``model_registry['id']``, and submission reads it off the line.
     """
 
     identifier: str | None
@@ -50,15 +104,7 @@ class Registration:
 
 @dataclass(frozen=True)
 class Call:
-    """One call in a plugin's code.
-
-    Attributes
-    ----------
-    name : dotted, by what was imported: ``urllib.request.urlretrieve``
-    file, line : where
-    node : the call
-    known : values of names where it stands
-    """
+    """One call; its name is dotted, by what was imported: ``torch.hub.load``."""
 
     name: str
     file: str
@@ -73,204 +119,118 @@ class Call:
 
     def value(self, name: str) -> Any:
         """Folded value of a keyword argument, or None."""
-        return try_folded(self.keyword(name), self.known)
+        return folded(self.keyword(name), self.known)
 
 
-@dataclass(frozen=True)
 class PluginSource:
-    """Code of one plugin.
+    """Code of the plugin in a folder.
 
     Attributes
     ----------
-    folder : of the plugin
+    trees : syntax of every Python file, by its path in the plugin
+    unreadable : what is wrong with files that have none
+    identifiers : of the networks that ``__init__.py`` registers, each once
+    model_file : file with ``get_model``
+    constants, functions : of that file's top level, by name
     """
 
-    folder: Path
-
-    @property
-    def name(self) -> str:
-        """Name of the folder."""
-        return self.folder.name
-
-    @cached_property
-    def texts(self) -> dict[str, str]:
-        """Text of every Python file, by its path in the plugin."""
-        return {
-            path.relative_to(self.folder).as_posix(): path.read_text(
-                encoding="utf-8", errors="replace"
-            )
-            for path in sorted(self.folder.rglob("*.py"))
-            if path.is_file()
-        }
-
-    @cached_property
-    def _parsed(self) -> tuple[dict[str, ast.Module], dict[str, str]]:
-        trees, faults = {}, {}
-        for name, text in self.texts.items():
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.name = folder.name
+        self.trees: dict[str, ast.Module] = {}
+        self.unreadable: dict[str, str] = {}
+        for path in sorted(folder.rglob("*.py")):
+            file = path.relative_to(folder).as_posix()
             try:
-                trees[name] = ast.parse(text)
+                self.trees[file] = ast.parse(path.read_text("utf-8", errors="replace"))
+            except IsADirectoryError:
+                continue
             except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
-                faults[name] = f"{type(error).__name__}: {error}"
-        return trees, faults
+                self.unreadable[file] = f"{type(error).__name__}: {error}"
+        self.registrations = list(self._registrations())
+        found = [r.identifier for r in self.registrations if r.identifier is not None]
+        self.identifiers = list(dict.fromkeys(found))
+        with_model = [f for f in self.trees if "get_model" in _functions(self.trees[f])]
+        self.model_file = "model.py"
+        if with_model and "model.py" not in with_model:
+            self.model_file = with_model[0]
+        tree = self.trees.get(self.model_file, ast.Module([], []))
+        self.constants = _learn(tree.body, {})
+        self.functions = _functions(tree)
 
-    @property
-    def trees(self) -> dict[str, ast.Module]:
-        """Syntax of every Python file that has any."""
-        return self._parsed[0]
+    def _registrations(self) -> Iterator[Registration]:
+        if "__init__.py" not in self.trees:
+            return
+        text = (self.folder / "__init__.py").read_text("utf-8", errors="replace")
+        lines = text.splitlines()
+        for node in ast.walk(self.trees["__init__.py"]):
+            for target in node.targets if isinstance(node, ast.Assign) else ():
+                if not isinstance(target, ast.Subscript):
+                    continue
+                owner = getattr(target.value, "id", getattr(target.value, "attr", ""))
+                if owner != REGISTRY:
+                    continue
+                key, line = folded(target.slice, {}), lines[target.lineno - 1]
+                if not isinstance(key, str):
+                    yield Registration(None, target.lineno, False, False)
+                    continue
+                yield Registration(
+                    key,
+                    target.lineno,
+                    f"{REGISTRY}['{key}']" in line.replace('"', "'"),
+                    key in scanned_identifiers(line),
+                )
 
-    @property
-    def unreadable(self) -> dict[str, str]:
-        """What is wrong with the other Python files."""
-        return self._parsed[1]
+    def nodes(
+        self, identifier: str = "", file: str | None = None
+    ) -> Iterator[tuple[ast.AST, Mapping[str, Any]]]:
+        """Parts of a file, by default the model's, and the values of names in each.
 
-    @cached_property
-    def registrations(self) -> list[Registration]:
-        """Networks that __init__.py registers."""
-        tree = self.trees.get("__init__.py")
-        if tree is None:
-            return []
-        lines = self.texts["__init__.py"].splitlines()
-        found = []
-        for node in ast.walk(tree):
-            targets = node.targets if isinstance(node, ast.Assign) else []
-            for target in targets:
-                if _is_registry(target):
-                    found.append(_registration(target, lines))
-        return found
+        The first argument of every function is taken to be the identifier.
+        """
+        tree = self.trees.get(file or self.model_file, ast.Module([], []))
+        constants = _learn(tree.body, {})
+        known = dict.fromkeys(ast.walk(tree), constants)
+        for function in ast.walk(tree):
+            if isinstance(function, ast.FunctionDef):
+                first = [argument.arg for argument in function.args.args[:1]]
+                given = dict.fromkeys(first, identifier) if identifier else {}
+                inside = _learn(function.body, {**constants, **given})
+                known |= dict.fromkeys(ast.walk(function), inside)
+        yield from known.items()
 
-    @property
-    def identifiers(self) -> list[str]:
-        """Identifiers of the networks, each once."""
-        stated = [r.identifier for r in self.registrations if r.identifier is not None]
-        return list(dict.fromkeys(stated))
-
-    @cached_property
-    def model_file(self) -> str:
-        """Python file with get_model: model.py, or where else it is defined."""
-        for name in ("model.py", *self.trees):
-            if name in self.trees and self.function("get_model", name) is not None:
-                return name
-        return "model.py"
-
-    def function(self, name: str, file: str | None = None) -> ast.FunctionDef | None:
-        """A function at the top of a file, by default the model's."""
-        tree = self.trees.get(file or self.model_file)
-        functions = (
-            (n for n in tree.body if isinstance(n, ast.FunctionDef)) if tree else ()
-        )
-        return next((f for f in functions if f.name == name), None)
-
-    def returned(self, name: str, identifier: str = "") -> Any:
+    def returned(self, name: str, identifier: str) -> Any:
         """What a function of the model's file returns, or None if not constant."""
-        function = self.function(name)
-        if function is None:
-            return None
-        known = self._known_in(self.model_file, function, identifier)
+        function: ast.AST = self.functions.get(name, ast.Module([], []))
         returns = [n for n in ast.walk(function) if isinstance(n, ast.Return)]
-        return try_folded(returns[-1].value, known) if returns else None
+        known = dict(self.nodes(identifier))
+        return folded(returns[-1].value, known[returns[-1]]) if returns else None
 
-    def constant(self, name: str) -> Any:
-        """Value of a constant at the top of the model's file, or None."""
-        return self._constants(self.model_file).get(name)
-
-    def _constants(self, file: str) -> dict[str, Any]:
-        known: dict[str, Any] = {}
-        learn(self.trees[file].body if file in self.trees else [], known)
-        return known
-
-    def _known_in(
-        self, file: str, function: ast.FunctionDef, identifier: str
-    ) -> dict[str, Any]:
-        """Values of names inside a function of a network's identifier."""
-        known = self._constants(file)
-        parameters = [argument.arg for argument in function.args.args]
-        if parameters and identifier:
-            known[parameters[0]] = identifier
-        learn(function.body, known)
-        return known
+    def texts(self, identifier: str) -> set[str]:
+        """Every text that the model's file makes of constants, for one network."""
+        made = (
+            folded(node, known)
+            for node, known in self.nodes(identifier)
+            if isinstance(node, ast.Constant | ast.JoinedStr | ast.BinOp)
+        )
+        return {text for text in made if isinstance(text, str)}
 
     def calls(self, identifier: str = "") -> Iterator[Call]:
         """Calls in every file but tests and setup."""
         for file, tree in self.trees.items():
-            if not Path(file).name.startswith(("test", "setup", "conftest")):
-                yield from self._calls_in(file, tree, identifier)
-
-    def _calls_in(self, file: str, tree: ast.Module, identifier: str) -> Iterator[Call]:
-        imported = _imported(tree)
-        functions = [n for n in ast.walk(tree) if isinstance(n, ast.FunctionDef)]
-        scopes = {id(n): f for f in functions for n in ast.walk(f)}
-        values = {id(f): self._known_in(file, f, identifier) for f in functions}
-        constants = self._constants(file)
-        for node in ast.walk(tree):
-            name = _dotted(node.func, imported) if isinstance(node, ast.Call) else None
-            if isinstance(node, ast.Call) and name is not None:
-                scope = scopes.get(id(node))
-                known = constants if scope is None else values[id(scope)]
-                yield Call(name, file, node.lineno, node, known)
-
-    def texts_of(self, identifier: str) -> set[str]:
-        """Every text that the model's file makes of constants, for one network."""
-        tree = self.trees.get(self.model_file)
-        if tree is None:
-            return set()
-        found = set(_made_texts(tree, self._constants(self.model_file)))
-        for function in (n for n in tree.body if isinstance(n, ast.FunctionDef)):
-            known = self._known_in(self.model_file, function, identifier)
-            found.update(_made_texts(function, known))
-        return found
-
-    def attribute(self, name: str, identifier: str) -> Any:
-        """Constant that the model's file assigns to an attribute, or None."""
-        tree = self.trees.get(self.model_file)
-        functions = (
-            (n for n in tree.body if isinstance(n, ast.FunctionDef)) if tree else ()
-        )
-        for function in functions:
-            known = self._known_in(self.model_file, function, identifier)
-            for node in ast.walk(function):
-                targets = node.targets if isinstance(node, ast.Assign) else []
-                if any(
-                    isinstance(t, ast.Attribute) and t.attr == name for t in targets
-                ):
-                    return try_folded(getattr(node, "value", None), known)
-        return None
-
-    def tables(self) -> Iterator[tuple[int, dict[Any, Any]]]:
-        """Constant dictionaries of the model's file, with their lines."""
-        for node in ast.walk(self.trees.get(self.model_file, ast.Module([], []))):
-            if isinstance(node, ast.Dict):
-                table = try_folded(node, {})
-                if isinstance(table, dict):
-                    yield node.lineno, table
+            if Path(file).name.startswith(("test", "setup", "conftest")):
+                continue
+            imported = _imported(tree)
+            for node, known in self.nodes(identifier, file):
+                if isinstance(node, ast.Call) and (name := _dotted(node.func)):
+                    first, dot, rest = name.partition(".")
+                    name = imported.get(first, first) + dot + rest
+                    yield Call(name, file, node.lineno, node, known)
 
 
-def _is_registry(target: ast.expr) -> bool:
-    if not isinstance(target, ast.Subscript):
-        return False
-    value = target.value
-    name = value.attr if isinstance(value, ast.Attribute) else getattr(value, "id", "")
-    return name == REGISTRY
-
-
-def _registration(target: ast.expr, lines: list[str]) -> Registration:
-    key = try_folded(target.slice, {}) if isinstance(target, ast.Subscript) else None
-    line = lines[target.lineno - 1]
-    if not isinstance(key, str):
-        return Registration(None, target.lineno, False, False)
-    return Registration(
-        key,
-        target.lineno,
-        f"{REGISTRY}['{key}']" in line.replace('"', "'"),
-        key in scanned_identifiers(line),
-    )
-
-
-def _made_texts(tree: ast.AST, known: Mapping[str, Any]) -> Iterator[str]:
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Constant | ast.JoinedStr | ast.BinOp):
-            value = try_folded(node, known)
-            if isinstance(value, str):
-                yield value
+def _functions(tree: ast.Module) -> dict[str, ast.FunctionDef]:
+    found = [node for node in tree.body if isinstance(node, ast.FunctionDef)]
+    return {function.name: function for function in found[::-1]}
 
 
 def _imported(tree: ast.Module) -> dict[str, str]:
@@ -287,11 +247,9 @@ def _imported(tree: ast.Module) -> dict[str, str]:
     return found
 
 
-def _dotted(node: ast.expr, imported: Mapping[str, str]) -> str | None:
-    parts: list[str] = []
-    while isinstance(node, ast.Attribute):
-        parts.insert(0, node.attr)
-        node = node.value
-    if not isinstance(node, ast.Name):
-        return None
-    return ".".join([imported.get(node.id, node.id), *parts])
+def _dotted(node: ast.expr) -> str | None:
+    """``a.b.c`` of such an expression; None of any other."""
+    if isinstance(node, ast.Attribute):
+        owner = _dotted(node.value)
+        return f"{owner}.{node.attr}" if owner else None
+    return node.id if isinstance(node, ast.Name) else None

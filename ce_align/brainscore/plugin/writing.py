@@ -4,24 +4,31 @@ import ast
 import inspect
 import json
 import re
+from collections.abc import Iterable, Mapping
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
+import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from ce_align.brainscore.models import Region
+from ce_align.errors import ConfigError
+from ce_align.models.catalogue import Published
 
 if TYPE_CHECKING:
     from jinja2 import Environment
+    from torch import nn
+
+    from ce_align.models.networks import Network
 
 __all__ = [
-    *("EMBEDDED", "PluginSpec"),
-    *("model_files", "plugin_files", "recovered_spec"),
+    *("EMBEDDED", "PAPER", "TORCHVISION", "PluginSpec", "built", "layer_statistics"),
+    *("metadata_document", "model_files", "plugin_files", "recovered_spec"),
 ]
 
 #: Weights inside a plugin.
 EMBEDDED = "weights.safetensors"
-
-Region = Literal["V1", "V2", "V4", "IT"]
 
 #: It names a Python package, a file and a text that Brain-Score searches for.
 Identifier = Annotated[
@@ -33,35 +40,44 @@ Colours = tuple[float, float, float]
 #: Of weights that are served.
 ADDRESS = r"""https?://[^\s"'\\<>]+\.safetensors"""
 
-#: Constants of model.py; together they determine its text.
-CONSTANTS = {
-    "IDENTIFIER": "identifier",
-    "ARCHITECTURE": "architecture",
-    "N_CLASSES": "n_classes",
-    "LAYERS": "layers",
-    "INPUT_SIZE": "input_size",
-    "MEAN": "mean",
-    "STD": "std",
-    "INTERPOLATION": "interpolation",
-    "WEIGHTS_URL": "weights_url",
-    "WEIGHTS_SHA256": "weights_sha256",
-    "BIBTEX": "bibtex",
+
+#: Brain-Score links a network to its reference by author, year and address.
+PAPER = """@inproceedings{yerxa2024contrastive,
+  title = {Contrastive-Equivariant Self-Supervised Learning Improves Alignment with Primate Visual Area IT},
+  author = {Yerxa, Thomas and Feather, Jenelle and Simoncelli, Eero P. and Chung, SueYeon},
+  booktitle = {Advances in Neural Information Processing Systems},
+  volume = {37},
+  year = {2024},
+  url = {https://papers.nips.cc/paper_files/paper/2024/hash/ae28c7bc9414ffd8ffd2b3d454e6ef3e-Abstract-Conference.html}
 }
+"""  # noqa: E501
+
+TORCHVISION = """@software{torchvision2016,
+  title = {TorchVision: PyTorch's Computer Vision library},
+  author = {{TorchVision maintainers and contributors}},
+  year = {2016},
+  url = {https://github.com/pytorch/vision}
+}
+"""
+
+#: Beginnings of architectures that are surely convolutional.
+CONVOLUTIONAL = ("resnet", "resnext", "wide_resnet", "tiny")
+
+OBJECTIVES = {"mmcr": "MMCR", "barlow": "Barlow Twins", "simclr": "SimCLR"}
+
+#: The paper as people read it.
+REFERENCE = (
+    "Yerxa, Feather, Simoncelli, Chung (2024). Contrastive-Equivariant "
+    "Self-Supervised Learning Improves Alignment with Primate Visual Area IT. "
+    "NeurIPS."
+)
 
 
 class PluginSpec(BaseModel):
     """Everything that the code of a plugin depends on.
 
-    Attributes
-    ----------
-    identifier : in Brain-Score, and of the plugin's folder
-    architecture : torchvision's name, or ``tiny``
-    n_classes : of the classifier; None without one
-    layers : region to layer
-    input_size, mean, std, interpolation : see `ce_align.models.networks.Preprocessing`
-    weights_url : of the safetensors; None where they lie inside
-    weights_sha256 : of that file
-    bibtex : what to cite
+    The architecture is torchvision's name, or ``tiny``; `n_classes` is None without a
+    classifier, and `weights_url` for weights that lie inside.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -91,7 +107,7 @@ class PluginSpec(BaseModel):
         return url
 
 
-def literal(value: Any) -> str:
+def _literal(value: Any) -> str:
     """Python text of a plain value, as a formatter would leave it."""
     if isinstance(value, str):
         if "\n" not in value:
@@ -99,11 +115,11 @@ def literal(value: Any) -> str:
         lines = value.splitlines(keepends=True)
         return (
             "(\n"
-            + "".join(f'    {literal(line.rstrip())[:-1]}\\n"\n' for line in lines)
+            + "".join(f'    {_literal(line.rstrip())[:-1]}\\n"\n' for line in lines)
             + ")"
         )
     if isinstance(value, dict):
-        items = (f"{literal(k)}: {literal(v)}" for k, v in value.items())
+        items = (f"{_literal(k)}: {_literal(v)}" for k, v in value.items())
         return "{" + ", ".join(items) + "}"
     return repr(value)
 
@@ -119,7 +135,7 @@ def _templates() -> "Environment":
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters["literal"] = literal
+    environment.filters["literal"] = _literal
     return environment
 
 
@@ -127,23 +143,19 @@ def _render(template: str, **values: Any) -> str:
     return _templates().get_template(f"{template}.jinja").render(**values)
 
 
-def _tiny_source() -> str:
-    """The tiny network as text: Brain-Score's machines do not have this package."""
-    from ce_align import backbones
-
-    parts = (backbones.TinyResNet, backbones._stage)
-    return "\n\n".join(
-        inspect.getsource(part).rstrip() + "\n" for part in parts
-    ).rstrip()
-
-
 def model_files(spec: PluginSpec) -> dict[str, str]:
     """The files of a plugin that Brain-Score executes, by name."""
     values = spec.model_dump()
-    tiny = _tiny_source() if spec.architecture == "tiny" else ""
+    if spec.architecture == "tiny":
+        from ce_align import backbones
+
+        # As text, because Brain-Score's machines do not have this package.
+        parts = (backbones.TinyResNet, backbones._stage)
+        sources = [inspect.getsource(part).rstrip() for part in parts]
+        values["tiny_source"] = "\n\n\n".join(sources)
     return {
         "__init__.py": _render("init.py", **values),
-        "model.py": _render("model.py", **values, tiny_source=tiny),
+        "model.py": _render("model.py", **values),
     }
 
 
@@ -180,13 +192,149 @@ def recovered_spec(folder: Path) -> PluginSpec | None:
             for name in ("__init__.py", "model.py")
         }
         stated = {
-            CONSTANTS[node.targets[0].id]: ast.literal_eval(node.value)
+            node.targets[0].id.lower(): ast.literal_eval(node.value)
             for node in ast.parse(texts["model.py"]).body
-            if isinstance(node, ast.Assign)
-            and isinstance(node.targets[0], ast.Name)
-            and node.targets[0].id in CONSTANTS
+            if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name)
         }
         spec = PluginSpec(**stated)
     except (OSError, ValueError, SyntaxError, ValidationError, RecursionError):
         return None
     return spec if model_files(spec) == texts else None
+
+
+def built(architecture: str, n_classes: int | None = None) -> "nn.Module":
+    """Architecture as torchvision builds it by name, where it can without weights.
+
+    Raises
+    ------
+    ConfigError
+        If it does not.
+    """
+    import torch
+    from torchvision import models
+
+    from ce_align.backbones import TinyResNet
+
+    def build() -> "nn.Module":
+        if architecture == "tiny":
+            return TinyResNet(n_classes=n_classes or 1)
+        options = {} if n_classes is None else {"num_classes": n_classes}
+        network: nn.Module = models.get_model(architecture, weights=None, **options)
+        return network
+
+    try:
+        with torch.device("meta"):
+            return build()
+    except NotImplementedError:  # some compute their widths with tensors
+        return build()
+    except (TypeError, ValueError) as error:
+        raise ConfigError(
+            f"torchvision does not build {architecture} ({error})"
+        ) from error
+
+
+def layer_statistics(
+    network: "Network", layers: Iterable[str]
+) -> dict[str, tuple[float, float]]:
+    """Mean and standard deviation of layers for the image that a plugin's tests draw.
+
+    Its colours change smoothly. Both numbers have six digits.
+    """
+    from ce_align.data.imagesets import ImageSet
+    from ce_align.models.features import extract
+
+    size = network.preprocessing.edge("a plugin")
+    y, x = np.mgrid[:size, :size] / size
+    colours = (np.sin(9 * x), np.cos(7 * y), np.sin(11 * (x + y)))
+    pixels = np.stack([127 + 120 * colour for colour in colours], axis=-1)
+    images = ImageSet.from_array("pattern", pixels[None].astype(np.uint8))
+    found = extract(network, images, list(layers), device="cpu", cache=None)
+    return {
+        name: (float(f"{values.mean():.6g}"), float(f"{values.std():.6g}"))
+        for name, values in ((name, found[name].values) for name in layers)
+    }
+
+
+def metadata_document(
+    spec: PluginSpec,
+    *,
+    display_name: str,
+    n_parameters: int,
+    published: Published | None,
+    training: Mapping[str, Any],
+) -> dict[str, Any]:
+    """Metadata of one network in Brain-Score's schema 2.0.
+
+    Only what is known is stated; each section names its source.
+
+    Parameters
+    ----------
+    spec : the plugin
+    display_name : as people read it
+    n_parameters : of the network, exactly
+    published : the catalogue's entry, for the authors' networks
+    training : settings of one's own training, from its weights; else empty
+    """
+    architecture = {"description": spec.architecture}
+    if spec.architecture.startswith(CONVOLUTIONAL):
+        architecture["family"] = "convolutional_neural_network"
+    edges = {"height": spec.input_size, "width": spec.input_size}
+    entry: dict[str, Any] = {
+        "model": {
+            "display_name": display_name,
+            "architecture": architecture,
+            "parameter_count": n_parameters,
+            "parameter_count_exact": True,
+            "recurrent": False,
+            "input_resolution": {"channels": 3, **edges},
+            "visual_degrees": 8.0,
+        },
+        "io": {"modality": "image"},
+    }
+    sources = {"plugin": {"kind": "other", "citation": "The code of this plugin."}}
+    if published is not None:
+        source = "paper"
+        sources[source] = {"kind": "paper", "citation": REFERENCE}
+        weight: Any = published.equivariance_weight
+        objective: Any = published.objective
+        details = {
+            "process": f"{published.epochs} epochs, LARS, 10 epochs of linear warm-up, "
+            "cosine schedule",
+            "learning_rate": "4.8",
+            "batch_size": "2048 images (1024 pairs)",
+        }
+        data = {"identifier": "imagenet-1k", "name": "ImageNet-1k", "role": "training"}
+        further: dict[str, Any] = {"data": {"training_datasets": [data]}}
+    else:
+        source, further = "training", {}
+        objective, weight = map(training.get, ("objective", "equivariance_weight"))
+        epochs = training.get("epochs")
+        details = {"process": f"{epochs} epochs"} if isinstance(epochs, int) else {}
+    if isinstance(objective, str) and isinstance(weight, int | float):
+        if source == "training":
+            citation = "The settings that training stored with the weights."
+            sources[source] = {"kind": "other", "citation": citation}
+        name = OBJECTIVES.get(objective, objective)
+        entry["model"]["supervision"] = {"type": "self_supervised"}
+        entry["training"] = {
+            "objective": "contrastive-equivariant self-supervised learning",
+            "loss": f"(1 - λ) invariant {name} + λ equivariant {name}, λ = {weight:g}",
+            **details,
+        }
+        entry |= further
+    origins = {"model": "plugin", "io": "plugin"}
+    assertions = [
+        {
+            "path": f"/{section}",
+            "status": "probable",
+            "sources": [origins.get(section, source)],
+        }
+        for section in entry
+    ]
+    return {
+        "schema_version": "2.0",
+        "domain": "vision",
+        "models": {
+            spec.identifier: {**entry, "sources": sources, "assertions": assertions}
+        },
+    }

@@ -1,4 +1,4 @@
-"""The doctor finds what is wrong with plugins, without running them."""
+"""The check finds what is wrong with plugins, without running them."""
 
 import importlib.util
 import json
@@ -11,11 +11,10 @@ from pathlib import Path
 import pytest
 from plugin_standins import cache_tiny, make_tiny_paper, own_training
 
-from ce_align.brainscore.plugin import inspection
+from ce_align.brainscore.plugin import check
 from ce_align.brainscore.plugin.archive import opened_plugins
-from ce_align.brainscore.plugin.doctor import examine
-from ce_align.brainscore.plugin.identity import _layer_names, stated_network
-from ce_align.brainscore.plugin.inspection import inspect_plugins
+from ce_align.brainscore.plugin.check import check_plugins, inspect_plugins
+from ce_align.brainscore.plugin.rules import layer_names, stated_network
 from ce_align.brainscore.plugin.source import PluginSource, scanned_identifiers
 from ce_align.brainscore.submission import Submission, submit
 from ce_align.errors import DataError
@@ -73,7 +72,7 @@ def test_every_published_plugin_is_resolved_to_its_address(installed):
     }
     for entry in PUBLISHED.values():
         if entry.brainscore_id is not None:
-            made = folders[entry.brainscore_id].texts_of(entry.brainscore_id)
+            made = folders[entry.brainscore_id].texts(entry.brainscore_id)
             assert any(text.endswith(entry.path) for text in made), entry.name
 
 
@@ -323,8 +322,8 @@ def test_one_identifier_in_two_folders_is_found(sound, tmp_path):
 
 @pytest.mark.parametrize("architecture", ["regnet_y_400mf", "vit_b_16", "tiny"])
 def test_layers_of_an_architecture_are_known(architecture):
-    assert len(_layer_names(architecture)) > 10
-    assert _layer_names("nonesuch") is None
+    assert len(layer_names(architecture)) > 10
+    assert layer_names("nonesuch") is None
 
 
 def test_brainscores_folder_of_all_plugins_is_no_plugin(installed, tmp_path):
@@ -333,7 +332,7 @@ def test_brainscores_folder_of_all_plugins_is_no_plugin(installed, tmp_path):
     for name in ("CE-SimCLR_lmda_01", "CE-MMCR_lmda_01"):
         shutil.copytree(installed / name, tmp_path / "models" / name)
     told = []
-    examined = examine(
+    examined = check_plugins(
         tmp_path / "models", progress=lambda *progress: told.append(progress)
     )
     names = ["CE-MMCR_lmda_01", "CE-SimCLR_lmda_01"]
@@ -359,7 +358,7 @@ def test_reading_a_plugin_executes_nothing(sound, tmp_path):
         (plugin / file).write_text(spell + (plugin / file).read_text())
     (plugin / "setup.py").write_text(spell)
     (plugin / "conftest.py").write_text(spell)
-    (diagnosis,) = examine(plugin)
+    (diagnosis,) = check_plugins(plugin)
     assert not diagnosis.ours and not diagnosis.ran
     assert not mark.exists()
 
@@ -374,7 +373,7 @@ def test_a_zip_of_ours_is_examined_like_its_folder(tmp_path, monkeypatch):
     make_tiny_paper(monkeypatch)
     cache_tiny("ce_mmcr_l0.1")
     submit(["ce_mmcr_l0.1"], tmp_path / "mine.zip", Submission("embed"))
-    (diagnosis,) = examine(tmp_path / "mine.zip", run=False)
+    (diagnosis,) = check_plugins(tmp_path / "mine.zip", run=False)
     assert diagnosis.ours and diagnosis.n_faults == 0
     assert [f.check for f in diagnosis.findings] == ["layers"]
     assert json.loads(diagnosis.model_dump_json())["identifiers"] == ["ce_mmcr_l0_1"]
@@ -402,7 +401,7 @@ def zipped(path: Path, names, link: str | None = None) -> Path:
 def test_a_zip_that_the_website_misreads_is_found(tmp_path, names, fault):
     path = zipped(tmp_path / "a.zip", names)
     try:
-        (diagnosis, *_) = examine(path)
+        (diagnosis, *_) = check_plugins(path)
     except DataError as error:
         assert "holds no plugin" in str(error)
     else:
@@ -453,6 +452,6 @@ def test_what_is_no_zip_is_refused(tmp_path):
 
 
 def test_a_set_that_is_too_large_for_the_website_is_found(sound, monkeypatch):
-    monkeypatch.setattr(inspection, "ZIP_LIMIT", 1000)
+    monkeypatch.setattr(check, "ZIP_LIMIT", 1000)
     (found,) = [f for f in inspect_plugins([sound])[sound.name] if f.check == "zip"]
     assert re.search(r"would have \d+ MB", found.message)
