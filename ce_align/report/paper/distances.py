@@ -56,25 +56,27 @@ VECTOR_POINTS = 2000
 #: Up to so many points are drawn larger.
 FEW_POINTS = 300
 
-#: Both clouds of each comparison, what the mean is over, and the paper's sign of ΔD_B.
+#: Columns of Table 5 and their headings: both clouds of a comparison, what the mean is
+#: over, and the paper's sign of ΔD_B.
+ABOUT = {
+    "first_cloud": "First cloud",
+    "second_cloud": "Second cloud",
+    "mean_over": "Mean over",
+    "sign_in_paper": "Sign of ΔD_B in the paper",
+}
 TABLE_5 = {
     "augmentation_augmentation": (
-        "augmentations of image i",
-        "augmentations of image j",
-        "image pairs",
-        "+",
+        *("augmentations of image i", "augmentations of image j"),
+        *("image pairs", "+"),
     ),
     "augmentation_centroid": (
         "mean responses to every image, over its augmentations",
-        "augmentations of one image",
-        "images",
-        "−",
+        *("augmentations of one image", "images", "−"),
     ),
     "spatial_photometric": (
         "photometric variability, averaged over crops",
         "spatial variability, averaged over photometrics",
-        "images",
-        "−",
+        *("images", "−"),
     ),
     "class_class": ("images of class a", "images of class b", "class pairs", "+"),
 }
@@ -377,7 +379,7 @@ def table_5(material: Material) -> BuiltTable:
     rows: list[dict[str, object]] = []
     lines: list[dict[str, str | Numbered]] = []
     notes: list[str] = []
-    for name, (first, second, over, sign) in TABLE_5.items():
+    for name, words in TABLE_5.items():
         found = differences(material, name)
         points = found.rows[found.rows["weight"] > 0] if len(found.rows) else found.rows
         n, n_positive, origin, text = len(points), 0, "none", "–"
@@ -388,28 +390,13 @@ def table_5(material: Material) -> BuiltTable:
             notes += found.notes
         else:
             notes.append(f"{COMPARISON_TITLES[name]}: no rows.")
-        lines.append(
-            {
-                "Comparison": COMPARISON_TITLES[name],
-                "First cloud": first,
-                "Second cloud": second,
-                "Mean over": over,
-                "Sign of ΔD_B in the paper": sign,
-                "Networks here with ΔD_B > 0": Numbered(text, len(rows)),
-            }
-        )
-        rows.append(
-            {
-                "comparison": name,
-                "first_cloud": first,
-                "second_cloud": second,
-                "mean_over": over,
-                "sign_in_paper": sign,
-                "n_networks": n,
-                "n_positive": n_positive,
-                "origin": origin,
-            }
-        )
+        line: dict[str, str | Numbered] = {"Comparison": COMPARISON_TITLES[name]}
+        line |= zip(ABOUT.values(), words, strict=True)
+        line["Networks here with ΔD_B > 0"] = Numbered(text, len(rows))
+        row = {"comparison": name, **dict(zip(ABOUT, words, strict=True))}
+        counts = {"n_networks": n, "n_positive": n_positive, "origin": origin}
+        lines.append(line)
+        rows.append(row | counts)
     return built(
         pd.DataFrame(rows),
         lines,

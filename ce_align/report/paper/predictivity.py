@@ -1,5 +1,6 @@
 """Figures 3, 4, 8, layers and overlap: how well networks predict recordings."""
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -256,15 +257,11 @@ def _groups_of_bars(
 
 def _broken(name: str) -> str:
     """A name in lines of about ten letters, broken where its parts begin."""
-    name = name.rpartition("/")[2]
     lines = [""]
-    for k, character in enumerate(name):
-        begins = k and (
-            character in "-_ " or (character.isdigit() and not name[k - 1].isdigit())
-        )
-        if begins and len(lines[-1]) >= 6:
+    for part in re.split(r"(?=[-_ ])|(?<=\D)(?=\d)", name.rpartition("/")[2]):
+        if len(lines[-1]) >= 6:
             lines.append("")
-        lines[-1] += character
+        lines[-1] += part
     return "\n".join(line.strip() for line in lines)
 
 
