@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ce_align.errors import DataError
+from ce_align.metrics.gram import Array
 from ce_align.metrics.inference import (
     benjamini_hochberg,
     checked_vector,
@@ -15,22 +16,16 @@ from ce_align.metrics.inference import (
 
 __all__ = ["MIN_NETWORKS", "Association", "correlate", "residual_r"]
 
-FloatArray = NDArray[np.float64]
-
 #: Fewer networks have no correlation worth a number.
 MIN_NETWORKS = 5
-
 #: An interval needs deviations that are worth so many independent networks: with fewer
 #: it spans nearly all of [−1, 1], and none of those we tried covers what it says.
 MIN_INDEPENDENT = 6
-
 #: A jackknife over few networks misses the rarest of them. With this factor intervals
 #: of skewed quantities cover 92 % or more: ``benchmarks/coverage/correlation.py``.
 JACKKNIFE_FACTOR = 1.05
-
 #: A partial correlation takes the first model that leaves so many degrees of freedom.
 MIN_FREEDOM = 3
-
 #: Leverage above which a network has a mean or a slope of its own.
 ALONE = 1 - 1e-9
 
@@ -61,13 +56,10 @@ class Association:
 
     Attributes
     ----------
-    measure, target : what was correlated
-    n_networks : number of networks
-    pearson : Pearson correlation across all networks
+    pearson : correlation across all networks
     low, high : its interval over networks, if all are of one group; else NaN, for the
         few groups that there are cannot say how groups vary
     abs_pearson, r_squared : |r| and r² of the same
-    spearman : rank correlation
     within : correlation after subtracting the mean of each group (objective) from both
         sides, with its interval over networks within groups
     p : of the permutation test that exchanges networks within their group only
@@ -145,69 +137,53 @@ def correlate(
     every objective, that of every λ, and a slope along λ for each objective. Smaller
     designs have a simpler model, see `given`.
     """
+    from scipy import stats
+
     labels = np.asarray(groups)
     left = {name: _checked(values, name, labels) for name, values in measures.items()}
     right = {name: _checked(values, name, labels) for name, values in targets.items()}
-    records = [
-        _associate(
-            (measure, x), (target, y), labels, covariate, rng, n_permutations, level
-        )
-        for measure, x in left.items()
-        for target, y in right.items()
-    ]
+    records = []
+    for measure, x in left.items():
+        for target, y in right.items():
+            within = residual_r(x, y, _indicators(labels), level)
+            p = within_group_permutation_p(_pearson, x, y, labels, rng, n_permutations)
+            if np.isnan(
+                within.r
+            ):  # every permutation is the data again, up to rounding
+                p = 1.0
+            of_r = within if len(np.unique(labels)) == 1 else UNDEFINED
+            partial, n_partial, given = _partial(x, y, labels, covariate, level)
+            pearson = float(_pearson(x, y))
+            record = Association(
+                measure=measure,
+                target=target,
+                n_networks=len(x),
+                pearson=pearson,
+                low=of_r.low,
+                high=of_r.high,
+                abs_pearson=abs(pearson),
+                r_squared=pearson**2,
+                spearman=float(_pearson(stats.rankdata(x), stats.rankdata(y))),
+                within=within,
+                p=p,
+                partial=partial,
+                n_partial=n_partial,
+                given=given,
+                q=p,
+                partial_q=partial.p,
+            )
+            records.append(record)
     q = benjamini_hochberg([record.p for record in records])
-    partial = np.array([record.partial.p for record in records])
-    defined = np.isfinite(partial)
-    partial[defined] = benjamini_hochberg(partial[defined])
+    partial_q = np.array([record.partial.p for record in records])
+    defined = np.isfinite(partial_q)
+    partial_q[defined] = benjamini_hochberg(partial_q[defined])
     return tuple(
         replace(record, q=float(one), partial_q=float(other))
-        for record, one, other in zip(records, q, partial, strict=True)
+        for record, one, other in zip(records, q, partial_q, strict=True)
     )
 
 
-def _associate(
-    measure: tuple[str, FloatArray],
-    target: tuple[str, FloatArray],
-    groups: NDArray[np.generic],
-    covariate: ArrayLike | None,
-    rng: np.random.Generator,
-    n_permutations: int,
-    level: float,
-) -> Association:
-    from scipy import stats
-
-    (name_x, x), (name_y, y) = measure, target
-    r = float(_pearson(x, y))
-    ranks = stats.rankdata(x), stats.rankdata(y)
-    within = residual_r(x, y, _indicators(groups), level)
-    p = within_group_permutation_p(_pearson, x, y, groups, rng, n_permutations)
-    if np.isnan(within.r):  # every permutation is the data again, up to rounding
-        p = 1.0
-    one_group = len(np.unique(groups)) == 1
-    partial, n_partial, given = _partial(x, y, groups, covariate, level)
-    return Association(
-        measure=name_x,
-        target=name_y,
-        n_networks=len(x),
-        pearson=r,
-        low=within.low if one_group else np.nan,
-        high=within.high if one_group else np.nan,
-        abs_pearson=abs(r),
-        r_squared=r**2,
-        spearman=float(_pearson(*ranks)),
-        within=within,
-        p=p,
-        partial=partial,
-        n_partial=n_partial,
-        given=given,
-        q=p,
-        partial_q=partial.p,
-    )
-
-
-def residual_r(
-    x: FloatArray, y: FloatArray, model: FloatArray, level: float = 0.95
-) -> Coefficient:
+def residual_r(x: Array, y: Array, model: Array, level: float = 0.95) -> Coefficient:
     """Correlation of two quantities beyond a linear model, with p and interval.
 
     Parameters
@@ -252,14 +228,14 @@ def residual_r(
     return Coefficient(r, low, high, p, n_independent)
 
 
-def _beyond(basis: FloatArray, values: FloatArray) -> FloatArray:
+def _beyond(basis: Array, values: Array) -> Array:
     """Residuals, exactly zero where nothing is left but rounding."""
     residuals = values - basis @ (basis.T @ values)
     rounding = 1e-12 * np.abs(values - values.mean()).max()
     return np.zeros_like(values) if np.abs(residuals).max() <= rounding else residuals
 
 
-def _jackknife(e: FloatArray, f: FloatArray, basis: FloatArray, r: float) -> float:
+def _jackknife(e: Array, f: Array, basis: Array, r: float) -> float:
     """Standard error of Fisher's z, leaving out one network after the other.
 
     Without refitting: a sum over residuals loses e f / (1 − leverage).
@@ -277,8 +253,8 @@ def _jackknife(e: FloatArray, f: FloatArray, basis: FloatArray, r: float) -> flo
 
 
 def _partial(
-    x: FloatArray,
-    y: FloatArray,
+    x: Array,
+    y: Array,
     groups: NDArray[np.generic],
     covariate: ArrayLike | None,
     level: float,
@@ -309,8 +285,8 @@ def _partial(
 
 
 def _models(
-    groups: NDArray[np.generic], weights: FloatArray
-) -> Iterator[tuple[FloatArray, tuple[str, ...]]]:
+    groups: NDArray[np.generic], weights: Array
+) -> Iterator[tuple[Array, tuple[str, ...]]]:
     """Models of group and λ, from that which assumes least.
 
     A straight line is none of them: where λ drives both quantities along a curve, what
@@ -325,12 +301,12 @@ def _models(
     yield np.hstack([group, scaled, scaled**2]), ("λ", "λ²")
 
 
-def _indicators(labels: NDArray[np.generic]) -> FloatArray:
+def _indicators(labels: NDArray[np.generic]) -> Array:
     """(n, n_labels), 1 where a label is a network's own."""
     return np.asarray(labels[:, None] == np.unique(labels), dtype=np.float64)
 
 
-def _pearson(x: FloatArray, y: FloatArray) -> FloatArray:
+def _pearson(x: Array, y: Array) -> Array:
     """Pearson correlation along the last axis; NaN where one side is constant."""
     x = x - x.mean(axis=-1, keepdims=True)
     y = y - y.mean(axis=-1, keepdims=True)
@@ -341,7 +317,7 @@ def _pearson(x: FloatArray, y: FloatArray) -> FloatArray:
     return np.asarray(np.clip(r, -1.0, 1.0), dtype=np.float64)
 
 
-def _checked(values: ArrayLike, name: str, groups: NDArray[np.generic]) -> FloatArray:
+def _checked(values: ArrayLike, name: str, groups: NDArray[np.generic]) -> Array:
     data = checked_vector(values, name, MIN_NETWORKS)
     if groups.shape != data.shape:
         raise DataError(

@@ -7,21 +7,20 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ce_align.checks import check_finite
+from ce_align.checks import check_finite, rounding_step
 from ce_align.errors import DataError
 from ce_align.metrics.bures import unit_factor
+from ce_align.metrics.gram import Array
 from ce_align.metrics.paired_design import (
+    ROUNDING_STEPS,
     PairedDesign,
     check_varied,
-    check_views,
     fit_ridge,
     is_constant,
     split_views,
 )
 
 __all__ = ["expand_parameters", "factorization", "participation_ratio", "steerability"]
-
-FloatArray = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -80,12 +79,12 @@ def factorization(responses: NDArray[Any], share: float = 0.9) -> Factorization:
     if not 0 < share < 1:
         raise DataError(f"share must lie between 0 and 1, found {share}")
     check_finite(data, "responses")
-    step = np.finfo(data.dtype if data.dtype.kind == "f" else np.float64).eps
     means = data.mean(axis=1, dtype=np.float64)
     content = means - means.mean(axis=0)
     _, values, axes = np.linalg.svd(content, full_matrices=False)
     content_sum = float(np.sum(values**2))
-    rounding = (8 * step) ** 2 * float(np.sum(means**2))
+    step = ROUNDING_STEPS * rounding_step(data)
+    rounding = step**2 * float(np.sum(means**2))
     if content_sum <= rounding:
         raise DataError(
             f"the {len(data)} images have equal mean responses, so there is no content "
@@ -120,9 +119,8 @@ def participation_ratio(cloud: ArrayLike) -> float:
 
     Returns
     -------
-    float
-        From 1 (a line) to n_features or n_points − 1 (equal spread along all axes). It
-        grows with the number of points: compare equal numbers.
+    From 1 (a line) to n_features or n_points − 1 (equal spread along all axes); it
+    grows with the number of points: compare equal numbers.
 
     Raises
     ------
@@ -167,7 +165,7 @@ class Steerability:
     strength: float
     n_train_views: int
     n_test_views: int
-    effects: Mapping[str, FloatArray]
+    effects: Mapping[str, Array]
 
 
 def steerability(
@@ -184,13 +182,10 @@ def steerability(
 
     Parameters
     ----------
-    clean : (n_images, n_features), responses to the images
-    views : (n_views, n_features), responses to their augmented copies
-    image_index : (n_views,), row of `clean` that each view was made from
-    parameters : (n_views, n_parameters), as the augmentation drew them
+    clean, views, image_index, parameters, train_images, test_images : as for
+        `decode_parameters`
     transformation : (n_views,), identifier of the draw; views of different images that
         share it were transformed alike
-    train_images, test_images : disjoint rows of `clean`
 
     Raises
     ------
@@ -208,7 +203,7 @@ def steerability(
     """
     index, draw = np.asarray(image_index), np.asarray(transformation)
     given = np.asarray(parameters, dtype=np.float64)
-    check_views(clean, views, index)
+    train, test = split_views(clean, views, index, train_images, test_images)
     check_varied(clean)
     if given.ndim != 2 or len(given) != len(views) or draw.shape != (len(views),):
         raise DataError(
@@ -216,7 +211,6 @@ def steerability(
             f"found {given.shape} and {draw.shape}"
         )
     check_finite(given, "parameters")
-    train, test = split_views(index, train_images, test_images, len(clean))
     unseen = np.setdiff1d(draw[test], draw[train])
     if unseen.size:
         raise DataError(
@@ -232,7 +226,7 @@ def steerability(
     share = total / test.sum() / (clean_sum / len(clean))
     _, column = np.unique(draw, return_inverse=True)
 
-    def by_combination(values: FloatArray) -> FloatArray:
+    def by_combination(values: Array) -> Array:
         table = np.zeros((len(clean), int(column.max()) + 1))
         np.add.at(table, (index[test], column[test]), values)
         return table
@@ -243,8 +237,8 @@ def steerability(
     }
     strength = float("nan")
     # Displacements are differences of responses: below their rounding nothing moved.
-    step = np.finfo(views.dtype if views.dtype.kind == "f" else np.float64).eps
-    if total > (8 * step) ** 2 * float(np.sum(np.square(views[test], dtype=float))):
+    step = ROUNDING_STEPS * rounding_step(views)
+    if total > step**2 * float(np.sum(np.square(views[test], dtype=float))):
         predicted, strength = _from_parameters(given, moved, train, test)
         steered = _mean_by(draw[train], moved[train], draw[test])
         for name, found in zip(explained, (predicted, steered), strict=True):
@@ -266,17 +260,15 @@ def steerability(
     )
 
 
-def expand_parameters(
-    parameters: FloatArray, reference: FloatArray | None = None
-) -> FloatArray:
+def expand_parameters(parameters: Array, reference: Array | None = None) -> Array:
     """Parameters, their squares and their pairwise products, all z-scored.
 
     Parameters
     ----------
     parameters : (n_views, n_parameters)
-    reference : (n_reference_views, n_parameters), optional
-        Views whose means and standard deviations are used; `parameters` itself if not
-        given. Columns that are constant there become zero.
+    reference : (n_reference_views, n_parameters), whose means and standard deviations
+        are used, `parameters` itself by default; columns that are constant there become
+        zero
 
     Returns
     -------
@@ -289,15 +281,12 @@ def expand_parameters(
     return _z_scored(both[0], both[1])
 
 
-def _z_scored(values: FloatArray, reference: FloatArray) -> FloatArray:
-    constant = is_constant(reference)
-    scale = np.where(constant, np.inf, reference.std(axis=0))
+def _z_scored(values: Array, reference: Array) -> Array:
+    scale = np.where(is_constant(reference), np.inf, reference.std(axis=0))
     return np.asarray((values - reference.mean(axis=0)) / scale, dtype=np.float64)
 
 
-def _mean_by(
-    labels: NDArray[Any], values: FloatArray, wanted: NDArray[Any]
-) -> FloatArray:
+def _mean_by(labels: NDArray[Any], values: Array, wanted: NDArray[Any]) -> Array:
     """Mean of the rows of each label, for every wanted label."""
     names, inverse = np.unique(labels, return_inverse=True)
     sums = np.zeros((len(names), values.shape[1]))
@@ -307,17 +296,13 @@ def _mean_by(
 
 
 def _from_parameters(
-    parameters: FloatArray,
-    moved: FloatArray,
-    train: NDArray[np.bool_],
-    test: NDArray[np.bool_],
-) -> tuple[FloatArray, float]:
+    parameters: Array, moved: Array, train: NDArray[np.bool_], test: NDArray[np.bool_]
+) -> tuple[Array, float]:
     """Ridge predictions of the held-out displacements and the ridge strength."""
 
     def design(rows: NDArray[np.bool_]) -> PairedDesign:
         terms = expand_parameters(parameters[rows], parameters[train])
-        nothing = np.zeros((1, 0))
-        return PairedDesign(nothing, terms, np.zeros(len(terms), dtype=np.intp))
+        return PairedDesign(np.zeros((1, 0)), terms, np.zeros(len(terms), np.intp))
 
     if is_constant(parameters[train]).all():
         return np.broadcast_to(moved[train].mean(axis=0), moved[test].shape), 0.0

@@ -4,11 +4,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from ce_align.checks import check_finite
 from ce_align.errors import DataError
 from ce_align.metrics.bures import check_pairs
+from ce_align.metrics.gram import Array, Indices
 
 __all__ = [
     *("MIN_PAIRED", "MIN_UNITS", "Interval", "benjamini_hochberg", "checked_vector"),
@@ -16,31 +17,19 @@ __all__ = [
     *("unit_interval", "within_group_permutation_p"),
 ]
 
-FloatArray = NDArray[np.float64]
-
 #: With fewer units the resamples are too few different ones to speak of a spread.
 MIN_UNITS = 5
-
 #: With fewer units in pairs, no interval was found that covers what it should.
 MIN_PAIRED = 8
-
 #: A spread below this share of the values is rounding.
 ROUNDING = 1e-12
-
 #: Indices that are in memory at once.
 BATCH_INDICES = 2_000_000
 
 
 @dataclass(frozen=True)
 class Interval:
-    """An estimate with its confidence interval.
-
-    Attributes
-    ----------
-    estimate, low, high : the statistic and its bounds
-    level : confidence level
-    n_units : independent units that were resampled or counted
-    """
+    """An estimate, its bounds, their confidence level and the independent units."""
 
     estimate: float
     low: float
@@ -52,10 +41,7 @@ class Interval:
 def mean_interval(values: ArrayLike, level: float = 0.95) -> Interval:
     """Mean of independent values ± the normal quantile times its standard error.
 
-    Parameters
-    ----------
-    values : (n_values,), independent of one another. Comparisons that share images are
-        not: see `pair_interval`.
+    Comparisons that share images are not independent: see `pair_interval`.
 
     Raises
     ------
@@ -86,8 +72,7 @@ def unit_interval(
     Parameters
     ----------
     values : (n_units,), one for each independent unit
-    rng : random generator
-    n_resamples : of the bootstrap
+    rng, n_resamples : of the bootstrap
     level : confidence level
 
     Raises
@@ -234,7 +219,7 @@ def crossed_interval(
 
 
 def _multiples(
-    data: FloatArray,
+    data: Array,
     quantile: float,
     rng: np.random.Generator,
     n_resamples: int,
@@ -255,7 +240,7 @@ def _multiples(
     return max(quantile, float(high)), max(quantile, float(-low))
 
 
-def _studentised(data: FloatArray, index: NDArray[np.intp]) -> FloatArray:
+def _studentised(data: Array, index: Indices) -> Array:
     """Error of the mean of each resample, in standard errors of that resample."""
     values = data[index]
     error = values.std(axis=1, ddof=1) / np.sqrt(len(data))
@@ -264,16 +249,14 @@ def _studentised(data: FloatArray, index: NDArray[np.intp]) -> FloatArray:
     return np.asarray(away[varied] / error[varied], dtype=np.float64)
 
 
-def _sums_by_unit(
-    values: FloatArray, index: NDArray[np.intp], n_units: int
-) -> FloatArray:
+def _sums_by_unit(values: Array, index: Indices, n_units: int) -> Array:
     """Sum over all pairs of each unit."""
     both = np.bincount(index[:, 0], values, n_units)
     return np.asarray(both + np.bincount(index[:, 1], values, n_units))
 
 
 def _variance_of_mean(
-    residual: FloatArray, index: NDArray[np.intp], n_units: int
+    residual: Array, index: Indices, n_units: int
 ) -> tuple[float, float]:
     """Variance of the mean over pairs: what units bring in, and what pairs do."""
     n = len(residual)
@@ -299,9 +282,7 @@ def _variance_of_mean(
     return shared, max(rest / n, floor)
 
 
-def _paired(
-    values: ArrayLike, pairs: ArrayLike
-) -> tuple[FloatArray, NDArray[np.intp], int]:
+def _paired(values: ArrayLike, pairs: ArrayLike) -> tuple[Array, Indices, int]:
     """Values, pairs of images renumbered from zero, and the number of images."""
     data = checked_vector(values, "values", 2)
     index = check_pairs(pairs, np.iinfo(np.intp).max)
@@ -321,7 +302,7 @@ def _paired(
 
 
 def within_group_permutation_p(
-    statistic: Callable[[FloatArray, FloatArray], FloatArray],
+    statistic: Callable[[Array, Array], Array],
     x: ArrayLike,
     y: ArrayLike,
     groups: ArrayLike,
@@ -334,16 +315,13 @@ def within_group_permutation_p(
     ----------
     statistic : function of x (n,) and of permuted y (n_permutations, n) that returns
         one value a row
-    x, y : (n,)
-    groups : (n,), labels; values of different groups are never exchanged
-    rng : random generator
+    x, y, groups : (n,); values of different groups are never exchanged
     n_permutations : random permutations, beside the data themselves
 
     Returns
     -------
-    float
-        Share of the permutations, with the data counted as one, whose statistic lies at
-        least as far from their common mean. Never zero.
+    Share of the permutations, with the data counted as one, whose statistic lies at
+    least as far from their common mean. Never zero.
 
     Raises
     ------
@@ -375,24 +353,14 @@ def within_group_permutation_p(
     return float(np.mean(far >= far[0] - rounding))
 
 
-def benjamini_hochberg(p: ArrayLike) -> FloatArray:
-    """False discovery rates at which each p-value would just be accepted.
-
-    Parameters
-    ----------
-    p : any shape, in [0, 1]
-
-    Returns
-    -------
-    q-values in the shape of `p`.
+def benjamini_hochberg(p: ArrayLike) -> Array:
+    """False discovery rates, in the shape of `p`, at which each would be accepted.
 
     Raises
     ------
     DataError
         For values outside [0, 1] or NaN.
 
-    Notes
-    -----
     Reference: Benjamini and Hochberg (1995), J. R. Statist. Soc. B 57.
 
     Examples
@@ -411,14 +379,8 @@ def benjamini_hochberg(p: ArrayLike) -> FloatArray:
     return q.reshape(values.shape)
 
 
-def checked_vector(values: ArrayLike, name: str, at_least: int) -> FloatArray:
-    """Return `values` as a finite vector of floats.
-
-    Raises
-    ------
-    DataError
-        For another shape, too few values, or NaN.
-    """
+def checked_vector(values: ArrayLike, name: str, at_least: int) -> Array:
+    """Return `values` as a finite vector of floats, or raise DataError."""
     data = np.asarray(values, dtype=np.float64)
     if data.ndim != 1 or len(data) < at_least:
         raise DataError(

@@ -8,10 +8,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from ce_align.checks import check_finite
 from ce_align.errors import ConfigError, DataError
+from ce_align.metrics.gram import Array
 
 __all__ = ["variance_overlap"]
-
-FloatArray = NDArray[np.float64]
 
 #: Shares of the first network in the joint kernel. The ends are the networks alone, so
 #: that the joint model may leave out either.
@@ -32,22 +31,22 @@ class VarianceOverlap:
     then the other's unique part is slightly negative. Nothing is clipped.
     """
 
-    r2_a: FloatArray
-    r2_b: FloatArray
-    r2_joint: FloatArray
+    r2_a: Array
+    r2_b: Array
+    r2_joint: Array
 
     @property
-    def unique_a(self) -> FloatArray:
+    def unique_a(self) -> Array:
         """Explained by the first network only: joint minus the second."""
         return self.r2_joint - self.r2_b
 
     @property
-    def unique_b(self) -> FloatArray:
+    def unique_b(self) -> Array:
         """Explained by the second network only: joint minus the first."""
         return self.r2_joint - self.r2_a
 
     @property
-    def shared(self) -> FloatArray:
+    def shared(self) -> Array:
         """Explained by either: the sum of both minus the joint."""
         return self.r2_a + self.r2_b - self.r2_joint
 
@@ -90,24 +89,31 @@ def variance_overlap(
     Reference: Dupré la Tour, Eickenberg, Nunez-Elizalde and Gallant (2022), NeuroImage
     264.
     """
-    rates = np.asarray(responses, dtype=np.float64)
-    labels = np.asarray(folds)
+    rates, labels = np.asarray(responses, dtype=np.float64), np.asarray(folds)
     _check(features_a, features_b, rates, labels)
     weights, relative = np.unique(np.asarray(shares, float)), np.asarray(strengths)
     if weights.min() != 0 or weights.max() != 1:
         raise ConfigError("shares must lie in [0, 1] and include 0 and 1")
     if relative.ndim != 1 or not relative.size or not (relative > 0).all():
         raise ConfigError("strengths must be positive numbers, one or more")
-    kernel_a, kernel_b = (
-        _kernel(features_a, "features_a"),
-        _kernel(features_b, "features_b"),
-    )
+    kernel_a = _kernel(features_a, "features_a")
+    kernel_b = _kernel(features_b, "features_b")
+    # Of B alone, A alone and both together.
     predicted = np.empty((3, *rates.shape))
     for label in np.unique(labels):
         test = labels == label
-        predicted[:, test] = _predict_fold(
-            kernel_a, kernel_b, rates, ~test, test, weights, relative
-        )
+        mean = rates[~test].mean(axis=0)
+        least = np.full(rates.shape[1], np.inf)
+        of_fold = np.empty((3, int(test.sum()), rates.shape[1]))
+        for share in weights:
+            kernel = share * kernel_a + (1 - share) * kernel_b
+            errors, found = _ridge(kernel, rates - mean, ~test, test, relative)
+            better = errors < least
+            least = np.where(better, errors, least)
+            of_fold[2][:, better] = found[:, better]
+            if share in (0, 1):
+                of_fold[int(share)] = found
+        predicted[:, test] = of_fold + mean
     total = np.sum((rates - rates.mean(axis=0)) ** 2, axis=0)
     b, a, joint = 1.0 - np.sum((rates - predicted) ** 2, axis=1) / total
     return VarianceOverlap(r2_a=a, r2_b=b, r2_joint=joint)
@@ -116,7 +122,7 @@ def variance_overlap(
 def _check(
     features_a: NDArray[Any],
     features_b: NDArray[Any],
-    rates: FloatArray,
+    rates: Array,
     folds: NDArray[Any],
 ) -> None:
     shapes = [features_a.shape, features_b.shape, rates.shape]
@@ -140,7 +146,7 @@ def _check(
         raise DataError(f"{still.sum()} neuroids never vary; leave them out")
 
 
-def _kernel(features: NDArray[Any], name: str) -> FloatArray:
+def _kernel(features: NDArray[Any], name: str) -> Array:
     """Gram matrix of centred features with unit mean diagonal."""
     centred = features - features.mean(axis=0, dtype=np.float64)
     kernel = centred @ centred.T
@@ -150,38 +156,13 @@ def _kernel(features: NDArray[Any], name: str) -> FloatArray:
     return np.asarray(kernel / size, dtype=np.float64)
 
 
-def _predict_fold(
-    kernel_a: FloatArray,
-    kernel_b: FloatArray,
-    rates: FloatArray,
-    train: NDArray[np.bool_],
-    test: NDArray[np.bool_],
-    shares: FloatArray,
-    strengths: FloatArray,
-) -> FloatArray:
-    """Held-out predictions (B alone, A alone, joint), (3, n_test, n_neuroids)."""
-    mean = rates[train].mean(axis=0)
-    least = np.full(rates.shape[1], np.inf)
-    result = np.empty((3, int(test.sum()), rates.shape[1]))
-    for share in shares:
-        kernel = share * kernel_a + (1 - share) * kernel_b
-        errors, predicted = _ridge(kernel, rates - mean, train, test, strengths)
-        better = errors < least
-        least = np.where(better, errors, least)
-        result[2][:, better] = predicted[:, better]
-        if share in (0, 1):
-            result[int(share)] = predicted
-    result += mean
-    return result
-
-
 def _ridge(
-    kernel: FloatArray,
-    rates: FloatArray,
+    kernel: Array,
+    rates: Array,
     train: NDArray[np.bool_],
     test: NDArray[np.bool_],
-    strengths: FloatArray,
-) -> tuple[FloatArray, FloatArray]:
+    strengths: NDArray[Any],
+) -> tuple[Array, Array]:
     """Least leave-one-out error of each neuroid and its held-out predictions."""
     from scipy import linalg
 

@@ -14,29 +14,26 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ce_align.checks import check_finite
+from ce_align.checks import check_finite, rounding_step
 from ce_align.errors import DataError
+from ce_align.metrics.gram import Array, Indices
 
 __all__ = [
-    *("LinearFit", "PairedDesign", "Precision", "check_varied", "check_views"),
-    *("fit_least_squares", "fit_ridge", "image_splits", "is_constant", "r2_effects"),
-    *("r2_scores", "split_views"),
+    *("ROUNDING_STEPS", "LinearFit", "PairedDesign", "Precision", "check_varied"),
+    *("fit_least_squares", "fit_ridge", "image_splits", "is_constant"),
+    *("r2_effects", "r2_scores", "split_views"),
 ]
 
-FloatArray = NDArray[np.float64]
-
 Precision = Literal["double", "single"]
+Float = type[np.floating[Any]]
 
 #: Rows that are in memory at once in double precision, beside the features themselves.
 BLOCK_ROWS = 4096
-
 #: Columns of predictions (strengths × targets) that are in memory at once.
 BLOCK_COLUMNS = 512
-
 #: Steps of iterative refinement that give back the digits lost by normal equations.
 REFINEMENTS = 2
-
-#: Directions along which responses spread by fewer of their rounding steps are noise.
+#: What spreads by fewer rounding steps of the responses is noise.
 ROUNDING_STEPS = 8
 
 
@@ -46,19 +43,18 @@ class LinearFit:
 
     Attributes
     ----------
-    coefficients : (n_features, n_targets)
-    intercept : (n_targets,)
+    coefficients, intercept : (n_features, n_targets) and (n_targets,)
     strengths : (n_targets,), ridge strength; zero for least squares
     loo_errors : (n_strengths, n_targets), mean squared leave-one-out error; None for
         least squares
     """
 
-    coefficients: FloatArray
-    intercept: FloatArray
-    strengths: FloatArray
-    loo_errors: FloatArray | None = None
+    coefficients: Array
+    intercept: Array
+    strengths: Array
+    loo_errors: Array | None = None
 
-    def predict(self, design: "PairedDesign") -> FloatArray:
+    def predict(self, design: "PairedDesign") -> Array:
         """Predictions (n_rows, n_targets) for the rows of another design."""
         return design.times(self.coefficients, centred=False) + self.intercept
 
@@ -74,7 +70,7 @@ class PairedDesign:
     """
 
     def __init__(
-        self, clean: NDArray[Any], views: NDArray[Any], image_index: NDArray[np.intp]
+        self, clean: NDArray[Any], views: NDArray[Any], image_index: Indices
     ) -> None:
         used, self._image = np.unique(image_index, return_inverse=True)
         self._clean = clean[used].astype(np.float64)
@@ -82,13 +78,10 @@ class PairedDesign:
         self._counts = np.bincount(self._image).astype(np.float64)
         self.n_rows, self.n_clean = len(views), clean.shape[1]
         self.n_features = self.n_clean + views.shape[1]
-        self._step = max(_rounding_step(clean), _rounding_step(views))
-        self.mean = np.concatenate(
-            [
-                self._counts @ self._clean / self.n_rows,
-                views.mean(axis=0, dtype=np.float64),
-            ]
-        )
+        self._step = max(rounding_step(clean), rounding_step(views))
+        of_clean = self._counts @ self._clean / self.n_rows
+        of_views = views.mean(axis=0, dtype=np.float64)
+        self.mean = np.concatenate([of_clean, of_views])
 
     def rounding(self) -> float:
         """Singular value of the design that the rounding of responses may reach.
@@ -102,21 +95,22 @@ class PairedDesign:
         sides = np.sqrt(self.n_rows) + np.sqrt(self.n_features)
         return float(ROUNDING_STEPS * self._step * size * sides)
 
-    def _blocks(
-        self, dtype: type[np.floating[Any]] = np.float64
-    ) -> Iterator[tuple[slice, NDArray[Any]]]:
+    def _centred_clean(self) -> Array:
+        return np.asarray(self._clean - self.mean[: self.n_clean])
+
+    def _blocks(self, dtype: Float = np.float64) -> Iterator[tuple[slice, Any]]:
         """Row blocks of the centred views."""
         for start in range(0, self.n_rows, BLOCK_ROWS):
             rows = slice(start, start + BLOCK_ROWS)
             centred = self._views[rows] - self.mean[self.n_clean :]
             yield rows, centred.astype(dtype, copy=False)
 
-    def gram_of_features(self, dtype: type[np.floating[Any]]) -> FloatArray:
+    def gram_of_features(self, dtype: Float) -> Array:
         """XᵀX, (n_features, n_features)."""
         from scipy import sparse
 
-        n, clean = self.n_clean, self._clean - self.mean[: self.n_clean]
-        gram = np.zeros((self.n_features, self.n_features), dtype)
+        n, clean = self.n_clean, self._centred_clean()
+        gram: NDArray[Any] = np.zeros((self.n_features, self.n_features), dtype)
         sums = np.zeros((len(clean), self.n_features - n))
         for rows, block in self._blocks(dtype):
             gram[n:, n:] += block.T @ block
@@ -128,48 +122,44 @@ class PairedDesign:
         gram[:n, :n] = weighted.T @ weighted
         gram[:n, n:] = clean.T.astype(dtype) @ sums.astype(dtype)
         gram[n:, :n] = gram[:n, n:].T
-        return gram.astype(np.float64)
+        return np.asarray(gram, dtype=np.float64)
 
-    def gram_of_rows(self, dtype: type[np.floating[Any]]) -> FloatArray:
+    def gram_of_rows(self, dtype: Float) -> Array:
         """XXᵀ, (n_rows, n_rows)."""
-        clean = (self._clean - self.mean[: self.n_clean]).astype(dtype)
+        clean = self._centred_clean().astype(dtype)
         views = (self._views - self.mean[self.n_clean :]).astype(dtype)
         gram = (clean @ clean.T)[np.ix_(self._image, self._image)]
         return np.asarray(gram + views @ views.T, dtype=np.float64)
 
-    def products(
-        self, matrix: NDArray[Any], dtype: type[np.floating[Any]]
-    ) -> Iterator[tuple[slice, NDArray[Any]]]:
+    def products(self, matrix: Array, dtype: Float) -> Iterator[tuple[slice, Any]]:
         """Row blocks of X @ matrix."""
-        matrix = matrix.astype(dtype, copy=False)
-        clean = (self._clean - self.mean[: self.n_clean]).astype(dtype)
-        of_clean = clean @ matrix[: self.n_clean]
+        factor: NDArray[Any] = matrix.astype(dtype, copy=False)
+        of_clean = self._centred_clean().astype(dtype) @ factor[: self.n_clean]
         for rows, block in self._blocks(dtype):
-            product = block @ matrix[self.n_clean :]
+            product = block @ factor[self.n_clean :]
             product += of_clean[self._image[rows]]
             yield rows, product
 
-    def times(self, matrix: FloatArray, *, centred: bool = True) -> FloatArray:
+    def times(self, matrix: Array, *, centred: bool = True) -> Array:
         """X @ matrix, (n_rows, n_columns)."""
         result = np.empty((self.n_rows, matrix.shape[1]))
         for rows, product in self.products(matrix, np.float64):
             result[rows] = product
         return result if centred else result + self.mean @ matrix
 
-    def transposed_times(self, targets: FloatArray) -> FloatArray:
+    def transposed_times(self, targets: Array) -> Array:
         """Xᵀ @ targets, (n_features, n_columns)."""
         sums = np.zeros((len(self._clean), targets.shape[1]))
         np.add.at(sums, self._image, targets)
-        clean = self._clean - self.mean[: self.n_clean]
         result = np.zeros((self.n_features, targets.shape[1]))
-        result[: self.n_clean] = clean.T @ sums
+        result[: self.n_clean] = self._centred_clean().T @ sums
         for rows, block in self._blocks():
             result[self.n_clean :] += block.T @ targets[rows]
         return result
 
 
-def fit_least_squares(design: PairedDesign, targets: FloatArray) -> LinearFit:
-    """Least squares of minimum norm, with intercept.
+def fit_least_squares(design: PairedDesign, targets: Array) -> LinearFit:
+    """Least squares of minimum norm of targets (n_rows, n_targets), with intercept.
 
     Directions of the design whose singular value is below √(n ε) of the largest (about
     1e-6; n the smaller side of the design, ε the step of double precision) count as
@@ -177,11 +167,6 @@ def fit_least_squares(design: PairedDesign, targets: FloatArray) -> LinearFit:
     rounding of the responses themselves may make: responses with a large mean have
     hundreds, which would be fitted as if they said something, and differ from machine
     to machine.
-
-    Parameters
-    ----------
-    design : n_rows × n_features
-    targets : (n_rows, n_targets)
     """
     values, axes = _principal_axes(design, np.float64)
     keep = values > max(_cutoff(values, np.float64), design.rounding() ** 2)
@@ -191,8 +176,8 @@ def fit_least_squares(design: PairedDesign, targets: FloatArray) -> LinearFit:
 
 def fit_ridge(
     design: PairedDesign,
-    targets: FloatArray,
-    strengths: FloatArray | None = None,
+    targets: Array,
+    strengths: Array | None = None,
     *,
     per_target: bool = False,
     precision: Precision = "double",
@@ -201,15 +186,14 @@ def fit_ridge(
 
     Parameters
     ----------
-    design : n_rows × n_features
-    targets : (n_rows, n_targets)
+    design, targets : n_rows × n_features and (n_rows, n_targets)
     strengths : (n_strengths,), positive; None for 20 values from 1e-6 to 1e4 times the
         mean eigenvalue of the Gram matrix
     per_target : choose one strength for each target, not one for their mean error
     precision : ``"single"`` halves the time by forming the Gram matrix and the
         leave-one-out errors in float32; coefficients are refined in float64 either way.
         It applies where there are two rows a feature or more: with fewer, one minus the
-        leverage is too small for float32.
+        leverage is too small for float32
 
     Notes
     -----
@@ -228,22 +212,14 @@ def fit_ridge(
     else:
         best = strengths[errors.mean(axis=1).argmin()]
         chosen = np.full(targets.shape[1], best)
-    fit = _solve(design, targets, values, axes, chosen)
-    return LinearFit(fit.coefficients, fit.intercept, fit.strengths, errors)
+    return _solve(design, targets, values, axes, chosen, errors)
 
 
-def _rounding_step(values: NDArray[Any]) -> float:
-    kind = values.dtype if values.dtype.kind == "f" else np.dtype(np.float64)
-    return float(np.finfo(kind).eps)
-
-
-def _cutoff(values: FloatArray, dtype: type[np.floating[Any]]) -> float:
+def _cutoff(values: Array, dtype: Float) -> float:
     return float(len(values) * np.finfo(dtype).eps * values.max(initial=0.0))
 
 
-def _principal_axes(
-    design: PairedDesign, dtype: type[np.floating[Any]]
-) -> tuple[FloatArray, FloatArray]:
+def _principal_axes(design: PairedDesign, dtype: Float) -> tuple[Array, Array]:
     """Eigenvalues of XᵀX and their axes (n_features, n_axes)."""
     from scipy import linalg
 
@@ -260,12 +236,12 @@ def _principal_axes(
 
 def _loo_errors(
     design: PairedDesign,
-    targets: FloatArray,
-    values: FloatArray,
-    axes: FloatArray,
-    strengths: FloatArray,
-    dtype: type[np.floating[Any]],
-) -> FloatArray:
+    targets: Array,
+    values: Array,
+    axes: Array,
+    strengths: Array,
+    dtype: Float,
+) -> Array:
     """Mean squared leave-one-out errors, (n_strengths, n_targets)."""
     centred = targets - targets.mean(axis=0)
     along = axes.T @ design.transposed_times(centred)
@@ -273,11 +249,12 @@ def _loo_errors(
     n_targets = targets.shape[1]
     step = max(1, BLOCK_COLUMNS // n_targets)
     groups = [slice(k, k + step) for k in range(0, len(strengths), step)]
-    weights = [
-        (shrink[:, group, None] * along[:, None, :]).reshape(len(values), -1)
+    weights: list[NDArray[Any]] = [
+        (shrink[:, group, None] * along[:, None, :])
+        .reshape(len(values), -1)
+        .astype(dtype)
         for group in groups
     ]
-    weights = [weight.astype(dtype) for weight in weights]
     errors = np.zeros((len(strengths), n_targets))
     for rows, scores in design.products(axes, dtype):
         kept = 1.0 - 1.0 / design.n_rows - scores**2 @ shrink.astype(dtype)
@@ -290,10 +267,11 @@ def _loo_errors(
 
 def _solve(
     design: PairedDesign,
-    targets: FloatArray,
-    values: FloatArray,
-    axes: FloatArray,
-    strengths: FloatArray,
+    targets: Array,
+    values: Array,
+    axes: Array,
+    strengths: Array,
+    loo_errors: Array | None = None,
 ) -> LinearFit:
     """Coefficients for one strength a target, refined against the rows themselves."""
     mean = targets.mean(axis=0)
@@ -305,20 +283,15 @@ def _solve(
         gradient = design.transposed_times(residual) - strengths * coefficients
         coefficients += axes @ (shrink * (axes.T @ gradient))
     intercept = mean - design.mean @ coefficients
-    return LinearFit(coefficients, intercept, strengths)
+    return LinearFit(coefficients, intercept, strengths, loo_errors)
 
 
 def image_splits(
     n_images: int, n_splits: int, test_fraction: float, rng: np.random.Generator
-) -> list[tuple[NDArray[np.intp], NDArray[np.intp]]]:
+) -> list[tuple[Indices, Indices]]:
     """Random disjoint training and test images, once for every run.
 
-    Parameters
-    ----------
-    n_images : images to split
-    n_splits : runs
-    test_fraction : share of the images that is held out, rounded up
-    rng : random generator
+    The share of the images that is held out is rounded up.
 
     Raises
     ------
@@ -335,24 +308,91 @@ def image_splits(
     return [(np.sort(order[n_test:]), np.sort(order[:n_test])) for order in orders]
 
 
-def r2_scores(observed: FloatArray, predicted: FloatArray) -> FloatArray:
-    """R² of every column, NaN where the observed column is constant.
+def split_views(
+    clean: NDArray[Any],
+    views: NDArray[Any],
+    index: NDArray[Any],
+    train_images: ArrayLike,
+    test_images: ArrayLike,
+) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Masks (n_views,) of the views of training images and of test images.
 
-    Parameters
-    ----------
-    observed, predicted : (n_rows, n_columns)
+    Raises
+    ------
+    DataError
+        If responses are not finite, a view belongs to no image, or the images overlap,
+        do not exist or have too few views.
     """
+    if clean.ndim != 2 or views.ndim != 2 or clean.shape[1] != views.shape[1]:
+        raise DataError(
+            "clean and views must be matrices with the same features, found "
+            f"{clean.shape} and {views.shape}; read both from one layer"
+        )
+    if index.shape != (len(views),) or index.dtype.kind not in "iu":
+        raise DataError(
+            f"image_index must be {len(views)} integers, one a view, found "
+            f"{index.dtype} {index.shape}"
+        )
+    if len(index) and (index.min() < 0 or index.max() >= len(clean)):
+        raise DataError(
+            f"image_index must lie in 0 … {len(clean) - 1}, the rows of clean, found "
+            f"{index.min()} … {index.max()}"
+        )
+    check_finite(clean, "clean")
+    check_finite(views, "views")
+    train, test = np.unique(train_images), np.unique(test_images)
+    shared = np.intersect1d(train, test)
+    if shared.size:
+        raise DataError(
+            f"{shared.size} images are both in train_images and in test_images; hold "
+            "out whole images, with all of their views"
+        )
+    known = np.isin(np.concatenate([train, test]), np.arange(len(clean)))
+    if not known.all():
+        raise DataError(
+            f"train_images and test_images must be rows 0 … {len(clean) - 1} of clean; "
+            f"{int((~known).sum())} are not"
+        )
+    masks = np.isin(index, train), np.isin(index, test)
+    if min(mask.sum() for mask in masks) < 2:
+        raise DataError(
+            f"expected 2 views or more on both sides, found {masks[0].sum()} to train "
+            f"and {masks[1].sum()} to test; name images that have views"
+        )
+    return masks
+
+
+def check_varied(*responses: NDArray[Any]) -> None:
+    """Raise DataError if all rows of all responses (n_rows, n_features) are alike."""
+    first = responses[0][:1].astype(np.float64)
+    step = max(rounding_step(x) for x in responses)
+    away = max(float(np.abs(x - first).max()) for x in responses)
+    size = max(float(np.abs(x).max()) for x in responses)
+    if away <= ROUNDING_STEPS * step * size:
+        raise DataError(
+            "all responses are the same, whatever image is shown: the network has "
+            "collapsed, so leave it out"
+        )
+
+
+def is_constant(columns: Array) -> NDArray[np.bool_]:
+    """Whether each column (n_rows, n_columns) varies by no more than rounding."""
+    span = columns.max(axis=0) - columns.min(axis=0)
+    size = np.abs(columns).max(axis=0)
+    return np.asarray(span <= ROUNDING_STEPS * rounding_step(columns) * size, bool)
+
+
+def r2_scores(observed: Array, predicted: Array) -> Array:
+    """R² of every column (n_rows, n_columns), NaN where the observed is constant."""
     total = np.sum((observed - observed.mean(axis=0)) ** 2, axis=0)
     residual = np.sum((observed - predicted) ** 2, axis=0)
-    defined = ~is_constant(observed)
-    return 1.0 - np.divide(
-        residual, total, out=np.full(len(total), np.nan), where=defined
-    )
+    undefined = np.full(len(total), np.nan)
+    return 1.0 - np.divide(residual, total, out=undefined, where=~is_constant(observed))
 
 
 def r2_effects(
-    observed: FloatArray, predicted: FloatArray, image: NDArray[np.intp], n_images: int
-) -> FloatArray:
+    observed: Array, predicted: Array, image: Indices, n_images: int
+) -> Array:
     """What each image adds to R² of every column by its share of the rows.
 
     Parameters
@@ -380,90 +420,3 @@ def r2_effects(
     found = np.full_like(sums, np.nan)
     found[:, defined] = -scale * sums[:, defined] / total[defined]
     return found
-
-
-def check_views(clean: NDArray[Any], views: NDArray[Any], index: NDArray[Any]) -> None:
-    """Check that every view belongs to an image and that responses are finite.
-
-    Raises
-    ------
-    DataError
-        Otherwise.
-    """
-    if clean.ndim != 2 or views.ndim != 2 or clean.shape[1] != views.shape[1]:
-        raise DataError(
-            "clean and views must be matrices with the same features, found "
-            f"{clean.shape} and {views.shape}; read both from one layer"
-        )
-    if index.shape != (len(views),) or index.dtype.kind not in "iu":
-        raise DataError(
-            f"image_index must be {len(views)} integers, one a view, found "
-            f"{index.dtype} {index.shape}"
-        )
-    if len(index) and (index.min() < 0 or index.max() >= len(clean)):
-        raise DataError(
-            f"image_index must lie in 0 … {len(clean) - 1}, the rows of clean, found "
-            f"{index.min()} … {index.max()}"
-        )
-    check_finite(clean, "clean")
-    check_finite(views, "views")
-
-
-def check_varied(*responses: NDArray[Any]) -> None:
-    """Check that responses, each (n_rows, n_features), differ by more than rounding.
-
-    Raises
-    ------
-    DataError
-        If all rows of all of them are alike.
-    """
-    first = responses[0][:1].astype(np.float64)
-    step = max(
-        np.finfo(x.dtype if x.dtype.kind == "f" else np.float64).eps for x in responses
-    )
-    away = max(float(np.abs(x - first).max()) for x in responses)
-    size = max(float(np.abs(x).max()) for x in responses)
-    if away <= 8 * step * size:
-        raise DataError(
-            "all responses are the same, whatever image is shown: the network has "
-            "collapsed, so leave it out"
-        )
-
-
-def split_views(
-    index: NDArray[Any], train_images: ArrayLike, test_images: ArrayLike, n_images: int
-) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """Masks of the views of training images and of test images.
-
-    Raises
-    ------
-    DataError
-        If the images overlap, do not exist or have too few views.
-    """
-    train, test = np.unique(train_images), np.unique(test_images)
-    shared = np.intersect1d(train, test)
-    if shared.size:
-        raise DataError(
-            f"{shared.size} images are both in train_images and in test_images; hold "
-            "out whole images, with all of their views"
-        )
-    known = np.isin(np.concatenate([train, test]), np.arange(n_images))
-    if not known.all():
-        raise DataError(
-            f"train_images and test_images must be rows 0 … {n_images - 1} of clean; "
-            f"{int((~known).sum())} are not"
-        )
-    masks = np.isin(index, train), np.isin(index, test)
-    if min(mask.sum() for mask in masks) < 2:
-        raise DataError(
-            f"expected 2 views or more on both sides, found {masks[0].sum()} to train "
-            f"and {masks[1].sum()} to test; name images that have views"
-        )
-    return masks
-
-
-def is_constant(columns: FloatArray) -> NDArray[np.bool_]:
-    """Whether each column (n_rows, n_columns) varies by no more than rounding."""
-    span = columns.max(axis=0) - columns.min(axis=0)
-    size = np.abs(columns).max(axis=0)
-    return np.asarray(span <= 8 * np.finfo(np.float64).eps * size, dtype=bool)

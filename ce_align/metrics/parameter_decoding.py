@@ -2,19 +2,18 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ce_align.checks import check_finite, check_unique
 from ce_align.errors import ConfigError, DataError
+from ce_align.metrics.gram import Array
 from ce_align.metrics.paired_design import (
-    LinearFit,
     PairedDesign,
     Precision,
     check_varied,
-    check_views,
     fit_least_squares,
     fit_ridge,
     is_constant,
@@ -25,10 +24,7 @@ from ce_align.metrics.paired_design import (
 
 __all__ = ["Decoding", "decode_parameters"]
 
-FloatArray = NDArray[np.float64]
 Method = Literal["ols", "ridge"]
-
-METHODS = ("ols", "ridge")
 
 
 @dataclass(frozen=True)
@@ -40,7 +36,6 @@ class Decoding:
     r2 : for every subset of views (``"all"`` first), R² of each parameter; NaN where a
         parameter does not vary among the training views or among the subset
     names : parameters, in order
-    method : ``"ols"`` or ``"ridge"``
     strengths : ridge strength of every parameter; zero for ``"ols"``, NaN where it is
         not decoded
     n_train_views, n_test_views : rows that were fitted and rows that were held out
@@ -48,21 +43,20 @@ class Decoding:
     effects : for every subset of views, (n_images, n_parameters), see `r2_effects`
     """
 
-    r2: Mapping[str, FloatArray]
+    r2: Mapping[str, Array]
     names: tuple[str, ...]
-    method: Method
-    strengths: FloatArray
+    strengths: Array
     n_train_views: int
     n_test_views: int
     n_held_out: Mapping[str, int]
-    effects: Mapping[str, FloatArray]
+    effects: Mapping[str, Array]
 
     def mean_r2(self, subset: str = "all") -> float:
         """Uniform mean over the parameters that are defined; NaN if there is none."""
         defined = self.r2[subset][np.isfinite(self.r2[subset])]
         return float(defined.mean()) if defined.size else float("nan")
 
-    def mean_effects(self, subset: str = "all") -> FloatArray:
+    def mean_effects(self, subset: str = "all") -> Array:
         """What each image adds to `mean_r2`, (n_images,)."""
         defined = np.isfinite(self.r2[subset])
         effects = self.effects[subset]
@@ -98,10 +92,8 @@ def decode_parameters(
         held out
     method : ``"ols"``, least squares of minimum norm, or ``"ridge"``, whose strength
         minimises the leave-one-out error of the training views
-    strengths : (n_strengths,), positive ridge strengths to choose from; None for 20
-        values around the mean eigenvalue
+    strengths, precision : of ridge, see `fit_ridge`
     per_parameter : one ridge strength for each parameter instead of one for all
-    precision : see `fit_ridge`
     subsets : name -> (n_views,) mask; R² is also reported within the held-out views of
         each mask, after training on all training views
     names : names of the parameters; None numbers them
@@ -120,11 +112,12 @@ def decode_parameters(
 
     Reference: Yerxa, Feather, Simoncelli and Chung (2024), NeurIPS.
     """
-    if method not in METHODS:
-        raise ConfigError(f"unknown method {method!r}; choose from {list(METHODS)}")
+    if method not in get_args(Method):
+        known = list(get_args(Method))
+        raise ConfigError(f"unknown method {method!r}; choose from {known}")
     index = np.asarray(image_index)
     targets = np.asarray(parameters, dtype=np.float64)
-    check_views(clean, views, index)
+    train, test = split_views(clean, views, index, train_images, test_images)
     check_varied(clean, views)
     if targets.ndim != 2 or len(targets) != len(views) or not targets.size:
         raise DataError(
@@ -132,63 +125,56 @@ def decode_parameters(
             f"{targets.shape}; give one row a view"
         )
     check_finite(targets, "parameters")
-    names = _checked_names(names, targets.shape[1])
-    train, test = split_views(index, train_images, test_images, len(clean))
-    masks = {"all": np.ones(len(views), bool)}
+    n_parameters = targets.shape[1]
+    if names is None:
+        names = [f"parameter_{k}" for k in range(n_parameters)]
+    if len(names) != n_parameters:
+        raise DataError(
+            f"expected {n_parameters} names of parameters, found {len(names)}"
+        )
+    check_unique(names, "names of parameters")
+    held_out = {"all": np.ones(int(test.sum()), bool)}
     for name, mask in (subsets or {}).items():
-        masks[name] = _checked_mask(name, mask, test)
+        held_out[name] = _checked_mask(name, mask, test)
 
     varied = ~is_constant(targets[train])
     mean, scale = targets[train].mean(axis=0), targets[train].std(axis=0)
     scores = (targets - mean) / np.where(varied, scale, 1.0)
-    used = np.full(targets.shape[1], np.nan)
-    predicted = np.full((int(test.sum()), targets.shape[1]), np.nan)
+    used = np.full(n_parameters, np.nan)
+    observed, image = scores[test], index[test]
+    predicted = np.full_like(observed, np.nan)
     if varied.any():
-        fit = _fit(
-            PairedDesign(clean, views[train], index[train]),
-            scores[train][:, varied],
-            method,
-            _checked_strengths(strengths),
-            per_parameter,
-            precision,
-        )
+        design = PairedDesign(clean, views[train], index[train])
+        if method == "ols":
+            fit = fit_least_squares(design, scores[train][:, varied])
+        else:
+            fit = fit_ridge(
+                design,
+                scores[train][:, varied],
+                _checked_strengths(strengths),
+                per_target=per_parameter,
+                precision=precision,
+            )
         used[varied] = fit.strengths
-        held_out = PairedDesign(clean, views[test], index[test])
-        predicted[:, varied] = fit.predict(held_out)
-    r2 = {
-        name: r2_scores(scores[test][mask[test]], predicted[mask[test]])
-        for name, mask in masks.items()
+        predicted[:, varied] = fit.predict(PairedDesign(clean, views[test], image))
+    of_subset = {
+        name: (observed[mask], predicted[mask]) for name, mask in held_out.items()
     }
-    effects = {
-        name: r2_effects(
-            scores[test][mask[test]],
-            predicted[mask[test]],
-            index[test][mask[test]],
-            len(clean),
-        )
-        for name, mask in masks.items()
-    }
-    n_train, n_test = int(train.sum()), int(test.sum())
-    n_held_out = {name: int(mask[test].sum()) for name, mask in masks.items()}
-    return Decoding(r2, names, method, used, n_train, n_test, n_held_out, effects)
-
-
-def _fit(
-    design: PairedDesign,
-    targets: FloatArray,
-    method: Method,
-    strengths: FloatArray | None,
-    per_parameter: bool,
-    precision: Precision,
-) -> LinearFit:
-    if method == "ols":
-        return fit_least_squares(design, targets)
-    return fit_ridge(
-        design, targets, strengths, per_target=per_parameter, precision=precision
+    return Decoding(
+        r2={name: r2_scores(*both) for name, both in of_subset.items()},
+        names=tuple(names),
+        strengths=used,
+        n_train_views=int(train.sum()),
+        n_test_views=int(test.sum()),
+        n_held_out={name: int(mask.sum()) for name, mask in held_out.items()},
+        effects={
+            name: r2_effects(*both, image[held_out[name]], len(clean))
+            for name, both in of_subset.items()
+        },
     )
 
 
-def _checked_strengths(strengths: ArrayLike | None) -> FloatArray | None:
+def _checked_strengths(strengths: ArrayLike | None) -> Array | None:
     if strengths is None:
         return None
     values = np.atleast_1d(np.asarray(strengths, dtype=np.float64))
@@ -197,18 +183,10 @@ def _checked_strengths(strengths: ArrayLike | None) -> FloatArray | None:
     return values
 
 
-def _checked_names(names: Sequence[str] | None, n: int) -> tuple[str, ...]:
-    if names is None:
-        return tuple(f"parameter_{k}" for k in range(n))
-    if len(names) != n:
-        raise DataError(f"expected {n} names of parameters, found {len(names)}")
-    check_unique(names, "names of parameters")
-    return tuple(names)
-
-
 def _checked_mask(
     name: str, mask: ArrayLike, test: NDArray[np.bool_]
 ) -> NDArray[np.bool_]:
+    """What a mask of all views says of the held-out ones."""
     values = np.asarray(mask)
     if values.shape != test.shape or values.dtype.kind != "b":
         raise DataError(
@@ -219,4 +197,4 @@ def _checked_mask(
         raise DataError(
             f"subset {name!r} has no held-out view, or takes the name of all views"
         )
-    return values
+    return np.asarray(values[test], dtype=bool)
