@@ -1,27 +1,37 @@
-"""Where ce_align keeps files, and how it writes them: whole or not at all.
+"""Where ce_align keeps files, how it writes them (whole or not at all) and reads them.
 
 What a killed process (SIGKILL, out of memory, power) could not remove itself is removed
 by the next one that writes into the same folder.
 """
 
 import hashlib
+import lzma
 import os
 import re
 import secrets
 import shutil
 import socket
+import struct
+import tarfile
 import tempfile
 import time
+import zipfile
+import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
+from importlib import metadata
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
-from ce_align.errors import CeAlignError
+from ce_align.checks import named_some
+from ce_align.errors import CeAlignError, DataError, first_line
 
 __all__ = [
-    *("atomic_folder", "atomic_path", "cache_folder", "check_space"),
-    *("scratch_folder", "sweep"),
+    *("DAMAGE", "atomic_folder", "atomic_path", "cache_folder", "check_readable"),
+    *("check_space", "import_xarray", "reading_archive", "reason", "scratch_folder"),
+    "sweep",
 ]
 
 #: Seconds after which an unfinished file of another machine counts as given up.
@@ -70,12 +80,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
 
     On any failure, an interruption too, the temporary file is removed and whatever
     stood at `path` before is untouched. The suffix is kept, because some writers
-    choose the format by it.
-
-    Raises
-    ------
-    CeAlignError
-        If the system refuses to write there (full disk, no permission).
+    choose the format by it. Raises CeAlignError if the system refuses to write there.
     """
     temporary = path.with_name(_unfinished_name(path.stem, path.suffix))
     with _told(path):
@@ -93,11 +98,7 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     """Empty folder beside `path` that takes its place on success.
 
     On any failure it is removed, and a folder that stood at `path` is untouched.
-
-    Raises
-    ------
-    CeAlignError
-        If the system refuses to write there (full disk, no permission).
+    Raises CeAlignError if the system refuses to write there.
     """
     temporary = path.with_name(_unfinished_name(path.name))
     replaced = path.with_name(_unfinished_name(path.name))
@@ -117,17 +118,9 @@ def atomic_folder(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def scratch_folder(purpose: str, parent: Path | None = None) -> Iterator[Path]:
-    """Folder that exists as long as it is needed.
+    """Folder that exists as long as it is needed, below the system's temporary one.
 
-    Parameters
-    ----------
-    purpose : part of its name
-    parent : where it lies; by default the system's folder of temporary files
-
-    Raises
-    ------
-    CeAlignError
-        If it cannot be made.
+    Its name tells the `purpose`. Raises CeAlignError if it cannot be made.
     """
     parent = Path(tempfile.gettempdir()) if parent is None else parent
     # Not hidden: what is hidden counts as no plugin and no image.
@@ -231,3 +224,80 @@ def _given_up(found: re.Match[str], path: Path) -> bool:
     # Numbers of processes are given again, but not to one that began at that time.
     now, then = _start(pid), int(found["start"])
     return bool(now and then and now != then)
+
+
+#: A zip's directory, its entries, each kind of compression and a tar's headers raise
+#: these: most are the first exception that meets the damaged bytes.
+DAMAGE = (
+    *(zipfile.BadZipFile, zipfile.LargeZipFile, tarfile.TarError),
+    *(zlib.error, lzma.LZMAError, struct.error, EOFError, OSError, RuntimeError),
+    *(ValueError, KeyError, IndexError, TypeError, OverflowError),
+)
+
+#: Compressions of a zip that Python can undo, and what others are called.
+METHODS = {
+    *(zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED),
+    *(zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA),
+}
+FOREIGN = {9: "deflate64", 93: "zstandard", 95: "xz", 97: "wavpack", 98: "PPMd"}
+
+
+@contextmanager
+def reading_archive(path: object, kind: str = "archive") -> Iterator[None]:
+    """Raise DataError, in one line that names `path`, for whatever libraries raise."""
+    try:
+        yield
+    except CeAlignError:
+        raise
+    except DAMAGE as error:
+        raise DataError(
+            f"{path} is damaged or no {kind}: {reason(error)}; copy or make it again"
+        ) from error
+
+
+def reason(error: BaseException) -> str:
+    """What a library says is wrong, in one line; some list all that they tried."""
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return first_line(error).rstrip(":") or type(error).__name__
+
+
+def check_readable(entries: Iterable[zipfile.ZipInfo], path: object) -> None:
+    """Raise DataError if entries of a zip are encrypted or compressed unreadably."""
+    entries = list(entries)
+    # Bit 0 of the flags of an entry.
+    if encrypted := [entry.filename for entry in entries if entry.flag_bits & 1]:
+        raise DataError(
+            f"{path} is encrypted ({named_some(encrypted)}); make it without a password"
+        )
+    foreign = [entry for entry in entries if entry.compress_type not in METHODS]
+    if foreign:
+        kinds = {entry.compress_type for entry in foreign}
+        methods = sorted(FOREIGN.get(kind, f"method {kind}") for kind in kinds)
+        raise DataError(
+            f"{path} is compressed by {', '.join(methods)}, which Python cannot read "
+            f"({named_some([entry.filename for entry in foreign])}); make it with "
+            "deflate or without compression"
+        )
+
+
+def _entry_points(**selection: str) -> Any:
+    """Entry points as a mapping of groups, or those of one group if it is named."""
+    if selection:
+        return metadata.entry_points(**selection)
+    group = "xarray.backends"
+    return {group: metadata.entry_points(group=group)}
+
+
+def import_xarray() -> ModuleType:
+    """The package xarray; call this before reading or writing a file with it.
+
+    The release that Brain-Score pins looks for file formats by an interface that
+    Python 3.12 removed, and would find none there.
+    """
+    import xarray
+    from xarray.backends import plugins
+
+    plugins.entry_points = _entry_points
+    package: ModuleType = xarray
+    return package

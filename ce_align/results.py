@@ -16,12 +16,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ce_align import __version__
-from ce_align.archives import reading_archive
 from ce_align.config import StageConfig
 from ce_align.digests import digest_json
 from ce_align.errors import DataError, explained, first_line
-from ce_align.files import atomic_path
-from ce_align.labelled import import_xarray
+from ce_align.files import atomic_path, import_xarray, reading_archive
 
 if TYPE_CHECKING:
     import pandas as pd

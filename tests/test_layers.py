@@ -22,14 +22,12 @@ FLOORS = (
     {"trainer", "models", "metrics"},
     {"augment", "data", "backbones"},
     {
-        "archives",
         "config",
         "results",
         "checks",
         "digests",
         "errors",
         "files",
-        "labelled",
         "progress",
     },
 )

@@ -12,11 +12,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ce_align.archives import DAMAGE, first_line
 from ce_align.checks import check_finite
 from ce_align.digests import combine_digests, digest_array
 from ce_align.errors import AccessError, DataError
-from ce_align.files import atomic_path
+from ce_align.files import DAMAGE, atomic_path, reason
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -282,7 +281,7 @@ class AugmentationLedger:
                 ledger = cls(**{name: archive[name] for name in COLUMNS})
         except DAMAGE as error:
             raise DataError(
-                f"{path} is not an augmentation ledger ({first_line(error)}); sample "
+                f"{path} is not an augmentation ledger ({reason(error)}); sample "
                 "and save it again"
             ) from error
         if ledger.digest != digest:

@@ -14,8 +14,7 @@ from types import ModuleType
 from typing import Any, Literal
 
 from ce_align.errors import AccessError, CeAlignError, DataError
-from ce_align.files import cache_folder
-from ce_align.labelled import import_xarray
+from ce_align.files import cache_folder, import_xarray
 
 __all__ = [
     *("HOMES", "SUBMISSION", "Held", "ask_storage", "brainscore_home", "explained"),

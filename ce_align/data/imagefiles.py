@@ -14,9 +14,9 @@ from typing import Any, NoReturn, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from ce_align.archives import check_readable, reading_archive
 from ce_align.checks import named_some
 from ce_align.errors import ConfigError, DataError
+from ce_align.files import check_readable, reading_archive
 
 __all__ = [
     "ORDERS",

@@ -11,14 +11,12 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from ce_align.archives import DAMAGE, first_line
 from ce_align.data.imagefiles import FileSource, MemorySource, ZipSource
 from ce_align.data.imagesets import ImageSet
 from ce_align.data.recordings import Entry, Recording, canonical_region
 from ce_align.data.repeats import equal_pixels, join_equal_images
 from ce_align.errors import DataError
-from ce_align.files import atomic_path
-from ce_align.labelled import import_xarray
+from ce_align.files import DAMAGE, atomic_path, import_xarray, reason
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -111,7 +109,7 @@ def read_recording(path: Path) -> Recording:
             dataset = opened.load()
     except DAMAGE as error:
         raise DataError(
-            f"{path} is not a netCDF file, or damaged: {first_line(error)}"
+            f"{path} is not a netCDF file, or damaged: {reason(error)}"
         ) from error
     if dataset.attrs.get("format") != FORMAT:
         raise DataError(

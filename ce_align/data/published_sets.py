@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 
-from ce_align.archives import DAMAGE, first_line
 from ce_align.checks import nearest_names
 from ce_align.data.imagefiles import MAX_FILE_BYTES
 from ce_align.data.imagesets import ImageSet
@@ -22,7 +21,7 @@ from ce_align.data.labelled_sets import (
     read_splits,
 )
 from ce_align.errors import AccessError, ConfigError, DataError
-from ce_align.files import scratch_folder
+from ce_align.files import DAMAGE, reason, scratch_folder
 
 __all__ = ["DATASETS", "PublishedSet", "load_splits"]
 
@@ -170,7 +169,7 @@ def _read(name: str, known: PublishedSet, root: Path, split: str) -> Any:
         return _reader(known)(str(root), **known.arguments[split])
     except (*DAMAGE, UnpicklingError) as error:
         raise DataError(
-            f"{root / known.folder} is not the whole {name} ({first_line(error)}); "
+            f"{root / known.folder} is not the whole {name} ({reason(error)}); "
             f"expected {known.contents} from {known.url}; remove it and try again"
         ) from error
 
@@ -187,7 +186,7 @@ def _download(name: str, known: PublishedSet, root: Path) -> None:
             shutil.move(part / known.folder, root / known.folder)
     except DAMAGE as error:
         raise AccessError(
-            f"{name} cannot be downloaded from {known.url}: {first_line(error)}; "
+            f"{name} cannot be downloaded from {known.url}: {reason(error)}; "
             f"unpack it as {root / known.folder} yourself"
         ) from error
 

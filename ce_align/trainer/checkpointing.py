@@ -13,10 +13,9 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
-from ce_align.archives import DAMAGE, first_line
 from ce_align.augment import TRANSFORMS_VERSION
 from ce_align.errors import ConfigError, DataError
-from ce_align.files import atomic_path
+from ce_align.files import DAMAGE, atomic_path, reason
 from ce_align.trainer.module import PairedTraining
 from ce_align.trainer.presets import TrainConfig
 from ce_align.trainer.processes import Council
@@ -68,9 +67,7 @@ def read_resumable(path: Path, config: TrainConfig, data: str) -> dict[str, Any]
     except DataError:
         raise
     except (*DAMAGE, pickle.UnpicklingError) as error:
-        raise DataError(
-            f"{path} cannot be resumed from: {first_line(error)}"
-        ) from error
+        raise DataError(f"{path} cannot be resumed from: {reason(error)}") from error
     found, wanted = settings.model_dump(mode="json"), config.model_dump(mode="json")
     differing = [
         f"{name} {found[name]!r} instead of {wanted[name]!r}"

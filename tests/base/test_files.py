@@ -4,7 +4,9 @@ import signal
 import subprocess
 import sys
 import time
+from importlib import metadata
 
+import numpy as np
 import pytest
 
 from ce_align import files
@@ -14,6 +16,7 @@ from ce_align.files import (
     atomic_path,
     cache_folder,
     check_space,
+    import_xarray,
     scratch_folder,
     sweep,
 )
@@ -230,3 +233,23 @@ def test_a_scratch_folder_is_ours_alone_and_goes_with_the_work(tmp_path):
         assert scratch.stat().st_mode & 0o777 == 0o700
         (scratch / "file").write_text("")
     assert names_in(tmp_path / "deep") == []
+
+
+def test_datasets_survive_a_file_without_pythons_removed_interface(
+    tmp_path, monkeypatch
+):
+    # As on Python 3.12: selecting a group is the only way.
+    entry_points = metadata.entry_points
+
+    def modern(**selection):
+        if not selection:
+            pytest.fail("asked for all entry points as a mapping")
+        return entry_points(**selection)
+
+    monkeypatch.setattr(metadata, "entry_points", modern)
+    xr = import_xarray()
+    xr.backends.plugins.list_engines.cache_clear()
+    dataset = xr.Dataset({"r": ("neuroid", np.arange(3.0))})
+    dataset.to_netcdf(tmp_path / "a.nc", engine="netcdf4")
+    with xr.open_dataset(tmp_path / "a.nc") as opened:
+        assert opened.identical(dataset)

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ce_align.archives import first_line
 from ce_align.brainscore.plugin.archive import opened_plugins
 from ce_align.data.finding import find_images
 from ce_align.data.imagesets import ImageSet
@@ -18,6 +17,7 @@ from ce_align.data.labelled_sets import read_splits
 from ce_align.data.netcdf import read_recording, write_recording
 from ce_align.data.recordings import Recording
 from ce_align.errors import DataError
+from ce_align.files import reason
 from ce_align.trainer.packing import pack
 
 
@@ -199,10 +199,10 @@ def test_images_of_a_recording_are_not_read_from_a_bad_zip(
 
 
 def test_the_many_lines_of_a_library_become_one():
-    assert first_line(tarfile.ReadError("could not be opened:\n- method gz: …")) == (
+    assert reason(tarfile.ReadError("could not be opened:\n- method gz: …")) == (
         "could not be opened"
     )
-    assert first_line(EOFError()) == "EOFError"
+    assert reason(EOFError()) == "EOFError"
 
 
 def test_links_of_a_tar_are_the_images_that_they_stand_for(tmp_path):

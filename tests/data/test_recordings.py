@@ -16,7 +16,7 @@ from ce_align.data.recordings import (
 )
 from ce_align.data.repeats import equal_files, equal_pixels, join_equal_images
 from ce_align.errors import ConfigError, DataError
-from ce_align.labelled import import_xarray
+from ce_align.files import import_xarray
 
 
 def make_images(n, **columns):

@@ -9,9 +9,14 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import IO
 
-from ce_align.archives import check_readable, reading_archive
 from ce_align.errors import DataError
-from ce_align.files import atomic_folder, atomic_path, scratch_folder
+from ce_align.files import (
+    atomic_folder,
+    atomic_path,
+    check_readable,
+    reading_archive,
+    scratch_folder,
+)
 
 __all__ = ["ZIP_LIMIT", "opened_plugins", "write_plugins", "zipped_size"]
 
