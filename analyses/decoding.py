@@ -4,7 +4,7 @@ Twelve parameters of every view, regressed on the responses to the image and to 
 view; strong views, and weak views for the comparison of both.
 """
 
-from ce_align.data.finding import default_images
+from ce_align.data.scenes import default_images
 from ce_align.models.catalogue import GROUPS, PUBLISHED
 from ce_align.stages.measures import AnalysisConfig
 

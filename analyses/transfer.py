@@ -4,7 +4,7 @@ Frozen features, 45 strengths chosen on validation images, five runs. The data s
 looked for where ``ce-align transfer`` keeps them, or in ``--root``.
 """
 
-from ce_align.data.published_sets import DATASETS
+from ce_align.data.labelled import DATASETS
 from ce_align.models.catalogue import PUBLISHED
 from ce_align.stages.transfer import TransferConfig
 

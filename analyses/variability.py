@@ -5,7 +5,7 @@
 taken from the network of the same objective at λ = 0, on identical views.
 """
 
-from ce_align.data.finding import default_images
+from ce_align.data.scenes import default_images
 from ce_align.models.catalogue import GROUPS, PUBLISHED, invariant_sibling
 from ce_align.stages.measures import AnalysisConfig
 

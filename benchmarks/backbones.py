@@ -7,7 +7,7 @@ Each such training is a matter of many GPU hours. The network of 1000 epochs was
 
 import os
 
-from ce_align.data.finding import default_images
+from ce_align.data.scenes import default_images
 from ce_align.models.catalogue import EQUIVARIANCE_WEIGHTS
 from ce_align.stages.measures import AnalysisConfig
 from ce_align.stages.score import ScoreConfig

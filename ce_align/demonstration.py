@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from ce_align.config import StageConfig
-from ce_align.data.finding import SIMULATED_IMAGES
+from ce_align.data.scenes import SIMULATED_IMAGES
 from ce_align.data.simulation import SIMULATED
 from ce_align.report.paper.files import FigureConfig, TableConfig
 from ce_align.stages.correlate import CorrelateConfig

@@ -135,7 +135,7 @@ def analyze(
 ) -> None:
     """Measure how networks organise the variability that augmentations cause."""
     from ce_align.brainscore import register_networks
-    from ce_align.data.finding import default_images
+    from ce_align.data.scenes import default_images
     from ce_align.models.catalogue import expand, invariant_sibling
     from ce_align.report.terminal import measure_table
     from ce_align.run import run

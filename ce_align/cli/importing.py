@@ -97,7 +97,7 @@ def import_(
     Equal images in several rows become repetitions of one stimulus. Pixels are read as
     stored (an orientation in EXIF is not applied); files of several frames are refused.
     """
-    from ce_align.data.importing import import_recording
+    from ce_align.data.importers.arrays import import_recording
     from ce_align.data.netcdf import write_recording
     from ce_align.errors import ConfigError, DataError
 

@@ -275,7 +275,7 @@ def pack(
     ] = None,
 ) -> None:
     """Decode images once, into a file that training maps into memory."""
-    from ce_align.data.finding import find_images
+    from ce_align.data.scenes import find_images
     from ce_align.trainer.packing import pack as pack_images
 
     with progress_bars() as progress:

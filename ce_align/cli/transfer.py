@@ -39,7 +39,7 @@ a fifth for Pets. Runs differ only in which images choose the strength.
 
 
 def _complete_dataset(incomplete: str) -> list[str]:
-    from ce_align.data.published_sets import DATASETS
+    from ce_align.data.labelled import DATASETS
 
     return [name for name in DATASETS if name.startswith(incomplete)]
 

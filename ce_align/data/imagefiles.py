@@ -19,8 +19,10 @@ from ce_align.errors import ConfigError, DataError
 from ce_align.files import check_readable, reading_archive
 
 __all__ = [
+    "MAX_FILE_BYTES",
     "ORDERS",
     "FileSource",
+    "FolderSource",
     "MemorySource",
     "ZipSource",
     "encode_ppm",

@@ -1,8 +1,8 @@
-"""Sets of images: identifiers, pixels on demand, labels and a content digest."""
+"""Sets of images: identifiers, pixels on demand, labels, digest; crops and screens."""
 
 import io
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path, PurePosixPath
@@ -20,16 +20,20 @@ from ce_align.data.imagefiles import (
     open_source,
     order_names,
 )
-from ce_align.data.screen import place_on_screen
 from ce_align.digests import combine_digests, digest_bytes
-from ce_align.errors import DataError
+from ce_align.errors import ConfigError, DataError
 
 __all__ = [
+    "GRAY",
     "ImageSet",
-    "PixelSource",
+    "centre_crop",
+    "centre_cropped",
     "decode_image",
     "exif_orientation",
     "has_transparency",
+    "place_on_screen",
+    "validation_crop",
+    "validation_crops",
 ]
 
 #: Decoding refuses larger images: a few bytes can declare terabytes of pixels.
@@ -372,3 +376,149 @@ def _listed_names(
             f"there more than once: {named_some(absent)}"
         )
     return tuple(full for full in found if full is not None)
+
+
+#: Brain-Score's background, PIL's colour "gray".
+GRAY = (128, 128, 128)
+
+
+def place_on_screen(
+    image: Image.Image, source_degrees: float, target_degrees: float
+) -> Image.Image:
+    """Image of `source_degrees` as seen on a screen of `target_degrees`.
+
+    A larger screen pads with gray, a smaller one crops the centre; nothing is resized.
+    Sizes and offsets are rounded half to even, as Brain-Score's ``place_on_screen``
+    does, to which the result is equal pixel for pixel.
+
+    Raises
+    ------
+    DataError
+        If an angle is not positive.
+    """
+    if not (source_degrees > 0 and target_degrees > 0):
+        raise DataError(
+            f"visual angles must be positive, found {source_degrees}° and "
+            f"{target_degrees}°"
+        )
+    if source_degrees == target_degrees:
+        return image
+    ratio = target_degrees / source_degrees
+    size = np.array(image.size)
+    target = (ratio * size).round().astype(int)
+    if ratio >= 1:
+        screen = Image.new("RGB", (int(target[0]), int(target[1])), GRAY)
+        left, top = ((target - size) / 2).round().astype(int)
+        screen.paste(image, (int(left), int(top)))
+        return screen
+    left, top = ((size - target) / 2).round().astype(int)
+    return image.crop(
+        (int(left), int(top), int(left + target[0]), int(top + target[1]))
+    )
+
+
+#: Short edge to which the authors resize an image before they crop its centre of 224.
+VALIDATION_EDGE, VALIDATION_SIZE = 256, 224
+
+
+def centre_crop(
+    image: Image.Image,
+    size: int,
+    *,
+    short_edge: int | None = None,
+    resampling: Image.Resampling = Image.Resampling.BICUBIC,
+) -> Image.Image:
+    """Centre of an image whose short edge was resized, by default to `size`, bicubic.
+
+    Pillow's resampling, which smooths before it shrinks; sizes and places are rounded
+    as torchvision's ``Resize`` and ``CenterCrop`` round them.
+
+    Parameters
+    ----------
+    image : of any shape
+    size : edge of the square, in pixels
+    short_edge : of the resized image, at least `size`; None for `size` itself
+    resampling : Pillow's filter
+
+    Returns
+    -------
+    (size, size) image
+    """
+    short = min(image.size)
+    width, height = (int((short_edge or size) * edge / short) for edge in image.size)
+    if image.size != (width, height):
+        image = image.resize((width, height), resampling)
+    if (width, height) == (size, size):
+        return image
+    left, top = round((width - size) / 2), round((height - size) / 2)
+    return image.crop((left, top, left + size, top + size))
+
+
+def validation_crop(image: Image.Image, size: int) -> Image.Image:
+    """An image as the authors show it without augmentation, at any size.
+
+    Short edge to 256, bilinear, and of that the centre of 224; in the same proportion
+    where `size` is another. Nothing is squeezed.
+    """
+    short_edge = round(size * VALIDATION_EDGE / VALIDATION_SIZE)
+    bilinear = Image.Resampling.BILINEAR
+    return centre_crop(image, size, short_edge=short_edge, resampling=bilinear)
+
+
+@dataclass(frozen=True)
+class _CroppedPixels:
+    """Crops of the images of another source."""
+
+    whole: PixelSource
+    edge: int
+    crop: Callable[[Image.Image, int], Image.Image]
+    name: str
+    digests: dict[int, str] = field(default_factory=dict)
+
+    def load(self, index: int) -> Image.Image:
+        return self.crop(self.whole.load(index), self.edge)
+
+    def encoded(self, index: int) -> bytes:
+        return encode_ppm(np.asarray(self.load(index)))
+
+    def digest(self, index: int) -> str:
+        # Kept: every network asks for the digest of every image.
+        if index not in self.digests:
+            self.digests[index] = f"{self.whole.digest(index)}/{self.name}"
+        return self.digests[index]
+
+    def height_and_width(self, index: int) -> tuple[int, int]:
+        return self.edge, self.edge
+
+
+def centre_cropped(images: ImageSet, size: int) -> ImageSet:
+    """Images with the short edge resized to `size` and cropped to a square.
+
+    Raises
+    ------
+    ConfigError
+        If `size` is not positive.
+    """
+    return _cropped(images, size, centre_crop, f"centre{size}bicubic")
+
+
+def validation_crops(images: ImageSet, size: int) -> ImageSet:
+    """Images as `validation_crop` shows them.
+
+    Raises
+    ------
+    ConfigError
+        If `size` is not positive.
+    """
+    return _cropped(images, size, validation_crop, f"validation{size}bilinear")
+
+
+def _cropped(
+    images: ImageSet,
+    size: int,
+    crop: Callable[[Image.Image, int], Image.Image],
+    name: str,
+) -> ImageSet:
+    if size < 1:
+        raise ConfigError(f"images are cropped to 1 pixel or more, not {size}")
+    return replace(images, pixels=_CroppedPixels(images.pixels, size, crop, name))

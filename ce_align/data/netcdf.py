@@ -13,8 +13,13 @@ from numpy.typing import NDArray
 
 from ce_align.data.imagefiles import FileSource, MemorySource, ZipSource
 from ce_align.data.imagesets import ImageSet
-from ce_align.data.recordings import Entry, Recording, canonical_region
-from ce_align.data.repeats import equal_pixels, join_equal_images
+from ce_align.data.recordings import (
+    Entry,
+    Recording,
+    canonical_region,
+    equal_pixels,
+    join_equal_images,
+)
 from ce_align.errors import DataError
 from ce_align.files import DAMAGE, atomic_path, import_xarray, reason
 

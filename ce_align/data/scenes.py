@@ -1,20 +1,29 @@
-"""Procedural scenes: any number of labelled images, drawn when they are asked for."""
+"""Procedural scenes, drawn when they are asked for, and image sets by name."""
 
+import os
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from ce_align.data.backgrounds import BACKGROUNDS
+from ce_align.data.drawing import BACKGROUNDS, TEXTURES, Scene, render_scene
 from ce_align.data.imagefiles import encode_ppm
 from ce_align.data.imagesets import ImageSet
 from ce_align.data.objects import N_PROPORTIONS, OBJECTS
-from ce_align.data.rendering import TEXTURES, Scene, render_scene
 from ce_align.digests import digest_bytes
 from ce_align.errors import ConfigError
 
-__all__ = ["MAX_CLASSES", "SIZES", "procedural_scenes", "sample_scene"]
+__all__ = [
+    "MAX_CLASSES",
+    "SIMULATED_IMAGES",
+    "SIZES",
+    "default_images",
+    "find_images",
+    "procedural_scenes",
+    "sample_scene",
+]
 
 MAX_CLASSES = len(OBJECTS)
 #: Numbers of pixels, in each direction, at which objects can still be told apart and
@@ -133,3 +142,44 @@ def procedural_scenes(
     }
     ids = tuple(f"scene_{seed}_{number:06d}" for number in range(n))
     return ImageSet(f"scenes_{seed}", ids, _ScenePixels(scenes, size), columns)
+
+
+#: Names the ImageNet validation images, a folder or an archive.
+IMAGENET_VARIABLE = "CE_ALIGN_IMAGENET"
+
+#: Name of the procedural scenes.
+SIMULATED_IMAGES = "simulated"
+
+#: Scenes that are made at least, so that each of the classes has fifty.
+MIN_SCENES = 400
+
+
+def default_images() -> str:
+    """ImageNet's validation images if the environment names them, else the scenes."""
+    return os.environ.get(IMAGENET_VARIABLE) or SIMULATED_IMAGES
+
+
+def find_images(name: str, n_scenes: int = MIN_SCENES) -> ImageSet:
+    """Image set of a name.
+
+    Parameters
+    ----------
+    name : folder, zip or tar, or ``simulated``
+    n_scenes : procedural scenes, at least 400; always the same ones
+
+    Raises
+    ------
+    ConfigError
+        If there is nothing of that name.
+    DataError
+        If it holds no images.
+    """
+    if name == SIMULATED_IMAGES:
+        return procedural_scenes(max(n_scenes, MIN_SCENES))
+    path = Path(name)
+    if not path.exists():
+        raise ConfigError(
+            f"no images at {name}; give a folder, a zip, a tar, or "
+            f"{SIMULATED_IMAGES!r} for procedural scenes"
+        )
+    return ImageSet.from_path(path)

@@ -8,8 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ce_align.augment import AugmentationLedger, nested, outer, sample
-from ce_align.data.cropping import validation_crops
-from ce_align.data.imagesets import ImageSet
+from ce_align.data.imagesets import ImageSet, validation_crops
 from ce_align.errors import DataError
 from ce_align.stages.measures import AnalysisConfig, Metric
 from ce_align.stages.variability import units_in_pairs

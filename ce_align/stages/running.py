@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import xarray as xr
 
     from ce_align.data.imagesets import ImageSet
-    from ce_align.data.labelled_sets import LabelledSplits
+    from ce_align.data.labelled import LabelledSplits
     from ce_align.data.recordings import Recording
     from ce_align.models.networks import Behaviour, Network, Probe
     from ce_align.stages.train import TrainOptions
@@ -225,7 +225,7 @@ class Run:
 
     def images(self, name: str, n: int) -> "ImageSet":
         """Images by name; procedural ones are as many as `n`."""
-        from ce_align.data.finding import find_images
+        from ce_align.data.scenes import find_images
 
         if name in self.given:
             return self.given[name]  # type: ignore[no-any-return]
@@ -233,7 +233,7 @@ class Run:
 
     def splits(self, name: str) -> "LabelledSplits":
         """A labelled data set by name."""
-        from ce_align.data.published_sets import load_splits
+        from ce_align.data.labelled import load_splits
 
         if name in self.given:
             return self.given[name]  # type: ignore[no-any-return]

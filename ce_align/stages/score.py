@@ -9,8 +9,7 @@ from pydantic import PositiveFloat, PositiveInt
 
 from ce_align.checks import named_some
 from ce_align.config import COMMITTED, StageConfig
-from ce_align.data.recordings import Protocol, Recording
-from ce_align.data.repeats import equal_files
+from ce_align.data.recordings import Protocol, Recording, equal_files
 from ce_align.errors import CeAlignError, ConfigError, DataError
 from ce_align.metrics.ceiling import (
     Ceiling,

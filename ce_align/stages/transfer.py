@@ -9,9 +9,8 @@ from numpy.typing import NDArray
 from pydantic import NonNegativeInt, PositiveInt
 
 from ce_align.config import COMMITTED, StageConfig
-from ce_align.data.cropping import centre_cropped
-from ce_align.data.imagesets import ImageSet
-from ce_align.data.labelled_sets import Convention, LabelledSplits
+from ce_align.data.imagesets import ImageSet, centre_cropped
+from ce_align.data.labelled import Convention, LabelledSplits
 from ce_align.errors import DataError, PassError
 from ce_align.metrics.linear_probe import (
     STRENGTHS,

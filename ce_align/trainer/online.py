@@ -8,8 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from ce_align.data.cropping import validation_crop
-from ce_align.data.imagesets import ImageSet
+from ce_align.data.imagesets import ImageSet, validation_crop
 from ce_align.errors import DataError
 
 __all__ = [

@@ -14,9 +14,8 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from ce_align.augment import apply
 from ce_align.checks import named_some
-from ce_align.data.finding import SIMULATED_IMAGES, find_images
 from ce_align.data.imagesets import ImageSet
-from ce_align.data.scenes import procedural_scenes
+from ce_align.data.scenes import SIMULATED_IMAGES, find_images, procedural_scenes
 from ce_align.digests import combine_digests, digest_json
 from ce_align.errors import CeAlignError, DataError
 from ce_align.trainer.packing import is_packed, open_packed

@@ -1,3 +1,4 @@
+import importlib.util
 import io
 import pickle
 import struct
@@ -8,12 +9,23 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+import torch
+from hypothesis import example, given
 from hypothesis import strategies as st
 from PIL import Image
+from torchvision.transforms import CenterCrop, Compose, InterpolationMode, Resize
 
 from ce_align.data.imagefiles import MemorySource, order_names
-from ce_align.data.imagesets import ImageSet, decode_image
+from ce_align.data.imagesets import (
+    GRAY,
+    ImageSet,
+    centre_crop,
+    centre_cropped,
+    decode_image,
+    place_on_screen,
+    validation_crop,
+    validation_crops,
+)
 from ce_align.errors import ConfigError, DataError
 
 
@@ -265,3 +277,150 @@ def test_sizes_are_those_of_the_decoded_images(tmp_path):
 def test_an_image_of_one_pixel_across_is_refused_by_its_name(size):
     with pytest.raises(DataError, match=rf"image dot\.png has {size[0]}×{size[1]} pix"):
         decode_image(png((1, 2, 3), size), "dot.png")
+
+
+sides = st.integers(1, 40)
+angles = st.one_of(st.sampled_from([5, 8, 5.0, 8.0, 4, 10]), st.floats(1, 20))
+
+
+def photograph(width: int, height: int, mode: str = "RGB") -> Image.Image:
+    pixels = np.random.default_rng(width * 100 + height).integers(
+        256, size=(height, width, 3)
+    )
+    return Image.fromarray(pixels.astype(np.uint8)).convert(mode)
+
+
+@pytest.mark.brainscore
+@given(sides, sides, angles, angles, st.sampled_from(["RGB", "L", "P", "RGBA"]))
+@example(256, 256, 5, 8, "RGB")
+@example(256, 256, 8, 5, "RGB")
+@example(375, 500, 8, 5, "L")
+@example(35, 21, 8, 7, "RGB")  # offsets that end in .5
+def test_equals_brainscore_pixel_for_pixel(width, height, source, target, mode):
+    screen = pytest.importorskip("brainscore_vision.benchmark_helpers.screen")
+    converter = screen.ImageConverter(target_dir=".")
+    image = photograph(width, height, mode)
+    expected = (
+        image if source == target else converter.apply_ratio(image, target / source)
+    ).convert("RGB")
+    ours = place_on_screen(image.convert("RGB"), source, target)
+    assert ours.size == expected.size
+    assert ours.tobytes() == expected.tobytes()
+
+
+@given(sides, sides)
+def test_equal_angles_change_nothing(width, height):
+    image = photograph(width, height)
+    assert place_on_screen(image, 8, 8.0).tobytes() == image.tobytes()
+
+
+def test_larger_screen_shows_the_whole_image_in_gray():
+    image = photograph(20, 10)
+    placed = np.asarray(place_on_screen(image, 5, 8))
+    assert placed.shape == (16, 32, 3)
+    np.testing.assert_array_equal(placed[3:13, 6:26], np.asarray(image))
+    surround = np.ones(placed.shape[:2], bool)
+    surround[3:13, 6:26] = False
+    assert (placed[surround] == GRAY).all()
+
+
+def test_smaller_screen_shows_the_centre():
+    image = photograph(16, 32)
+    placed = np.asarray(place_on_screen(image, 8, 4))
+    np.testing.assert_array_equal(placed, np.asarray(image)[8:24, 4:12])
+
+
+def test_image_set_on_a_screen_places_every_image_and_changes_its_digest(rng):
+    array = rng.integers(256, size=(3, 10, 10, 3)).astype(np.uint8)
+    images = ImageSet.from_array("set", array)
+    placed = images.on_screen(5, 8)
+    assert placed.load(1).size == (16, 16)
+    assert placed.digest != images.digest
+    assert images.on_screen(8, 8.0).digest == images.digest
+
+
+@pytest.mark.parametrize("angles", [(0, 8), (8, -1), (float("nan"), 8)])
+def test_angles_that_are_not_positive_are_refused(angles):
+    with pytest.raises(DataError, match="visual angles must be positive"):
+        place_on_screen(photograph(4, 4), *angles)
+
+
+@given(
+    width=st.integers(1, 90),
+    height=st.integers(1, 90),
+    size=st.integers(1, 40),
+    seed=st.integers(0, 9),
+)
+def test_a_crop_is_torchvisions(width, height, size, seed):
+    rng = np.random.default_rng(seed)
+    image = Image.fromarray(rng.integers(0, 256, (height, width, 3), np.uint8))
+    expected = Compose([Resize(size, InterpolationMode.BICUBIC), CenterCrop(size)])
+    found = centre_crop(image, size)
+    assert found.size == (size, size)
+    np.testing.assert_array_equal(found, expected(image))
+
+
+def test_crops_of_another_size_are_other_images(rng):
+    pixels = rng.integers(0, 256, (3, 8, 12, 3), np.uint8)
+    images = ImageSet.from_array("noise", pixels)
+    small, large = centre_cropped(images, 4), centre_cropped(images, 6)
+    assert len({images.digest, small.digest, large.digest}) == 3
+    assert small.digest == centre_cropped(images, 4).digest
+    assert small.select([2]).image_digest(0) == small.image_digest(2)
+    assert small.load(1).size == (4, 4)
+    assert small.encoded(1).startswith(b"P6 4 4 ")
+
+
+def test_a_crop_has_pixels(rng):
+    images = ImageSet.from_array("one", rng.integers(0, 256, (1, 8, 8, 3), np.uint8))
+    with pytest.raises(ConfigError, match="1 pixel"):
+        centre_cropped(images, 0)
+
+
+@pytest.mark.parametrize(("size", "short_edge"), [(224, 256), (28, 32), (32, 37)])
+@pytest.mark.parametrize("shape", [(60, 91), (91, 60), (300, 400), (32, 32)])
+def test_images_without_augmentation_are_shown_as_the_authors_show_them(
+    size, short_edge, shape, rng
+):
+    image = Image.fromarray(rng.integers(0, 256, (*shape, 3), np.uint8))
+    expected = Compose([Resize(short_edge), CenterCrop(size)])(image)
+    np.testing.assert_array_equal(validation_crop(image, size), expected)
+    images = ImageSet.from_array("one", np.asarray(image)[None])
+    cropped = validation_crops(images, size)
+    np.testing.assert_array_equal(cropped.load(0), expected)
+    assert cropped.sizes.tolist() == [[size, size]]
+    assert (
+        len({images.digest, cropped.digest, centre_cropped(images, size).digest}) == 3
+    )
+
+
+@pytest.mark.real
+@pytest.mark.slow
+def test_a_trained_network_knows_cropped_photographs_better_than_squeezed_ones(
+    real_data,
+):
+    folder = real_data / "mobilenet_v2"
+    spec = importlib.util.spec_from_file_location(
+        "load_mobilenet_v2", folder / "load_mobilenet_v2.py"
+    )
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    network = module.mobilenet_v2(folder / "mobilenet_v2_1.0_224_float32.npz").eval()
+    images = ImageSet.from_path(
+        real_data / "imagenet_photos" / "imagenet1000_short256.zip", order="name"
+    )
+    rows = range(0, 1000, 4)
+    hits = {"cropped": 0, "squeezed": 0}
+    for row in rows:
+        image = images.load(row)
+        shown = {
+            "cropped": validation_crop(image, 224),
+            "squeezed": image.resize((224, 224), Image.Resampling.BICUBIC),
+        }
+        for name, view in shown.items():
+            pixels = torch.tensor(np.asarray(view)).permute(2, 0, 1)[None]
+            with torch.no_grad():
+                best = int(network(pixels / 127.5 - 1).argmax())
+            hits[name] += best == row + 1  # class 0 is the background
+    assert hits["cropped"] / len(rows) == pytest.approx(0.884, abs=0.01)
+    assert hits["squeezed"] / len(rows) == pytest.approx(0.836, abs=0.01)

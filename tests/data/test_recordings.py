@@ -10,11 +10,13 @@ from ce_align.data.recordings import (
     Entry,
     Recording,
     canonical_region,
+    equal_files,
+    equal_pixels,
     expand_recordings,
+    join_equal_images,
     load_recording,
     without_silent,
 )
-from ce_align.data.repeats import equal_files, equal_pixels, join_equal_images
 from ce_align.errors import ConfigError, DataError
 from ce_align.files import import_xarray
 

@@ -9,12 +9,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ce_align.data.backgrounds import BACKGROUNDS, hsv_colour
+from ce_align.data.drawing import BACKGROUNDS, hsv_colour, render_scene
 from ce_align.data.imagesets import decode_image
-from ce_align.data.objects import N_PROPORTIONS, OBJECTS
-from ce_align.data.rendering import render_scene
+from ce_align.data.objects import (
+    N_PROPORTIONS,
+    OBJECTS,
+    box,
+    cast,
+    cylinder,
+    ellipsoid,
+    rotation,
+)
 from ce_align.data.scenes import MAX_CLASSES, SIZES, procedural_scenes, sample_scene
-from ce_align.data.solids import box, cast, cylinder, ellipsoid, rotation
 from ce_align.digests import digest_bytes
 from ce_align.errors import ConfigError
 

@@ -8,10 +8,15 @@ from sklearn.linear_model import LinearRegression
 from sklearn.model_selection import KFold, cross_val_predict
 
 from ce_align.data.netcdf import read_recording, write_recording
-from ce_align.data.populations import Population, Truth, planted_recording
 from ce_align.data.recordings import RECORDINGS, load_recording
 from ce_align.data.scenes import procedural_scenes
-from ce_align.data.simulation import TUNING_SHARES, simulated_recording
+from ce_align.data.simulation import (
+    TUNING_SHARES,
+    Population,
+    Truth,
+    planted_recording,
+    simulated_recording,
+)
 from ce_align.errors import ConfigError, DataError
 from ce_align.metrics.ceiling import split_half_ceiling
 from ce_align.metrics.predictivity import (

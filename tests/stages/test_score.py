@@ -9,9 +9,9 @@ import torch
 from PIL import Image
 
 from ce_align.data.imagesets import ImageSet
-from ce_align.data.importing import import_recording
-from ce_align.data.populations import Population, planted_recording
+from ce_align.data.importers.arrays import import_recording
 from ce_align.data.recordings import Recording
+from ce_align.data.simulation import Population, planted_recording
 from ce_align.errors import ConfigError, DataError
 from ce_align.metrics.ceiling import split_half_ceiling
 from ce_align.metrics.predictivity import brainscore_splits, cross_validated_r

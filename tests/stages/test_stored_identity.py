@@ -25,7 +25,7 @@ from torch import nn
 from toys import toy_config, toy_images
 
 from ce_align.data.imagesets import ImageSet
-from ce_align.data.published_sets import load_splits
+from ce_align.data.labelled import load_splits
 from ce_align.data.recordings import Recording
 from ce_align.errors import DataError
 from ce_align.files import cache_folder

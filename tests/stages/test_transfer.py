@@ -7,8 +7,8 @@ from PIL import Image
 from sklearn.linear_model import LogisticRegression
 from toys import toy_network
 
-from ce_align.data.cropping import centre_crop
-from ce_align.data.published_sets import load_splits
+from ce_align.data.imagesets import centre_crop
+from ce_align.data.labelled import load_splits
 from ce_align.errors import ConfigError, DataError
 from ce_align.models.networks import Network
 from ce_align.models.preprocessing import Preprocessing

@@ -12,8 +12,7 @@ from scipy.io import savemat
 from torchvision import datasets
 
 from ce_align.data.imagesets import ImageSet
-from ce_align.data.labelled_sets import LabelledImages, LabelledSplits
-from ce_align.data.published_sets import DATASETS, load_splits
+from ce_align.data.labelled import DATASETS, LabelledImages, LabelledSplits, load_splits
 from ce_align.errors import AccessError, ConfigError, DataError
 
 

@@ -11,11 +11,11 @@ import pytest
 from PIL import Image
 
 from ce_align.brainscore.plugin.archive import opened_plugins
-from ce_align.data.finding import find_images
 from ce_align.data.imagesets import ImageSet
-from ce_align.data.labelled_sets import read_splits
+from ce_align.data.labelled import read_splits
 from ce_align.data.netcdf import read_recording, write_recording
 from ce_align.data.recordings import Recording
+from ce_align.data.scenes import find_images
 from ce_align.errors import DataError
 from ce_align.files import reason
 from ce_align.trainer.packing import pack

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ce_align.data.importing import import_recording
+from ce_align.data.importers.arrays import import_recording
 from ce_align.data.netcdf import read_recording, write_recording
 from ce_align.errors import ConfigError, DataError
 

@@ -1,0 +1,1 @@
+"""Recordings from the files of a lab, one module a format."""
