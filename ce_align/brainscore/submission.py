@@ -330,7 +330,7 @@ def _served(published: Published, url: str, target: Path) -> "Network":
         raise AccessError(
             f"{url} does not serve the weights of {published.name} ({reason})"
         ) from error
-    state = read_checkpoint(target).full_state
+    state = read_checkpoint(target).state
     module = build_architecture(published.architecture, state, url)
     if state.keys() != module.state_dict().keys():
         raise DataError(

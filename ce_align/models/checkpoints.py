@@ -16,7 +16,6 @@ from ce_align.models.torchfiles import TensorRecord, read_torch_file
 
 __all__ = [
     "Checkpoint",
-    "backbone_state",
     "convert",
     "read_checkpoint",
     "save_safetensors",
@@ -39,47 +38,8 @@ class Checkpoint:
     #: In the key layout of the architecture, possibly below a prefix; of several
     #: networks, below the names of the dictionaries that they were in.
     state: State
-    #: ``weight`` and ``bias`` of a linear classifier trained along, if any.
-    probe: State = field(default_factory=dict)
     #: What the file says about itself (architecture, input_size, …).
     metadata: Mapping[str, Any] = field(default_factory=dict)
-
-    @property
-    def full_state(self) -> State:
-        """The backbone with the probe as its classifier ``fc``."""
-        probe = {f"fc.{name}": values for name, values in self.probe.items()}
-        return {**self.state, **probe}
-
-
-def backbone_state(model_state: Mapping[str, Any]) -> Checkpoint:
-    """Backbone and probe of a checkpoint in the authors' layout.
-
-    Parameters
-    ----------
-    model_state
-        tensors by key; the backbone's keys have a component ``f``, followed by
-        torchvision's key; ``lin_cls`` is the probe; the momentum copy (``mom_f``) and
-        the heads are left out
-
-    Raises
-    ------
-    DataError
-        If no key has the component ``f``.
-    """
-    state: State = {}
-    probe: State = {}
-    for key, values in model_state.items():
-        parts = key.split(".")
-        if "f" in parts[:-1]:
-            state[".".join(parts[parts.index("f") + 1 :])] = values
-        elif any(part.startswith("lin_cls") for part in parts):
-            probe[parts[-1]] = values
-    if not state:
-        raise DataError(
-            "expected keys of a backbone with the component 'f' (…f.conv1.weight), "
-            f"found {named_some(list(model_state))}"
-        )
-    return Checkpoint(state, probe)
 
 
 def read_checkpoint(path: Path) -> Checkpoint:
@@ -97,11 +57,32 @@ def read_checkpoint(path: Path) -> Checkpoint:
     if path.suffix == ".safetensors":
         return _read_safetensors(path)
     found = read_torch_file(path, select=lambda content: _weights(content, path))
-    state = _only_tensors(found, path)
+    other = [key for key, value in found.items() if not torch.is_tensor(value)]
+    if other:
+        raise DataError(
+            f"{path}: expected only tensors among the weights, found others at "
+            f"{named_some(other)}"
+        )
     # Only the authors' networks keep their backbone under the bare letter f.
-    if any("f" in key.split(".")[:-1] for key in state):
-        return backbone_state(state)
-    return Checkpoint(state)
+    if any("f" in key.split(".")[:-1] for key in found):
+        found = _authors_state(found)
+    return Checkpoint(found)
+
+
+def _authors_state(state: State) -> State:
+    """Backbone of the authors' layout, with the probe as its classifier ``fc``.
+
+    The backbone's keys have a component ``f``, followed by torchvision's key;
+    ``lin_cls`` is the probe. The momentum copy (``mom_f``) and the heads are left out.
+    """
+    found: State = {}
+    for key, values in state.items():
+        parts = key.split(".")
+        if "f" in parts[:-1]:
+            found[".".join(parts[parts.index("f") + 1 :])] = values
+        elif any(part.startswith("lin_cls") for part in parts):
+            found[f"fc.{parts[-1]}"] = values
+    return found
 
 
 def _weights(content: Any, path: Path) -> dict[str, Any]:
@@ -151,16 +132,6 @@ def _is_pure(state: dict[str, Any]) -> bool:
     return all(type(value) is TensorRecord for value in state.values())
 
 
-def _only_tensors(state: Mapping[str, Any], path: Path) -> State:
-    other = [key for key, value in state.items() if not isinstance(value, torch.Tensor)]
-    if other:
-        raise DataError(
-            f"{path}: expected only tensors among the weights, found others at "
-            f"{named_some(other)}"
-        )
-    return dict(state)
-
-
 def _read_safetensors(path: Path) -> Checkpoint:
     from safetensors import SafetensorError, safe_open
 
@@ -172,7 +143,7 @@ def _read_safetensors(path: Path) -> Checkpoint:
             metadata = file.metadata() or {}
     except (SafetensorError, OSError) as error:
         raise DataError(f"{path} is damaged or no safetensors file: {error}") from error
-    return Checkpoint(state, {}, _decoded(metadata, path))
+    return Checkpoint(state, _decoded(metadata, path))
 
 
 def _decoded(metadata: Mapping[str, str], path: Path) -> dict[str, Any]:
@@ -264,6 +235,6 @@ def convert(source: Path, target: Path, metadata: Mapping[str, Any]) -> Path:
     combined = {**checkpoint.metadata, **metadata}
     if "architecture" not in combined:
         raise ConfigError(f"name the architecture of {source}, such as resnet50")
-    state = checkpoint.full_state
+    state = checkpoint.state
     network = build_architecture(combined["architecture"], state, str(source))
     return save_safetensors(target, network.state_dict(), combined)

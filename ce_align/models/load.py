@@ -291,7 +291,7 @@ def load_network(name: str, *, seed: int = 0, progress: Progress = silent) -> Ne
 
 def _load_published(entry: Published, progress: Progress) -> Network:
     path = fetch(entry, progress=progress)
-    state = read_checkpoint(path).full_state
+    state = read_checkpoint(path).state
     module = build_architecture(entry.architecture, state, str(path))
     return Network(entry.name, module, layers=entry.layers)
 
@@ -309,7 +309,7 @@ def _load_file(name: str, path: Path, option: str) -> Network:
         )
     said: list[str] = []
     module = build_architecture(
-        architecture, checkpoint.full_state, str(path), choice, said.append
+        architecture, checkpoint.state, str(path), choice, said.append
     )
     for text in said:
         _log.warning(text)

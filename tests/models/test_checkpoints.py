@@ -11,7 +11,6 @@ from ce_align.files import atomic_path
 from ce_align.models import checkpoints
 from ce_align.models.architectures import build_architecture
 from ce_align.models.checkpoints import (
-    backbone_state,
     convert,
     read_checkpoint,
     save_safetensors,
@@ -51,9 +50,9 @@ def composer_file(network, tmp_path):
 def test_authors_checkpoint_gives_backbone_and_probe(composer_file, network):
     checkpoint = read_checkpoint(composer_file)
     own = network.state_dict()
-    assert set(checkpoint.state) == {k for k in own if not k.startswith("fc.")}
+    assert set(checkpoint.state) == set(own)
     assert torch.equal(checkpoint.state["conv1.0.weight"], own["conv1.0.weight"])
-    assert torch.equal(checkpoint.probe["bias"], own["fc.bias"])
+    assert torch.equal(checkpoint.state["fc.bias"], own["fc.bias"])
 
 
 def test_converted_checkpoint_is_the_same_network(
@@ -67,11 +66,6 @@ def test_converted_checkpoint_is_the_same_network(
     rebuilt = build_architecture(ARCHITECTURE, checkpoint.state, "converted")
     with torch.no_grad():
         assert torch.equal(rebuilt(images), network(images))
-
-
-def test_keys_without_a_backbone_are_refused_with_what_was_found():
-    with pytest.raises(DataError, match=r"component 'f'.*found g\.weight, mom_f\.x"):
-        backbone_state({"g.weight": torch.ones(1), "mom_f.x": torch.ones(1)})
 
 
 @pytest.mark.parametrize(
