@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, nullcontext
+from contextlib import ExitStack
 from typing import Any, Literal, Self
 from weakref import WeakKeyDictionary
 
@@ -16,12 +16,11 @@ from ce_align.models.preprocessing import Preprocessing
 from ce_align.progress import quiet_stdout
 
 __all__ = [
-    *("ActivationReader", "BatchRunner", "LayerFailure", "Pool", "Precision"),
+    *("ActivationReader", "BatchRunner", "LayerFailure", "Pool"),
     *("first_tensor", "network_inputs", "summarise", "takes"),
 ]
 
 Pool = Literal["average"] | None
-Precision = Literal["float32", "bfloat16"]
 
 #: Told of a layer that has no features, and why.
 LayerFailure = Callable[[str, DataError], None]
@@ -167,7 +166,6 @@ class ActivationReader:
         they are, with the images on whatever axis
     axes : axis of images in the output of a layer; 0 for those that are not named
     compile : let torch.compile make the pass, if it can
-    precision : ``bfloat16`` computes where torch deems it safe; the result is float32
     on_error
         told of a layer that takes no part in the pass or whose output is no feature;
         that layer is left out and the others are read. None raises for the first.
@@ -181,14 +179,12 @@ class ActivationReader:
         *,
         axes: Mapping[str, int] | None = None,
         compile: bool = False,
-        precision: Precision = "float32",
         on_error: LayerFailure | None = None,
     ) -> None:
         self.module = module
         self._layers = list(dict.fromkeys(layers))
         self._axes = dict(axes or {})
         self._pool = pool
-        self._precision = precision
         self._compile = compile
         self._on_error = on_error
         self._forward: Any = module
@@ -252,11 +248,7 @@ class ActivationReader:
         self._outputs, self._inputs = {}, inputs
         self._n_calls = dict.fromkeys(self._layers, 0)
         try:
-            with (
-                quiet_stdout(),
-                torch.inference_mode(),
-                self._autocast(inputs.device.type),
-            ):
+            with quiet_stdout(), torch.inference_mode():
                 # A copy: the network's own code may work on its input in place.
                 self._forward(inputs.clone())
         except _AllReadError:
@@ -306,11 +298,6 @@ class ActivationReader:
             raise
         except Exception as error:  # kinds of tensors are without number
             return DataError(f"the output of layer {layer} is no feature: {error}")
-
-    def _autocast(self, device_type: str) -> AbstractContextManager[Any]:
-        if self._precision == "bfloat16":
-            return torch.autocast(device_type, torch.bfloat16)
-        return nullcontext()
 
 
 #: Channels that modules take, once they have been tried.

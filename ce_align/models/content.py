@@ -132,18 +132,11 @@ class _UnknownError(Exception):
 class Contents:
     """Digest of each part of a module but its parameters, by the name of the part.
 
-    Attributes
-    ----------
-    entries : ``attribute NAME``, ``buffer NAME``, ``class NAME``, ``global NAME``,
-        ``package NAME`` and ``structure``, each with a digest
-    unknown : parts whose content cannot be told, such as a running generator, and of
-        what kind they are
-
-    Parameters
-    ----------
-    module : whose parts are digested
-    sourced : names of Python modules whose source is digested elsewhere, so that their
-        classes and functions are known by name
+    `entries` has ``attribute NAME``, ``buffer NAME``, ``class NAME``, ``global NAME``,
+    ``package NAME`` and ``structure``, each with a digest; `unknown` the parts whose
+    content cannot be told, such as a running generator, and of what kind they are.
+    Classes and functions of Python modules in `sourced` are known by name, as their
+    source is digested elsewhere.
     """
 
     def __init__(self, module: nn.Module, sourced: Collection[str] = ()) -> None:
@@ -178,12 +171,9 @@ class Contents:
                 hooks = list(value.values())
                 self._add(f"attribute {name}.{key}", lambda v=hooks: self.of(v))
                 continue
-            if key == "training":
-                if not value:
-                    continue
-            elif key in TORCH_STATE or key == DESCRIPTION:
-                continue
-            self._keep(f"attribute {name}.{key}", value)
+            own = key not in TORCH_STATE and key != DESCRIPTION
+            if own or (key == "training" and value):
+                self._keep(f"attribute {name}.{key}", value)
 
     def differing(self, later: "Contents") -> set[str]:
         """Attributes, buffers and globals that were written between two looks."""
@@ -217,13 +207,7 @@ class Contents:
     # -- values -------------------------------------------------------------------
 
     def of(self, value: Any) -> str:
-        """Digest of any object.
-
-        Raises
-        ------
-        _UnknownError
-            If its content cannot be told.
-        """
+        """Digest of any object whose content can be told; else _UnknownError."""
         if isinstance(value, PLAIN):
             return _text_digest(f"{type(value).__name__} {value!r}")
         if id(value) in self._done:
@@ -301,7 +285,9 @@ class Contents:
             raise _UnknownError(f"a {_qualified(type(value))}") from error
         if isinstance(found, str):
             return found
-        return self._all("reduced", "", [list(x) if _one_pass(x) else x for x in found])
+        # Iterators of items can be read only once, and have no content themselves.
+        parts = [list(x) if isinstance(x, Iterator) else x for x in found]
+        return self._all("reduced", "", parts)
 
     def _network(self, module: nn.Module) -> str:
         """A module: one of the network's own by its name, another by its content."""
@@ -459,31 +445,33 @@ class Contents:
             self.entries[name] = version
 
     def _is_local(self, function: types.FunctionType) -> bool:
-        module = function.__module__ or ""
-        if module in self._sourced or module == "__main__":
-            return True
-        if module.partition(".")[0] in TRUSTED:
-            return False
+        known = self._is_users(function.__module__)
+        if known is not None:
+            return known
         file = function.__code__.co_filename
         if not file.startswith("<"):
             return is_local_file(file)
         # Made from text, as a dataclass's methods are.
-        loaded = sys.modules.get(module)
+        loaded = sys.modules.get(function.__module__)
         return loaded is None or _is_local_module(loaded)
 
     def _is_local_class(self, owner: type) -> bool:
-        module = owner.__module__
-        if module in self._sourced or module == "__main__":
-            return True
-        if module.partition(".")[0] in TRUSTED:
-            return False
-        loaded = sys.modules.get(module)
+        known = self._is_users(owner.__module__)
+        if known is not None:
+            return known
+        loaded = sys.modules.get(owner.__module__)
         if loaded is not None:
             return _is_local_module(loaded)
         functions = [
             v for v in vars(owner).values() if isinstance(v, types.FunctionType)
         ]
         return any(map(self._is_local, functions))
+
+    def _is_users(self, module: str | None) -> bool | None:
+        """Whether code of a module is the user's; None if the name does not tell."""
+        if module in self._sourced or module == "__main__":
+            return True
+        return False if (module or "").partition(".")[0] in TRUSTED else None
 
 
 def _known_as(found: type | types.FunctionType) -> str:
@@ -524,10 +512,6 @@ def _slots(kind: type) -> tuple[str, ...]:
     found = vars(kind).get("__slots__", ())
     names = (found,) if isinstance(found, str) else tuple(found)
     return tuple(n for n in names if n not in ("__dict__", "__weakref__"))
-
-
-def _one_pass(value: Any) -> bool:
-    return isinstance(value, Iterator)
 
 
 def _is_local_module(module: types.ModuleType) -> bool:

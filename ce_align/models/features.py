@@ -24,7 +24,7 @@ from ce_align.data.imagesets import ImageSet
 from ce_align.digests import combine_digests, digest_json
 from ce_align.errors import CeAlignError, ConfigError, DataError
 from ce_align.files import atomic_path, cache_folder, check_space
-from ce_align.models.activations import LayerFailure, Pool, Precision
+from ce_align.models.activations import LayerFailure, Pool
 from ce_align.models.devices import BATCH_SIZES, reading, resolve_device
 from ce_align.models.networks import Behaviour, Network, Probe
 from ce_align.progress import Notify, quiet
@@ -74,7 +74,6 @@ def extract(
     device: str = "auto",
     cache: Path | Literal["default"] | None = "default",
     pool: Pool = None,
-    precision: Precision = "float32",
     compile: bool = False,
     overwrite: bool = False,
     probe: Probe | None = None,
@@ -98,7 +97,6 @@ def extract(
     device : ``auto`` (a GPU if there is one), ``cpu``, ``cuda``, ``cuda:1``
     cache : folder of cached features; None keeps the features in memory instead
     pool : None flattens each output, ``average`` averages it over places or tokens
-    precision : ``bfloat16`` is faster on some machines and has 3 digits
     compile : use torch.compile, which takes a minute to start and is then faster
     overwrite : compute again what the cache has
     probe : what `network.probe` has just said of these layers; None asks it
@@ -132,7 +130,7 @@ def extract(
         network=network,
         images=images,
         digests=[images.image_digest(i) for i in range(len(images))],
-        options={"pool": pool, "precision": precision, "compile": compile},
+        options={"pool": pool, "compile": compile},
         device=device,
         batch_size=batch_size or BATCH_SIZES[device.partition(":")[0]],
         probe=probe or network.probe(layers),
@@ -142,7 +140,7 @@ def extract(
     content = {
         "network": job.probe.digest,
         "pool": pool,
-        "precision": precision,
+        "precision": "float32",  # as keys have said since there was another
         "algorithm": ALGORITHM_VERSION,
     }
     keys: dict[str, str] = {}
