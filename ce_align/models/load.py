@@ -1,4 +1,4 @@
-"""Networks from a user's Python file: ``path/to/file.py:callable``."""
+"""From names to networks: published, of libraries, of checkpoints, of users' files."""
 
 import inspect
 import logging
@@ -40,14 +40,7 @@ from ce_align.models.networks import Network
 from ce_align.models.preprocessing import Preprocessing
 from ce_align.progress import Progress, quiet_stdout, silent
 
-__all__ = [
-    "SOURCES",
-    "Loader",
-    "described_network",
-    "load_network",
-    "load_user_file",
-    "register_source",
-]
+__all__ = ["SOURCES", "Loader", "load_network", "register_source"]
 
 
 class Description(Preprocessing):
@@ -56,22 +49,13 @@ class Description(Preprocessing):
     layers: dict[str, str] = Field(default_factory=dict)
 
 
-def described_network(
+def _described(
     name: str, module: nn.Module, description: Any, code: LocalCode | None = None
 ) -> Network:
-    """Network from a module and a description of its input and layers.
+    """Network from a module and what it says of its input and layers.
 
-    Parameters
-    ----------
-    description
-        mapping with any of ``input_size``, ``mean``, ``std`` (of RGB in [0, 1]),
-        ``interpolation`` and ``layers`` (region to layer); the rest is ImageNet's
-    code : the Python file that builds it, if one does
-
-    Raises
-    ------
-    DataError
-        If the description has other names or values.
+    Any of ``input_size``, ``mean``, ``std`` (of RGB in [0, 1]), ``interpolation`` and
+    ``layers`` (region to layer); the rest is ImageNet's.
     """
     try:
         checked = Description.model_validate(description)
@@ -88,29 +72,18 @@ def described_network(
     return Network(name, module, Preprocessing(**values), layers, code)
 
 
-def load_user_file(path: Path, attribute: str, *, seed: int = 0) -> Network:
+def _load_user_file(path: Path, attribute: str, *, seed: int = 0) -> Network:
     """Network that a callable of a Python file returns.
 
     The callable takes no argument and returns a torch module, which may carry an
     attribute ``ce_align`` with its description. Random weights follow from `seed`; the
     global generator is left as it was. The file runs with its own folder importable.
-
-    Raises
-    ------
-    ConfigError
-        If there is no such file or callable.
-    DataError
-        If the file fails (with its line), or returns something else.
     """
     if not path.is_file():
         raise ConfigError(f"there is no file {path}")
     name = f"{path}:{attribute}"
     code = LocalCode(path)
-    with (
-        _reported(path),
-        quiet_stdout(),
-        torch.random.fork_rng(devices=[]),
-    ):
+    with _reported(path), quiet_stdout(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         with code.loading() as file:
             module = _callable(file, attribute, path)()
@@ -118,7 +91,7 @@ def load_user_file(path: Path, attribute: str, *, seed: int = 0) -> Network:
         raise DataError(
             f"{name} returned a {type(module).__name__}; expected a torch.nn.Module"
         )
-    return described_network(name, module, getattr(module, "ce_align", {}), code)
+    return _described(name, module, getattr(module, "ce_align", {}), code)
 
 
 def _callable(module: ModuleType, attribute: str, path: Path) -> Callable[[], Any]:
@@ -193,8 +166,6 @@ def _load_torchvision(name: str, seed: int) -> Network:
 
 
 def _load_timm(name: str, seed: int) -> Network:
-    import torch
-
     try:
         import timm
     except ImportError as error:
@@ -270,7 +241,7 @@ def load_network(name: str, *, seed: int = 0, progress: Progress = silent) -> Ne
     if file.endswith(".py"):
         if not option:
             raise ConfigError(f"name the callable that builds the network: {name}:NAME")
-        return load_user_file(Path(file), option, seed=seed)
+        return _load_user_file(Path(file), option, seed=seed)
     if file.endswith(FILE_SUFFIXES):
         return _load_file(name, Path(file), option)
     if (Path(name) / EXPORTED).is_file():
@@ -315,5 +286,5 @@ def _load_file(name: str, path: Path, option: str) -> Network:
         _log.warning(text)
     described = {key: metadata[key] for key in DESCRIBED if key in metadata}
     description = {"layers": stage_layers(module), **described}
-    network = described_network(name, module, description)
+    network = _described(name, module, description)
     return replace(network, origin="; ".join(said))
