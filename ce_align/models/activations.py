@@ -79,10 +79,6 @@ def summarise(
 
     Parameters
     ----------
-    output : what the layer returned
-    layer : its name, for messages
-    n_images : in the batch
-    pool : None flattens, ``average`` averages over places or tokens
     axis : of images, which comes first in the result: 1 for tokens (tokens, n, d)
     size : height and width of the inputs, to which maps are similar
 
@@ -152,7 +148,7 @@ def _similar(places: tuple[int, int], size: tuple[int, int]) -> bool:
 
 
 class ActivationReader:
-    """Reads layers of a module, all in one pass; a context manager.
+    """Reads layers of a module in evaluation mode, all in one pass; a context manager.
 
     If a layer is called several times in a pass, its last output counts. The pass ends
     after the last layer that is wanted, once a first pass has shown that every one is
@@ -160,8 +156,6 @@ class ActivationReader:
 
     Parameters
     ----------
-    module : in evaluation mode, on its device
-    layers : names of its parts
     pool : None flattens, ``average`` averages over places, ``raw`` leaves outputs as
         they are, with the images on whatever axis
     axes : axis of images in the output of a layer; 0 for those that are not named

@@ -101,12 +101,8 @@ def torchvision_network(
 ) -> torch.nn.Module:
     """Network of torchvision in evaluation mode.
 
-    Parameters
-    ----------
-    name : torchvision's name
-    n_classes : of its classifier; None for that of the weights
-    weights : from :func:`torchvision_weights`; None for random ones
-    seed : of the random weights; the global generator is left as it was
+    It has the given number of classes or that of its weights, which are from
+    :func:`torchvision_weights` or random; the global generator is left as it was.
 
     Raises
     ------
@@ -149,28 +145,20 @@ def build_architecture(
 
     A prefix of the keys that a trainer added (``module.``, ``backbone.``) is found by
     comparison with the architecture, and what lies beside it is left out. Of several
-    networks that fit, `choice` names one; without it the one that is usually evaluated
-    is taken (:data:`USUAL`), which is said.
+    networks that fit, `choice` (such as ``teacher``) names one; without it the one that
+    is usually evaluated is taken (:data:`USUAL`), which is said.
 
     The classifier takes the number of classes of the weights. It becomes the identity
     where they have none, as after self-supervised training, or where they are those of
     another head, such as a projector, which is said in the log.
-
-    Parameters
-    ----------
-    architecture : torchvision's name, or ``tiny`` for `ce_align.backbones.TinyResNet`
-    state : tensors by name
-    what : where they are from, for messages
-    choice : part of the names of one of several networks, such as ``teacher``
-    notify : told which of several networks was taken without a choice
 
     Raises
     ------
     ConfigError
         If torchvision has no such architecture, or `choice` names no network.
     DataError
-        If any other weight is missing, left over or of another shape; or if several
-        networks fit and none of them is the usual one.
+        If any other weight of `what` is missing, left over or of another shape; or if
+        several networks fit and none of them is the usual one.
     """
     network = _random_network(architecture)
     *_, (head, _) = network.named_children()

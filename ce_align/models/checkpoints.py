@@ -165,18 +165,13 @@ def save_safetensors(
 ) -> Path:
     """Write weights and what is needed to use them, whole or not at all.
 
-    Parameters
-    ----------
-    path : ends in ``.safetensors``
-    state : tensors by name
-    metadata
-        ``architecture`` (torchvision's name), ``input_size``, ``mean``, ``std``,
-        ``layers`` (region to layer) and anything else worth keeping
+    The metadata are ``architecture`` (torchvision's name), ``input_size``, ``mean``,
+    ``std``, ``layers`` (region to layer) and anything else worth keeping.
 
     Raises
     ------
     ConfigError
-        If `path` has another suffix.
+        If `path` does not end in ``.safetensors``.
     """
     from safetensors.torch import save
 
@@ -217,17 +212,10 @@ def _order_metadata(path: Path) -> None:
 def convert(source: Path, target: Path, metadata: Mapping[str, Any]) -> Path:
     """Rewrite any readable checkpoint as safetensors in torchvision's key layout.
 
-    The probe becomes the classifier ``fc``.
-
-    Parameters
-    ----------
-    source, target : checkpoint to read, safetensors to write
-    metadata : names the ``architecture``; see :func:`save_safetensors`
-
     Raises
     ------
     ConfigError
-        If no architecture is named.
+        If neither the file nor `metadata` names the ``architecture``.
     DataError
         If the weights cannot be read, or do not fit the architecture.
     """

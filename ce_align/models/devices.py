@@ -89,7 +89,6 @@ def reading(
     Parameters
     ----------
     network : to read; it is not changed unless it cannot be copied
-    layers : names of its layers
     device : as `resolve_device` gives it
     example : pixels (height, width, 3) with which faster copies are compared
     options : of :class:`ActivationReader`
@@ -137,13 +136,7 @@ def prepared(
 def accelerated(
     module: nn.Module, layers: Sequence[str], example: torch.Tensor
 ) -> nn.Module:
-    """Faster copy of `module`, or itself where a copy would give other features.
-
-    Parameters
-    ----------
-    module : in evaluation mode; it is not changed
-    layers : names of the parts whose outputs are read
-    example : input with which the copies are compared
+    """Faster copy of `module`, or itself where the layers would have other features.
 
     Raises
     ------
@@ -210,16 +203,8 @@ def folded(module: nn.Module, layers: Sequence[str]) -> nn.Module | None:
     A batch norm is folded if it alone reads the output of a convolution and no layer of
     `layers` ends between the two; the outputs of `layers` stay the same to rounding.
     Convolutions whose weights are computed at each pass (weight or spectral norm,
-    parametrised, pruned) are left as they are.
-
-    Parameters
-    ----------
-    module : in evaluation mode
-    layers : names of the parts whose outputs are read
-
-    Returns
-    -------
-    copy : None of a module that cannot be traced or copied
+    parametrised, pruned) are left as they are. A module that cannot be traced or copied
+    gives None.
     """
     fast = _copied(module)
     if fast is None:
@@ -285,15 +270,7 @@ def _hooked(module: nn.Module) -> bool:
 class PooledReader:
     """Features of one layer, averaged over places, of views in memory.
 
-    A context manager.
-
-    Parameters
-    ----------
-    network : to read; it is not changed
-    layer : name of the layer
-    device : ``auto``, ``cpu``, ``cuda``
-    batch_size : views at a time; None for 32, or 512 on a GPU
-    axis : of images in the layer's output
+    A context manager. The batch size is 32 or, on a GPU, 512 unless it is said.
 
     Raises
     ------

@@ -140,7 +140,7 @@ def download(
     size: int | None = None,
     progress: Progress = silent,
 ) -> Path:
-    """Bring a file, continuing what an earlier call left of it.
+    """Bring a file, continuing what an earlier call left of it; gives back `target`.
 
     Faults that may pass (an overloaded server, a broken or silent connection) are met
     with further attempts, ever later ones. The caller keeps other processes away.
@@ -152,10 +152,6 @@ def download(
     what : name of the file for those who watch; by default that of `target`
     size : bytes that the file should have, if that is known
     progress : told of megabytes
-
-    Returns
-    -------
-    target
 
     Raises
     ------

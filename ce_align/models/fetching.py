@@ -206,7 +206,6 @@ def fetch(
 
     Parameters
     ----------
-    entry : network of the catalogue
     base : address below which the checkpoints lie; None for the authors' or
         ``$CE_ALIGN_CHECKPOINTS_URL``
     keep : keep the authors' file, which is otherwise deleted after the conversion

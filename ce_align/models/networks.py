@@ -324,13 +324,8 @@ class Network:
         """What the network is at the moment, and what its layers answer.
 
         Attributes, buffers and globals that a pass writes are the state of that pass
-        and no part of the digest.
-
-        Parameters
-        ----------
-        layers : names of layers
-        allow_unstable : mark layers whose answers are random or depend on the batch
-            instead of refusing them
+        and no part of the digest. With `allow_unstable`, layers whose answers are
+        random or depend on the batch are marked instead of refused.
 
         Raises
         ------

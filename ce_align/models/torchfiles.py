@@ -413,21 +413,11 @@ def _interpreted(
 def read_torch_file(
     path: Path, select: Callable[[Any], Any] = lambda content: content
 ) -> Any:
-    """Content of a file of ``torch.save``: tensors in plain containers.
+    """Content of a file of ``torch.save``: tensors on the CPU in plain containers.
 
-    Sizes that a file declares are compared with the size of the file before any memory
-    is taken.
-
-    Parameters
-    ----------
-    path : zip or legacy format
-    select
-        picks the part to keep from the content, in which tensors are still records;
-        only the tensors of that part are read
-
-    Returns
-    -------
-    part : what `select` picked, with every tensor on the CPU
+    `select` picks the part to keep from the content, in which tensors are still
+    records; only the tensors of that part are read. Sizes that a file declares are
+    compared with the size of the file before any memory is taken.
 
     Raises
     ------
