@@ -6,7 +6,7 @@ import platform
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
@@ -25,7 +25,10 @@ if TYPE_CHECKING:
     import pandas as pd
     import xarray as xr
 
-__all__ = ["UNKNOWN_CONTENT", "Failure", "ResultStore", "Row", "joined_notes"]
+__all__ = [
+    *("FACTS", "PROVENANCE", "UNKNOWN_CONTENT"),
+    *("Failure", "NetworkFacts", "ResultStore", "Row", "joined_notes"),
+]
 
 #: In the note of a row whose network holds what no digest can tell.
 UNKNOWN_CONTENT = "its content is unknown"
@@ -41,11 +44,47 @@ def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
+@dataclass(frozen=True)
+class NetworkFacts:
+    """How a network came to be, as far as it is known; None where it is not.
+
+    Attributes
+    ----------
+    objective : training loss
+    equivariance_weight : λ
+    backbone : architecture
+    epochs : of training; 0 for random weights
+    pretraining : images or weights that the training is known by; ``none`` for random
+        weights
+    augmentation : family of the views of both images, such as ``strong``
+    network_seed : of the training, or of random weights
+    """
+
+    objective: str | None = None
+    equivariance_weight: float | None = None
+    backbone: str | None = None
+    epochs: int | None = None
+    pretraining: str | None = None
+    augmentation: str | None = None
+    network_seed: int | None = None
+
+    def columns(self) -> dict[str, Any]:
+        """Columns of a row of this network."""
+        return asdict(self)
+
+
+#: Columns of every row that say how its network came to be.
+FACTS = tuple(field.name for field in fields(NetworkFacts))
+#: Columns that follow from what a row's configuration names, and so enter no identity.
+PROVENANCE = ("stage", "origin", *FACTS)
+
+
 class Row(BaseModel):
     """One number and where it comes from; every stage adds its own columns.
 
     Attributes
     ----------
+    stage : that computed it
     model : network that was measured
     metric : what was measured
     value : the number; None where it is not defined (the stage says why)
@@ -53,12 +92,17 @@ class Row(BaseModel):
     version : of ce_align
     created : UTC time, ISO 8601
     note : what must be known to use the number, such as why it is None
+    origin : of the data: a recording is ``recorded``, ``simulated`` or ``imported``,
+        images are ``files`` or ``simulated``; of several, joined by ``+``
+    objective, equivariance_weight, backbone, epochs, pretraining, augmentation, \
+    network_seed : see `NetworkFacts`
     """
 
     model_config = ConfigDict(
         frozen=True, extra="forbid", protected_namespaces=(), allow_inf_nan=False
     )
 
+    stage: str
     model: str
     metric: str
     value: float | None
@@ -66,6 +110,14 @@ class Row(BaseModel):
     version: str = __version__
     created: str = Field(default_factory=_now)
     note: str | None = None
+    origin: str | None = None
+    objective: str | None = None
+    equivariance_weight: float | None = None
+    backbone: str | None = None
+    epochs: int | None = None
+    pretraining: str | None = None
+    augmentation: str | None = None
+    network_seed: int | None = None
 
 
 RowType = TypeVar("RowType", bound=Row)
@@ -189,7 +241,7 @@ class ResultStore:
             "config": config.model_dump(mode="json"),
             "environment": _environment(),
             "behaviours": list(behaviours),
-            "rows": [row.model_dump(mode="json") for row in rows],
+            "rows": [{**row.model_dump(mode="json"), "stage": stage} for row in rows],
         }
         # Arrays first: whoever sees the rows can rely on the arrays.
         if arrays is not None:

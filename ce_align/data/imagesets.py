@@ -179,6 +179,7 @@ class ImageSet:
     ids : stimulus identifiers, unique
     columns : values an image each, such as ``object_name``; the folder of each image
         is the column ``label`` when images lie in several folders
+    origin : ``files``, or ``simulated`` for images that are computed
     """
 
     identifier: str
@@ -187,6 +188,7 @@ class ImageSet:
     columns: Mapping[str, NDArray[Any]] = field(default_factory=dict)
     index: tuple[int, ...] = ()
     screen: tuple[float, float] | None = None
+    origin: str = "files"
 
     def __post_init__(self) -> None:
         check_unique(self.ids, f"image ids of {self.identifier}")

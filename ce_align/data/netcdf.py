@@ -144,28 +144,31 @@ def read_recording(path: Path) -> Recording:
     return join_equal_images(recording, equal_pixels(recording.images))
 
 
+def describe_file(path: Path) -> Entry | None:
+    """A recording in a netCDF file, without reading its data; None if there is none."""
+    xr = import_xarray()
+    try:
+        with xr.open_dataset(path, engine="netcdf4") as dataset:
+            if dataset.attrs.get("format") != FORMAT:
+                return None
+            return Entry(
+                name=str(path),
+                region=canonical_region(str(dataset.attrs["region"])),
+                load=partial(read_recording, path),
+                images=dataset.sizes["stimulus"],
+                neuroids=dataset.sizes["neuroid"],
+                repetitions=dataset.sizes["repetition"],
+                access=f"{dataset.attrs['origin']}: this folder",
+                origin=str(dataset.attrs["origin"]),
+            )
+    except DAMAGE:
+        return None  # another program's file
+
+
 def describe_files(folder: Path) -> list[Entry]:
     """Recordings among the netCDF files of a folder, without reading their data."""
-    xr = import_xarray()
-    entries = []
-    for path in sorted(folder.glob("*.nc")):
-        try:
-            with xr.open_dataset(path, engine="netcdf4") as dataset:
-                if dataset.attrs.get("format") != FORMAT:
-                    continue
-                entry = Entry(
-                    name=str(path),
-                    region=canonical_region(str(dataset.attrs["region"])),
-                    load=partial(read_recording, path),
-                    images=dataset.sizes["stimulus"],
-                    neuroids=dataset.sizes["neuroid"],
-                    repetitions=dataset.sizes["repetition"],
-                    access=f"{dataset.attrs['origin']}: this folder",
-                )
-        except DAMAGE:
-            continue  # another program's file
-        entries.append(entry)
-    return entries
+    found = map(describe_file, sorted(folder.glob("*.nc")))
+    return [entry for entry in found if entry is not None]
 
 
 def _images_beside(path: Path) -> Path:

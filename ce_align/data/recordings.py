@@ -265,7 +265,7 @@ class Recording:
 class Entry:
     """What is known of a recording before a byte of it is read.
 
-    Counts that are not stated anywhere are None.
+    Counts that are not stated anywhere are None; `origin` is that of the recording.
     """
 
     name: str
@@ -276,6 +276,7 @@ class Entry:
     repetitions: int | None = None
     access: str = "open"
     groups: tuple[str, ...] = ()
+    origin: str = "recorded"
 
 
 #: Recordings by name. Other rooms add theirs; `load_recording` looks here.

@@ -141,7 +141,8 @@ def procedural_scenes(
         name: np.array([getattr(scene, name) for scene in scenes]) for name in COLUMNS
     }
     ids = tuple(f"scene_{seed}_{number:06d}" for number in range(n))
-    return ImageSet(f"scenes_{seed}", ids, _ScenePixels(scenes, size), columns)
+    pixels = _ScenePixels(scenes, size)
+    return ImageSet(f"scenes_{seed}", ids, pixels, columns, origin="simulated")
 
 
 #: Names the ImageNet validation images, a folder or an archive.

@@ -345,4 +345,5 @@ SIMULATED = Entry(
     neuroids=N_NEUROIDS,
     repetitions=N_REPETITIONS,
     access="simulated: embedded",
+    origin="simulated",
 )

@@ -11,12 +11,12 @@ from typing import Any
 from ce_align.checks import nearest_names
 from ce_align.errors import ConfigError
 from ce_align.files import cache_folder
+from ce_align.results import NetworkFacts
 
 __all__ = [
-    *("BASELINES", "FILE_SUFFIXES", "GROUPS", "PUBLISHED"),
+    *("BASELINES", "FILE_SUFFIXES", "GROUPS", "PAPER_IMAGES", "PUBLISHED"),
     *("EXPORTED", "Published", "expand", "find_published", "invariant_sibling"),
-    *("equivariance_weight_of", "is_cached", "local_file", "objective_of"),
-    "training_settings",
+    *("facts_of", "is_cached", "local_file", "stated_settings", "training_facts"),
 ]
 
 #: Where the authors keep their checkpoints; ``$CE_ALIGN_CHECKPOINTS_URL`` replaces it.
@@ -41,6 +41,9 @@ EQUIVARIANCE_WEIGHTS = {
 
 #: The authors' submissions commit the last stage of the backbone to every region.
 LAYERS = dict.fromkeys(("V1", "V2", "V4", "IT"), "layer4")
+
+#: What the authors trained their networks on.
+PAPER_IMAGES = "ImageNet-1k"
 
 #: Embedded networks to compare with, which need no weights.
 BASELINES = ("pixels", "gabor")
@@ -79,6 +82,18 @@ class Published:
     brainscore_id: str | None
     architecture: str = "resnet50"
     layers: Mapping[str, str] = field(default_factory=lambda: LAYERS)
+
+    @property
+    def facts(self) -> NetworkFacts:
+        """What rows of it say; the authors do not state a seed."""
+        return NetworkFacts(
+            self.objective,
+            self.equivariance_weight,
+            self.architecture,
+            self.epochs,
+            PAPER_IMAGES,
+            "strong",
+        )
 
     def address(self, base: str | None = None) -> str:
         """Address of the checkpoint.
@@ -148,41 +163,61 @@ def find_published(name: str) -> Published | None:
     return PUBLISHED.get(name) or _BY_BRAINSCORE_ID.get(name)
 
 
-def objective_of(name: str) -> str | None:
-    """Objective that a network was trained with, if it is published or our own.
+def training_facts(settings: Mapping[str, Any]) -> NetworkFacts:
+    """Facts of a network that was trained here, from the settings of its training.
 
-    A training of one's own is named by its folder, whose weights say it.
+    >>> families = ("weak_a", "weak_b")
+    >>> training_facts({"objective": "mmcr", "families": families}).augmentation
+    'weak'
     """
+
+    def told(name: str, kind: type) -> Any:
+        # Files of others may have settings of other kinds.
+        value = settings.get(name)
+        alike = (int, float) if kind in (int, float) else kind
+        return kind(value) if isinstance(value, alike) else None
+
+    families = settings.get("families")
+    names = families if isinstance(families, list | tuple) else ()
+    kinds = dict.fromkeys(
+        str(name).removesuffix(f"_{x}") for name, x in zip(names, "ab", strict=False)
+    )
+    return NetworkFacts(
+        objective=told("objective", str),
+        equivariance_weight=told("equivariance_weight", float),
+        backbone=told("backbone", str),
+        epochs=told("epochs", int),
+        pretraining=told("images", str),
+        augmentation="+".join(kinds) or None,
+        network_seed=told("seed", int),
+    )
+
+
+def stated_settings(metadata: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings of a training in the metadata of its weights; else nothing."""
+    try:
+        config = json.loads(metadata.get("config", "{}"))
+    except ValueError:
+        return {}
+    return config if isinstance(config, dict) else {}
+
+
+def facts_of(name: str) -> NetworkFacts:
+    """Facts of a published network, or of a training by its folder or weights."""
     entry = find_published(name)
     if entry is not None:
-        return entry.objective
-    objective = training_settings(name).get("objective")
-    return objective if isinstance(objective, str) else None
-
-
-def equivariance_weight_of(name: str) -> float | None:
-    """λ that a network was trained with, if it is published or our own."""
-    entry = find_published(name)
-    if entry is not None:
-        return entry.equivariance_weight
-    weight = training_settings(name).get("equivariance_weight")
-    return float(weight) if isinstance(weight, int | float) else None
-
-
-def training_settings(name: str) -> dict[str, Any]:
-    """Settings of a training of one's own, by its folder or weights; else nothing."""
+        return entry.facts
     path = Path(name)
     weights = path if path.suffix == ".safetensors" else path / EXPORTED
     if not weights.is_file():
-        return {}
+        return NetworkFacts()
     from safetensors import SafetensorError, safe_open
 
     try:
         with safe_open(weights, framework="numpy") as file:
-            config = json.loads((file.metadata() or {}).get("config", "{}"))
-    except (OSError, ValueError, SafetensorError):
-        return {}
-    return config if isinstance(config, dict) else {}
+            return training_facts(stated_settings(file.metadata() or {}))
+    except (OSError, SafetensorError):
+        return NetworkFacts()
 
 
 def local_file(entry: Published) -> Path | None:

@@ -32,6 +32,8 @@ from ce_align.models.catalogue import (
     PUBLISHED,
     Published,
     find_published,
+    stated_settings,
+    training_facts,
 )
 from ce_align.models.checkpoints import read_checkpoint
 from ce_align.models.fetching import fetch
@@ -39,6 +41,7 @@ from ce_align.models.localcode import LocalCode
 from ce_align.models.networks import Network
 from ce_align.models.preprocessing import Preprocessing
 from ce_align.progress import Progress, quiet_stdout, silent
+from ce_align.results import NetworkFacts
 
 __all__ = ["SOURCES", "Loader", "load_network", "register_source"]
 
@@ -162,7 +165,18 @@ def _load_torchvision(name: str, seed: int) -> Network:
         mean=tuple(expected.mean),
         std=tuple(expected.std),
     )
-    return Network(f"torchvision/{name}", module, preprocessing, stage_layers(module))
+    facts = _backbone_facts(architecture, None if random else weights.name, seed)
+    layers = stage_layers(module)
+    return Network(f"torchvision/{name}", module, preprocessing, layers, facts=facts)
+
+
+def _backbone_facts(backbone: str, weights: str | None, seed: int) -> NetworkFacts:
+    """Facts of a library's network, with its weights by name or random ones."""
+    if weights is None:
+        return NetworkFacts(
+            backbone=backbone, epochs=0, pretraining="none", network_seed=seed
+        )
+    return NetworkFacts(backbone=backbone, pretraining=weights or None)
 
 
 def _load_timm(name: str, seed: int) -> Network:
@@ -190,7 +204,11 @@ def _load_timm(name: str, seed: int) -> Network:
     preprocessing = Preprocessing(
         input_size=data["input_size"][1:], mean=data["mean"], std=data["std"]
     )
-    return Network(f"timm/{name}", module, preprocessing, stage_layers(module))
+    backbone, _, tag = architecture.partition(".")
+    tag = str(module.pretrained_cfg.get("tag") or tag)
+    facts = _backbone_facts(backbone, None if wanted else tag, seed)
+    layers = stage_layers(module)
+    return Network(f"timm/{name}", module, preprocessing, layers, facts=facts)
 
 
 #: Loader of each prefix of names.
@@ -264,7 +282,7 @@ def _load_published(entry: Published, progress: Progress) -> Network:
     path = fetch(entry, progress=progress)
     state = read_checkpoint(path).state
     module = build_architecture(entry.architecture, state, str(path))
-    return Network(entry.name, module, layers=entry.layers)
+    return Network(entry.name, module, layers=entry.layers, facts=entry.facts)
 
 
 def _load_file(name: str, path: Path, option: str) -> Network:
@@ -287,4 +305,5 @@ def _load_file(name: str, path: Path, option: str) -> Network:
     described = {key: metadata[key] for key in DESCRIBED if key in metadata}
     description = {"layers": stage_layers(module), **described}
     network = _described(name, module, description)
-    return replace(network, origin="; ".join(said))
+    facts = training_facts({"backbone": architecture, **stated_settings(metadata)})
+    return replace(network, origin="; ".join(said), facts=facts)

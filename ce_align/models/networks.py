@@ -26,7 +26,7 @@ from ce_align.models.content import Contents, tensor_digest, watched
 from ce_align.models.localcode import LocalCode, Reads
 from ce_align.models.preprocessing import Preprocessing
 from ce_align.progress import quiet_stdout
-from ce_align.results import UNKNOWN_CONTENT
+from ce_align.results import UNKNOWN_CONTENT, NetworkFacts
 
 __all__ = ["Behaviour", "Network", "Probe", "probe_pixels"]
 
@@ -283,6 +283,7 @@ class Network:
     layers : region (V1, V2, V4, IT) to layer
     code : the Python file that builds it, if one does
     origin : what its rows must say of where its weights are from; mostly nothing
+    facts : how it came to be, as its rows say; no part of its digest
     """
 
     name: str
@@ -291,6 +292,7 @@ class Network:
     layers: Mapping[str, str] = field(default_factory=dict)
     code: LocalCode | None = None
     origin: str = ""
+    facts: NetworkFacts = field(default_factory=NetworkFacts)
 
     def __post_init__(self) -> None:
         self.module.eval()

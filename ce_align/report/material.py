@@ -7,15 +7,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ce_align.errors import DataError
+from ce_align.models.catalogue import facts_of
 from ce_align.report.selection import Selection
-from ce_align.results import ResultStore
+from ce_align.results import NetworkFacts, ResultStore
 from ce_align.stages.same_network import (
-    TOLD,
     Resolved,
     identity,
     load_rows,
     resolve_networks,
-    told_by_trainings,
 )
 
 if TYPE_CHECKING:
@@ -99,10 +98,10 @@ class Material:
         *names: str,
         where: "Callable[[pd.DataFrame], pd.Series[bool]] | None" = None,
     ) -> Selection:
-        """Rows of stages, with what rows of trainings say of their networks.
+        """Rows of stages.
 
-        A network is so known even where the folder of its training is not at hand. Rows
-        of networks that no longer have their names are left out, and the notes say so.
+        Rows of networks that no longer have their names are left out, and the notes say
+        so.
 
         Parameters
         ----------
@@ -115,12 +114,11 @@ class Material:
         rows = every[every["stage"].isin(names)]
         if where is not None and len(rows):
             rows = rows[where(rows)]
-        notes = tuple(self.networks.notes(*names, where=where))
-        told = told_by_trainings(every)
-        if names == ("train",) or told.empty or rows.empty:
-            return Selection(rows, notes)
-        known = {column: rows["model"].map(told[column]) for column in TOLD}
-        return Selection(rows.assign(**known), notes)
+        return Selection(rows, tuple(self.networks.notes(*names, where=where)))
+
+    def facts(self, model: str) -> NetworkFacts:
+        """How a network came to be, by its rows or by the folder of its training."""
+        return self.networks.facts.get(model) or facts_of(model)
 
     def arrays(self, stage: str, config_id: str) -> "xr.Dataset | None":
         """Arrays behind a row, or None if they are not there."""

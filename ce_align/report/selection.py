@@ -1,7 +1,7 @@
 """Which rows belong into one figure, and in words which do not."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -11,12 +11,8 @@ from ce_align.checks import named_some
 from ce_align.models.catalogue import (
     EQUIVARIANCE_WEIGHTS,
     OBJECTIVE_NAMES,
-    equivariance_weight_of,
     find_published,
-    objective_of,
-    training_settings,
 )
-from ce_align.report.origins import origins_of
 from ce_align.report.style import (
     objective_colour,
     objective_label,
@@ -24,6 +20,7 @@ from ce_align.report.style import (
     shade,
     weight_label,
 )
+from ce_align.results import FACTS, NetworkFacts, Row
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -31,7 +28,7 @@ if TYPE_CHECKING:
 __all__ = [
     *("MEASURE_SETTINGS", "RAW_SETTINGS", "SCORE_SETTINGS", "TRANSFER_SETTINGS"),
     "Selection",
-    *("average", "comparable", "describe", "interval_over", "main_recipe"),
+    *("average", "comparable", "interval_over", "main_recipe"),
     "missing_weights",
     *("network_colours", "network_labels", "only", "with_networks"),
 ]
@@ -52,14 +49,13 @@ SCORE_SETTINGS = (*RAW_SETTINGS, "ceiling_kind")
 #: Accuracies on one data set are comparable only if these agree.
 TRANSFER_SETTINGS = ("n_train", "n_test")
 
-#: What the authors trained their networks on.
-PAPER_IMAGES = "ImageNet-1k"
-
+#: Augmentation that a recipe does not name.
+USUAL_VIEWS = "strong"
 
 #: Columns that rows of every stage have.
 USUAL = ("stage", "model", "metric", "value", "config_id", "created")
-#: What is known of a network beside its rows.
-ABOUT = ("objective", "weight", "backbone", "epochs", "pretraining", "recipe")
+#: And what `with_networks` adds.
+ABOUT = ("objective", "weight", "recipe")
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,115 +79,59 @@ class Selection:
         return Selection(found.rows, (*self.notes, *found.notes))
 
 
-def describe(model: str) -> dict[str, Any]:
-    """What is known of the training of a network, by its name.
-
-    Returns
-    -------
-    ``objective``, ``weight``, ``backbone``, ``epochs`` and ``pretraining`` (the
-    images), None where unknown; and ``recipe``, which networks share that differ only
-    in objective, weight and seed
-    """
-    entry = find_published(model)
-    if entry is not None:
-        known: dict[str, Any] = {
-            "backbone": entry.architecture,
-            "epochs": entry.epochs,
-            "pretraining": PAPER_IMAGES,
-        }
-        views = ""
-    else:
-        settings = training_settings(model)
-        known = {
-            "backbone": settings.get("backbone"),
-            "epochs": settings.get("epochs"),
-            "pretraining": settings.get("images"),
-        }
-        families = settings.get("families") or ()
-        views = "" if "strong_a" in families else f", {families[0]}" if families else ""
-    recipe = f"{known['backbone']}, {known['epochs']} epochs, {known['pretraining']}"
-    return {
-        "objective": objective_of(model),
-        "weight": equivariance_weight_of(model),
-        **known,
-        "recipe": recipe + views if known["backbone"] else None,
-    }
-
-
-def network_labels(models: Sequence[str]) -> dict[str, str]:
+def network_labels(networks: Mapping[str, NetworkFacts]) -> dict[str, str]:
     """Short labels that tell networks apart: objective and λ, else what ends a name."""
     labels = {}
-    for model in models:
-        about = describe(model)
-        if about["objective"] is None or about["weight"] is None:
+    for model, facts in networks.items():
+        if facts.objective is None or facts.equivariance_weight is None:
             labels[model] = model.rpartition("/")[2]
         else:
-            weight = weight_label(about["weight"])
-            labels[model] = f"{objective_label(about['objective'])}, λ = {weight}"
+            weight = weight_label(facts.equivariance_weight)
+            labels[model] = f"{objective_label(facts.objective)}, λ = {weight}"
     shared = [label for label, n in Counter(labels.values()).items() if n > 1]
     return {m: m if label in shared else label for m, label in labels.items()}
 
 
-def network_colours(models: Sequence[str]) -> list[tuple[float, float, float]]:
-    """A colour for each network, in their order.
+def network_colours(rows: Iterable[Row]) -> dict[str, tuple[float, float, float]]:
+    """A colour for each network of rows, by its name.
 
     Shades of the objective's colour, darker for larger λ, if that tells all networks
     apart; else as many steps from blue to green.
     """
     import matplotlib
 
-    about = [describe(model) for model in models]
-    distinct = {(a["objective"], a["weight"]) for a in about}
-    unknown = any(a["objective"] is None or a["weight"] is None for a in about)
-    if unknown or len(distinct) < len(models):
+    networks = {row.model: (row.objective, row.equivariance_weight) for row in rows}
+    known = {model: (o, w) for model, (o, w) in networks.items() if o and w is not None}
+    if len(set(known.values())) < len(networks):
         # The yellow end is too pale for a line.
         cmap = matplotlib.colormaps["viridis"]
-        steps = [0.9 * k / max(len(models) - 1, 1) for k in range(len(models))]
-        return [cmap(step)[:3] for step in steps]
-    among = objective_order(a["objective"] for a in about)
-    weights = sorted({a["weight"] for a in about})
+        last = max(len(networks) - 1, 1)
+        return {m: cmap(0.9 * k / last)[:3] for k, m in enumerate(networks)}
+    among = objective_order(objective for objective, _ in known.values())
+    weights = sorted({weight for _, weight in known.values()})
     # The lightest shade is too pale, too.
-    return [
-        shade(
-            objective_colour(a["objective"], among),
-            weights.index(a["weight"]) + 1,
-            len(weights) + 1,
-        )
-        for a in about
-    ]
+    n = len(weights) + 1
+    return {
+        model: shade(objective_colour(objective, among), weights.index(weight) + 1, n)
+        for model, (objective, weight) in known.items()
+    }
 
 
 def with_networks(rows: "pd.DataFrame") -> Selection:
-    """Rows of networks of known objective and weight, with what `describe` says.
+    """Rows of networks of known objective and weight.
 
-    Rows that say themselves how their network was trained are believed.
+    Their λ is in the column ``weight``; ``recipe`` says in words how a network was
+    trained, which networks share that differ only in objective, λ and seed.
     """
     import pandas as pd
 
     if rows.empty:
         every = dict.fromkeys((*USUAL, *rows.columns, *ABOUT, "origin"))
         return Selection(rows.reindex(columns=list(every)))
-    names = list(dict.fromkeys(rows["model"]))
-    about = pd.DataFrame([describe(name) for name in names], index=names)
-    told = {"objective": "objective", "equivariance_weight": "weight"}
-    told |= {"backbone": "backbone", "epochs": "epochs"}
-    for column, name in told.items():
-        if column in rows:
-            said = rows.dropna(subset=[column]).drop_duplicates("model", keep="last")
-            by_name = dict(zip(said["model"], said[column], strict=True))
-            about[name] = [
-                by_name.get(model) if pd.isna(known) else known
-                for model, known in about[name].items()
-            ]
-    about["weight"] = pd.to_numeric(about["weight"])
-    parts = zip(about["recipe"], about["backbone"], about["epochs"], strict=True)
-    about["recipe"] = [
-        _recipe(backbone, epochs) if recipe is None else recipe
-        for recipe, backbone, epochs in parts
-    ]
-    columns = [c for c in (*told, *about) if c in rows]
-    joined = rows.drop(columns=columns).join(about, on="model")
-    joined = joined.assign(origin=origins_of(joined))
+    weight = pd.to_numeric(rows["equivariance_weight"])
+    recipe = [_recipe(row) for row in rows[list(FACTS)].itertuples()]
+    joined = rows.assign(weight=weight, recipe=recipe)
+    joined = joined.drop(columns="equivariance_weight")
     known = joined["objective"].notna() & joined["weight"].notna()
     others = list(dict.fromkeys(joined["model"][~known]))
     notes = []
@@ -200,14 +140,19 @@ def with_networks(rows: "pd.DataFrame") -> Selection:
     return Selection(joined[known], tuple(notes))
 
 
-def _recipe(backbone: "str | None", epochs: "float | str | None") -> str:
-    """Backbone and epochs, as far as they are known."""
+def _recipe(facts: Any) -> str:
+    """Backbone, epochs, images and views, as far as they are known."""
     import pandas as pd
 
-    named = "unknown backbone" if pd.isna(backbone) else str(backbone)
+    known = {name: value for name in FACTS if pd.notna(value := getattr(facts, name))}
     # Beside rows without epochs a table makes 100.0 of 100.
-    n = "unknown" if pd.isna(epochs) else f"{float(epochs or 0):.0f}"
-    return f"{named}, {n} epochs"
+    epochs = f"{known['epochs']:.0f}" if "epochs" in known else "unknown"
+    parts = [known.get("backbone", "unknown backbone"), f"{epochs} epochs"]
+    if "pretraining" in known:
+        parts.append(known["pretraining"])
+    if known.get("augmentation", USUAL_VIEWS) != USUAL_VIEWS:
+        parts.append(f"{known['augmentation']} views")
+    return ", ".join(map(str, parts))
 
 
 def main_recipe(rows: "pd.DataFrame") -> Selection:

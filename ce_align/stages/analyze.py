@@ -15,7 +15,6 @@ from ce_align.data.imagesets import ImageSet
 from ce_align.digests import combine_digests, digest_json
 from ce_align.errors import CeAlignError, DataError
 from ce_align.files import cache_folder
-from ce_align.models.catalogue import equivariance_weight_of
 from ce_align.results import ResultStore, joined_notes
 from ce_align.stages.measures import AnalysisConfig, Measured, MeasureRow
 from ce_align.stages.plan import GEOMETRY_FAMILIES, ViewPlan, class_labels, view_names
@@ -124,7 +123,9 @@ def analyze(jobs: Sequence[Job], images: ImageSet, run: Run) -> list[MeasureRow]
     known: dict[str, list[MeasureRow]] = {}
     for job, key in keyed:
         if key not in known:
-            rows = run.recall(job.config, key, MeasureRow, job.networks)
+            rows = run.recall(
+                job.config, key, MeasureRow, job.networks, origin=images.origin
+            )
             if rows:
                 known[key] = rows
     pending = [(job, key) for job, key in keyed if key not in known]
@@ -159,9 +160,12 @@ def _left_out(jobs: Sequence[Job], images: ImageSet) -> Iterator[str]:
         reason = ViewPlan(images, distances[0].config).without_classes
         if reason:
             yield f"no distances of classes: {reason}"
-    alone = [job.config.model for job in distances if job.baseline is None]
     # One of λ = 0 is what others differ from.
-    alone = [name for name in alone if equivariance_weight_of(name) != 0]
+    alone = [
+        job.config.model
+        for job in distances
+        if job.baseline is None and job.subject.network.facts.equivariance_weight != 0
+    ]
     if alone:
         yield (
             f"no differences of distances for {named_some(alone)}: there is no network "
@@ -235,8 +239,10 @@ class _Reading:
             for row in rows
         ]
         arrays = self._dataset(measured, used)
-        run.keep(job.config, config_id, rows, job.networks, arrays)
-        return rows
+        origin = self.plan.images.origin
+        return run.keep(
+            job.config, config_id, rows, job.networks, arrays, origin=origin
+        )
 
     def _dataset(self, measured: Measured, used: dict[str, str]) -> "xr.Dataset":
         import xarray as xr

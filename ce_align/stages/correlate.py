@@ -16,14 +16,9 @@ from ce_align.digests import digest_json
 from ce_align.errors import ConfigError, DataError
 from ce_align.metrics.correlation import MIN_NETWORKS, Association, correlate
 from ce_align.metrics.inference import benjamini_hochberg
-from ce_align.models.catalogue import equivariance_weight_of, objective_of
-from ce_align.results import Row
+from ce_align.results import PROVENANCE, NetworkFacts, Row
 from ce_align.stages.running import Run
-from ce_align.stages.same_network import (
-    load_rows,
-    resolve_networks,
-    told_by_trainings,
-)
+from ce_align.stages.same_network import load_rows, resolve_networks
 from ce_align.stages.score import with_ceiling_kinds
 
 if TYPE_CHECKING:
@@ -81,6 +76,7 @@ class CorrelationRow(Row):
     imported_from : the file of scores that were measured elsewhere
     """
 
+    stage: str = CorrelateConfig.stage
     measure: str
     recording: str
     low: float | None
@@ -113,6 +109,7 @@ class _Series:
 
     values: "pd.Series[float]"
     digests: dict[str, str]
+    origins: dict[str, str]
     files: str | None = None
 
     @classmethod
@@ -122,7 +119,8 @@ class _Series:
         digests = {
             n: d for n, d in zip(names, known, strict=True) if isinstance(d, str)
         }
-        return cls(rows["value"].astype("float64"), digests, files)
+        origins = dict(zip(names, rows["origin"].map(str), strict=True))
+        return cls(rows["value"].astype("float64"), digests, origins, files)
 
 
 def scored_recordings(rows: "pd.DataFrame") -> tuple[str, ...]:
@@ -217,12 +215,14 @@ def correlate_rows(
         notes += [f"{recording}: {note}" for note in found]
     tables: dict[tuple[str, ...], dict[str, pd.Series[float]]] = {}
     digests: dict[str, str] = {}
+    origins: dict[str, dict[str, str]] = {}
     measures = kept[kept["views_digest"].notna()]
     for metric, group in measures.groupby("metric", sort=False):
         chosen, found = _comparable(group, MEASURE_SETTINGS)
         notes += [f"{metric}: {note}" for note in found]
         measured = _Series.of(chosen)
         digests |= measured.digests
+        origins[str(metric)] = measured.origins
         for recording, target in targets.items():
             both = [n for n in measured.values.index if n in target.values.index]
             values, scored = measured.values[both], target.values[both]
@@ -238,14 +238,25 @@ def correlate_rows(
             f"{named_some(notes) or 'there are no rows'}; run `ce-align score` and "
             "`ce-align analyze` for the same networks"
         )
-    training = _trainings(kept, {name for _, *names in tables for name in names})
+    training = {
+        name: _Training.of(resolved.facts.get(name, NetworkFacts()))
+        for name in sorted({name for _, *names in tables for name in names})
+    }
     notes += _training_notes(training)
     associations = _associate(tables, training, config)
     made = [
-        _row(association, networks, digests, training, targets[association.target])
+        _row(
+            association,
+            networks,
+            digests,
+            training,
+            targets[association.target],
+            origins[association.measure],
+        )
         for networks, association in associations
     ]
-    content = digest_json([row.model_dump(exclude={"created"}) for row in made])
+    numbers = [row.model_dump(exclude={"created", *PROVENANCE}) for row in made]
+    content = digest_json(numbers)
     config_id = config.fingerprint(rows=content, algorithm=ALGORITHM)
     made = [row.model_copy(update={"config_id": config_id}) for row in made]
     run.keep(config, config_id, made)
@@ -336,20 +347,10 @@ class _Training:
     objective: str
     weight: float | None
 
-
-def _trainings(rows: "pd.DataFrame", names: set[str]) -> dict[str, _Training]:
-    """Training of each network; unknown objectives form one group."""
-    told = {str(name): said for name, said in told_by_trainings(rows).T.items()}
-    found = {}
-    for name in sorted(names):
-        objective, weight = objective_of(name), equivariance_weight_of(name)
-        said = told.get(name)
-        if objective is None and said is not None:
-            objective, weight = said["objective"], said["equivariance_weight"]
-        found[name] = _Training(
-            str(objective or UNKNOWN), None if weight is None else float(weight)
-        )
-    return found
+    @classmethod
+    def of(cls, facts: NetworkFacts) -> "_Training":
+        """Of a network; unknown objectives form one group."""
+        return cls(facts.objective or UNKNOWN, facts.equivariance_weight)
 
 
 def _training_notes(training: Mapping[str, _Training]) -> list[str]:
@@ -403,13 +404,17 @@ def _row(
     digests: Mapping[str, str],
     training: Mapping[str, _Training],
     target: _Series,
+    measured_on: Mapping[str, str],
 ) -> CorrelationRow:
     within, partial = found.within, found.partial
+    both = (target.origins, measured_on)
+    origins = {kinds[name] for kinds in both for name in networks}
     return CorrelationRow(
         model=f"{found.n_networks} networks",
         metric="correlation",
         value=found.pearson,
         config_id="",
+        origin="+".join(sorted(origins)),
         measure=found.measure,
         recording=found.target,
         low=_finite(found.low),

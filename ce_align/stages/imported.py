@@ -4,7 +4,7 @@ import csv
 import math
 import re
 from collections.abc import Hashable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
 
@@ -12,7 +12,8 @@ from ce_align.checks import named_some, nearest_names
 from ce_align.config import StageConfig
 from ce_align.digests import digest_json
 from ce_align.errors import DataError
-from ce_align.results import ResultStore, Row
+from ce_align.results import FACTS, PROVENANCE, NetworkFacts, ResultStore, Row
+from ce_align.stages.earlier import stored_rows
 from ce_align.stages.running import Run
 
 __all__ = ["ImportConfig", "ImportedRow", "execute", "import_scores", "shared"]
@@ -51,6 +52,8 @@ class ImportedRow(Row):
     of one's own submissions do; else a score is joined by the name of its network.
     """
 
+    stage: str = ImportConfig.stage
+    origin: str | None = "imported"
     recording: str
     region: str | None
     layer: str | None = None
@@ -60,6 +63,15 @@ class ImportedRow(Row):
     ceiling: float | None
     imported_from: str
     model_digest: str | None = None
+
+
+@dataclass(frozen=True)
+class _Network:
+    """The network that a score is of."""
+
+    name: str
+    digest: str | None = None
+    facts: NetworkFacts = field(default_factory=NetworkFacts)
 
 
 def shared(config: ImportConfig) -> Hashable:
@@ -107,9 +119,9 @@ def import_scores(config: ImportConfig, run: Run) -> None:
         if text["score"].lower() in NO_SCORE:
             without.append(f"{text['model']} × {text['benchmark']}")
             continue
-        model = names.get(text["model"], (text["model"], None))
+        network = names.get(text["model"], _Network(text["model"]))
         benchmark = benchmarks[text["benchmark"]]
-        row = _row(model, text, benchmark, f"{path} line {number}", path.name)
+        row = _row(network, text, benchmark, f"{path} line {number}", path.name)
         known = rows.setdefault((row.model, row.model_digest, row.recording), row)
         if known.value != row.value:
             raise DataError(
@@ -120,7 +132,10 @@ def import_scores(config: ImportConfig, run: Run) -> None:
         raise DataError(f"{path} holds no score")
     # Digests follow from the names, as far as the store knew them.
     content = digest_json(
-        [row.model_dump(exclude={"created", "model_digest"}) for row in rows.values()]
+        [
+            row.model_dump(exclude={"created", "model_digest", *PROVENANCE})
+            for row in rows.values()
+        ]
     )
     config_id = config.fingerprint(rows=content)
     found = [row.model_copy(update={"config_id": config_id}) for row in rows.values()]
@@ -209,13 +224,12 @@ def _registered(name: str, registered: Iterable[str]) -> str | None:
 
 
 def _row(
-    network: tuple[str, str | None],
+    network: _Network,
     text: Mapping[str, str],
     benchmark: _Benchmark,
     where: str,
     file: str,
 ) -> ImportedRow:
-    model, digest = network
     score = _number(text["score"], "score", where)
     numbers = {
         name: None
@@ -237,7 +251,7 @@ def _row(
                 f"{where}: raw² / ceiling is {follows:.4f}, but the score {score:.4f}"
             )
     return ImportedRow(
-        model=model,
+        model=network.name,
         metric="predictivity",
         value=score,
         config_id="",
@@ -248,7 +262,8 @@ def _row(
         error=numbers["error"],
         ceiling=ceiling,
         imported_from=file,
-        model_digest=digest,
+        model_digest=network.digest,
+        **network.facts.columns(),
     )
 
 
@@ -268,8 +283,8 @@ def _number(text: str, what: str, where: str) -> float:
     return number
 
 
-def _our_names(store: ResultStore) -> dict[str, tuple[str, str | None]]:
-    """Networks here, name and digest, by their names in Brain-Score.
+def _our_names(store: ResultStore) -> dict[str, _Network]:
+    """Networks here by their names in Brain-Score.
 
     Ours and others' submissions. A network of one's own is known by the digest at the
     end of its identifier, where the store has rows of it.
@@ -277,15 +292,17 @@ def _our_names(store: ResultStore) -> dict[str, tuple[str, str | None]]:
     from ce_align.brainscore.submission import default_identifier
     from ce_align.models.catalogue import PUBLISHED
 
-    found: dict[str, tuple[str, str | None]] = {}
-    for document in store.documents():
-        for row in document["rows"]:
-            model, digest = row.get("model"), row.get("model_digest")
-            if model and digest:
-                found[default_identifier(model, digest)] = (model, digest)
-                found[f"{model}-{digest}"] = (model, digest)
+    found: dict[str, _Network] = {}
+    for row in stored_rows(store):
+        model, digest = row.get("model"), row.get("model_digest")
+        if model and digest:
+            facts = NetworkFacts(**{name: row.get(name) for name in FACTS})
+            network = _Network(model, digest, facts)
+            found[default_identifier(model, digest)] = network
+            found[f"{model}-{digest}"] = network
     for name, entry in PUBLISHED.items():
-        found[default_identifier(name, "")] = (name, None)
+        network = _Network(name, None, entry.facts)
+        found[name] = found[default_identifier(name, "")] = network
         if entry.brainscore_id is not None:
-            found[entry.brainscore_id] = (name, None)
+            found[entry.brainscore_id] = network
     return found

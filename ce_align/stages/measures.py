@@ -87,6 +87,7 @@ class MeasureRow(Row):
     n_comparisons, n_units : comparisons, and images, classes or runs behind them
     baseline : network that a difference was taken from, or None
     baseline_digest : of that network; None in rows of ce_align 0.1
+    baseline_objective, baseline_equivariance_weight : of that network
     interval : what the interval is over, None if there is none. It is for the value
         that is expected of so many images, views and classes: ``images``, if images,
         their views and crops were drawn anew; ``classes``, if classes with their images
@@ -98,6 +99,7 @@ class MeasureRow(Row):
     note : what a reader must know of the value, such as how many images were left out
     """
 
+    stage: str = AnalysisConfig.stage
     layer: str
     low: float | None
     high: float | None
@@ -112,6 +114,8 @@ class MeasureRow(Row):
     images_digest: str
     views_digest: str
     baseline_digest: str | None = None
+    baseline_objective: str | None = None
+    baseline_equivariance_weight: float | None = None
 
 
 @dataclass(frozen=True)
@@ -165,7 +169,7 @@ class Measured:
         config: AnalysisConfig,
         *,
         baseline_digest: str | None = None,
-        **identity: str,
+        **identity: Any,
     ) -> list[MeasureRow]:
         """Rows; `identity` are the configuration's id and the other digests."""
         return [

@@ -33,6 +33,7 @@ class OfficialRow(Row):
     not state one number.
     """
 
+    stage: str = OfficialConfig.stage
     recording: str
     region: str
     layer: str
@@ -70,13 +71,16 @@ def execute(configs: Sequence[OfficialConfig], run: Run) -> None:
         "brainscore": release,
     }
     ids = {config: config.fingerprint(**identity) for config in configs}
+    asked = {c: [Probed(network.name, c.layer, probe, network.facts)] for c in configs}
+    origin = recording.origin
     rows: dict[OfficialConfig, OfficialRow] = {}
     missing: dict[str, OfficialConfig] = {}
     for config, config_id in ids.items():
         with run.attempt(_named(config), config):
             _check_fit(probe, config.layer)
-            asked = [Probed(network.name, config.layer, probe)]
-            stored = run.recall(config, config_id, OfficialRow, asked)
+            stored = run.recall(
+                config, config_id, OfficialRow, asked[config], origin=origin
+            )
             if stored:
                 rows[config] = stored[0]
             else:
@@ -117,9 +121,9 @@ def execute(configs: Sequence[OfficialConfig], run: Run) -> None:
                 probe.note(config.layer),
             ),
         )
-        asked = [Probed(network.name, config.layer, probe)]
-        run.keep(config, ids[config], [row], asked)
-        rows[config] = row
+        (rows[config],) = run.keep(
+            config, ids[config], [row], asked[config], origin=origin
+        )
     run.outcome.rows += [rows[config] for config in configs if config in rows]
 
 

@@ -7,6 +7,7 @@ from typing import ClassVar
 from ce_align.config import StageConfig
 from ce_align.errors import DataError
 from ce_align.results import ResultStore
+from ce_align.stages.earlier import stored_documents
 from ce_align.stages.running import Run
 from ce_align.stages.train import TrainRow
 from ce_align.trainer.presets import TrainConfig
@@ -41,7 +42,7 @@ def execute(configs: Sequence[OnlineConfig], run: Run) -> None:
 
 def _adopted(model: str, store: ResultStore) -> list[TrainRow]:
     stage = TrainConfig.stage
-    documents = list(ResultStore(Path(model)).documents(stage))
+    documents = list(stored_documents(ResultStore(Path(model)), stage))
     if not documents:
         raise DataError(
             f"{model} has no {stage}/*.json; name the folder that `ce-align train` "

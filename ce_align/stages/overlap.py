@@ -1,7 +1,7 @@
 """Which part of a recording two networks explain alone, and which both."""
 
 from collections.abc import Hashable, Sequence
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,6 +50,7 @@ class OverlapRow(Row):
     recorded with these stimuli and folds; None for fewer than five.
     """
 
+    stage: str = OverlapConfig.stage
     other: str
     recording: str
     region: str
@@ -64,6 +65,8 @@ class OverlapRow(Row):
     model_digest: str
     other_digest: str
     recording_digest: str
+    other_objective: str | None = None
+    other_equivariance_weight: float | None = None
 
 
 def shared(config: OverlapConfig) -> Hashable:
@@ -127,7 +130,8 @@ def overlap(
         recording=recording.digest,
         algorithm=f"{ALGORITHM}, features {ALGORITHM_VERSION}",
     )
-    known = run.recall(config, config_id, OverlapRow, asked)
+    origin = recording.origin
+    known = run.recall(config, config_id, OverlapRow, asked, origin=origin)
     if known:
         return known
     images = recording.images.on_screen(recording.degrees, VISUAL_DEGREES)
@@ -166,8 +170,7 @@ def overlap(
     rows = [
         row.model_copy(update={"note": joined_notes(row.note, *own)}) for row in rows
     ]
-    run.keep(config, config_id, rows, asked, arrays)
-    return rows
+    return run.keep(config, config_id, rows, asked, arrays, origin=origin)
 
 
 def _row(
@@ -176,7 +179,7 @@ def _row(
     recording: Recording,
     config: OverlapConfig,
     rng: np.random.Generator,
-    identity: dict[str, str],
+    identity: dict[str, Any],
 ) -> OverlapRow:
     low = high = over = None
     if len(values) >= MIN_UNITS:

@@ -10,7 +10,7 @@ from ce_align.config import ConfigId, StageConfig
 from ce_align.errors import CeAlignError, ConfigError, explained, is_signal
 from ce_align.files import cache_folder
 from ce_align.progress import Notify, Progress, quiet, silent
-from ce_align.results import ResultStore, Row
+from ce_align.results import NetworkFacts, ResultStore, Row
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -76,11 +76,12 @@ class Outcome:
 
 
 class Probed(NamedTuple):
-    """A network's layer, with what it has just answered to fixed images."""
+    """A network's layer, with what it has just answered, and what is known of it."""
 
     name: str
     layer: str
     probe: "Probe"
+    facts: NetworkFacts
 
     @property
     def behaviour(self) -> "Behaviour | None":
@@ -102,7 +103,7 @@ def probed(network: "Network", layer: str, *, allow_unstable: bool = False) -> P
     probe = network.probe([layer], allow_unstable=allow_unstable)
     if layer in probe.failures:
         raise probe.failures[layer]
-    return Probed(network.name, layer, probe)
+    return Probed(network.name, layer, probe, network.facts)
 
 
 @dataclass
@@ -250,12 +251,15 @@ class Run:
         config_id: ConfigId,
         row_type: type[RowType],
         networks: Sequence[Probed],
+        *,
+        origin: str,
     ) -> list[RowType] | None:
         """Stored rows of a configuration whose networks answer as they did, or None.
 
         A network that has another name now, as after its folder was renamed, has the
         rows that it had; they are stored under the new name, too. `networks` are all
-        that the rows depend on, in the same order as for `keep`.
+        that the rows depend on, in the same order as for `keep`; they and `origin`, of
+        the data, say what rows of earlier versions do not.
         """
         from ce_align.models.networks import Behaviour
 
@@ -281,6 +285,7 @@ class Run:
                 return None
         if len(then) != len(now):
             return None
+        rows = _with_facts(rows, networks, origin)
         if source != config_id:
             rows = [_renamed(row, config, config_id) for row in rows]
             has_arrays = store.has_arrays(stage, source)
@@ -294,13 +299,23 @@ class Run:
         self,
         config: StageConfig,
         config_id: ConfigId,
-        rows: Sequence[Row],
+        rows: Sequence[RowType],
         networks: Sequence[Probed] = (),
         arrays: "xr.Dataset | None" = None,
-    ) -> None:
-        """Store rows that were computed, with what their networks answer."""
-        self._put(config, config_id, rows, networks, arrays)
+        *,
+        origin: str | None = None,
+    ) -> list[RowType]:
+        """Store rows that were computed, with what their networks answer.
+
+        Returns
+        -------
+        The rows as they were stored: with `origin`, of their data, and with what is
+        known of their networks.
+        """
+        found = _with_facts(rows, networks, origin)
+        self._put(config, config_id, found, networks, arrays)
         self.outcome.n_done += 1
+        return found
 
     def _put(
         self,
@@ -320,6 +335,27 @@ class Run:
             behaviours=[None if b is None else b.document() for b in behaviours],
             nameless=config_id.nameless if networks else None,
         )
+
+
+def _with_facts(
+    rows: Sequence[RowType], networks: Sequence[Probed], origin: str | None
+) -> list[RowType]:
+    """Rows with what is known of their networks, the first and perhaps a second."""
+    found = []
+    for row in rows:
+        known: dict[str, Any] = {"origin": origin}
+        for place, network in enumerate(networks):
+            if place == 0:
+                known |= network.facts.columns()
+            role = "other" if hasattr(row, "other") else "baseline"
+            if place == 1 and getattr(row, role) is not None:
+                facts = network.facts
+                known[f"{role}_objective"] = facts.objective
+                known[f"{role}_equivariance_weight"] = facts.equivariance_weight
+        # A name under which less is known does not take from what was.
+        update = {name: value for name, value in known.items() if value is not None}
+        found.append(row.model_copy(update=update))
+    return found
 
 
 def _renamed(row: RowType, config: StageConfig, config_id: str) -> RowType:

@@ -7,27 +7,22 @@ of one network never meet the measures of another.
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ce_align.checks import named_some
-from ce_align.models.catalogue import objective_of
-from ce_align.results import UNKNOWN_CONTENT, ResultStore
+from ce_align.results import FACTS, UNKNOWN_CONTENT, NetworkFacts, ResultStore
+from ce_align.stages.earlier import completed, stored_rows
 
 if TYPE_CHECKING:
     import pandas as pd
 
 __all__ = [
-    "TOLD",
     *("Resolved", "identity", "load_rows", "reasons_left_out", "resolve_networks"),
-    "told_by_trainings",
 ]
-
-#: What rows of a training say of its network.
-TOLD = ("objective", "equivariance_weight", "backbone", "epochs")
 
 #: Columns that name a network, and those that say which one it was.
 IDENTITIES = (
@@ -70,6 +65,7 @@ class Resolved:
     aliases : names of one network, the one that is used last
     digests : of the networks that count, by name
     ambiguous : names that several networks had
+    facts : of the networks that rows are of, by name
     """
 
     rows: "pd.DataFrame"
@@ -77,6 +73,7 @@ class Resolved:
     aliases: tuple[tuple[str, ...], ...]
     digests: dict[str, str]
     ambiguous: frozenset[str]
+    facts: dict[str, NetworkFacts] = field(default_factory=dict)
 
     def notes(
         self,
@@ -112,10 +109,10 @@ def load_rows(store: ResultStore, runs: Iterable[Path] = ()) -> "pd.DataFrame":
     """
     import pandas as pd
 
-    rows = store.load()
+    rows = pd.DataFrame(stored_rows(store))
     named = map(Path, rows["model"].unique() if len(rows) else ())
     trained = [
-        ResultStore(folder).load("train")
+        pd.DataFrame(stored_rows(ResultStore(folder), "train"))
         for folder in dict.fromkeys([*runs, *named])
         if (folder / "train").is_dir()
     ]
@@ -134,7 +131,8 @@ def resolve_networks(rows: "pd.DataFrame") -> Resolved:
     Of several networks that had one name, that of the latest row counts; rows of the
     others are left out, and so are differences from a baseline that no longer has its
     name. One network that had several names is counted once, by its latest. Rows
-    without a digest, as of imported scores, are known by their name alone.
+    without a digest, as of imported scores, are known by their name alone. What one row
+    says of how its network came to be, all of that network say.
 
     Parameters
     ----------
@@ -144,11 +142,12 @@ def resolve_networks(rows: "pd.DataFrame") -> Resolved:
 
     if rows.empty:
         return Resolved(rows, rows.assign(why=None, whose=None), (), {}, frozenset())
-    rows = rows.reset_index(drop=True).astype({"model": object})
+    rows = completed(rows.reset_index(drop=True).astype({"model": object}))
     digests = {name: _digests(rows, name, digest) for name, digest in IDENTITIES}
     if "note" in rows:
         digests = _by_name_too(rows, digests)
-    register = _Register.of(_seen(rows, digests))
+    told = set(rows["model"][rows["objective"].notna()])
+    register = _Register.of(_seen(rows, digests), told)
     why: list[str | None] = [None] * len(rows)
     whose: list[str | None] = [None] * len(rows)
     named = rows
@@ -171,7 +170,34 @@ def resolve_networks(rows: "pd.DataFrame") -> Resolved:
     # What is left out keeps the names that it has.
     gone = rows.assign(why=np.array(why), whose=np.array(whose))[~counts]
     used = {name: _plain(digest) for digest, name in register.name_of.items()}
-    return Resolved(named[counts], gone, register.aliases, used, register.ambiguous)
+    kept, facts = _shared_facts(named[counts])
+    return Resolved(kept, gone, register.aliases, used, register.ambiguous, facts)
+
+
+def _shared_facts(
+    rows: "pd.DataFrame",
+) -> "tuple[pd.DataFrame, dict[str, NetworkFacts]]":
+    """Rows of which each says what any of its network says, the latest first."""
+    import pandas as pd
+
+    in_time = rows.sort_values("created", kind="stable")
+    columns: dict[str, pd.Series[Any]] = {}
+    known: dict[str, dict[str, Any]] = {}
+    for name in FACTS:
+        for role in ("other", "baseline"):
+            if f"{role}_{name}" in rows:
+                pairs = rows[[role, f"{role}_{name}"]].dropna()
+                for model, value in pairs.itertuples(index=False):
+                    known.setdefault(model, {})[name] = value
+        said = in_time.dropna(subset=[name]).drop_duplicates("model", keep="last")
+        by_name = dict(zip(said["model"], said[name], strict=True))
+        for model, value in by_name.items():
+            known.setdefault(model, {})[name] = value
+        # Objects, lest a number of epochs become 8.0 where another is missing.
+        columns[name] = pd.Series(
+            [by_name.get(model) for model in rows["model"]], rows.index, dtype=object
+        )
+    return rows.assign(**columns), {k: NetworkFacts(**v) for k, v in known.items()}
 
 
 @dataclass(frozen=True)
@@ -192,8 +218,11 @@ class _Register:
     aliases: tuple[tuple[str, ...], ...]
 
     @classmethod
-    def of(cls, seen: Sequence[tuple[str, str]]) -> "_Register":
-        """From names and digests, in the order in which they were last seen."""
+    def of(cls, seen: Sequence[tuple[str, str]], told: set[str]) -> "_Register":
+        """From names and digests, in the order in which they were last seen.
+
+        Of several names of one network, those `told` how it was trained are preferred.
+        """
         latest = dict(seen)
         current: dict[str, list[str]] = {}
         every: dict[str, list[str]] = {}
@@ -201,7 +230,7 @@ class _Register:
             every.setdefault(digest, []).append(name)
             if latest[name] == digest:
                 current.setdefault(digest, []).append(name)
-        name_of = {digest: _preferred(names) for digest, names in current.items()}
+        name_of = {digest: _preferred(names, told) for digest, names in current.items()}
         return cls(
             latest,
             name_of,
@@ -252,14 +281,6 @@ def reasons_left_out(rows: "pd.DataFrame") -> dict[tuple[str, ...], str]:
     """Why rows are in no table and no figure, in a few words, by their identity."""
     left_out = resolve_networks(rows).left_out
     return {identity(row): WORDS[row["why"]] for row in left_out.to_dict("records")}
-
-
-def told_by_trainings(rows: "pd.DataFrame") -> "pd.DataFrame":
-    """What rows of trainings say of their networks, a row for each name, its latest."""
-    trained = rows[rows["stage"] == "train"].sort_values("created", kind="stable")
-    told = trained.drop_duplicates("model", keep="last").set_index("model")
-    # Objects, lest a number of epochs become 8.0 where another is missing.
-    return told.reindex(columns=list(TOLD)).astype(object)
 
 
 def _digests(rows: "pd.DataFrame", name: str, digest: str) -> list[str | None]:
@@ -318,12 +339,9 @@ def _seen(
     return sorted(last, key=lambda pair: last[pair])
 
 
-def _preferred(names: Sequence[str]) -> str:
-    """The latest name, among those that say how the network was trained."""
-    if len(names) == 1:
-        return names[0]
-    telling = [name for name in names if objective_of(name) is not None]
-    return (telling or names)[-1]
+def _preferred(names: Sequence[str], told: set[str]) -> str:
+    """The latest name, among those whose rows say how the network was trained."""
+    return ([name for name in names if name in told] or names)[-1]
 
 
 def _chosen(

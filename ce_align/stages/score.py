@@ -95,6 +95,7 @@ class ScoreRow(Row):
     in the way that `ceiling_kind` names; `note` marks what a reader should know.
     """
 
+    stage: str = ScoreConfig.stage
     recording: str
     region: str
     layer: str
@@ -214,10 +215,12 @@ def score(
         "algorithm": f"{ALGORITHM}, features {ALGORITHM_VERSION}",
     }
     ids = {config: config.fingerprint(**identity) for config in configs}
-    asked = {c: [Probed(network.name, c.layer, probe)] for c in configs}
+    asked = {c: [Probed(network.name, c.layer, probe, network.facts)] for c in configs}
     rows: dict[ScoreConfig, ScoreRow] = {}
     for config, config_id in ids.items():
-        stored = run.recall(config, config_id, ScoreRow, asked[config])
+        stored = run.recall(
+            config, config_id, ScoreRow, asked[config], origin=recording.origin
+        )
         if stored:
             rows[config] = stored[0]
     missing = [config for config in configs if config not in rows]
@@ -252,8 +255,14 @@ def score(
                 note = joined_notes(row.note, probe.note(layer))
                 row = row.model_copy(update={"note": note})
                 arrays = target.arrays(r)
-                run.keep(config, ids[config], [row], asked[config], arrays)
-                rows[config] = row
+                (rows[config],) = run.keep(
+                    config,
+                    ids[config],
+                    [row],
+                    asked[config],
+                    arrays,
+                    origin=recording.origin,
+                )
         run.progress(what, 1, 1)
     return [rows[config] for config in configs if config in rows]
 

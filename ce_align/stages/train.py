@@ -38,16 +38,13 @@ class TrainRow(Row):
 
     Attributes
     ----------
-    objective, equivariance_weight, backbone, epochs, seed : settings
+    seed : of the training
     data_digest : of the images
     n_images : in the data set
     model_digest : of the network that was exported; None in rows of ce_align 0.1
     """
 
-    objective: str
-    equivariance_weight: float
-    backbone: str
-    epochs: int
+    stage: str = TrainConfig.stage
     seed: int
     data_digest: str
     n_images: int
@@ -204,21 +201,19 @@ def train(
         _write(folder / "hf" / "README.md", model_card(folder.name, metadata))
     config_id = training_id(config, digest)
     # As every other stage will load it: the folder may hold another network later.
-    model_digest = load_network(str(folder)).digest
+    network = load_network(str(folder))
     rows = [
         TrainRow(
             model=str(folder),
             metric=name,
             value=value if math.isfinite(value) else None,
             config_id=config_id,
-            objective=config.objective,
-            equivariance_weight=config.equivariance_weight,
-            backbone=config.backbone,
-            epochs=config.epochs,
             seed=config.seed,
             data_digest=digest,
             n_images=len(images),
-            model_digest=model_digest,
+            model_digest=network.digest,
+            origin=images.origin,
+            **network.facts.columns(),
         )
         for name, value in metrics.items()
     ]

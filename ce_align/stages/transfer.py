@@ -72,6 +72,7 @@ class TransferRow(Row):
         was of the network with an input of `size` pixels
     """
 
+    stage: str = TransferConfig.stage
     dataset: str
     layer: str
     sd: float | None
@@ -156,13 +157,14 @@ def transfer(
         images=data.digest,
         algorithm=f"{ALGORITHM}, features {ALGORITHM_VERSION}",
     )
-    stored = run.recall(config, config_id, TransferRow, [asked])
+    origin = data.train.images.origin
+    stored = run.recall(config, config_id, TransferRow, [asked], origin=origin)
     if stored:
         return stored[0]
     evaluation = _Evaluation(network, data, config, asked, run)
     found = evaluation.evaluate()
     row = evaluation.row(found, config_id, digest)
-    run.keep(config, config_id, [row], [asked], _arrays(found))
+    (row,) = run.keep(config, config_id, [row], [asked], _arrays(found), origin=origin)
     return row
 
 

@@ -48,7 +48,9 @@ def open_packed(path: Path) -> ImageSet:
         ) from error
     if not whole:
         raise DataError(f"{path} is incomplete: its pixels do not fit; pack again")
-    return ImageSet(path.stem, ids, PlacedPixels(places, path / PIXELS), columns)
+    pixels = PlacedPixels(places, path / PIXELS)
+    origin = str(document.get("origin", "files"))
+    return ImageSet(path.stem, ids, pixels, columns, origin=origin)
 
 
 def pack(
@@ -91,6 +93,7 @@ def pack(
         document = {
             "version": __version__,
             "source": images.identifier,
+            "origin": images.origin,
             "digest": images.digest,
             "short_edge": short_edge,
             "n_images": len(images),

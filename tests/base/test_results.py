@@ -18,6 +18,7 @@ class ToyConfig(StageConfig):
 
 
 class ToyRow(Row):
+    stage: str = "toy"
     r: float
 
 
@@ -106,7 +107,7 @@ from ce_align.results import ResultStore, Row
 store = ResultStore(Path(sys.argv[1]))
 for i in range(40):
     for name in (f"{sys.argv[2]}{i}", f"shared{i}"):
-        row = Row(model="m", metric="t", value=i, config_id=name)
+        row = Row(stage="toy", model="m", metric="t", value=i, config_id=name)
         store.put("toy", name, StageConfig(), [row])
 """
     writers = [

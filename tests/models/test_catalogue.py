@@ -1,4 +1,3 @@
-import json
 import subprocess
 import sys
 
@@ -11,12 +10,12 @@ from ce_align.models.catalogue import (
     EXPORTED,
     GROUPS,
     PUBLISHED,
-    equivariance_weight_of,
     expand,
+    facts_of,
     is_cached,
-    objective_of,
 )
 from ce_align.models.checkpoints import save_safetensors
+from ce_align.results import NetworkFacts
 
 
 def test_paper_group_is_three_objectives_at_seven_weights():
@@ -93,17 +92,20 @@ def test_catalogue_imports_without_torch():
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
-def test_objective_is_known_of_published_networks_and_of_own_trainings(tmp_path):
-    assert objective_of("ce_mmcr_l0.1") == "mmcr"
-    assert objective_of("CE-Barlow_lmda_02") == "barlow"
-    assert objective_of("torchvision/resnet50") is None
+def test_facts_are_known_of_published_networks_and_of_own_trainings(tmp_path):
+    facts = facts_of("ce_mmcr_l0.1")
+    assert (facts.objective, facts.equivariance_weight) == ("mmcr", 0.1)
+    assert (facts.backbone, facts.epochs) == ("resnet50", 100)
+    assert (facts.pretraining, facts.augmentation) == ("ImageNet-1k", "strong")
+    assert facts.network_seed is None
+    assert facts_of("CE-Barlow_lmda_02") == PUBLISHED["ce_barlow_l0.2"].facts
     weights = tmp_path / "run" / EXPORTED
-    config = {"objective": "simclr", "equivariance_weight": 0.25}
-    save_safetensors(weights, {"w": torch.zeros(2)}, {"config": json.dumps(config)})
+    config = {"objective": "simclr", "equivariance_weight": 0.25, "backbone": "tiny"}
+    config |= {"epochs": 8, "images": "simulated", "families": ["tiny_a", "tiny_b"]}
+    save_safetensors(weights, {"w": torch.zeros(2)}, {"config": {**config, "seed": 3}})
+    expected = NetworkFacts("simclr", 0.25, "tiny", 8, "simulated", "tiny", 3)
     for name in (str(tmp_path / "run"), str(weights)):
-        assert objective_of(name) == "simclr"
-        assert equivariance_weight_of(name) == 0.25
-    assert equivariance_weight_of("CE-Barlow_lmda_02") == 0.2
-    assert equivariance_weight_of("pixels") is None
+        assert facts_of(name) == expected
     weights.write_bytes(b"damaged")
-    assert objective_of(str(tmp_path / "run")) is None
+    for name in (str(tmp_path / "run"), "pixels", "torchvision/resnet50"):
+        assert facts_of(name) == NetworkFacts()

@@ -31,7 +31,7 @@ class Settings(StageConfig):
 
 
 class AnyRow(Row, extra="allow"):
-    pass
+    stage: str = "any"
 
 
 def digest(model):

@@ -30,7 +30,7 @@ class Settings(StageConfig):
 
 
 class AnyRow(Row, extra="allow"):
-    pass
+    stage: str = "any"
 
 
 def put_rows(rows, folder):

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ce_align.checks import named_some
-from ce_align.report.origins import origins_of
 from ce_align.report.page.stored import Source
 from ce_align.report.selection import with_networks
 from ce_align.report.style import measure_name, minus, objective_label, objective_order
@@ -119,7 +118,7 @@ def warnings_of(networks: Resolved, sources: Sequence[Source]) -> list[str]:
     rows = networks.rows
     return [
         *(f"Networks: {note}" for note in networks.notes()),
-        *_origins(rows, sources),
+        *_origins(rows),
         *_few(rows),
         *_differing(rows),
         *_undefined(rows),
@@ -129,15 +128,12 @@ def warnings_of(networks: Resolved, sources: Sequence[Source]) -> list[str]:
     ]
 
 
-def _origins(rows: "pd.DataFrame", sources: Sequence[Source]) -> Iterator[str]:
-    # The rows of a training do not name its images, its settings do.
-    images = {s.config_id: s.config.get("images") for s in sources}
-    found = origins_of(rows.assign(pretraining=rows["config_id"].map(images)))
+def _origins(rows: "pd.DataFrame") -> Iterator[str]:
     for origin, what in (
         ("simulated", "from procedural images or a simulated area, no animal"),
         ("imported", "from a file of the user, whose origin is not known here"),
     ):
-        if n := int((found == origin).sum()):
+        if n := sum(origin in str(found).split("+") for found in rows["origin"]):
             share = "All" if n == len(rows) else f"{n} of {len(rows)}"
             yield f"{origin.capitalize()}: {share} rows are {what}."
 

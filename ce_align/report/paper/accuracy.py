@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ce_align.checks import named_some
+from ce_align.models.catalogue import PAPER_IMAGES
 from ce_align.report.material import Material
 from ce_align.report.paper.curves import NO_ONLINE, online_points
 from ce_align.report.paper.items import BuiltTable, NothingToDraw, Numbered, built
 from ce_align.report.selection import (
-    PAPER_IMAGES,
     TRANSFER_SETTINGS,
     comparable,
     missing_weights,

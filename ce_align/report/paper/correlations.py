@@ -11,7 +11,6 @@ from ce_align.augment import PARAMETER_NAMES
 from ce_align.checks import named_some
 from ce_align.errors import DataError
 from ce_align.report.material import Material
-from ce_align.report.origins import origins_of
 from ce_align.report.paper.items import (
     BuiltTable,
     Drawn,
@@ -175,7 +174,6 @@ def _latest(material: Material) -> "tuple[pd.DataFrame, list[str]]":
             "Intervals that do not say what they are over are left out; run `ce-align "
             "correlate` again."
         )
-    latest = latest.assign(origin=origins_of(latest))
     for note, group in latest.groupby("note", sort=False):
         measures = map(measure_name, dict.fromkeys(map(str, group["measure"])))
         every = len(group) == len(latest)
@@ -458,7 +456,7 @@ def save_measures(rows: "Sequence[MeasureRow]", path: Path) -> Path:
                 ax.set_xlabel(f"{axis} (◂ below {LEAST})" if clipped else axis)
         handles = [
             Line2D([], [], color=c, marker="o", markersize=3, linewidth=1, label=model)
-            for c, model in zip(network_colours(models), models, strict=True)
+            for model, c in network_colours(rows).items()
         ]
         figure.legend(handles=handles, loc="outside upper left", frameon=False, ncols=3)
         over = dict.fromkeys(row.interval for row in rows if row.interval)
@@ -483,14 +481,14 @@ def measure_forest(
     least : values below it are drawn at the left edge as triangles
     """
     models = list(dict.fromkeys(row.model for row in rows))
-    colours = network_colours(models)
+    colours = network_colours(rows)
     by_place = {(row.metric, row.model): row for row in rows}
     for i, metric in enumerate(labels):
         for k, model in enumerate(models):
             row = by_place.get((metric, model))
             if row is not None:
                 place = i + (k + 1) / (len(models) + 1) - 0.5
-                _mark(ax, row, place, colours[k], least)
+                _mark(ax, row, place, colours[model], least)
     for edge in range(1, len(labels)):
         ax.axhline(edge - 0.5, color="0.9", linewidth=0.6, zorder=0)
     _forest_axes(ax, list(labels.values()))

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
 
+from ce_align.data.scenes import SIMULATED_IMAGES
 from ce_align.report.material import Material
 from ce_align.report.paper.distances import differences
 from ce_align.report.paper.items import Drawn, NothingToDraw, completed
@@ -13,7 +14,6 @@ from ce_align.report.selection import (
     Selection,
     average,
     comparable,
-    describe,
     main_recipe,
     missing_weights,
     with_networks,
@@ -256,7 +256,7 @@ def _decoding_points(
     known = with_networks(found.rows[strong] if strong.any() else found.rows)
     if known.rows.empty:
         return known
-    weak = known.rows["recipe"].str.endswith(", weak_a").fillna(False).astype(bool)
+    weak = known.rows["augmentation"] == "weak"
     parts: Sequence[tuple[str, pd.DataFrame]] = [("", known.rows)]
     if views:
         parts = [("strong", known.rows[~weak]), ("weak", known.rows[weak])]
@@ -446,8 +446,8 @@ def _recorded(material: Material) -> "pd.DataFrame":
         stored = dict(zip(names, rows["source"], strict=True))
     parts = []
     for model, table in material.histories.items():
-        about = describe(model)
-        simulated = str(about["pretraining"]).startswith("simulated")
+        facts = material.facts(model)
+        simulated = facts.pretraining == SIMULATED_IMAGES
         # The whole loss, their weighted mean, only where its parts are not there.
         losses = [name for name in LOSSES if name in table] or ["loss"]
         for name in (*losses, *CURVES):
@@ -455,10 +455,11 @@ def _recorded(material: Material) -> "pd.DataFrame":
             values = values[np.isfinite(values)]
             if len(values):
                 part = pd.DataFrame({"curve": name, "model": model}, values.index)
-                part = part.assign(objective=about["objective"], weight=about["weight"])
+                weight = facts.equivariance_weight
+                part = part.assign(objective=facts.objective, weight=weight)
                 part["step"] = table["step"]
                 part["value"] = CURVES.get(name, ("", 1))[1] * values
-                part["origin"] = "simulated" if simulated else "measured"
+                part["origin"] = "simulated" if simulated else "files"
                 # What a training ended with is a row.
                 end = [None] * (len(part) - 1) + [stored.get((model, name))]
                 part["source"] = pd.Series(end, part.index, dtype=object)

@@ -19,7 +19,6 @@ from ce_align.report.selection import (
     MEASURE_SETTINGS,
     Selection,
     comparable,
-    describe,
     main_recipe,
     missing_weights,
     with_networks,
@@ -206,11 +205,10 @@ def _stored(material: Material, comparison: str, chosen: "pd.DataFrame") -> Sele
     )
     known = with_networks(measured.rows).rows
     known = known[known["model"].isin(chosen["model"])]
-    # A baseline that has no row of its own is known by its name.
     invariant = {
-        name: about["objective"]
+        name: facts.objective
         for name in known["baseline"].dropna().unique()
-        if (about := describe(str(name)))["weight"] == 0
+        if (facts := material.facts(str(name))).equivariance_weight == 0
     }
     own = chosen[chosen["weight"] == 0]
     invariant |= dict(zip(own["model"], own["objective"], strict=True))

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 from ce_align.errors import DataError
-from ce_align.report.origins import mark_of, origin_notes
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -138,8 +137,31 @@ def _noted(
 ) -> tuple[tuple[str, ...], str]:
     """All notes, those on origins first, and the mark."""
     origins = {o for cell in data.get("origin", ()) for o in str(cell).split("+")}
-    every = (*origin_notes(origins, material.remark), *_merged(notes))
-    return every, mark_of(origins, material.remark)
+    every = (*_origin_notes(origins, material.remark), *_merged(notes))
+    return every, _mark_of(origins, material.remark)
+
+
+def _origin_notes(origins: Iterable[str], remark: str = "") -> list[str]:
+    """Sentences on numbers that no animal and no photograph stands behind."""
+    found = set(origins)
+    notes = [remark] if remark else []
+    if "simulated" in found:
+        notes.append("Simulated: computed from procedural images or a simulated area.")
+    if "imported" in found:
+        notes.append("Imported: from a file of the user.")
+    return notes
+
+
+def _mark_of(origins: Iterable[str], remark: str = "") -> str:
+    """The tag above a figure; empty if all is of recordings and files of images."""
+    if remark:
+        return "SYNTHETIC ROWS" if "synthetic" in remark.lower() else remark
+    found = set(origins)
+    kinds = [kind for kind in ("simulated", "imported") if kind in found]
+    if not kinds:
+        return ""
+    some = "SOME " if found & {"recorded", "files"} else ""
+    return some + f"{' AND '.join(kinds)} data".upper()
 
 
 def _merged(notes: Iterable[str]) -> list[str]:

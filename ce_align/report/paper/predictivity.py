@@ -9,7 +9,6 @@ from numpy.typing import NDArray
 
 from ce_align.checks import named_some
 from ce_align.report.material import Material
-from ce_align.report.origins import origins_of
 from ce_align.report.paper.items import Drawn, NothingToDraw, completed
 from ce_align.report.scores import predictivity_points
 from ce_align.report.selection import (
@@ -398,7 +397,7 @@ def figure_layers(material: Material, columns: int = 2) -> Drawn:
     rows, notes = scored.rows, list(scored.notes)
     parts = [rows.iloc[:0]]
     if len(rows):
-        rows = rows.assign(value=rows["raw"], origin=origins_of(rows))
+        rows = rows.assign(value=rows["raw"])
         for recording, group in rows.groupby("recording", sort=True):
             found = comparable(group, RAW_SETTINGS, str(recording), keys=("layer",))
             notes += found.notes
@@ -426,7 +425,7 @@ def figure_layers(material: Material, columns: int = 2) -> Drawn:
     n_empty = sum(int(table.isna().to_numpy().sum()) for table in tables.values())
     if n_empty:
         notes.append(f"Empty: layers without a score for a recording, {n_empty}.")
-    labels = network_labels(models)
+    labels = network_labels({name: material.facts(name) for name in models})
     low, high = float(data["value"].min()), float(data["value"].max())
     across = min(len(models), 2 if columns == 2 else 1)
     tallest = max(len(table) for table in tables.values())
@@ -517,12 +516,11 @@ def figure_overlap(material: Material, columns: int = 2) -> Drawn:
         names = zip(gone["model"], gone["other"], strict=True)
         undefined = dict.fromkeys(f"{a} and {b}" for a, b in names)
         notes.append(f"Without a value: {named_some(list(undefined))}.")
-    rows = rows.assign(origin=origins_of(rows))
     order = ["part", "network", "beside"]
     data = pd.DataFrame(_overlap_cells(rows)).drop_duplicates(order)
     data = data.sort_values(order, ignore_index=True)
     models = list(dict.fromkeys([*rows["model"], *rows["other"]]))
-    labels = network_labels(models)
+    labels = network_labels({name: material.facts(name) for name in models})
     n_pairs = len(models) * (len(models) - 1)
     n_absent = (n_pairs - int((data["part"] == "shared").sum())) // 2
     if n_absent:
