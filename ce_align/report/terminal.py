@@ -9,7 +9,7 @@ from rich.text import Text
 from ce_align.checks import named_some
 from ce_align.data.recordings import Entry
 from ce_align.models.catalogue import Published, is_cached
-from ce_align.report.selection import interval_over
+from ce_align.report.select import interval_over
 from ce_align.report.style import minus
 
 if TYPE_CHECKING:

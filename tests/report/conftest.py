@@ -1,22 +1,22 @@
-"""Synthetic material of every table and figure, for every test of them."""
+"""Synthetic inputs of every table and figure, for every test of them."""
 
 import pytest
 from synthetic_rows import (
     REMARK,
     all_rows,
     histories,
-    other_material,
+    other_inputs,
     other_scores,
     store_arrays,
 )
 
-from ce_align.report.material import Material
+from ce_align.report.inputs import Inputs
 from ce_align.results import ResultStore
 
 
 @pytest.fixture
 def otherwise():
-    return other_material()
+    return other_inputs()
 
 
 @pytest.fixture(scope="session")
@@ -30,6 +30,6 @@ def synthetic_store(tmp_path_factory):
 def synthetic(synthetic_store):
     """Rows of every stage, with arrays, other scores and histories."""
     histories_by_name = dict(histories())
-    return Material(
+    return Inputs(
         all_rows(), synthetic_store, other_scores(), histories_by_name, REMARK
     )

@@ -7,7 +7,7 @@ import pandas as pd
 import xarray as xr
 
 from ce_align.config import StageConfig
-from ce_align.report.material import Material
+from ce_align.report.inputs import Inputs
 from ce_align.results import Row
 
 REMARK = "Synthetic rows made for a test; no network and no animal is behind them."
@@ -328,8 +328,8 @@ def other_scores():
     return pd.DataFrame({"model": names, "score": scores})
 
 
-def other_material(store=None):
+def other_inputs(store=None):
     """Rows of the published networks and of networks that were trained otherwise."""
     added = [{"stage": stage} | found for stage, found in trained_otherwise()]
     rows = pd.concat([all_rows(), pd.DataFrame(added)], ignore_index=True)
-    return Material(rows, store, remark=REMARK)
+    return Inputs(rows, store, remark=REMARK)

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from synthetic_rows import MEASURES, RECORDINGS, AnyRow, Settings, digest, row
 
-from ce_align.report.material import Material
+from ce_align.report.inputs import Inputs
 from ce_align.report.page import write_report
 from ce_align.report.page.summary import warnings_of
 from ce_align.report.paper import build_table, draw
@@ -18,31 +18,31 @@ RETRAINED = "ce_mmcr_l0.1"
 BASELINE = "ce_mmcr_l0"
 
 
-def with_rows(material, rows):
-    return Material(
-        rows.reset_index(drop=True), material.store, material.others, remark="synthetic"
+def with_rows(inputs, rows):
+    return Inputs(
+        rows.reset_index(drop=True), inputs.store, inputs.others, remark="synthetic"
     )
 
 
-def retrained(material, name):
+def retrained(inputs, name):
     """Rows, after the network called `name` was trained again and scored elsewhere."""
     later = {"model_digest": f"another {name}", "created": "2025-01-01"}
     later |= {"stage": "official", "recording": "elsewhere", "config_id": "official"}
     added = pd.DataFrame([row(name, "brainscore", 0.3) | later])
-    return pd.concat([material.rows, added], ignore_index=True)
+    return pd.concat([inputs.rows, added], ignore_index=True)
 
 
-def without(material, name):
-    rows = material.rows
+def without(inputs, name):
+    rows = inputs.rows
     mentioned = [rows[c].eq(name) for c in ("model", "other", "baseline") if c in rows]
     return rows[~np.logical_or.reduce(mentioned)]
 
 
-def made(name, material):
+def made(name, inputs):
     if name.startswith("table"):
-        table = build_table(name.split()[1], material)
+        table = build_table(name.split()[1], inputs)
         return table.frame, " ".join(table.notes)
-    drawn = draw(name, material)
+    drawn = draw(name, inputs)
     return drawn.data, " ".join(drawn.notes)
 
 
@@ -153,8 +153,8 @@ def test_intervals_that_do_not_say_what_they_are_over_are_not_printed(synthetic)
 
 
 def test_the_page_warns_of_rows_of_older_networks(synthetic):
-    material = with_rows(synthetic, retrained(synthetic, RETRAINED))
-    warnings = " ".join(warnings_of(material.networks, ()))
+    inputs = with_rows(synthetic, retrained(synthetic, RETRAINED))
+    warnings = " ".join(warnings_of(inputs.networks, ()))
     assert f"Networks: {RETRAINED}: " in warnings
     assert "the latest network of this name has no scores; run `ce-align" in warnings
 

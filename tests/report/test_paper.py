@@ -92,8 +92,8 @@ def test_no_text_is_cut_or_lies_on_another(synthetic, otherwise, name, columns):
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
     with style():
-        material = otherwise if name == "8" else synthetic
-        figure = draw(name, material, columns).figure
+        inputs = otherwise if name == "8" else synthetic
+        figure = draw(name, inputs, columns).figure
         canvas = FigureCanvasAgg(figure)
         canvas.draw()
         texts = list(shown_texts(figure))

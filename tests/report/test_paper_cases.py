@@ -8,24 +8,24 @@ import pytest
 import torch
 
 from ce_align.models.checkpoints import save_safetensors
-from ce_align.report.material import Material
+from ce_align.report.inputs import Inputs
 from ce_align.report.paper import FIGURES, TABLES, build_table, draw
 from ce_align.report.paper.items import NothingToDraw
 
 
-def with_rows(material, rows):
-    return Material(
+def with_rows(inputs, rows):
+    return Inputs(
         rows.reset_index(drop=True),
-        material.store,
-        material.others,
-        material.histories,
-        material.remark,
+        inputs.store,
+        inputs.others,
+        inputs.histories,
+        inputs.remark,
     )
 
 
-def changed(material, keep):
-    """The material with the rows for which a condition holds."""
-    return with_rows(material, material.rows[keep(material.rows)])
+def changed(inputs, keep):
+    """Inputs with the rows for which a condition holds."""
+    return with_rows(inputs, inputs.rows[keep(inputs.rows)])
 
 
 def text_of(notes):
@@ -60,13 +60,13 @@ CASES = {
 @pytest.mark.parametrize("case", CASES)
 @pytest.mark.parametrize("name", [*FIGURES, *(f"table {n}" for n in TABLES)])
 def test_everything_is_made_or_says_what_it_needs(synthetic, case, name):
-    material = changed(synthetic, CASES[case])
+    inputs = changed(synthetic, CASES[case])
     try:
         if name.startswith("table"):
-            made = build_table(name.split()[1], material)
+            made = build_table(name.split()[1], inputs)
             assert len(made.frame)
         else:
-            made = draw(name, material)
+            made = draw(name, inputs)
             assert len(made.data)
     except NothingToDraw as error:
         assert "ce-align" in str(error)
@@ -146,8 +146,8 @@ def test_another_baseline_is_not_taken_for_the_invariant_sibling(synthetic):
     rows = synthetic.rows.copy()
     mine = rows["model"].eq("ce_mmcr_l0.5") & rows["metric"].str.endswith("_delta")
     rows.loc[mine, ["baseline", "baseline_digest"]] = "pixels"
-    material = Material(rows, None)
-    drawn = draw("2", material)
+    inputs = Inputs(rows, None)
+    drawn = draw("2", inputs)
     deltas = drawn.data[drawn.data["panel"] == "class_class"]
     assert "ce_mmcr_l0.5" not in set(deltas["networks"])
     assert "measured against another baseline" in text_of(drawn.notes)
@@ -169,7 +169,7 @@ def test_networks_of_one_objective_and_weight_are_averaged(synthetic, tmp_path):
         )
         own = {"model": str(folder), "model_digest": f"seed {seed}"}
         seeds.append({**one, **own, "value": value})
-    drawn = draw("2", Material(pd.DataFrame(seeds)))
+    drawn = draw("2", Inputs(pd.DataFrame(seeds)))
     (row,) = drawn.data.to_dict("records")
     assert row["n_networks"] == 3
     assert row["value"] == pytest.approx(0.5)
@@ -180,7 +180,7 @@ def test_networks_of_one_objective_and_weight_are_averaged(synthetic, tmp_path):
 def test_a_single_run_has_no_standard_deviation(synthetic):
     rows = synthetic.rows[synthetic.rows["stage"] == "transfer"].astype({"sd": object})
     rows = rows.assign(sd=None, n_runs=1)
-    table = build_table("2", Material(rows))
+    table = build_table("2", Inputs(rows))
     assert table.shown["CIFAR-10"].iloc[0] == "90.0"
 
 
@@ -188,29 +188,29 @@ def test_transfer_of_own_trainings_is_table_4(synthetic):
     rows = synthetic.rows
     wanted = (rows["stage"] == "transfer") | (rows["metric"] == "probe_top1")
     moved = rows[wanted].assign(model="elsewhere/" + rows["model"])
-    table = build_table("4", Material(moved))
+    table = build_table("4", Inputs(moved))
     assert "elsewhere/ce_mmcr_l0" in set(table.shown["Network"])
     with pytest.raises(NothingToDraw, match="Table 2"):
-        build_table("2", Material(moved))
+        build_table("2", Inputs(moved))
 
 
 def test_rows_of_trainings_tell_what_networks_are(synthetic):
     rows = synthetic.rows
     wanted = rows["metric"].isin(["decoding_ridge", "probe_top1"])
     moved = rows[wanted].assign(model="elsewhere/" + rows["model"])
-    drawn = draw("2", Material(moved))
+    drawn = draw("2", Inputs(moved))
     assert len(drawn.data) == 21
     assert set(drawn.data["objective"]) == {"mmcr", "barlow", "simclr"}
     with pytest.raises(NothingToDraw):
-        draw("2", Material(moved[moved["stage"] != "train"]))
+        draw("2", Inputs(moved[moved["stage"] != "train"]))
 
 
 def test_networks_of_another_recipe_are_in_figure_8_and_not_in_figure_3(synthetic):
     rows = synthetic.rows
     longer = rows[(rows["model"] == "ce_barlow_l0.2") & (rows["stage"] == "score")]
     longer = longer.assign(model="ce_barlow_l0.2_ep1000")
-    material = with_rows(synthetic, pd.concat([rows, longer]))
-    usual, other = draw("3", material), draw("8", material)
+    inputs = with_rows(synthetic, pd.concat([rows, longer]))
+    usual, other = draw("3", inputs), draw("8", inputs)
     assert "ce_barlow_l0.2_ep1000" in text_of(usual.notes)
     assert "ce_barlow_l0.2_ep1000" not in " ".join(usual.data["networks"])
     assert set(other.data["networks"]) == {"ce_barlow_l0.2_ep1000"}
@@ -233,7 +233,7 @@ def test_a_recording_without_repetitions_has_no_ceiling(synthetic):
 )
 def test_what_no_animal_gave_is_marked_in_figure_and_csv(synthetic, name, mark):
     rows = synthetic.rows[synthetic.rows["stage"] == "score"]
-    drawn = draw("3", Material(rows.assign(recording=name)))
+    drawn = draw("3", Inputs(rows.assign(recording=name)))
     assert mark in [text.get_text() for text in drawn.figure.texts]
     assert set(drawn.data["origin"]) == {mark.split()[0].lower()}
 
@@ -250,11 +250,11 @@ def test_a_bar_a_cell_and_a_line_of_a_table_that_are_missing_are_named(synthetic
     rows = without_some(rows, measure="class_class", recording="set 3")
     rows = without_some(rows, model="ce_mmcr_l0.1", dataset="dtd")
     rows = without_some(rows, layer="layer1", region="V1")
-    material = with_rows(synthetic, rows)
-    assert "MMCR, set 2: no scores for λ = .1" in text_of(draw("3", material).notes)
-    assert "Class–class with set 3" in text_of(build_table("1", material).notes)
-    assert "ce_mmcr_l0.1 on DTD" in text_of(build_table("2", material).notes)
-    assert "for a recording, 1." in text_of(draw("layers", material).notes)
+    inputs = with_rows(synthetic, rows)
+    assert "MMCR, set 2: no scores for λ = .1" in text_of(draw("3", inputs).notes)
+    assert "Class–class with set 3" in text_of(build_table("1", inputs).notes)
+    assert "ce_mmcr_l0.1 on DTD" in text_of(build_table("2", inputs).notes)
+    assert "for a recording, 1." in text_of(draw("layers", inputs).notes)
 
 
 def test_correlations_and_overlaps_without_a_value_are_named(synthetic):
@@ -263,13 +263,13 @@ def test_correlations_and_overlaps_without_a_value_are_named(synthetic):
     rows.loc[gone, ["value", "abs_r", "r_squared", "low", "high"]] = np.nan
     lost = (rows["metric"] == "overlap_shared") & (rows["other"] == "pixels")
     rows.loc[lost, "value"] = np.nan
-    material = with_rows(synthetic, rows)
-    table = build_table("1", material)
+    inputs = with_rows(synthetic, rows)
+    table = build_table("1", inputs)
     assert "No correlation is defined of Class–class with set 3" in text_of(table.notes)
     shown = table.shown.set_index("Measure")
     assert shown.loc["Class–class", "set 3"] == "–"
-    assert "Class–class with set 3" in text_of(draw("forest", material).notes)
-    assert "Without a value: ce_mmcr_l0 and" in text_of(draw("overlap", material).notes)
+    assert "Class–class with set 3" in text_of(draw("forest", inputs).notes)
+    assert "Without a value: ce_mmcr_l0 and" in text_of(draw("overlap", inputs).notes)
 
 
 def test_comparisons_of_missing_networks_are_named(synthetic):
@@ -299,7 +299,7 @@ def test_one_seed_against_another_counts_once(synthetic, tmp_path):
     own = {"model": second, "model_digest": second}
     baseline = {"baseline": first, "baseline_digest": first}
     found.append({**compared, **own, **baseline, "value": 0.02})
-    drawn = draw("2", Material(pd.DataFrame(found)))
+    drawn = draw("2", Inputs(pd.DataFrame(found)))
     (row,) = drawn.data.to_dict("records")
     assert (row["weight"], row["n_networks"]) == (0.0, 2)
     assert row["value"] == pytest.approx(0.01)
@@ -330,5 +330,5 @@ def test_captions_name_what_bands_are(synthetic):
     assert "95 % interval over classes; 95 % interval over images" in caption
     rows = synthetic.rows.copy()
     rows.loc[rows["interval"].notna(), "interval"] = "comparisons"
-    assert "as if independent (the paper's)" in draw("2", Material(rows, None)).caption
+    assert "as if independent (the paper's)" in draw("2", Inputs(rows, None)).caption
     assert "95 % interval" not in draw("5", synthetic).caption

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from ce_align.errors import DataError
-from ce_align.report.material import Material, read_others
+from ce_align.report.inputs import Inputs, read_others
 from ce_align.report.paper import draw
 from ce_align.report.paper.files import FigureConfig, TableConfig
 from ce_align.run import run
@@ -24,8 +24,8 @@ def test_other_networks_are_ranked_with_ours(synthetic):
 
 def test_scores_of_others_may_name_the_recording(synthetic):
     others = synthetic.others.assign(recording="set 3")
-    material = Material(synthetic.rows, others=others)
-    own = draw("4", material).data.dropna(subset=["recordings"])
+    inputs = Inputs(synthetic.rows, others=others)
+    own = draw("4", inputs).data.dropna(subset=["recordings"])
     assert set(own["recordings"]) == {"set 3"}
 
 
@@ -51,8 +51,8 @@ def test_histories_of_a_resumed_training_are_joined(tmp_path):
         steps = np.arange(start, start + 6)
         table = pd.DataFrame({"step": steps, "loss": loss, "knn_top1": np.nan})
         table.to_csv(folder / "metrics.csv", index=False)
-    material = Material.load(tmp_path / "results", runs=[tmp_path / "run"])
-    drawn = draw("training", material)
+    inputs = Inputs.load(tmp_path / "results", runs=[tmp_path / "run"])
+    drawn = draw("training", inputs)
     assert list(drawn.data["step"]) == list(range(10))
     assert list(drawn.data["value"]) == [3.0] * 4 + [1.0] * 6
 

@@ -10,13 +10,13 @@ from synthetic_rows import (
     REMARK,
     all_rows,
     histories,
-    other_material,
+    other_inputs,
     other_scores,
     store_arrays,
 )
 from test_paper import BUILT, DRAWN, GOLDEN, pixels
 
-from ce_align.report.material import Material
+from ce_align.report.inputs import Inputs
 from ce_align.report.paper import build_table, draw
 from ce_align.report.paper.files import csv_text, write_table
 from ce_align.results import ResultStore
@@ -28,14 +28,14 @@ def main():
         store = ResultStore(Path(folder))
         store_arrays(store)
         rows, scores = all_rows(), other_scores()
-        material = Material(rows, store, scores, dict(histories()), REMARK)
+        inputs = Inputs(rows, store, scores, dict(histories()), REMARK)
         for name in [*DRAWN, "8"]:
-            drawn = draw(name, other_material() if name == "8" else material)
+            drawn = draw(name, other_inputs() if name == "8" else inputs)
             path = GOLDEN / f"figure_{name}.csv"
             path.write_text(csv_text(drawn.data), newline="\n")
             pixels(drawn.figure).save(path.with_suffix(".png"), optimize=True)
         for name in [*BUILT, "4"]:
-            table = build_table(name, other_material() if name == "4" else material)
+            table = build_table(name, other_inputs() if name == "4" else inputs)
             write_table(table, GOLDEN / f"table_{name}")
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from ce_align import __version__
 from ce_align.files import atomic_path
 from ce_align.progress import Progress, silent
-from ce_align.report.material import Material
+from ce_align.report.inputs import Inputs
 from ce_align.report.page.commands import commands
 from ce_align.report.page.parts import make_parts, rows_table, setting_text
 from ce_align.report.page.stored import Source, read_sources
@@ -72,9 +72,9 @@ def write_report(
         If there are no results, or a file is not one.
     """
     sources = read_sources(results, runs)
-    material = Material.load(results, others=others, runs=runs)
+    inputs = Inputs.load(results, others=others, runs=runs)
     anchors = {identity(row.values): row.anchor for s in sources for row in s.rows}
-    figures, tables, missing = make_parts(material, anchors, progress)
+    figures, tables, missing = make_parts(inputs, anchors, progress)
     reproducing = commands(sources, results.as_posix())
     script = _asset("page.js")
     environments = {tuple(sorted(s.environment.items())) for s in sources}
@@ -86,14 +86,14 @@ def write_report(
             created=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
             version=__version__,
             results=results,
-            counts=_counts(material, sources),
-            findings=findings(material.networks.rows),
-            warnings=warnings_of(material.networks, sources),
+            counts=_counts(inputs, sources),
+            findings=findings(inputs.networks.rows),
+            warnings=warnings_of(inputs.networks, sources),
             anchors=anchors,
             figures=figures,
             tables=tables,
             missing=missing,
-            stages=_stages(sources, material, reproducing),
+            stages=_stages(sources, inputs, reproducing),
             sources=sources,
             environments=[dict(items) for items in sorted(environments)],
             commands=reproducing,
@@ -108,15 +108,15 @@ def write_report(
     return [f"{name}: {reason}" for name, reason in missing]
 
 
-def _counts(material: Material, sources: Sequence[Source]) -> list[tuple[str, str]]:
-    rows = material.networks.rows
+def _counts(inputs: Inputs, sources: Sequence[Source]) -> list[tuple[str, str]]:
+    rows = inputs.networks.rows
     networks = rows["model"][rows["stage"] != "correlate"]
     scored = rows["recording"][rows["stage"] == "score"] if "recording" in rows else ()
     days = sorted({str(day)[:10] for day in rows["created"]})
     counts = {
         "network": networks.nunique(),
         "recording": len(set(scored)),
-        "row": len(material.rows),
+        "row": len(inputs.rows),
         "configuration": len(sources),
     }
     return [
@@ -126,10 +126,10 @@ def _counts(material: Material, sources: Sequence[Source]) -> list[tuple[str, st
 
 
 def _stages(
-    sources: Sequence[Source], material: Material, lines: Mapping[str, str]
+    sources: Sequence[Source], inputs: Inputs, lines: Mapping[str, str]
 ) -> list[dict[str, Any]]:
     """Every stage that is stored: its title, the table of its rows, its commands."""
-    left_out = reasons_left_out(material.rows)
+    left_out = reasons_left_out(inputs.rows)
     found = []
     for name in dict.fromkeys([*STAGES, *(source.stage for source in sources)]):
         own = [source for source in sources if source.stage == name]

@@ -7,7 +7,7 @@ from xml.etree import ElementTree
 
 from ce_align.errors import CeAlignError
 from ce_align.progress import Progress, silent
-from ce_align.report.material import Material
+from ce_align.report.inputs import Inputs
 from ce_align.report.page.stored import Source
 from ce_align.report.paper import FIGURES, TABLES, build_table, draw
 from ce_align.report.style import svg_text
@@ -62,7 +62,7 @@ class PageTable(NamedTuple):
 
 
 def make_parts(
-    material: Material, anchors: Anchors, progress: Progress = silent
+    inputs: Inputs, anchors: Anchors, progress: Progress = silent
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]], list[tuple[str, str]]]:
     """Figures, tables, and the reasons of those that there are not.
 
@@ -78,9 +78,9 @@ def make_parts(
         part: dict[str, Any] = {"anchor": f"{kind}-{key}", "name": name}
         try:
             if kind == "figure":
-                figures.append(part | _figure(key, part["anchor"], material, anchors))
+                figures.append(part | _figure(key, part["anchor"], inputs, anchors))
             else:
-                made = build_table(key, material)
+                made = build_table(key, inputs)
                 printed = _printed_table(made, anchors, f"{part['anchor']}-data")
                 data = _data_table(made.frame, anchors)
                 tables.append(part | {"made": made, "printed": printed, "data": data})
@@ -90,11 +90,9 @@ def make_parts(
     return figures, tables, missing
 
 
-def _figure(
-    key: str, anchor: str, material: Material, anchors: Anchors
-) -> dict[str, Any]:
+def _figure(key: str, anchor: str, inputs: Inputs, anchors: Anchors) -> dict[str, Any]:
     # The page itself says the notes, in letters that can be read on any screen.
-    made, narrow = (draw(key, material, n, notes_below=False) for n in (2, 1))
+    made, narrow = (draw(key, inputs, n, notes_below=False) for n in (2, 1))
     words = made.title, made.alt
     return {
         "made": made,

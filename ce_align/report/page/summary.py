@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from ce_align.checks import named_some
 from ce_align.report.page.stored import Source
-from ce_align.report.selection import with_networks
+from ce_align.report.select import with_networks
 from ce_align.report.style import measure_name, minus, objective_label, objective_order
 from ce_align.stages.same_network import Resolved
 

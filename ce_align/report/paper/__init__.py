@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
 from ce_align.errors import ConfigError
-from ce_align.report.material import Material
+from ce_align.report.inputs import Inputs
 from ce_align.report.paper.accuracy import table_2, table_3, table_4
 from ce_align.report.paper.correlations import figure_forest, table_1
 from ce_align.report.paper.curves import figure_2, figure_5, figure_7, figure_training
@@ -22,8 +22,8 @@ from ce_align.report.style import finish, style
 
 __all__ = ["FIGURES", "TABLES", "build_table", "draw", "known_name"]
 
-#: The paper's figures by number, and further ones by name: (material, columns) → Drawn.
-FIGURES: Mapping[str, Callable[[Material, int], Drawn]] = MappingProxyType(
+#: The paper's figures by number, and further ones by name: (inputs, columns) → Drawn.
+FIGURES: Mapping[str, Callable[[Inputs, int], Drawn]] = MappingProxyType(
     {
         "1": figure_1,
         "2": figure_2,
@@ -41,7 +41,7 @@ FIGURES: Mapping[str, Callable[[Material, int], Drawn]] = MappingProxyType(
 )
 
 #: The paper's tables by number.
-TABLES: Mapping[str, Callable[[Material], BuiltTable]] = MappingProxyType(
+TABLES: Mapping[str, Callable[[Inputs], BuiltTable]] = MappingProxyType(
     {"1": table_1, "2": table_2, "3": table_3, "4": table_4, "5": table_5}
 )
 
@@ -55,14 +55,14 @@ def known_name(kind: str, name: str) -> str:
 
 
 def draw(
-    name: str, material: Material, columns: int = 2, *, notes_below: bool = True
+    name: str, inputs: Inputs, columns: int = 2, *, notes_below: bool = True
 ) -> Drawn:
     """Draw one figure.
 
     Parameters
     ----------
     name : a key of `FIGURES`
-    material : what it is drawn from
+    inputs : what it is drawn from
     columns : width in columns of a page, 1 or 2
     notes_below : write mark and notes below the axes
 
@@ -73,13 +73,13 @@ def draw(
     NothingToDraw
         If there are no rows of what it shows; it says which rows, and how to get them.
     """
-    drawn = FIGURES[known_name("figure", name)](material, columns)
+    drawn = FIGURES[known_name("figure", name)](inputs, columns)
     if notes_below:
         with style():
             finish(drawn.figure, drawn.notes, drawn.mark)
     return drawn
 
 
-def build_table(name: str, material: Material) -> BuiltTable:
+def build_table(name: str, inputs: Inputs) -> BuiltTable:
     """Build one table, a key of `TABLES`; raises as `draw` does."""
-    return TABLES[known_name("table", name)](material)
+    return TABLES[known_name("table", name)](inputs)

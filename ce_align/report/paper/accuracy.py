@@ -7,10 +7,10 @@ import numpy as np
 
 from ce_align.checks import named_some
 from ce_align.models.catalogue import PAPER_IMAGES
-from ce_align.report.material import Material
+from ce_align.report.inputs import Inputs
 from ce_align.report.paper.curves import NO_ONLINE, online_points
 from ce_align.report.paper.items import BuiltTable, NothingToDraw, Numbered, built
-from ce_align.report.selection import (
+from ce_align.report.select import (
     TRANSFER_SETTINGS,
     comparable,
     missing_weights,
@@ -38,21 +38,21 @@ PAPER_WEIGHTS = (0.0, 0.1)
 Line = dict[str, str | Numbered]
 
 
-def table_2(material: Material) -> BuiltTable:
+def table_2(inputs: Inputs) -> BuiltTable:
     """Transfer of the published networks, which were trained on ImageNet-1k."""
-    return _transfer(material, own_ones=False)
+    return _transfer(inputs, own_ones=False)
 
 
-def table_4(material: Material) -> BuiltTable:
+def table_4(inputs: Inputs) -> BuiltTable:
     """Transfer of networks that were trained otherwise, each with its images."""
-    return _transfer(material, own_ones=True)
+    return _transfer(inputs, own_ones=True)
 
 
-def _transfer(material: Material, *, own_ones: bool) -> BuiltTable:
+def _transfer(inputs: Inputs, *, own_ones: bool) -> BuiltTable:
     import pandas as pd
 
     number, what = ("4", "of one's own") if own_ones else ("2", "that were published")
-    known = material.stage("transfer").then(with_networks)
+    known = inputs.stage("transfer").then(with_networks)
     rows = known.rows
     if len(rows):
         published = rows["pretraining"] == PAPER_IMAGES
@@ -106,7 +106,7 @@ def _transfer(material: Material, *, own_ones: bool) -> BuiltTable:
         # None of a single run is NaN in a column of numbers.
         frame.assign(sd=pd.to_numeric(frame["sd"])) if "sd" in frame else frame,
         lines,
-        material,
+        inputs,
         notes,
         title=f"Linear evaluation of networks {what}",
         caption="Top-1 accuracy in percent (Pets and Flowers: mean per class), mean ± "
@@ -133,9 +133,9 @@ def _missing(rows: "pd.DataFrame") -> list[str]:
     return [f"No rows of {', '.join(absent)}."] if absent else []
 
 
-def table_3(material: Material) -> BuiltTable:
+def table_3(inputs: Inputs) -> BuiltTable:
     """Accuracy of the probe that was trained along, objective by λ."""
-    found = online_points(material)
+    found = online_points(inputs)
     if found.rows.empty:
         raise NothingToDraw(f"Table 3 {NO_ONLINE}")
     points = found.rows.reset_index(drop=True)
@@ -154,7 +154,7 @@ def table_3(material: Material) -> BuiltTable:
     return built(
         points,
         lines,
-        material,
+        inputs,
         [*found.notes, *missing_weights(points, "Online probe")],
         title="Accuracy of the online probe",
         caption=f"Top-1 accuracy in percent, on {on}, of a linear classifier that was "

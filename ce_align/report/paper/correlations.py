@@ -10,7 +10,7 @@ import numpy as np
 from ce_align.augment import PARAMETER_NAMES
 from ce_align.checks import named_some
 from ce_align.errors import DataError
-from ce_align.report.material import Material
+from ce_align.report.inputs import Inputs
 from ce_align.report.paper.items import (
     BuiltTable,
     Drawn,
@@ -20,7 +20,7 @@ from ce_align.report.paper.items import (
     built,
     completed,
 )
-from ce_align.report.selection import interval_over, network_colours
+from ce_align.report.select import interval_over, network_colours
 from ce_align.report.style import (
     COMPARISON_TITLES,
     GUIDE,
@@ -141,14 +141,14 @@ class Estimate(Protocol):
     high: float | None
 
 
-def _latest(material: Material) -> "tuple[pd.DataFrame, list[str]]":
+def _latest(inputs: Inputs) -> "tuple[pd.DataFrame, list[str]]":
     """The latest correlation of each measure and recording, with its origin, and notes.
 
     Rows of networks whose names stand for others by now are left out.
     """
     import pandas as pd
 
-    found = material.stage("correlate")
+    found = inputs.stage("correlate")
     rows, notes = found.rows, list(found.notes)
     if rows.empty:
         return rows, notes
@@ -197,9 +197,9 @@ def _interval_words(rows: "pd.DataFrame") -> str:
     return "; ".join(parts)
 
 
-def table_1(material: Material) -> BuiltTable:
+def table_1(inputs: Inputs) -> BuiltTable:
     """|r| and r² of each measure with predictivity on each recording."""
-    rows, notes = _latest(material)
+    rows, notes = _latest(inputs)
     rows = rows[rows["measure"].isin(TABLE_1)] if len(rows) else rows
     if rows.empty:
         raise NothingToDraw(
@@ -245,7 +245,7 @@ def table_1(material: Material) -> BuiltTable:
     return built(
         frame,
         lines,
-        material,
+        inputs,
         notes,
         title="Representational measures and predictivity",
         caption=f"|r| (r²) of the Pearson correlation across {counts} networks between "
@@ -276,9 +276,9 @@ CELLS: tuple[Callable[[Mapping[Any, Any]], str], ...] = (
 )
 
 
-def figure_forest(material: Material, columns: int = 2) -> Drawn:
+def figure_forest(inputs: Inputs, columns: int = 2) -> Drawn:
     """Correlation of measures with predictivity, a panel for each recording."""
-    rows, notes = _latest(material)
+    rows, notes = _latest(inputs)
     if rows.empty:
         raise NothingToDraw(
             "the forest plot needs rows of `ce-align correlate`; run `ce-align score` "
@@ -310,7 +310,7 @@ def figure_forest(material: Material, columns: int = 2) -> Drawn:
     return completed(
         figure,
         data,
-        material,
+        inputs,
         [FOREST_KEY, *notes],
         title="Correlation of representational measures with predictivity",
         caption="Pearson r across networks, the same within objectives, and given "

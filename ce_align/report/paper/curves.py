@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 import numpy as np
 
 from ce_align.data.scenes import SIMULATED_IMAGES
-from ce_align.report.material import Material
+from ce_align.report.inputs import Inputs
 from ce_align.report.paper.distances import differences
 from ce_align.report.paper.items import Drawn, NothingToDraw, completed
-from ce_align.report.selection import (
+from ce_align.report.select import (
     MEASURE_SETTINGS,
     Selection,
     average,
@@ -84,16 +84,16 @@ class Panel(NamedTuple):
     zero: bool = False  # whether 0 is a reference
 
 
-def figure_2(material: Material, columns: int = 2) -> Drawn:
+def figure_2(inputs: Inputs, columns: int = 2) -> Drawn:
     """ΔD_B against λ for the four comparisons, and decoding R² against λ."""
     panels = {}
     for comparison, title in COMPARISON_TITLES.items():
-        found = differences(material, comparison)
+        found = differences(inputs, comparison)
         points = average(found.rows) if len(found.rows) else found.rows
         found = Selection(points, found.notes)
         panels[comparison] = Panel(title, "$\\Delta D_B$", found, zero=True)
-    method, kind = _decoding(material)
-    found = _decoding_points(material, method, "Decoding")
+    method, kind = _decoding(inputs)
+    found = _decoding_points(inputs, method, "Decoding")
     panels[method] = Panel(f"Decoding, {kind}", "Held-out $R^2$", found)
     shown, data, notes = _filled(panels)
     if not shown:
@@ -105,7 +105,7 @@ def figure_2(material: Material, columns: int = 2) -> Drawn:
     return completed(
         _curve_figure(shown, columns),
         data,
-        material,
+        inputs,
         notes,
         title="Equivariant training changes the shape of variability",
         caption=_parts_of_figure_2(n_compared, len(shown)) + _bands(data),
@@ -135,9 +135,9 @@ def _parts_of_figure_2(n_compared: int, n_panels: int) -> str:
     return parts if n_panels > 1 else alone[0].upper() + alone[1:]
 
 
-def figure_5(material: Material, columns: int = 2) -> Drawn:
+def figure_5(inputs: Inputs, columns: int = 2) -> Drawn:
     """Accuracy of the online probe against λ."""
-    found = online_points(material)
+    found = online_points(inputs)
     if found.rows.empty:
         raise NothingToDraw(f"Figure 5 {NO_ONLINE}")
     on = "validation images" if set(found.rows["metric"]) == {"probe_top1"} else "views"
@@ -147,7 +147,7 @@ def figure_5(material: Material, columns: int = 2) -> Drawn:
     return completed(
         _curve_figure([panel], columns),
         points,
-        material,
+        inputs,
         [*found.notes, *missing_weights(points, "Online probe")],
         title="In-distribution accuracy against the equivariance weight",
         caption=f"Top-1 accuracy, on {on}, of a linear classifier that was trained "
@@ -157,13 +157,13 @@ def figure_5(material: Material, columns: int = 2) -> Drawn:
     )
 
 
-def figure_7(material: Material, columns: int = 2) -> Drawn:
+def figure_7(inputs: Inputs, columns: int = 2) -> Drawn:
     """Decoding R² of weak views, and of views beyond the weak range."""
-    method, kind = _decoding(material)
+    method, kind = _decoding(inputs)
     panels = {}
     for part, title in (("weak", "Weak views"), ("strong_only", "Strong views")):
         metric = f"{method}_{part}"
-        found = _decoding_points(material, metric, title, views=True)
+        found = _decoding_points(inputs, metric, title, views=True)
         panels[metric] = Panel(title, "Held-out $R^2$", found)
     shown, data, notes = _filled(panels)
     if not shown:
@@ -174,7 +174,7 @@ def figure_7(material: Material, columns: int = 2) -> Drawn:
     return completed(
         _curve_figure(shown, columns),
         data,
-        material,
+        inputs,
         notes,
         title="Decoding of weak and of strong augmentations",
         caption=f"Held-out R² of decoding augmentation parameters ({kind}), mean over "
@@ -185,9 +185,9 @@ def figure_7(material: Material, columns: int = 2) -> Drawn:
     )
 
 
-def online_points(material: Material) -> Selection:
+def online_points(inputs: Inputs) -> Selection:
     """Accuracy of the online probe, averaged over networks; a column ``metric``."""
-    found = material.stage(
+    found = inputs.stage(
         "train", where=lambda rows: rows["metric"].isin(ONLINE_METRICS)
     )
     found = found.then(with_networks).then(main_recipe)
@@ -226,15 +226,15 @@ def _filled(
     return shown, data, notes
 
 
-def _decoding(material: Material) -> tuple[str, str]:
+def _decoding(inputs: Inputs) -> tuple[str, str]:
     """Ridge if it was computed, else least squares."""
-    rows = material.stage("analyze").rows
+    rows = inputs.stage("analyze").rows
     ols = len(rows) and "decoding_ridge" not in set(rows["metric"])
     return ("decoding_ols", "OLS") if ols else ("decoding_ridge", "ridge")
 
 
 def _decoding_points(
-    material: Material, metric: str, what: str, *, views: bool = False
+    inputs: Inputs, metric: str, what: str, *, views: bool = False
 ) -> Selection:
     """Points of one measure of decoding, of strong views where there are any.
 
@@ -242,11 +242,11 @@ def _decoding_points(
     """
     import pandas as pd
 
-    found = material.stage("analyze", where=lambda rows: rows["metric"] == metric)
+    found = inputs.stage("analyze", where=lambda rows: rows["metric"] == metric)
     if found.rows.empty:
         return found
     # Weak views have nothing beyond the weak range.
-    beyond = material.stage(
+    beyond = inputs.stage(
         "analyze",
         where=lambda rows: (
             rows["metric"].str.endswith("_strong_only") & rows["value"].notna()
@@ -349,9 +349,9 @@ def _ends(data: "pd.DataFrame", key: str) -> str:
     return " ".join(parts)
 
 
-def figure_training(material: Material, columns: int = 2) -> Drawn:
+def figure_training(inputs: Inputs, columns: int = 2) -> Drawn:
     """Curves of every training whose history is at hand."""
-    data = _recorded(material)
+    data = _recorded(inputs)
     if data.empty:
         raise NothingToDraw(
             "training curves need the folder of a training with its log; name it with "
@@ -388,7 +388,7 @@ def figure_training(material: Material, columns: int = 2) -> Drawn:
     return completed(
         figure,
         data,
-        material,
+        inputs,
         [f"Not recorded: {', '.join(absent.values())}."] if absent else [],
         title="Training curves",
         caption="Numbers that were recorded during training; darker lines have a "
@@ -435,18 +435,18 @@ def _training_legend(
         legend.remove()
 
 
-def _recorded(material: Material) -> "pd.DataFrame":
+def _recorded(inputs: Inputs) -> "pd.DataFrame":
     """All points of all curves."""
     import pandas as pd
 
     stored: dict[tuple[str, str], object] = {}
-    if len(material.rows) and "source" in material.rows:
-        rows = material.rows[material.rows["stage"] == "train"]
+    if len(inputs.rows) and "source" in inputs.rows:
+        rows = inputs.rows[inputs.rows["stage"] == "train"]
         names = zip(rows["model"], rows["metric"], strict=True)
         stored = dict(zip(names, rows["source"], strict=True))
     parts = []
-    for model, table in material.histories.items():
-        facts = material.facts(model)
+    for model, table in inputs.histories.items():
+        facts = inputs.facts(model)
         simulated = facts.pretraining == SIMULATED_IMAGES
         # The whole loss, their weighted mean, only where its parts are not there.
         losses = [name for name in LOSSES if name in table] or ["loss"]

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ce_align.checks import named_some
-from ce_align.report.material import Material
+from ce_align.report.inputs import Inputs
 from ce_align.report.paper.items import (
     BuiltTable,
     Drawn,
@@ -15,7 +15,7 @@ from ce_align.report.paper.items import (
     built,
     completed,
 )
-from ce_align.report.selection import (
+from ce_align.report.select import (
     MEASURE_SETTINGS,
     Selection,
     comparable,
@@ -81,11 +81,9 @@ TABLE_5 = {
 }
 
 
-def _chosen(material: Material, comparison: str) -> Selection:
+def _chosen(inputs: Inputs, comparison: str) -> Selection:
     """One row of distances a network, of the recipe that most share."""
-    measured = material.stage(
-        "analyze", where=lambda rows: rows["metric"] == comparison
-    )
+    measured = inputs.stage("analyze", where=lambda rows: rows["metric"] == comparison)
     of_one_recipe = measured.then(with_networks).then(main_recipe)
     return of_one_recipe.then(
         comparable, MEASURE_SETTINGS, COMPARISON_TITLES[comparison]
@@ -93,16 +91,14 @@ def _chosen(material: Material, comparison: str) -> Selection:
 
 
 def _distances(
-    material: Material, row: "pd.Series[Any]", comparison: str
+    inputs: Inputs, row: "pd.Series[Any]", comparison: str
 ) -> "xr.Dataset | None":
     """Arrays behind a row, if the comparison is among them."""
-    arrays = material.arrays("analyze", str(row["config_id"]))
+    arrays = inputs.arrays("analyze", str(row["config_id"]))
     return arrays if arrays is not None and comparison in arrays else None
 
 
-def _joint(
-    material: Material, comparison: str, without: Collection[str] = ()
-) -> Selection:
+def _joint(inputs: Inputs, comparison: str, without: Collection[str] = ()) -> Selection:
     """D_B of every comparison for a network and for λ = 0 of its objective.
 
     Returns
@@ -115,7 +111,7 @@ def _joint(
     """
     import pandas as pd
 
-    chosen = _chosen(material, comparison)
+    chosen = _chosen(inputs, comparison)
     notes, parts, absent = list(chosen.notes), [], []
     for objective, group in chosen.rows.groupby("objective", sort=True):
         wanted = group[(group["weight"] > 0) & ~group["model"].isin(without)]
@@ -125,7 +121,7 @@ def _joint(
         stored = [
             (str(row["model"]), arrays)
             for _, row in at_zero.iterrows()
-            if (arrays := _distances(material, row, comparison)) is not None
+            if (arrays := _distances(inputs, row, comparison)) is not None
         ]
         if not stored:
             notes.append(
@@ -137,7 +133,7 @@ def _joint(
         if len(at_zero) > 1:
             notes.append(f"{len(at_zero)} networks have λ = 0; {baseline} is compared.")
         for _, row in wanted.iterrows():
-            own = _distances(material, row, comparison)
+            own = _distances(inputs, row, comparison)
             if own is None:
                 absent.append(row["model"])
                 continue
@@ -158,7 +154,7 @@ def _joint(
     return Selection(rows, tuple(notes))
 
 
-def differences(material: Material, comparison: str) -> Selection:
+def differences(inputs: Inputs, comparison: str) -> Selection:
     """ΔD_B = D_B(λ = 0) − D_B(λ) of each network, its objective's λ = 0 at 0.
 
     Stored differences are preferred; where there are none they are computed from the
@@ -166,17 +162,17 @@ def differences(material: Material, comparison: str) -> Selection:
 
     Parameters
     ----------
-    material : rows and arrays
+    inputs : rows and arrays
     comparison : a key of `ce_align.report.style.COMPARISON_TITLES`
     """
     import pandas as pd
 
-    chosen = _chosen(material, comparison).rows
-    stored = _stored(material, comparison, chosen)
+    chosen = _chosen(inputs, comparison).rows
+    stored = _stored(inputs, comparison, chosen)
     reference = chosen[chosen["weight"] == 0]
-    joint = _joint(material, comparison, list(stored.rows["model"]))
+    joint = _joint(inputs, comparison, list(stored.rows["model"]))
     computed = [
-        _computed(material, own, chosen)
+        _computed(inputs, own, chosen)
         for _, own in (joint.rows.groupby("model") if len(joint.rows) else ())
     ]
     notes = [*stored.notes, *joint.notes]
@@ -196,11 +192,11 @@ def differences(material: Material, comparison: str) -> Selection:
     return Selection(rows, tuple(dict.fromkeys(notes)))
 
 
-def _stored(material: Material, comparison: str, chosen: "pd.DataFrame") -> Selection:
+def _stored(inputs: Inputs, comparison: str, chosen: "pd.DataFrame") -> Selection:
     """Stored differences from λ = 0 of the same objective."""
     if chosen.empty:
         return Selection(chosen)
-    measured = material.stage(
+    measured = inputs.stage(
         "analyze", where=lambda rows: rows["metric"] == f"{comparison}_delta"
     )
     known = with_networks(measured.rows).rows
@@ -208,7 +204,7 @@ def _stored(material: Material, comparison: str, chosen: "pd.DataFrame") -> Sele
     invariant = {
         name: facts.objective
         for name in known["baseline"].dropna().unique()
-        if (facts := material.facts(str(name))).equivariance_weight == 0
+        if (facts := inputs.facts(str(name))).equivariance_weight == 0
     }
     own = chosen[chosen["weight"] == 0]
     invariant |= dict(zip(own["model"], own["objective"], strict=True))
@@ -222,14 +218,14 @@ def _stored(material: Material, comparison: str, chosen: "pd.DataFrame") -> Sele
 
 
 def _computed(
-    material: Material, joint: "pd.DataFrame", chosen: "pd.DataFrame"
+    inputs: Inputs, joint: "pd.DataFrame", chosen: "pd.DataFrame"
 ) -> "dict[str, object]":
     """The mean difference of one network, with its interval."""
     row, baseline = (
         chosen[chosen["model"] == joint[name].iloc[0]].iloc[0]
         for name in ("model", "baseline")
     )
-    found = _estimate(material, row, baseline, joint)
+    found = _estimate(inputs, row, baseline, joint)
     return {
         **{str(name): value for name, value in row.items()},
         "value": found.interval.estimate,
@@ -242,7 +238,7 @@ def _computed(
 
 
 def _estimate(
-    material: Material,
+    inputs: Inputs,
     row: "pd.Series[Any]",
     baseline: "pd.Series[Any]",
     joint: "pd.DataFrame",
@@ -250,7 +246,7 @@ def _estimate(
     """Mean of the differences, as `measure_shapes` has it."""
     values = (joint["baseline_distance"] - joint["distance"]).to_numpy(np.float64)
     name, seed = str(row["metric"]), int(row["seed"])
-    own, theirs = (_distances(material, one, name) or {} for one in (row, baseline))
+    own, theirs = (_distances(inputs, one, name) or {} for one in (row, baseline))
     over: IntervalKind = "population"
     if row["interval"] == "comparisons":
         over = "comparisons"
@@ -267,14 +263,14 @@ def _estimate(
     return mean_over_units(values, over, seed, effects)
 
 
-def figure_6(material: Material, columns: int = 2) -> Drawn:
+def figure_6(inputs: Inputs, columns: int = 2) -> Drawn:
     """Joint distributions of D_B at λ = 0 and at λ, objective × comparison."""
     import pandas as pd
 
     notes: list[str] = []
     parts = []
     for comparison, title in COMPARISON_TITLES.items():
-        found = _joint(material, comparison)
+        found = _joint(inputs, comparison)
         notes += found.notes
         if found.rows.empty:
             notes.append(f"{title}: no comparisons.")
@@ -302,7 +298,7 @@ def figure_6(material: Material, columns: int = 2) -> Drawn:
     return completed(
         _grid(data, columns),
         data,
-        material,
+        inputs,
         notes,
         title="Distances before and after, comparison by comparison",
         caption="Squared Bures distance D_B of each comparison for a network with "
@@ -370,7 +366,7 @@ def _scatter(
     ax.locator_params(nbins=3)
 
 
-def table_5(material: Material) -> BuiltTable:
+def table_5(inputs: Inputs) -> BuiltTable:
     """What each comparison compares, and the sign of its difference."""
     import pandas as pd
 
@@ -378,7 +374,7 @@ def table_5(material: Material) -> BuiltTable:
     lines: list[dict[str, str | Numbered]] = []
     notes: list[str] = []
     for name, words in TABLE_5.items():
-        found = differences(material, name)
+        found = differences(inputs, name)
         points = found.rows[found.rows["weight"] > 0] if len(found.rows) else found.rows
         n, n_positive, origin, text = len(points), 0, "none", "–"
         if n:
@@ -398,7 +394,7 @@ def table_5(material: Material) -> BuiltTable:
     return built(
         pd.DataFrame(rows),
         lines,
-        material,
+        inputs,
         notes,
         title="The four comparisons of variability",
         caption="Clouds of responses whose covariances are compared by squared Bures "

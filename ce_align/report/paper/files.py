@@ -9,7 +9,7 @@ from pydantic import field_validator
 
 from ce_align.config import StageConfig
 from ce_align.files import atomic_path
-from ce_align.report.material import Material
+from ce_align.report.inputs import Inputs
 from ce_align.report.paper import build_table, draw, known_name
 from ce_align.report.paper.items import BuiltTable, Drawn
 from ce_align.report.style import save_figure
@@ -83,15 +83,15 @@ def execute(configs: Sequence[FigureConfig | TableConfig], run: Run) -> None:
     if isinstance(first, FigureConfig):
         others = None if first.others is None else Path(first.others)
         runs = [Path(folder) for folder in first.runs]
-    material = Material.load(run.store.folder, others, runs)
+    inputs = Inputs.load(run.store.folder, others, runs)
     for config in configs:
         with run.attempt(config.stem):
             made: Drawn | BuiltTable
             if isinstance(config, FigureConfig):
-                made = draw(config.figure, material, config.columns)
+                made = draw(config.figure, inputs, config.columns)
                 run.outcome.files += write_figure(made, run.out / config.stem)
             else:
-                made = build_table(config.table, material)
+                made = build_table(config.table, inputs)
                 run.outcome.files += write_table(made, run.out / config.stem)
             run.outcome.n_done += 1
             run.outcome.notes += [f"{config.stem}: {note}" for note in made.notes]

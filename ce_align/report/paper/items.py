@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
-    from ce_align.report.material import Material
+    from ce_align.report.inputs import Inputs
 
 __all__ = [
     *("BuiltTable", "Drawn", "NothingToDraw", "Numbered"),
@@ -81,7 +81,7 @@ class Numbered(NamedTuple):
 def completed(
     figure: "Figure",
     data: "pd.DataFrame",
-    material: "Material",
+    inputs: "Inputs",
     notes: Iterable[str],
     *,
     title: str,
@@ -94,20 +94,20 @@ def completed(
     ----------
     figure : with its axes
     data : exactly what is drawn; a column ``origin`` says what was not measured
-    material : whose remark goes with everything
+    inputs : whose remark goes with everything
     notes : what was left out
     title, caption, alt : as of `Drawn`
     """
-    every, mark = _noted(data, material, notes)
-    if material.remark:
-        caption = f"{caption} {material.remark}"
+    every, mark = _noted(data, inputs, notes)
+    if inputs.remark:
+        caption = f"{caption} {inputs.remark}"
     return Drawn(title, caption, every, mark, figure, data, alt)
 
 
 def built(
     frame: "pd.DataFrame",
     lines: "Sequence[Mapping[str, str | Numbered]]",
-    material: "Material",
+    inputs: "Inputs",
     notes: Iterable[str],
     *,
     title: str,
@@ -119,7 +119,7 @@ def built(
     ----------
     frame : numbers; a column ``origin`` says what was not measured
     lines : of the table as it is printed, cells by column
-    material, notes, title, caption : as of `completed`
+    inputs, notes, title, caption : as of `completed`
     """
     import pandas as pd
 
@@ -128,17 +128,17 @@ def built(
         numbered = {n: cell for n, cell in line.items() if isinstance(cell, Numbered)}
         texts.append({**line, **{n: cell.text for n, cell in numbered.items()}})
         behind.append({n: cell.row for n, cell in numbered.items()})
-    every, mark = _noted(frame, material, notes)
+    every, mark = _noted(frame, inputs, notes)
     return BuiltTable(title, caption, every, mark, frame, pd.DataFrame(texts), behind)
 
 
 def _noted(
-    data: "pd.DataFrame", material: "Material", notes: Iterable[str]
+    data: "pd.DataFrame", inputs: "Inputs", notes: Iterable[str]
 ) -> tuple[tuple[str, ...], str]:
     """All notes, those on origins first, and the mark."""
     origins = {o for cell in data.get("origin", ()) for o in str(cell).split("+")}
-    every = (*_origin_notes(origins, material.remark), *_merged(notes))
-    return every, _mark_of(origins, material.remark)
+    every = (*_origin_notes(origins, inputs.remark), *_merged(notes))
+    return every, _mark_of(origins, inputs.remark)
 
 
 def _origin_notes(origins: Iterable[str], remark: str = "") -> list[str]:

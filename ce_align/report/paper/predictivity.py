@@ -8,10 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ce_align.checks import named_some
-from ce_align.report.material import Material
+from ce_align.report.inputs import Inputs, predictivity_points
 from ce_align.report.paper.items import Drawn, NothingToDraw, completed
-from ce_align.report.scores import predictivity_points
-from ce_align.report.selection import (
+from ce_align.report.select import (
     RAW_SETTINGS,
     Selection,
     average,
@@ -77,9 +76,9 @@ MOST_MAPS = 9
 Panels = Mapping[str, tuple[str, str]]
 
 
-def figure_3(material: Material, columns: int = 2) -> Drawn:
+def figure_3(inputs: Inputs, columns: int = 2) -> Drawn:
     """Predictivity by recording and λ, a panel for each objective."""
-    found = _points(material).then(main_recipe)
+    found = _points(inputs).then(main_recipe)
     if found.rows.empty:
         raise NothingToDraw(
             "Figure 3 needs rows of `ce-align score` (or `import-scores`) for networks "
@@ -88,7 +87,7 @@ def figure_3(material: Material, columns: int = 2) -> Drawn:
     rows = found.rows.assign(panel=found.rows["objective"])
     objectives = objective_order(rows["objective"])
     return _bars(
-        material,
+        inputs,
         rows,
         {name: (name, objective_label(name)) for name in objectives},
         list(found.notes),
@@ -98,15 +97,15 @@ def figure_3(material: Material, columns: int = 2) -> Drawn:
     )
 
 
-def _points(material: Material) -> Selection:
+def _points(inputs: Inputs) -> Selection:
     """Raw correlations; scores if there are only imported ones without a ceiling."""
-    found = predictivity_points(material)
-    return found if len(found.rows) else predictivity_points(material, "score")
+    found = predictivity_points(inputs)
+    return found if len(found.rows) else predictivity_points(inputs, "score")
 
 
-def figure_8(material: Material, columns: int = 2) -> Drawn:
+def figure_8(inputs: Inputs, columns: int = 2) -> Drawn:
     """Predictivity of networks that were trained otherwise than most."""
-    found = _points(material)
+    found = _points(inputs)
     others = found.rows
     if len(others):
         others = others[~others["model"].isin(main_recipe(others).rows["model"])]
@@ -123,7 +122,7 @@ def figure_8(material: Material, columns: int = 2) -> Drawn:
         for recipe in sorted(set(rows["recipe"][rows["objective"] == objective]))
     }
     return _bars(
-        material,
+        inputs,
         rows,
         panels,
         list(found.notes),
@@ -149,7 +148,7 @@ def _averaged(rows: "pd.DataFrame") -> "pd.DataFrame":
 
 
 def _bars(
-    material: Material,
+    inputs: Inputs,
     rows: "pd.DataFrame",
     panels: Panels,
     notes: list[str],
@@ -192,7 +191,7 @@ def _bars(
     return completed(
         figure,
         points,
-        material,
+        inputs,
         notes,
         title=title,
         caption=f"{what} by recording; bars from light to dark by equivariance weight "
@@ -264,21 +263,21 @@ def _broken(name: str) -> str:
     return "\n".join(line.strip() for line in lines)
 
 
-def figure_4(material: Material, columns: int = 2) -> Drawn:
+def figure_4(inputs: Inputs, columns: int = 2) -> Drawn:
     """Scores of our networks among those of others."""
     import pandas as pd
 
-    if material.others is None:
+    if inputs.others is None:
         raise NothingToDraw(
             "Figure 4 needs scores of other networks: a CSV with columns model and "
             "score; give it with `ce-align figures --others FILE`"
         )
-    others = material.others.dropna(subset=["score"])
-    n_empty = len(material.others) - len(others)
+    others = inputs.others.dropna(subset=["score"])
+    n_empty = len(inputs.others) - len(others)
     wanted = None
     if "recording" in others and others["recording"].notna().any():
         wanted = str(others["recording"].dropna().iloc[0])
-    own = _own_scores(material, wanted)
+    own = _own_scores(inputs, wanted)
     if own.rows.empty or others.empty:
         raise NothingToDraw(
             f"Figure 4 needs scores against {wanted or 'recordings with a ceiling'} of "
@@ -301,7 +300,7 @@ def figure_4(material: Material, columns: int = 2) -> Drawn:
     return completed(
         figure,
         points,
-        material,
+        inputs,
         notes,
         title="The networks among others",
         caption=f"Score (raw² / ceiling; {score}) of each network by rank, "
@@ -312,11 +311,11 @@ def figure_4(material: Material, columns: int = 2) -> Drawn:
     )
 
 
-def _own_scores(material: Material, wanted: str | None) -> Selection:
+def _own_scores(inputs: Inputs, wanted: str | None) -> Selection:
     """Mean score of each network over the recordings that count."""
     import pandas as pd
 
-    found = predictivity_points(material, "score")
+    found = predictivity_points(inputs, "score")
     if found.rows.empty:
         return Selection(found.rows)
     rows = found.rows[np.isfinite(found.rows["score"])]
@@ -389,11 +388,11 @@ def _ranked(points: "pd.DataFrame", ax: "Axes") -> None:
     ax.legend(loc="lower left")
 
 
-def figure_layers(material: Material, columns: int = 2) -> Drawn:
+def figure_layers(inputs: Inputs, columns: int = 2) -> Drawn:
     """Raw predictivity by layer and area, a panel for each network."""
     import pandas as pd
 
-    scored = material.stage("score")
+    scored = inputs.stage("score")
     rows, notes = scored.rows, list(scored.notes)
     parts = [rows.iloc[:0]]
     if len(rows):
@@ -425,7 +424,7 @@ def figure_layers(material: Material, columns: int = 2) -> Drawn:
     n_empty = sum(int(table.isna().to_numpy().sum()) for table in tables.values())
     if n_empty:
         notes.append(f"Empty: layers without a score for a recording, {n_empty}.")
-    labels = network_labels({name: material.facts(name) for name in models})
+    labels = network_labels({name: inputs.facts(name) for name in models})
     low, high = float(data["value"].min()), float(data["value"].max())
     across = min(len(models), 2 if columns == 2 else 1)
     tallest = max(len(table) for table in tables.values())
@@ -445,7 +444,7 @@ def figure_layers(material: Material, columns: int = 2) -> Drawn:
     return completed(
         figure,
         data,
-        material,
+        inputs,
         notes,
         title="Predictivity by layer and area",
         caption="Raw predictivity (Pearson r) of each layer for each recording.",
@@ -493,11 +492,11 @@ def _heat_map(table: "pd.DataFrame", ax: "Axes", low: float, high: float) -> Non
     ax.spines[:].set_visible(False)
 
 
-def figure_overlap(material: Material, columns: int = 2) -> Drawn:
+def figure_overlap(inputs: Inputs, columns: int = 2) -> Drawn:
     """Shared and unique parts of the explained variance, network by network."""
     import pandas as pd
 
-    found = material.stage("overlap")
+    found = inputs.stage("overlap")
     rows, notes = found.rows, list(found.notes)
     if rows.empty:
         raise NothingToDraw(
@@ -520,7 +519,7 @@ def figure_overlap(material: Material, columns: int = 2) -> Drawn:
     data = pd.DataFrame(_overlap_cells(rows)).drop_duplicates(order)
     data = data.sort_values(order, ignore_index=True)
     models = list(dict.fromkeys([*rows["model"], *rows["other"]]))
-    labels = network_labels({name: material.facts(name) for name in models})
+    labels = network_labels({name: inputs.facts(name) for name in models})
     n_pairs = len(models) * (len(models) - 1)
     n_absent = (n_pairs - int((data["part"] == "shared").sum())) // 2
     if n_absent:
@@ -542,7 +541,7 @@ def figure_overlap(material: Material, columns: int = 2) -> Drawn:
     return completed(
         figure,
         data,
-        material,
+        inputs,
         notes,
         title=f"Overlap of explained variance, {recording}",
         caption="Held-out R², mean over neuroids: A, explained by either network of a "

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ce_align.report.material import Material
+from ce_align.report.inputs import Inputs
 from ce_align.report.paper.items import Drawn, completed
 from ce_align.report.style import INK, NEUTRAL, WIDTHS, new_figure, style
 
@@ -150,7 +150,7 @@ def _frame(ax: "Axes") -> None:
     ax.axis("off")
 
 
-def figure_1(material: Material, columns: int = 2) -> Drawn:
+def figure_1(inputs: Inputs, columns: int = 2) -> Drawn:
     """Schematic; it needs no rows."""
     import pandas as pd
 
@@ -168,11 +168,11 @@ def figure_1(material: Material, columns: int = 2) -> Drawn:
         if text.get_text()
     ]
     data = pd.DataFrame(texts, columns=["panel", "text", "x", "y"])
-    # Nothing of the material is drawn, so its remark does not belong here.
+    # No row is drawn, so what is remarked on them does not belong here.
     return completed(
         figure,
         data,
-        Material(material.rows),
+        Inputs(inputs.rows),
         (),
         title="Contrastive-equivariant self-supervised learning",
         caption="Two images get the same two augmentations A and B. A backbone f and "

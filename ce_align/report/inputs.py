@@ -1,14 +1,21 @@
-"""What tables and figures are made from, and what they are."""
+"""What tables and figures are made from."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
+from ce_align.checks import named_some
 from ce_align.errors import DataError
 from ce_align.models.catalogue import facts_of
-from ce_align.report.selection import Selection
+from ce_align.report.select import (
+    RAW_SETTINGS,
+    SCORE_SETTINGS,
+    Selection,
+    comparable,
+    with_networks,
+)
 from ce_align.results import NetworkFacts, ResultStore
 from ce_align.stages.same_network import (
     Resolved,
@@ -16,16 +23,17 @@ from ce_align.stages.same_network import (
     load_rows,
     resolve_networks,
 )
+from ce_align.stages.score import with_ceiling_kinds
 
 if TYPE_CHECKING:
     import pandas as pd
     import xarray as xr
 
-__all__ = ["Material", "read_others"]
+__all__ = ["Inputs", "predictivity_points", "read_others"]
 
 
 @dataclass(frozen=True, eq=False)
-class Material:
+class Inputs:
     """What tables and figures are made from.
 
     Attributes
@@ -36,7 +44,7 @@ class Material:
         ``recording``
     histories : what was recorded during trainings: network to a table with a column
         ``step``
-    remark : shown with everything that is made from this material
+    remark : shown with everything that is made from these
     """
 
     rows: "pd.DataFrame"
@@ -52,7 +60,7 @@ class Material:
         others: Path | None = None,
         runs: Sequence[Path] = (),
         remark: str = "",
-    ) -> "Material":
+    ) -> "Inputs":
         """Everything below a folder of results.
 
         Folders of trainings, those of `runs` and those that rows name, add the numbers
@@ -188,3 +196,58 @@ def _history(folder: Path) -> "pd.DataFrame | None":
     for part in parts[1:]:
         table = pd.concat([table[table["step"] < part["step"].min()], part])
     return table.reset_index(drop=True)
+
+
+def predictivity_points(
+    inputs: Inputs, number: Literal["raw", "score"] = "raw"
+) -> Selection:
+    """Predictivity of every network and recording, one layer each.
+
+    Scores that were imported are among them.
+
+    Parameters
+    ----------
+    inputs : rows
+    number : which of the two is the value; imported scores may have no raw correlation
+
+    Returns
+    -------
+    Selection
+        Rows with ``value`` the number, ``score`` raw² / ceiling, ``low`` and ``high``
+        one standard error over splits, if the value is the raw correlation.
+    """
+    import pandas as pd
+
+    known = inputs.stage("score", "imported").then(with_networks)
+    if known.rows.empty:
+        return known
+    parts, notes = [], list(known.notes)
+    column = {"raw": "raw", "score": "value"}[number]
+    for recording in dict.fromkeys(known.rows["recording"]):
+        own = with_ceiling_kinds(known.rows[known.rows["recording"] == recording])
+        own = own.assign(score=own["value"], value=own[column])
+        settings = RAW_SETTINGS if number == "raw" else SCORE_SETTINGS
+        found = _one_layer(own).then(comparable, settings, str(recording))
+        notes += found.notes
+        parts.append(found.rows)
+    joined = pd.concat(parts, ignore_index=True)
+    error = joined["error"] if number == "raw" else float("nan")
+    joined = joined.assign(low=joined["value"] - error, high=joined["value"] + error)
+    return Selection(joined, tuple(notes))
+
+
+def _one_layer(rows: "pd.DataFrame") -> Selection:
+    """Of networks with several layers, the layer that most networks have."""
+    counts = rows.groupby("model")["layer"].nunique()
+    several = list(counts.index[counts > 1])
+    if not several:
+        return Selection(rows)
+    shared = rows.groupby("layer")["model"].nunique()
+    # Of equally common ones the last, which is nearest to IT.
+    common = sorted(shared.index[shared == shared.max()])[-1]
+    keep = ~rows["model"].isin(several) | (rows["layer"] == common)
+    notes = [f"Of several layers, {common} is shown: {named_some(several)}."]
+    lost = [name for name in several if name not in set(rows["model"][keep])]
+    if lost:
+        notes.append(f"Left out, not scored at {common}: {named_some(lost)}.")
+    return Selection(rows[keep], tuple(notes))
