@@ -20,7 +20,7 @@ from torchvision.transforms import RandomResizedCrop
 from ce_align.augment import sample
 from ce_align.augment.transforms import pixel_boxes
 from ce_align.data.imagesets import ImageSet
-from ce_align.trainer.pairs import PairPlan, half_split
+from ce_align.trainer.views import PairPlan, half_split
 
 __all__ = ["authors_boxes", "main", "our_boxes", "statistics"]
 

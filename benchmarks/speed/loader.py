@@ -16,9 +16,8 @@ import numpy as np
 
 from benchmarks.speed._machine import describe
 from ce_align.data.imagesets import ImageSet
-from ce_align.trainer.packing import open_packed, pack
-from ce_align.trainer.pairs import PairPlan
-from ce_align.trainer.views import PairedViews, view_loader
+from ce_align.trainer.data import open_packed, pack
+from ce_align.trainer.views import PairedViews, PairPlan, view_loader
 
 N_IMAGES, PAIRS, SIZE = 256, 32, 224
 VIEWS_A_STEP = 4 * PAIRS

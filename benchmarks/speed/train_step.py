@@ -30,12 +30,10 @@ from torch.profiler import ProfilerActivity, profile
 
 from benchmarks.speed._machine import describe
 from ce_align.data.imagesets import ImageSet
-from ce_align.trainer.batchnorm import ViewBatchNorm
 from ce_align.trainer.module import PairedTraining
-from ce_align.trainer.pairs import PairPlan
+from ce_align.trainer.networks import ViewBatchNorm
 from ce_align.trainer.presets import TrainConfig, preset_config
-from ce_align.trainer.rendering import PixelBatch
-from ce_align.trainer.views import PairedViews
+from ce_align.trainer.views import PairedViews, PairPlan, PixelBatch
 
 OBJECTIVES = ("mmcr", "barlow", "simclr")
 #: Turns of the routes that are compared, and operations that are listed.

@@ -5,15 +5,19 @@ CPU, `apply_batch` on the device of a tensor. Importing this package is cheap: p
 numba and torch are imported only by the functions that need them.
 """
 
-from ce_align.augment.families import FAMILIES, Family, ViewRanges, outside_ranges
 from ce_align.augment.parameters import (
+    FAMILIES,
     JITTER_ORDERS,
     PARAMETER_NAMES,
     AugmentationLedger,
+    Family,
+    ViewRanges,
+    nested,
+    outer,
+    outside_ranges,
+    sample,
 )
-from ce_align.augment.sampling import nested, outer, sample
-from ce_align.augment.torch_transforms import apply_batch
-from ce_align.augment.transforms import TRANSFORMS_VERSION, apply
+from ce_align.augment.transforms import TRANSFORMS_VERSION, apply, apply_batch
 
 __all__ = [
     "FAMILIES",

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
-from ce_align.checks import check_finite
+from ce_align.checks import check_finite, nearest_names
 from ce_align.digests import combine_digests, digest_array
-from ce_align.errors import AccessError, DataError
+from ce_align.errors import AccessError, ConfigError, DataError
 from ce_align.files import DAMAGE, atomic_path, reason
 
 if TYPE_CHECKING:
@@ -22,10 +22,18 @@ if TYPE_CHECKING:
 
 __all__ = [
     "COLUMNS",
+    "FAMILIES",
     "JITTER_ORDERS",
     "PARAMETER_NAMES",
     "SPATIAL_COLUMNS",
     "AugmentationLedger",
+    "Family",
+    "ViewRanges",
+    "find_family",
+    "nested",
+    "outer",
+    "outside_ranges",
+    "sample",
 ]
 
 #: Columns of a ledger and how their values are stored.
@@ -290,3 +298,434 @@ class AugmentationLedger:
                 f"{ledger.digest}: it was altered; sample and save it again"
             )
         return ledger
+
+
+#: Sides of 50 pixels or more are rounded by 1 % or less.
+AREA_TOLERANCE = 0.02
+
+
+@dataclass(frozen=True)
+class ViewRanges:
+    """Ranges and probabilities of one view.
+
+    Parameters
+    ----------
+    view : str
+        Name of the view, written in every row.
+    crop_area : (low, high) or None
+        Share of the image that a crop covers; None keeps the whole frame.
+    flip : float
+        Probability of mirroring.
+    jitter : float
+        Probability of changing the four colours, in random order.
+    brightness, contrast, saturation, hue : float
+        Largest change: factors lie in [1 - b, 1 + b], hue in [-h, h].
+    grayscale, blur, solarize : float
+        Probabilities.
+    blur_sigma : (low, high)
+        Pixels of the finished view.
+    """
+
+    view: str = ""
+    crop_area: tuple[float, float] | None = None
+    flip: float = 0.0
+    jitter: float = 0.0
+    brightness: float = 0.0
+    contrast: float = 0.0
+    saturation: float = 0.0
+    hue: float = 0.0
+    grayscale: float = 0.0
+    blur: float = 0.0
+    blur_sigma: tuple[float, float] = (0.1, 2.0)
+    solarize: float = 0.0
+
+
+@dataclass(frozen=True)
+class Family:
+    """A named distribution of augmentations.
+
+    Parameters
+    ----------
+    name : str
+    views : tuple of ViewRanges
+        Row i of a sample follows entry i modulo their number.
+    outside : tuple of ViewRanges
+        Empty, or one entry a view: a row is kept only if at least one applied
+        parameter lies outside these ranges, see `outside_ranges`.
+    """
+
+    name: str
+    views: tuple[ViewRanges, ...]
+    outside: tuple[ViewRanges, ...] = ()
+
+
+_STRONG_A = ViewRanges(
+    view="A",
+    crop_area=(0.08, 1.0),
+    flip=0.5,
+    jitter=0.8,
+    brightness=0.4,
+    contrast=0.4,
+    saturation=0.2,
+    hue=0.1,
+    grayscale=0.2,
+    blur=1.0,
+)
+_STRONG_B = replace(_STRONG_A, view="B", blur=0.2, solarize=0.2)
+_WEAK_A, _WEAK_B = (
+    replace(
+        strong,
+        crop_area=(0.16, 1.0),
+        brightness=0.2,
+        contrast=0.2,
+        saturation=0.1,
+        hue=0.05,
+        blur_sigma=(0.1, 1.0),
+    )
+    for strong in (_STRONG_A, _STRONG_B)
+)
+# For images of about 32 pixels, where a smaller crop or a wider blur would leave
+# nothing to see.
+_TINY_A, _TINY_B = (
+    replace(strong, crop_area=(0.15, 1.0), blur_sigma=(0.1, 1.0))
+    for strong in (_STRONG_A, _STRONG_B)
+)
+# The analyses of the authors blur their second view with the probability of Barlow
+# Twins, their training with twice that: families of two views are for analyses.
+_READ_B, _READ_WEAK_B, _READ_TINY_B = (
+    replace(view, blur=0.1) for view in (_STRONG_B, _WEAK_B, _TINY_B)
+)
+_SPATIAL = ViewRanges(crop_area=(0.08, 1.0), flip=0.5)
+_PHOTOMETRIC = replace(
+    _STRONG_A, view="", crop_area=None, flip=0.0, blur=0.1, solarize=0.2
+)
+
+#: The families by name: of one view for training, of two views, A and B in turn, for
+#: analyses, where view B is blurred with probability .1 in place of .2.
+FAMILIES = {
+    family.name: family
+    for family in [
+        Family("strong_a", (_STRONG_A,)),
+        Family("strong_b", (_STRONG_B,)),
+        Family("strong", (_STRONG_A, _READ_B)),
+        Family("weak_a", (_WEAK_A,)),
+        Family("weak_b", (_WEAK_B,)),
+        Family("weak", (_WEAK_A, _READ_WEAK_B)),
+        Family("tiny_a", (_TINY_A,)),
+        Family("tiny_b", (_TINY_B,)),
+        Family("tiny", (_TINY_A, _READ_TINY_B)),
+        Family("strong-only", (_STRONG_A, _READ_B), outside=(_WEAK_A, _READ_WEAK_B)),
+        Family("spatial", (_SPATIAL,)),
+        Family("photometric", (_PHOTOMETRIC,)),
+    ]
+}
+
+
+def find_family(name: str) -> Family:
+    """The family of that name.
+
+    Raises
+    ------
+    ConfigError
+        If there is none, naming the nearest and all others.
+    """
+    if name not in FAMILIES:
+        nearest = nearest_names(name, FAMILIES)
+        hint = f"; did you mean {' or '.join(nearest)}?" if nearest else ";"
+        raise ConfigError(
+            f"unknown family {name!r}{hint} choose from {', '.join(FAMILIES)}"
+        )
+    return FAMILIES[name]
+
+
+def outside_ranges(ledger: AugmentationLedger, ranges: ViewRanges) -> NDArray[np.bool_]:
+    """Which rows have at least one applied parameter outside `ranges`.
+
+    A parameter is outside if the crop covers a smaller or larger share of the image, a
+    colour factor or the hue changes more, or the blur is wider or narrower than
+    `ranges` allow. Probabilities play no part: a transform that was not applied is
+    inside, and a flip, grayscale or solarisation has no magnitude to compare. Nor does
+    the whole pixel to which a crop was rounded: areas are compared to 2 %.
+
+    Returns
+    -------
+    (n,) bool
+    """
+    area = ledger.crop_height * ledger.crop_width
+    low, high = ranges.crop_area or (1.0, 1.0)
+    sigma = ledger.blur_sigma
+    outside: NDArray[np.bool_] = (
+        (area < low * (1 - AREA_TOLERANCE))
+        | (area > high * (1 + AREA_TOLERANCE))
+        | (np.abs(ledger.brightness - 1) > ranges.brightness)
+        | (np.abs(ledger.contrast - 1) > ranges.contrast)
+        | (np.abs(ledger.saturation - 1) > ranges.saturation)
+        | (np.abs(ledger.hue) > ranges.hue)
+        | (sigma > ranges.blur_sigma[1])
+        | ((sigma > 0) & (sigma < ranges.blur_sigma[0]))
+    )
+    return outside
+
+
+#: Crops that are tried before a centred one is taken, and their log-uniform aspect.
+CROP_TRIES = 10
+ASPECT_RANGE = (3 / 4, 4 / 3)
+#: Uniform numbers that decide one row.
+DRAWS = 2 * CROP_TRIES + 13
+#: Rounds of rejection before a family's ranges count as empty.
+MOST_ROUNDS = 1000
+
+
+def sample(
+    family: str | Family,
+    n: int,
+    rng: np.random.Generator | int,
+    *,
+    sizes: ArrayLike | None = None,
+) -> AugmentationLedger:
+    """Sample the parameters of `n` views.
+
+    Every row is made from its own consecutive draws of `rng`, so the first rows of a
+    longer sample are those of a shorter one with the same seed and sizes. Crops are
+    those of torchvision's ``RandomResizedCrop``, which the authors use: area uniform,
+    aspect ratio in pixels log-uniform in 3/4 to 4/3, whole pixels of the image, ten
+    tries, then the largest centred crop.
+
+    Parameters
+    ----------
+    family : str or Family
+        A name of `FAMILIES`, or a family of one's own.
+    n : int
+        Number of views.
+    rng : numpy.random.Generator or int
+        Source of randomness, or its seed.
+    sizes : (2,) or (n, 2) int, optional
+        Height and width in pixels of the image that each crop is for, or of all.
+        Crops are recorded relative to it; another image gets the same relative place.
+        None stands for a square of no particular size.
+
+    Returns
+    -------
+    AugmentationLedger
+        With two views, rows alternate between view A and view B.
+
+    Raises
+    ------
+    ConfigError
+        If the family is unknown or cannot be sampled, `n` is below 1, or the sizes are
+        no sizes, or differ where rows of the family are rejected.
+    """
+    if isinstance(family, str):
+        family = find_family(family)
+    if n < 1:
+        raise ConfigError(f"n is {n}; sample at least one view")
+    shapes = _checked_sizes(sizes, n)
+    rng = np.random.default_rng(rng)
+    n_views = len(family.views)
+    padded = n + -n % n_views
+    if not family.outside:
+        draws = rng.random((padded, DRAWS))[:n]
+        by_view = []
+        for view, ranges in enumerate(family.views[:n]):
+            own = slice(view, None, n_views)
+            of_own = None if shapes is None else shapes[own]
+            by_view.append(_rows(family.name, ranges, draws[own], of_own))
+        return _joined(by_view)
+    if shapes is not None and len(np.unique(shapes, axis=0)) > 1:
+        raise ConfigError(
+            f"rows of family {family.name!r} are drawn until they fit, which needs one "
+            "size for all; sample the views of each image by themselves"
+        )
+    wanted = [len(range(view, n, n_views)) for view in range(n_views)]
+    one = None if shapes is None else shapes[:1]
+    kept: list[list[AugmentationLedger]] = [[] for _ in family.views]
+    for _ in range(MOST_ROUNDS):
+        draws = rng.random((padded, DRAWS))
+        for view, ranges in enumerate(family.views):
+            rows = _rows(family.name, ranges, draws[view::n_views], one)
+            kept[view].append(rows[outside_ranges(rows, family.outside[view])])
+        if all(sum(map(len, k)) >= w for k, w in zip(kept, wanted, strict=True)):
+            break
+    else:
+        raise ConfigError(
+            f"family {family.name!r} leaves its excluded ranges too rarely to be "
+            "sampled; widen its own ranges"
+        )
+    return _joined(
+        [
+            AugmentationLedger.concat(k)[:w]
+            for k, w in zip(kept, wanted, strict=True)
+            if w
+        ]
+    )
+
+
+def _checked_sizes(sizes: ArrayLike | None, n: int) -> NDArray[np.int64] | None:
+    """Height and width of the image of every row, (n, 2)."""
+    if sizes is None:
+        return None
+    found = np.asarray(sizes)
+    if (
+        found.shape not in ((2,), (n, 2))
+        or found.dtype.kind not in "iu"
+        or (found < 1).any()
+    ):
+        raise ConfigError(
+            f"sizes must be height and width in pixels, (2,) or ({n}, 2), found "
+            f"{found.dtype} of shape {found.shape}; give those of the images"
+        )
+    return np.broadcast_to(found.astype(np.int64), (n, 2))
+
+
+def _joined(by_view: list[AugmentationLedger]) -> AugmentationLedger:
+    """Rows that alternate between the views."""
+    if len(by_view) == 1:
+        return by_view[0]
+    # Row r of view v goes to r * n_views + v.
+    n_views, n = len(by_view), sum(map(len, by_view))
+    places = np.concatenate([np.arange(v, n, n_views) for v in range(n_views)])
+    return AugmentationLedger.concat(by_view)[np.argsort(places)]
+
+
+def outer(
+    spatial: AugmentationLedger, photometric: AugmentationLedger
+) -> AugmentationLedger:
+    """Every crop with the *same* photometric draws.
+
+    Returns
+    -------
+    AugmentationLedger
+        (n_spatial * n_photometric,) rows: row ``s * n_photometric + p`` has crop and
+        flip of spatial row s, and all else of photometric row p.
+    """
+    n, m = len(spatial), len(photometric)
+    return _combine(
+        spatial[np.repeat(np.arange(n), m)], photometric[list(range(m)) * n]
+    )
+
+
+def nested(
+    spatial: AugmentationLedger, photometric: AugmentationLedger
+) -> AugmentationLedger:
+    """Every crop with photometric draws of its *own*.
+
+    `photometric` has k rows for every spatial row; row ``s * k + p`` of the result has
+    crop and flip of spatial row s and all else of photometric row ``s * k + p``.
+
+    Raises
+    ------
+    ConfigError
+        If the photometric rows cannot be shared out evenly.
+    """
+    each, rest = divmod(len(photometric), len(spatial)) if len(spatial) else (0, 1)
+    if rest:
+        raise ConfigError(
+            f"{len(photometric)} photometric rows cannot be shared out among "
+            f"{len(spatial)} spatial rows; sample a multiple"
+        )
+    return _combine(spatial[np.repeat(np.arange(len(spatial)), each)], photometric)
+
+
+def _rows(
+    name: str,
+    ranges: ViewRanges,
+    draws: NDArray[np.float64],
+    shapes: NDArray[np.int64] | None,
+) -> AugmentationLedger:
+    """Rows of one view from (n, DRAWS) uniform numbers, for images of (n, 2) pixels."""
+    n = len(draws)
+    crop = draws[:, : 2 * CROP_TRIES + 2]
+    (flip, jitter, brightness, contrast, saturation, hue, order) = draws.T[22:29]
+    grayscale, blur, sigma, solarize = draws.T[29:]
+    jittered = jitter < ranges.jitter
+    top, left, height, width = (
+        _crops(crop, ranges.crop_area, shapes)
+        if ranges.crop_area
+        else (np.zeros(n), np.zeros(n), np.ones(n), np.ones(n))
+    )
+
+    def factor(draw: NDArray[np.float64], reach: float) -> NDArray[np.float64]:
+        low = max(0.0, 1 - reach)
+        return np.where(jittered, low + draw * (1 + reach - low), 1.0)
+
+    low, high = ranges.blur_sigma
+    return AugmentationLedger(
+        family=np.full(n, name),
+        view=np.full(n, ranges.view),
+        crop_top=top,
+        crop_left=left,
+        crop_height=height,
+        crop_width=width,
+        flip=flip < ranges.flip,
+        brightness=factor(brightness, ranges.brightness),
+        contrast=factor(contrast, ranges.contrast),
+        saturation=factor(saturation, ranges.saturation),
+        hue=np.where(jittered, ranges.hue * (2 * hue - 1), 0.0),
+        jitter_order=(order * len(JITTER_ORDERS)).astype(np.uint8),
+        grayscale=grayscale < ranges.grayscale,
+        blur_sigma=np.where(blur < ranges.blur, low + sigma * (high - low), 0.0),
+        solarize=solarize < ranges.solarize,
+    )
+
+
+def _crops(
+    draws: NDArray[np.float64],
+    area: tuple[float, float],
+    shapes: NDArray[np.int64] | None,
+) -> tuple[NDArray[np.float64], ...]:
+    """Top, left, height and width, relative, from (n, 2 * CROP_TRIES + 2) draws."""
+    areas = area[0] + draws[:, :CROP_TRIES] * (area[1] - area[0])
+    low, high = np.log(ASPECT_RANGE)
+    ratios = np.exp(low + draws[:, CROP_TRIES:-2] * (high - low))
+    whole = shapes is not None
+    frame = np.ones((len(draws), 2)) if shapes is None else shapes.astype(np.float64)
+    frame_height, frame_width = np.hsplit(frame, 2)
+    heights = np.sqrt(areas * frame_height * frame_width / ratios)
+    widths = np.sqrt(areas * frame_height * frame_width * ratios)
+    narrow, wide = ASPECT_RANGE
+    tallest = np.minimum(frame_height, frame_width / narrow)
+    widest = np.minimum(frame_width, frame_height * wide)
+    if whole:
+        heights, widths, tallest, widest = map(
+            np.rint, (heights, widths, tallest, widest)
+        )
+    fits = (heights <= frame_height) & (widths <= frame_width)
+    fits &= (heights > 0) & (widths > 0)
+    found, first = fits.any(axis=1), fits.argmax(axis=1)[:, None]
+    sides = []
+    for lengths, fallback, side, draw in [
+        (heights, tallest, frame_height, draws[:, -2]),
+        (widths, widest, frame_width, draws[:, -1]),
+    ]:
+        length = np.where(
+            found, np.take_along_axis(lengths, first, axis=1)[:, 0], fallback[:, 0]
+        )
+        start = _start(draw, side[:, 0] - length, found, whole)
+        sides.append((start / side[:, 0], length / side[:, 0]))
+    (top, height), (left, width) = sides
+    return top, left, height, width
+
+
+def _start(
+    draw: NDArray[np.float64],
+    room: NDArray[np.float64],
+    found: NDArray[np.bool_],
+    whole: bool,
+) -> NDArray[np.float64]:
+    """Where a crop starts that leaves so much room: anywhere, or in the centre."""
+    if whole:  # every pixel is equally likely
+        return np.where(found, np.floor(draw * (room + 1)), room // 2)
+    return np.where(found, draw * room, room / 2)
+
+
+def _combine(
+    spatial: AugmentationLedger, photometric: AugmentationLedger
+) -> AugmentationLedger:
+    """Row by row: crop and flip of the one, all else of the other."""
+    columns = {
+        name: getattr(spatial if name in SPATIAL_COLUMNS else photometric, name)
+        for name in COLUMNS
+    }
+    pairs = zip(spatial.family, photometric.family, strict=True)
+    columns["family"] = np.array([f"{s} x {p}" for s, p in pairs], COLUMNS["family"])
+    return AugmentationLedger(**columns)

@@ -18,8 +18,7 @@ from ce_align.errors import ConfigError
 
 if TYPE_CHECKING:
     from ce_align.data.imagesets import ImageSet
-    from ce_align.trainer.hardware import Hardware
-    from ce_align.trainer.presets import TrainConfig
+    from ce_align.trainer.presets import Hardware, TrainConfig
 
 __all__ = ["add_to"]
 
@@ -156,10 +155,9 @@ def train(
     """Train a contrastive-equivariant network; goes on where it was stopped."""
     from ce_align.run import run
     from ce_align.stages.train import TrainOptions
-    from ce_align.trainer.hardware import Hardware, resolve_devices
-    from ce_align.trainer.presets import preset_config
-    from ce_align.trainer.processes import one_voice
-    from ce_align.trainer.views import open_images
+    from ce_align.trainer.data import open_images
+    from ce_align.trainer.distributed import one_voice
+    from ce_align.trainer.presets import Hardware, preset_config, resolve_devices
 
     hardware = Hardware(
         _count(devices),
@@ -223,8 +221,8 @@ def _print_plan(
 ) -> None:
     from rich.table import Table
 
-    from ce_align.trainer.estimate import estimate
-    from ce_align.trainer.hardware import n_workers, resolve_devices
+    from ce_align.trainer.engine import estimate
+    from ce_align.trainer.presets import n_workers, resolve_devices
 
     plan = estimate(config, images, hardware)
     kind, devices = resolve_devices(hardware)
@@ -276,7 +274,7 @@ def pack(
 ) -> None:
     """Decode images once, into a file that training maps into memory."""
     from ce_align.data.scenes import find_images
-    from ce_align.trainer.packing import pack as pack_images
+    from ce_align.trainer.data import pack as pack_images
 
     with progress_bars() as progress:
         pack_images(find_images(images), out, short_edge=short_edge, progress=progress)

@@ -51,6 +51,10 @@ FORMER_NAMES = {
         f"ce_align.models.architectures.{name}": f"ce_align.models.baselines.{name}"
         for name in ("GaborEnergy", "gabor_filters")
     },
+    **{
+        f"ce_align.trainer.networks.{name}": f"ce_align.trainer.batchnorm.{name}"
+        for name in ("ViewBatchNorm", "ViewLinear")
+    },
 }
 
 #: Types whose content is their text.

@@ -15,17 +15,15 @@ from ce_align.models.load import load_network
 from ce_align.progress import Notify
 from ce_align.results import ResultStore, Row
 from ce_align.stages.running import Run
-from ce_align.trainer.engine import fit
-from ce_align.trainer.export import (
+from ce_align.trainer.data import data_digest, open_images
+from ce_align.trainer.engine import fit, untrained
+from ce_align.trainer.module import (
     EXPORTED,
     exported_metadata,
     exported_state,
     model_card,
 )
-from ce_align.trainer.hardware import Hardware
-from ce_align.trainer.presets import TrainConfig
-from ce_align.trainer.untrained import untrained
-from ce_align.trainer.views import data_digest, open_images
+from ce_align.trainer.presets import Hardware, TrainConfig
 
 __all__ = [
     *("TrainOptions", "TrainRow", "execute", "shared", "train"),

@@ -1,6 +1,8 @@
 """One training as Lightning sees it: step, optimiser, momentum copy, what is logged."""
 
-from collections.abc import Callable
+import math
+import time
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
@@ -8,29 +10,47 @@ import torch.distributed as dist
 from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 
+from ce_align import __version__
 from ce_align.errors import CeAlignError
-from ce_align.trainer.batchnorm import set_group
-from ce_align.trainer.equivariance import LossTerms, combined_loss
-from ce_align.trainer.finite import FiniteGuard
-from ce_align.trainer.gather import Group
-from ce_align.trainer.health import collapse_warning, health_of
-from ce_align.trainer.networks import MomentumCopy, PairedNetwork
-from ce_align.trainer.objectives import Objective, find_objective
-from ce_align.trainer.online import (
+from ce_align.trainer.data import digested
+from ce_align.trainer.distributed import Group
+from ce_align.trainer.monitor import (
+    MEAN,
+    STD,
     Labelled,
+    collapse_warning,
     evaluate,
+    health_of,
     normalise_pixels,
     top_accuracies,
 )
+from ce_align.trainer.networks import MomentumCopy, PairedNetwork, set_group
+from ce_align.trainer.objectives import (
+    LossTerms,
+    Objective,
+    combined_loss,
+    find_objective,
+    gradient_norms,
+)
 from ce_align.trainer.optim import LARS, Schedule, base_learning_rate
-from ce_align.trainer.presets import TrainConfig
-from ce_align.trainer.records import Speedometer, defined, epoch_line, step_numbers
-from ce_align.trainer.rendering import Batch, PixelBatch
+from ce_align.trainer.presets import LOG_EVERY, TrainConfig
+from ce_align.trainer.views import Batch, PixelBatch
 
-__all__ = ["LOG_EVERY", "PairedTraining", "configured_objective"]
+__all__ = [
+    "EXPORTED",
+    "FiniteGuard",
+    "PairedTraining",
+    "Speedometer",
+    "configured_objective",
+    "defined",
+    "epoch_line",
+    "exported_metadata",
+    "exported_state",
+    "model_card",
+    "step_numbers",
+    "value_of",
+]
 
-#: Steps between two records, which cost two further backward passes.
-LOG_EVERY = 50
 #: Images that the nearest neighbours are sought among, and that are classified.
 N_BANK, N_VALIDATED = 2048, 2048
 
@@ -273,3 +293,186 @@ class PairedTraining(LightningModule):
             size=self.config.view_size,
             device=self.device,
         )
+
+
+def value_of(term: Tensor | None) -> float:
+    """Value of a () term; NaN for one that was not computed."""
+    return math.nan if term is None else float(term.detach())
+
+
+class FiniteGuard:
+    """Looks at the loss of every step; on a GPU one step late.
+
+    Reading a loss there as soon as it is asked for would make the GPU wait for the
+    next batch.
+
+    Parameters
+    ----------
+    steps_per_epoch : to name the epoch of a step
+    """
+
+    def __init__(self, steps_per_epoch: int) -> None:
+        self._steps_per_epoch = steps_per_epoch
+        self._pending: tuple[int, LossTerms] | None = None
+
+    def check(self, step: int, terms: LossTerms, last_checkpoint: str | None) -> None:
+        """Check this step on a CPU, the one before on a GPU.
+
+        Raises
+        ------
+        CeAlignError
+            If the loss is not finite: with step, terms and the last checkpoint.
+        """
+        if not terms.total.is_cuda:
+            self._pending = step, terms
+            self.flush(last_checkpoint)
+            return
+        self.flush(last_checkpoint)
+        invariant, equivariant = (
+            None if term is None else term.detach()
+            for term in (terms.invariant, terms.equivariant)
+        )
+        self._pending = step, LossTerms(terms.total.detach(), invariant, equivariant)
+
+    def flush(self, last_checkpoint: str | None) -> None:
+        """Check the step that waits, if one does; raises as `check`."""
+        if self._pending is None:
+            return
+        step, terms = self._pending
+        self._pending = None
+        if math.isfinite(value_of(terms.total)):
+            return
+        raise CeAlignError(
+            f"the loss is not finite at step {step} (epoch "
+            f"{step // self._steps_per_epoch}): invariant {value_of(terms.invariant)}, "
+            f"equivariant {value_of(terms.equivariant)}; last good checkpoint: "
+            f"{last_checkpoint or 'none yet'}; use --precision 32 or a lower learning "
+            "rate"
+        )
+
+
+class Speedometer:
+    """Images a second between two looks.
+
+    Parameters
+    ----------
+    images_per_step : over all processes
+    """
+
+    def __init__(self, images_per_step: int) -> None:
+        self._images_per_step = images_per_step
+        self._last: tuple[int, float] | None = None
+
+    def restart(self, step: int) -> None:
+        """Measure from here on."""
+        self._last = step, time.perf_counter()
+
+    def read(self, step: int) -> float:
+        """Speed since the last look; NaN if there was none, or no step since."""
+        now, last = time.perf_counter(), self._last
+        self._last = step, now
+        if last is None or step <= last[0]:
+            return math.nan
+        return self._images_per_step * (step - last[0]) / (now - last[1])
+
+
+def step_numbers(
+    terms: LossTerms, parameters: Iterable[Tensor], group: Group
+) -> dict[str, float]:
+    """Loss, its terms and the lengths of their gradients; see `gradient_norms`."""
+    of_views, of_changes = gradient_norms(terms, parameters, group=group)
+    return {
+        "loss": value_of(terms.total),
+        "loss_invariant": value_of(terms.invariant),
+        "loss_equivariant": value_of(terms.equivariant),
+        "gradient_invariant": of_views,
+        "gradient_equivariant": of_changes,
+    }
+
+
+def defined(numbers: Mapping[str, float]) -> dict[str, float]:
+    """Those that are not NaN."""
+    return {name: value for name, value in numbers.items() if not math.isnan(value)}
+
+
+def epoch_line(epoch: int, epochs: int, numbers: Mapping[str, float]) -> str:
+    """What a person is told after an epoch, counted from 1."""
+    named = (
+        f"{name.replace('_', ' ')} {value:.4g}"
+        for name, value in defined(numbers).items()
+        if name != "epoch"
+    )
+    return f"epoch {epoch} of {epochs}: {', '.join(named)}"
+
+
+#: File in the folder of a training that names a network for every command.
+EXPORTED = "model.safetensors"
+#: Stage of the residual network that stands for each region.
+LAYERS = {"V1": "layer1", "V2": "layer2", "V4": "layer3", "IT": "layer4"}
+
+
+def exported_state(module: PairedTraining) -> dict[str, Tensor]:
+    """Weights of the backbone by torchvision's names; the probe is its ``fc``."""
+    state: dict[str, Tensor] = dict(module.network.backbone.state_dict())
+    if module.probe is not None:
+        state |= {f"fc.{name}": t for name, t in module.probe.state_dict().items()}
+    return state
+
+
+def exported_metadata(
+    module: PairedTraining, data: str, n_images: int, metrics: dict[str, float]
+) -> dict[str, Any]:
+    """What is needed to use the weights, and how they came to be.
+
+    Parameters
+    ----------
+    module : at the end of its training
+    data : digest of the images
+    n_images : of the data set
+    metrics : numbers at the end, by name. ``gradient_invariant`` and
+        ``gradient_equivariant`` are lengths in the last step that was recorded, not
+        weighted with λ; that of a term of weight 0 is not there, since its head is not
+        trained
+    """
+    config = module.config
+    return {
+        "architecture": config.backbone,
+        "input_size": config.view_size,
+        "mean": MEAN,
+        "std": STD,
+        "interpolation": "bicubic",
+        "layers": LAYERS,
+        "config": config.model_dump(mode="json"),
+        "data_digest": data,
+        "data_digest_of": digested(n_images),
+        "epochs": int(module.global_step) // module.steps_per_epoch,
+        "steps": int(module.global_step),
+        "augmented_on": module.augmented_on,
+        "metrics": {k: v for k, v in metrics.items() if math.isfinite(v)},
+        "version": __version__,
+    }
+
+
+def model_card(name: str, metadata: dict[str, Any]) -> str:
+    """A card for sharing: front matter, what it is, how to use it, what it scored."""
+    config = metadata["config"]
+    rows = "\n".join(f"| {k} | {v:.4g} |" for k, v in metadata["metrics"].items())
+    return f"""---
+library_name: ce-align
+pipeline_tag: image-feature-extraction
+---
+# {name}
+
+{config["backbone"]} trained for {metadata["epochs"]} epochs with the
+{config["objective"]} objective at equivariance weight {config["equivariance_weight"]}
+(contrastive-equivariant self-supervised learning), at {metadata["input_size"]} pixels.
+
+The weights have torchvision's names; the metadata of the file hold normalisation,
+layers, settings and the digest of the images. To score them:
+
+    ce-align score --model {name}/{EXPORTED} --recording simulated
+
+| measure at the end of training | value |
+|---|---|
+{rows}
+"""

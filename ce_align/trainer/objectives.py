@@ -4,45 +4,166 @@ An objective takes two batches of embeddings whose equal rows belong together (M
 those of the momentum networks) and returns the scalar to be minimised. Half-precision
 embeddings are converted first and autocast is off inside: no sum is taken in half
 precision. With a group every process gives its rows and gets the loss of all rows; see
-`ce_align.trainer.gather` for the gradients.
+`ce_align.trainer.distributed` for the gradients.
 """
 
+import inspect
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
 from types import MappingProxyType
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from ce_align.errors import ConfigError, DataError
-from ce_align.trainer.boundary import check_positive, checked_batches
-from ce_align.trainer.gather import (
+from ce_align.trainer.distributed import (
     Group,
+    all_reduced,
     full_precision,
     gather_rows,
     mean_over,
     n_processes,
     sum_over,
 )
-from ce_align.trainer.normalisation import standardised_columns
-from ce_align.trainer.objective import Objective
 from ce_align.trainer.reductions import (
     gram_inner_product,
     log_sum_exp_others,
     matrix_product,
     nuclear_norm,
+    standardised_columns,
     unit_rows,
 )
 
 __all__ = [
     "OBJECTIVES",
+    "VIEWS",
+    "LossTerms",
     "Objective",
     "barlow_twins",
+    "check_positive",
+    "check_weight",
+    "checked_batches",
+    "combined_loss",
+    "equivariant_loss",
     "find_objective",
+    "gradient_norms",
+    "invariant_loss",
     "mmcr",
     "register_objective",
     "simclr",
 ]
+
+
+def check_positive(name: str, value: float) -> None:
+    """Raise ConfigError unless `value` is positive."""
+    if not value > 0:
+        raise ConfigError(f"{name} is {value}; give a positive number")
+
+
+def checked_batches(loss: str, group: Group, **batches: Tensor) -> list[Tensor]:
+    """Batches of embeddings in float32 or float64, if they fit one another.
+
+    Parameters
+    ----------
+    loss : name of the objective, for the message
+    group : processes whose rows are joined
+    batches : (n, d) each, by name
+
+    Raises
+    ------
+    DataError
+        Unless all are real and of one shape, with two rows or more over all processes.
+    """
+    first_name, first = next(iter(batches.items()))
+    for name, batch in batches.items():
+        if batch.ndim != 2 or not batch.is_floating_point():
+            raise DataError(
+                f"{loss} needs real (n, d) embeddings, but {name} is {batch.dtype} of "
+                f"shape {tuple(batch.shape)}"
+            )
+        if batch.shape != first.shape:
+            raise DataError(
+                f"{loss} needs batches of equal shape, but {first_name} has "
+                f"{tuple(first.shape)} and {name} has {tuple(batch.shape)}"
+            )
+    if len(first) * n_processes(group) < 2 or first.shape[1] < 1:
+        raise DataError(
+            f"{loss} compares rows and needs at least two, but {first_name} has shape "
+            f"{tuple(first.shape)}; use a larger batch"
+        )
+    half = (torch.float16, torch.bfloat16)
+    return [
+        batch.float() if batch.dtype in half else batch for batch in batches.values()
+    ]
+
+
+@dataclass(frozen=True)
+class Objective:
+    """One objective: its loss, and the networks that the loss needs.
+
+    Attributes
+    ----------
+    name : as commands name it
+    loss : function of two (or, with momentum, four) batches of embeddings
+    head_widths : outputs of the linear layers of each head
+    ema : share that the momentum networks keep at every step; None for no such networks
+    separable : whether the loss is the mean over rows of a function of each row alone
+    """
+
+    name: str
+    loss: Callable[..., Tensor]
+    head_widths: tuple[int, ...]
+    ema: float | None = None
+    separable: bool = False
+
+    def __post_init__(self) -> None:
+        if not self.head_widths or min(self.head_widths) < 1:
+            raise ConfigError(
+                f"head widths are {self.head_widths}; give at least one, all positive"
+            )
+        if self.ema is None:
+            return
+        if not 0 <= self.ema <= 1:
+            raise ConfigError(f"ema is {self.ema}; give a share from 0 to 1, or none")
+        if "momentum_a" not in self._arguments():
+            raise ConfigError(
+                f"{self.name} has no use for momentum networks; leave ema out"
+            )
+
+    def check_passes(self, n_passes: int) -> None:
+        """Raise ConfigError unless a step may be shared out among that many passes."""
+        if n_passes > 1 and not self.separable:
+            raise ConfigError(
+                f"{self.name} compares the pairs of a step with one another: "
+                f"{n_passes} passes of fewer pairs would train another loss. Leave "
+                "--accumulate out, and give fewer --pairs-per-step (the learning rate "
+                "of LARS follows) or more --devices, which share one step exactly"
+            )
+
+    def configured(self, **changes: Any) -> "Objective":
+        """The objective with other head widths, EMA or options of its loss.
+
+        Raises
+        ------
+        ConfigError
+            If the loss has no such option; with those that it has.
+        """
+        fields = {k: changes.pop(k) for k in ("head_widths", "ema") if k in changes}
+        arguments = self._arguments().values()
+        options = {a.name for a in arguments if a.kind is a.KEYWORD_ONLY} - {"group"}
+        if unknown := sorted(set(changes) - options):
+            raise ConfigError(
+                f"{self.name} has no option {unknown[0]!r}; choose from "
+                f"{', '.join(['head_widths', 'ema', *sorted(options)])}"
+            )
+        loss = partial(self.loss, **changes) if changes else self.loss
+        return replace(self, loss=loss, **fields)
+
+    def _arguments(self) -> Mapping[str, inspect.Parameter]:
+        return inspect.signature(self.loss).parameters
 
 
 def simclr(
@@ -202,6 +323,8 @@ _REGISTERED = {
         Objective("simclr", simclr, (8192, 8192, 512)),
     ]
 }
+
+
 #: The objectives by name, with the settings of the paper.
 OBJECTIVES: Mapping[str, Objective] = MappingProxyType(_REGISTERED)
 
@@ -240,3 +363,179 @@ def _grams_are_cheaper(n_rows: int, n_columns: int) -> bool:
     """Whether two Gram matrices cost less than one cross-correlation."""
     # Forward and backward take four products of n²d against three of nd².
     return 4 * n_rows < 3 * n_columns
+
+
+#: The four views of an item in the order of every stack: image and augmentation.
+VIEWS = ("1A", "1B", "2A", "2B")
+
+
+@dataclass(frozen=True)
+class LossTerms:
+    """The combined loss and its terms, each a () tensor with its gradient.
+
+    A term of weight 0 is not computed and is None.
+    """
+
+    total: Tensor
+    invariant: Tensor | None
+    equivariant: Tensor | None
+
+
+def check_weight(equivariance_weight: float) -> None:
+    """Raise ConfigError unless the weight lies in [0, 1]."""
+    if not 0 <= equivariance_weight <= 1:
+        raise ConfigError(
+            f"the equivariance weight is {equivariance_weight}; give a number from 0 "
+            "(the invariant loss alone) to 1 (the equivariant loss alone)"
+        )
+
+
+def invariant_loss(
+    objective: Objective,
+    embeddings: Tensor,
+    momentum: Tensor | None = None,
+    *,
+    group: Group = None,
+) -> Tensor:
+    """Objective of views A against views B, 2n rows: those of image 1, then image 2.
+
+    Parameters
+    ----------
+    embeddings : (4, n, d) of the invariant head in the order of `VIEWS`
+    momentum : (4, n, d) of the momentum networks, if the objective has an EMA
+    group : processes whose rows are joined; each holds n
+
+    Raises
+    ------
+    DataError
+        If the shapes do not fit, or `momentum` is missing or not wanted.
+    """
+    batches: list[Tensor] = []
+    for views in _stacks(objective, embeddings, momentum):
+        a_1, b_1, a_2, b_2 = views.unbind()
+        batches += [torch.cat([a_1, a_2]), torch.cat([b_1, b_2])]
+    return objective.loss(*batches, group=group)
+
+
+def equivariant_loss(
+    objective: Objective,
+    embeddings: Tensor,
+    momentum: Tensor | None = None,
+    *,
+    group: Group = None,
+) -> Tensor:
+    """Objective of the difference vectors A − B of image 1 against those of image 2.
+
+    Parameters and errors are those of `invariant_loss`, for the equivariant head.
+    """
+    batches: list[Tensor] = []
+    for views in _stacks(objective, embeddings, momentum):
+        # Differences of half-precision embeddings would lose the digits they share.
+        a_1, b_1, a_2, b_2 = views.to(_at_least_single(views)).unbind()
+        batches += [a_1 - b_1, a_2 - b_2]
+    return objective.loss(*batches, group=group)
+
+
+def combined_loss(
+    objective: Objective,
+    invariant: Tensor,
+    equivariant: Tensor,
+    equivariance_weight: float,
+    *,
+    momentum_invariant: Tensor | None = None,
+    momentum_equivariant: Tensor | None = None,
+    group: Group = None,
+) -> LossTerms:
+    """(1 − λ) · invariant loss + λ · equivariant loss; a term of weight 0 is free.
+
+    Parameters
+    ----------
+    objective : of both terms
+    invariant, equivariant : (4, n, d) embeddings of either head in the order of `VIEWS`
+    equivariance_weight : λ in [0, 1]
+    momentum_invariant, momentum_equivariant : (4, n, d), the same of the momentum
+        networks; needed if the objective has an EMA, refused otherwise
+    group : processes whose rows are joined; each holds n
+
+    Raises
+    ------
+    ConfigError
+        If the weight lies outside [0, 1].
+    DataError
+        If the shapes do not fit, or momentum embeddings are missing or not wanted.
+
+    References
+    ----------
+    Yerxa et al. (2024), Contrastive-equivariant self-supervised learning improves
+    alignment with primate visual area IT.
+    """
+    check_weight(equivariance_weight)
+    if equivariance_weight == 1:
+        changes = equivariant_loss(
+            objective, equivariant, momentum_equivariant, group=group
+        )
+        return LossTerms(changes, None, changes)
+    views = invariant_loss(objective, invariant, momentum_invariant, group=group)
+    if equivariance_weight == 0:
+        return LossTerms(views, views, None)
+    changes = equivariant_loss(
+        objective, equivariant, momentum_equivariant, group=group
+    )
+    total = (1 - equivariance_weight) * views + equivariance_weight * changes
+    return LossTerms(total, views, changes)
+
+
+def gradient_norms(
+    terms: LossTerms, parameters: Iterable[Tensor], *, group: Group = None
+) -> tuple[float, float]:
+    """Lengths of the gradients of the invariant and of the equivariant loss.
+
+    Neither is weighted with λ. It takes a backward pass a term, leaves the graph and
+    the gradients of the parameters alone, and joins processes as training does.
+
+    Parameters
+    ----------
+    terms : as `combined_loss` returned them, before the backward pass
+    parameters : with respect to which; usually those of the backbone
+    group : processes over which gradients are averaged
+
+    Returns
+    -------
+    (invariant, equivariant); NaN for a term that was not computed
+    """
+    chosen = [p for p in parameters if p.requires_grad]
+    invariant, equivariant = (
+        math.nan if term is None else _gradient_norm(term, chosen, group)
+        for term in (terms.invariant, terms.equivariant)
+    )
+    return invariant, equivariant
+
+
+def _gradient_norm(term: Tensor, parameters: list[Tensor], group: Group) -> float:
+    found = torch.autograd.grad(term, parameters, retain_graph=True, allow_unused=True)
+    used = [gradient.flatten() for gradient in found if gradient is not None]
+    if not used:
+        return 0.0
+    mean = all_reduced(torch.cat(used), group) / n_processes(group)
+    return float(torch.linalg.vector_norm(mean, dtype=torch.float64))
+
+
+def _stacks(
+    objective: Objective, embeddings: Tensor, momentum: Tensor | None
+) -> list[Tensor]:
+    """The stacks of four views that the objective takes."""
+    if (momentum is None) != (objective.ema is None):
+        wants = "needs" if momentum is None else "takes no"
+        raise DataError(f"{objective.name} {wants} embeddings of momentum networks")
+    stacks = [embeddings] if momentum is None else [embeddings, momentum]
+    for stack in stacks:
+        if stack.ndim != 3 or len(stack) != len(VIEWS):
+            raise DataError(
+                f"embeddings have shape {tuple(stack.shape)}; give (4, n, d), "
+                f"the views {', '.join(VIEWS)} in this order"
+            )
+    return stacks
+
+
+def _at_least_single(values: Tensor) -> torch.dtype:
+    return torch.promote_types(values.dtype, torch.float32)

@@ -1,15 +1,28 @@
 """What a training is: its settings, and the named sets of them."""
 
+import os
 from collections.abc import Mapping
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Annotated, Any, ClassVar, Literal
 
+import torch
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from ce_align.config import StageConfig
 from ce_align.errors import ConfigError
 
-__all__ = ["PRESETS", "TrainConfig", "preset_config"]
+__all__ = [
+    "LOGGERS",
+    "LOG_EVERY",
+    "PRESETS",
+    "Hardware",
+    "TrainConfig",
+    "augments_on_device",
+    "n_workers",
+    "preset_config",
+    "resolve_devices",
+]
 
 Weight = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 
@@ -141,3 +154,87 @@ def preset_config(preset: str, objective: str, **changes: Any) -> TrainConfig:
     if preset in _OPTIONS:
         settings["options"] = _OPTIONS[preset].get(objective, {})
     return TrainConfig(objective=objective, **{**settings, **given})
+
+
+#: Steps between two records, which cost two further backward passes.
+LOG_EVERY = 50
+LOGGERS = ("csv", "tensorboard", "wandb")
+#: Workers that render for one process unless another number is asked for, at most.
+MOST_WORKERS = 12
+
+
+@dataclass(frozen=True)
+class Hardware:
+    """Where and how a training runs; the weights depend on it by rounding at most.
+
+    Attributes
+    ----------
+    devices : GPUs a node, or processes on a CPU; None for all GPUs, or one process
+    nodes : machines
+    workers : processes that render views, for each training process; None to choose
+    logger : one of `LOGGERS`
+    resume : ``auto``, ``never``, or a checkpoint
+    log_every : steps between two records
+    augment : ``cpu``, where workers render the views; ``device``, where the network is;
+        ``auto`` for a GPU if there is one
+    """
+
+    devices: int | None = None
+    nodes: int = 1
+    workers: int | None = None
+    logger: str = "csv"
+    resume: str = "auto"
+    log_every: int = LOG_EVERY
+    augment: str = "auto"
+
+
+def resolve_devices(hardware: Hardware) -> tuple[str, int]:
+    """Kind of device, and how many a node.
+
+    Raises
+    ------
+    ConfigError
+        If there are not as many.
+    """
+    n_gpus = torch.cuda.device_count()
+    kind, present = ("cuda", n_gpus) if n_gpus else ("cpu", os.cpu_count() or 1)
+    wanted = hardware.devices or (n_gpus or 1)
+    if wanted > present:
+        what = "GPUs" if kind == "cuda" else "processor cores and no GPU"
+        raise ConfigError(
+            f"{wanted} devices asked for, but there are {present} {what}; use "
+            f"--devices {present} or fewer"
+        )
+    return kind, wanted
+
+
+def augments_on_device(hardware: Hardware, kind: str) -> bool:
+    """Whether views are rendered where the network is, a device of that kind.
+
+    Raises
+    ------
+    ConfigError
+        If `hardware` names another place.
+    """
+    places = {"auto": kind == "cuda", "cpu": False, "device": True}
+    if hardware.augment not in places:
+        raise ConfigError(
+            f"cannot augment on {hardware.augment!r}; choose from {', '.join(places)}"
+        )
+    return places[hardware.augment]
+
+
+def n_workers(hardware: Hardware, devices: int) -> int:
+    """Processes that render views for each of `devices` training processes."""
+    if hardware.workers is not None:
+        return hardware.workers
+    own = os.environ.get("SLURM_CPUS_PER_TASK", "")
+    n_cores = int(own) if own.isdecimal() else _n_cores() // devices
+    return max(0, min(n_cores - 1, MOST_WORKERS))
+
+
+def _n_cores() -> int:
+    """Cores that this process may use, which a cluster restricts."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

@@ -2,155 +2,379 @@
 
 import signal
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, replace
+from functools import lru_cache
 from types import FrameType
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, Self, TypeAlias
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from ce_align.augment import apply
-from ce_align.checks import named_some
+from ce_align.augment import AugmentationLedger, apply, sample
+from ce_align.augment.parameters import find_family
+from ce_align.augment.transforms import apply_batch, pixel_boxes
 from ce_align.data.imagesets import ImageSet
-from ce_align.data.scenes import SIMULATED_IMAGES, find_images, procedural_scenes
-from ce_align.digests import combine_digests, digest_json
-from ce_align.errors import CeAlignError, DataError
-from ce_align.trainer.packing import is_packed, open_packed
-from ce_align.trainer.pairs import PairPlan
-from ce_align.trainer.pixels import image_arrays
-from ce_align.trainer.rendering import Batch, PixelBatch
+from ce_align.errors import CeAlignError, ConfigError, DataError
+from ce_align.trainer.data import image_arrays
 
 __all__ = [
-    "LABEL_COLUMNS",
+    "Batch",
+    "PairBatch",
+    "PairPlan",
     "PairedViews",
+    "PixelBatch",
+    "PixelBlock",
     "Position",
-    "check_images",
-    "data_digest",
-    "digested",
-    "image_labels",
-    "open_images",
+    "half_split",
     "view_loader",
 ]
+
+
+#: Streams of random numbers that one seed gives.
+SPLIT, VIEW_A, VIEW_B = range(3)
+
+
+@dataclass(frozen=True)
+class PairBatch:
+    """The pairs of one step on one process.
+
+    Attributes
+    ----------
+    images : (n_pairs, 2) indices: row n has an image of either half
+    view_a, view_b : n_pairs rows each; row n is applied to both images of pair n, and
+        its crop is in whole pixels of the first
+    """
+
+    images: NDArray[np.int64]
+    view_a: AugmentationLedger
+    view_b: AugmentationLedger
+
+
+def half_split(n_images: int, seed: int, epoch: int) -> NDArray[np.int64]:
+    """Two random halves of the images, drawn anew for every epoch.
+
+    Parameters
+    ----------
+    n_images : at least 2; of an odd number one image sits out, another every epoch
+    seed, epoch : decide the halves
+
+    Returns
+    -------
+    (n_images // 2, 2), read-only: column 0 is the one half, column 1 the other
+    """
+    return _half_split(n_images, seed, epoch)
+
+
+@lru_cache(maxsize=2)
+def _half_split(n_images: int, seed: int, epoch: int) -> NDArray[np.int64]:
+    order = _stream(seed, SPLIT, epoch).permutation(n_images)
+    halves = order[: n_images // 2 * 2].reshape(2, -1).T
+    halves.flags.writeable = False
+    return halves
+
+
+@dataclass(frozen=True)
+class PairPlan:
+    """Pairs and augmentations of every step of every epoch.
+
+    An epoch has as many whole steps as its pairs fill; the rest sits out, and the next
+    split draws others.
+
+    Parameters
+    ----------
+    n_images : in the data set
+    pairs_per_step : over all processes
+    seed : of halves and augmentations
+    families : names of the augmentations of views A and B, of one view each
+    n_processes, process : how many share a step, and which of them this is
+    n_passes : that share the rows of a process
+
+    Raises
+    ------
+    ConfigError
+        If the images do not fill one step, a step cannot be shared out evenly, or a
+        family is unknown or has several views.
+    """
+
+    n_images: int
+    pairs_per_step: int
+    seed: int
+    families: tuple[str, str] = ("strong_a", "strong_b")
+    n_processes: int = 1
+    process: int = 0
+    n_passes: int = 1
+
+    def __post_init__(self) -> None:
+        if self.pairs_per_step < 1 or self.n_images < 2 * self.pairs_per_step:
+            raise ConfigError(
+                f"{self.n_images} images do not fill a step of {self.pairs_per_step} "
+                "pairs; give two images for every pair or take fewer pairs a step"
+            )
+        if min(self.n_processes, self.n_passes) < 1 or self.pairs_per_step % (
+            self.n_processes * self.n_passes
+        ):
+            passes = f" of {self.n_passes} passes" if self.n_passes > 1 else ""
+            raise ConfigError(
+                f"{self.pairs_per_step} pairs a step cannot be shared out among "
+                f"{self.n_processes} processes{passes}; take a multiple"
+            )
+        if not 0 <= self.process < self.n_processes:
+            raise ConfigError(
+                f"process {self.process} is not one of {self.n_processes}; count from 0"
+            )
+        if self.seed < 0:
+            raise ConfigError(f"the seed is {self.seed}; give 0 or a positive number")
+        for name in self.families:
+            if len(find_family(name).views) != 1:
+                raise ConfigError(
+                    f"family {name!r} has several views; name one for view A and one "
+                    "for view B, such as 'strong_a' and 'strong_b'"
+                )
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Whole steps in an epoch."""
+        return self.n_images // 2 // self.pairs_per_step
+
+    def images(self, epoch: int, step: int, part: int = 0) -> NDArray[np.int64]:
+        """The pairs (n_pairs, 2) of this process in one pass of a step.
+
+        Raises
+        ------
+        ConfigError
+            If the epoch has no such step, or the step no such pass.
+        """
+        own = self._own_rows(epoch, step, part)
+        start = step * self.pairs_per_step
+        pairs = half_split(self.n_images, self.seed, epoch)
+        return pairs[start : start + self.pairs_per_step][own]
+
+    def batch(
+        self,
+        epoch: int,
+        step: int,
+        part: int = 0,
+        sizes: NDArray[np.int64] | None = None,
+    ) -> PairBatch:
+        """The rows of this process in one pass of a step, all counted from 0.
+
+        Those of all passes and processes, joined in their order, are those of a single
+        process that takes one pass.
+
+        Parameters
+        ----------
+        epoch, step, part : which
+        sizes : (n_pairs, 2) height and width in pixels of the first image of each pair,
+            see `images`: crops are sampled for it, and its second image gets the same
+            relative place; None stands for squares of no particular size
+
+        Raises
+        ------
+        ConfigError
+            If the epoch has no such step, or the step no such pass.
+        """
+        own = self._own_rows(epoch, step, part)
+        every = None
+        if sizes is not None:
+            # What crops the rows of others get plays no part.
+            every = np.ones((self.pairs_per_step, 2), np.int64)
+            every[own] = sizes
+        # Every process samples the whole step, a few milliseconds for a thousand rows,
+        # so that no row depends on how many processes there are.
+        view_a, view_b = (
+            sample(
+                family,
+                self.pairs_per_step,
+                _stream(self.seed, stream, epoch, step),
+                sizes=every,
+            )[own]
+            for family, stream in zip(self.families, (VIEW_A, VIEW_B), strict=True)
+        )
+        return PairBatch(self.images(epoch, step, part), view_a, view_b)
+
+    def _own_rows(self, epoch: int, step: int, part: int) -> slice:
+        """Which rows of a step this process takes in one pass."""
+        if not 0 <= part < self.n_passes:
+            raise ConfigError(
+                f"there is no pass {part}; a step has {self.n_passes}, counted from 0"
+            )
+        if epoch < 0 or not 0 <= step < self.steps_per_epoch:
+            raise ConfigError(
+                f"there is no step {step} in epoch {epoch}; an epoch has "
+                f"{self.steps_per_epoch} steps, counted from 0"
+            )
+        share = self.pairs_per_step // (self.n_processes * self.n_passes)
+        first = (self.process * self.n_passes + part) * share
+        return slice(first, first + share)
+
+    def batches(self, epoch: int, first_step: int = 0) -> Iterator[PairBatch]:
+        """The steps of an epoch from `first_step` on."""
+        for step in range(first_step, self.steps_per_epoch):
+            yield self.batch(epoch, step)
+
+
+def _stream(seed: int, *place: int) -> np.random.Generator:
+    """Random numbers of one place; no two places share them."""
+    return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=place))
+
+
+#: Share of padding in a block, and its pixels with padding, at most; a single image may
+#: have more.
+MOST_PADDING, MOST_PIXELS = 0.5, 1 << 24
+
+
+class Batch(NamedTuple):
+    """One step of one process.
+
+    Attributes
+    ----------
+    views : (4, n_pairs, size, size, 3) uint8, in the order of
+        `ce_align.trainer.objectives.VIEWS`
+    labels : (n_pairs, 2) class of either image, −1 where there are none
+    """
+
+    views: Tensor
+    labels: Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class PixelBlock:
+    """Images of a step that have about the same size.
+
+    Attributes
+    ----------
+    pixels : (n, height, width, 3) uint8; smaller images end in padding
+    halves, pairs : (n,) which image of which pair each is
+    ledgers : what views A and B do to each, relative to the padded frame
+    """
+
+    pixels: Tensor
+    halves: Tensor
+    pairs: Tensor
+    ledgers: tuple[AugmentationLedger, AugmentationLedger]
+
+
+@dataclass(frozen=True, eq=False)
+class PixelBatch:
+    """The images of one step of one process, and what their views show.
+
+    Attributes
+    ----------
+    blocks : all images, each once
+    labels : (n_pairs, 2) class of either image, −1 where there are none
+    """
+
+    blocks: tuple[PixelBlock, ...]
+    labels: Tensor
+
+    @classmethod
+    def of(
+        cls,
+        halves: tuple[list[NDArray[np.uint8]], list[NDArray[np.uint8]]],
+        batch: PairBatch,
+        labels: Tensor,
+    ) -> Self:
+        """The batch of images (height, width, 3) of any sizes.
+
+        Parameters
+        ----------
+        halves : the first images of all pairs, and the second
+        batch : what is done to them
+        labels : (n_pairs, 2)
+        """
+        images = [*halves[0], *halves[1]]
+        sizes = np.array([image.shape[:2] for image in images])
+        views = batch.view_a, batch.view_b
+        boxes = {
+            size: [pixel_boxes(ledger, *size) for ledger in views]
+            for size in set(map(tuple, sizes.tolist()))
+        }
+        blocks = []
+        for rows in _alike(sizes):
+            halves_of, pairs = np.divmod(rows, len(labels))
+            frame = sizes[rows].max(axis=0)
+            pixels = np.zeros((len(rows), *frame, 3), np.uint8)
+            places = np.empty((2, len(rows), 4))
+            for place, (row, pair) in enumerate(zip(rows, pairs, strict=True)):
+                height, width = sizes[row].tolist()
+                pixels[place, :height, :width] = images[row]
+                places[:, place] = [box[pair] for box in boxes[height, width]]
+            view_a, view_b = (
+                _placed(ledger[pairs], boxes_of, frame)
+                for ledger, boxes_of in zip(views, places, strict=True)
+            )
+            numbers = torch.from_numpy(halves_of), torch.from_numpy(pairs)
+            blocks.append(
+                PixelBlock(torch.from_numpy(pixels), *numbers, (view_a, view_b))
+            )
+        return cls(tuple(blocks), labels)
+
+    def to(self, device: torch.device | str) -> Self:
+        """The batch with its tensors on a device."""
+        return self._moved(lambda tensor: tensor.to(device, non_blocking=True))
+
+    def pin_memory(self) -> Self:
+        """The batch in memory that a GPU reads without waiting."""
+        return self._moved(lambda tensor: tensor.pin_memory())
+
+    def _moved(self, move: Callable[[Tensor], Tensor]) -> Self:
+        blocks = [
+            replace(
+                block,
+                pixels=move(block.pixels),
+                halves=move(block.halves),
+                pairs=move(block.pairs),
+            )
+            for block in self.blocks
+        ]
+        return replace(self, blocks=tuple(blocks), labels=move(self.labels))
+
+    def rendered(self, size: int) -> Batch:
+        """The views, rendered on the device where the pixels are."""
+        shape = (2, 2, len(self.labels), size, size, 3)
+        views = torch.empty(shape, dtype=torch.uint8, device=self.labels.device)
+        for block in self.blocks:
+            pixels = block.pixels.permute(0, 3, 1, 2)
+            for view, ledger in enumerate(block.ledgers):
+                found = apply_batch(pixels, ledger, size).permute(0, 2, 3, 1)
+                views[block.halves, view, block.pairs] = found
+        return Batch(views.flatten(0, 1), self.labels)
+
+
+def _alike(sizes: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
+    """Numbers of images that make a block each, given their (n, 2) sizes."""
+    order = np.lexsort((sizes[:, 1], sizes[:, 0]))
+    start, content = 0, 0
+    for end, row in enumerate(order):
+        content += int(sizes[row].prod())
+        frame = int(sizes[order[start : end + 1]].max(axis=0).prod())
+        padded = frame * (end + 1 - start)
+        wasteful = content < (1 - MOST_PADDING) * padded
+        if end > start and (wasteful or padded > MOST_PIXELS):
+            yield order[start:end]
+            start, content = end, int(sizes[row].prod())
+    yield order[start:]
+
+
+def _placed(
+    ledger: AugmentationLedger, boxes: NDArray[np.float64], frame: NDArray[np.int64]
+) -> AugmentationLedger:
+    """The ledger for images in a larger frame: the same crops in whole pixels."""
+    top, left, height, width = (boxes / [*frame, *frame]).T
+    return replace(
+        ledger, crop_top=top, crop_left=left, crop_height=height, crop_width=width
+    )
+
 
 #: Epoch and pass, both counted from 0; a step takes one pass or several.
 Position: TypeAlias = tuple[int, int]
 
+
 #: What a loader gives: views, pixels to be rendered, or why there are none.
 Step: TypeAlias = Batch | PixelBatch | CeAlignError
-
-#: Procedural scenes that `simulated` stands for, and their size in views.
-N_SCENES, SCENE_SCALE = 2048, 2
-#: Images that are looked at before training starts, evenly spaced.
-N_PROBED = 64
-#: Images of which all enter the digest of a set, and those that do of a larger one.
-N_WHOLE, N_DIGESTED = 20_000, 2_000
-#: Columns that may hold the class of an image, the first that is there.
-LABEL_COLUMNS = ("label", "object_name")
-
-
-def open_images(name: str, view_size: int, seed: int = 0) -> ImageSet:
-    """Images for training, by name.
-
-    Parameters
-    ----------
-    name : folder, zip, tar, a folder that `pack` wrote, or ``simulated``; with
-        ``:FOLDER`` for those below one folder, as ``images.zip:train``
-    view_size : in pixels; scenes are drawn twice as large
-    seed : of the scenes
-
-    Raises
-    ------
-    ConfigError, DataError
-        If there are no images of that name.
-    """
-    if name == SIMULATED_IMAGES:
-        size = min(max(SCENE_SCALE * view_size, 32), 512)
-        scenes = procedural_scenes(N_SCENES, seed=seed, size=size)
-        # Drawn once: a scene costs more than its views.
-        pixels = np.stack([np.asarray(scenes.load(i)) for i in range(len(scenes))])
-        labels = {"label": scenes.columns["object_name"]}
-        return ImageSet.from_array(name, pixels, scenes.ids, labels)
-    place, colon, below = name.rpartition(":")
-    if colon and not Path(name).exists():
-        return _below(open_images(place, view_size, seed), below.strip("/"), name)
-    if is_packed(Path(name)):
-        return open_packed(Path(name))
-    return find_images(name)
-
-
-def _below(images: ImageSet, folder: str, name: str) -> ImageSet:
-    rows = [i for i, key in enumerate(images.ids) if key.startswith(f"{folder}/")]
-    if not rows:
-        folders = sorted({key.partition("/")[0] for key in images.ids})
-        raise DataError(
-            f"no images at {name}; the folders of {images.identifier} are "
-            f"{named_some(folders)}"
-        )
-    return images.select(rows)
-
-
-def image_labels(images: ImageSet) -> tuple[NDArray[np.int64], int]:
-    """Class of every image and the number of classes; −1 and 0 without labels."""
-    for column in LABEL_COLUMNS:
-        if column in images.columns:
-            names, labels = np.unique(images.columns[column], return_inverse=True)
-            if 1 < len(names) < len(images):
-                return labels.astype(np.int64), len(names)
-    return np.full(len(images), -1), 0
-
-
-def data_digest(images: ImageSet) -> str:
-    """Digest of all identifiers, and of the content of all images or of many.
-
-    The identifiers are the names with their folders, and so the classes. Up to 20,000
-    images all content enters: any change is noticed. Of larger sets 2,000 evenly spaced
-    images enter, because a million take longer to read than is worth waiting for: if
-    1 % of the images, anywhere, have changed, that goes unnoticed twice in a billion
-    times; a single one usually does.
-    """
-    n_images = len(images)
-    if n_images > N_WHOLE:
-        sample = images.select(_spaced(n_images, N_DIGESTED))
-        return combine_digests(digest_json(images.ids), sample.digest)
-    return combine_digests(digest_json(images.ids), images.digest)
-
-
-def digested(n_images: int) -> str:
-    """What `data_digest` covers, in words."""
-    whole = n_images <= N_WHOLE
-    content = "all" if whole else f"{N_DIGESTED} evenly spaced"
-    return f"names of all {n_images} images, content of {content}"
-
-
-def check_images(images: ImageSet, view_size: int) -> None:
-    """Look at 64 evenly spaced images before training starts.
-
-    Raises
-    ------
-    DataError
-        If there are fewer than two images, one of them cannot be read, or most of them
-        are smaller than a view.
-    """
-    if len(images) < 2:
-        raise DataError(
-            f"{images.identifier} has {len(images)} image; pairs need at least two"
-        )
-    sizes = [min(images.load(i).size) for i in _spaced(len(images), N_PROBED)]
-    small = sum(size < view_size for size in sizes)
-    if 2 * small > len(sizes):
-        raise DataError(
-            f"{small} of {len(sizes)} images looked at in {images.identifier} are "
-            f"smaller than a view of {view_size} pixels (the smallest has {min(sizes)})"
-            "; take larger images or a preset of smaller views"
-        )
-
-
-def _spaced(n_images: int, n: int) -> list[int]:
-    """At most `n` of the images, evenly spaced."""
-    return [int(i) for i in np.linspace(0, n_images - 1, min(n_images, n))]
 
 
 @dataclass(frozen=True, eq=False)

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ce_align.augment import AugmentationLedger, apply, sample
-from ce_align.augment.kernels.compilation import compiled
+from ce_align.augment.kernels import compiled
 from ce_align.augment.transforms import pixel_boxes
 from ce_align.errors import DataError
 

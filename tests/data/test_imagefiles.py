@@ -18,7 +18,7 @@ from ce_align.data.recordings import Recording
 from ce_align.data.scenes import find_images
 from ce_align.errors import DataError
 from ce_align.files import reason
-from ce_align.trainer.packing import pack
+from ce_align.trainer.data import pack
 
 
 def bmp(seed):

@@ -12,15 +12,18 @@ from ce_align.augment import AugmentationLedger
 from ce_align.data.imagesets import ImageSet
 from ce_align.errors import CeAlignError, ConfigError
 from ce_align.trainer import objectives
-from ce_align.trainer.batchnorm import ViewBatchNorm
+from ce_align.trainer.distributed import mean_over
 from ce_align.trainer.engine import fit
-from ce_align.trainer.equivariance import combined_loss
-from ce_align.trainer.gather import mean_over
-from ce_align.trainer.hardware import Hardware
 from ce_align.trainer.module import PairedTraining
-from ce_align.trainer.objectives import OBJECTIVES, Objective, register_objective
-from ce_align.trainer.pairs import PairPlan
-from ce_align.trainer.presets import TrainConfig
+from ce_align.trainer.networks import ViewBatchNorm
+from ce_align.trainer.objectives import (
+    OBJECTIVES,
+    Objective,
+    combined_loss,
+    register_objective,
+)
+from ce_align.trainer.presets import Hardware, TrainConfig
+from ce_align.trainer.views import PairPlan
 
 STEPS, PAIRS = 4, 8
 

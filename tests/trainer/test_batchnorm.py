@@ -6,7 +6,7 @@ import torch.distributed as dist
 from torch import nn
 
 from ce_align.errors import DataError
-from ce_align.trainer.batchnorm import ViewBatchNorm, convert_to_views, set_group
+from ce_align.trainer.networks import ViewBatchNorm, convert_to_views, set_group
 
 
 @pytest.fixture(scope="module")

@@ -10,9 +10,8 @@ import torch
 from ce_align.data.imagesets import ImageSet
 from ce_align.errors import CeAlignError, ConfigError
 from ce_align.trainer.engine import fit
-from ce_align.trainer.hardware import Hardware, augments_on_device
 from ce_align.trainer.module import PairedTraining
-from ce_align.trainer.presets import preset_config
+from ce_align.trainer.presets import Hardware, augments_on_device, preset_config
 
 STEPS = 4
 

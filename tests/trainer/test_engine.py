@@ -13,12 +13,17 @@ import torch
 
 from ce_align.data.imagesets import ImageSet
 from ce_align.errors import CeAlignError, ConfigError, DataError
-from ce_align.trainer import checkpointing
-from ce_align.trainer.checkpointing import checkpoint_paths
+from ce_align.trainer import callbacks
+from ce_align.trainer.callbacks import checkpoint_paths
 from ce_align.trainer.engine import fit
-from ce_align.trainer.hardware import Hardware, n_workers, resolve_devices
 from ce_align.trainer.module import PairedTraining
-from ce_align.trainer.presets import TrainConfig, preset_config
+from ce_align.trainer.presets import (
+    Hardware,
+    TrainConfig,
+    n_workers,
+    preset_config,
+    resolve_devices,
+)
 
 EPOCHS, STEPS = 3, 4
 
@@ -200,7 +205,7 @@ def test_other_settings_do_not_mix_with_a_training(tmp_path):
 def test_a_training_of_other_crops_is_not_gone_on_with(tmp_path, monkeypatch):
     config = small_config(epochs=1)
     with monkeypatch.context() as patch:
-        patch.setattr(checkpointing, "TRANSFORMS_VERSION", 1)
+        patch.setattr(callbacks, "TRANSFORMS_VERSION", 1)
         train(tmp_path, config=config)
     with pytest.raises(ConfigError, match="crops as an earlier version"):
         train(tmp_path, config=config)

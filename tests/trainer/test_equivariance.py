@@ -12,8 +12,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from ce_align.errors import ConfigError, DataError
-from ce_align.trainer.equivariance import combined_loss, gradient_norms
-from ce_align.trainer.objectives import OBJECTIVES
+from ce_align.trainer.objectives import OBJECTIVES, combined_loss, gradient_norms
 
 
 def stacks(rng, objective, n=6, d=5):

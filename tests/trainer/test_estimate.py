@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from test_engine import noise_images, small_config
 
-from ce_align.trainer import estimate as estimates
-from ce_align.trainer.estimate import estimate
-from ce_align.trainer.hardware import Hardware
+from ce_align.trainer import engine as estimates
+from ce_align.trainer.engine import estimate
+from ce_align.trainer.presets import Hardware
 
 
 def test_a_small_training_is_measured_whole():
@@ -44,13 +44,13 @@ sys.path.insert(0, sys.argv[1])
 from pathlib import Path
 from test_engine import small_config
 from ce_align.data.imagesets import ImageSet
-from ce_align.trainer.hardware import Hardware
+from ce_align.trainer.presets import Hardware
 config = small_config(epochs=1, **json.loads(sys.argv[3]))
 pixels = np.random.default_rng(0).integers(0, 256, (128, 72, 72, 3), dtype=np.uint8)
 images = ImageSet.from_array("noise", pixels)
 if sys.argv[2] == "plan":
-    from ce_align.trainer import estimate as estimates
-    from ce_align.trainer.estimate import estimate
+    from ce_align.trainer import engine as estimates
+    from ce_align.trainer.engine import estimate
     estimates.SECONDS = 0.0  # the plan of a slow machine, from its smallest steps
     print(estimate(config, images, Hardware(workers=0)).memory_bytes)
 else:

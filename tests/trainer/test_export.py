@@ -11,10 +11,9 @@ from ce_align.data.imagesets import ImageSet
 from ce_align.models.load import load_network
 from ce_align.stages.train import train
 from ce_align.trainer.engine import fit
-from ce_align.trainer.hardware import Hardware
+from ce_align.trainer.monitor import normalise_pixels
 from ce_align.trainer.networks import build_backbone
-from ce_align.trainer.online import normalise_pixels
-from ce_align.trainer.presets import preset_config
+from ce_align.trainer.presets import Hardware, preset_config
 
 
 def config(backbone, **changes):

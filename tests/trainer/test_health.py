@@ -6,7 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ce_align.trainer.health import (
+from ce_align.trainer.monitor import (
     LEAST_RANK,
     collapse_warning,
     effective_rank,

@@ -7,12 +7,10 @@ import torch
 from ce_align.data.imagesets import ImageSet
 from ce_align.errors import CeAlignError, ConfigError
 from ce_align.trainer.engine import fit
-from ce_align.trainer.equivariance import LossTerms, combined_loss
-from ce_align.trainer.finite import FiniteGuard
-from ce_align.trainer.hardware import Hardware
-from ce_align.trainer.module import PairedTraining
-from ce_align.trainer.online import normalise_pixels
-from ce_align.trainer.presets import preset_config
+from ce_align.trainer.module import FiniteGuard, PairedTraining
+from ce_align.trainer.monitor import normalise_pixels
+from ce_align.trainer.objectives import LossTerms, combined_loss
+from ce_align.trainer.presets import Hardware, preset_config
 
 SIZE, PAIRS, STEPS = 16, 8, 2
 

@@ -8,13 +8,14 @@ from torch import nn
 from torchvision.models import resnet
 
 from ce_align.errors import ConfigError, DataError
-from ce_align.trainer.batchnorm import ViewBatchNorm, convert_to_views
 from ce_align.trainer.networks import (
     BACKBONES,
     MomentumCopy,
     PairedNetwork,
+    ViewBatchNorm,
     build_backbone,
     build_head,
+    convert_to_views,
 )
 from ce_align.trainer.objectives import OBJECTIVES
 

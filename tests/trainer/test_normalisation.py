@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from ce_align.trainer.normalisation import normalise_over, normalise_views
+from ce_align.trainer.reductions import normalise_over, normalise_views
 
 
 def batch(shape, dtype=torch.float64):

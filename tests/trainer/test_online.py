@@ -8,14 +8,14 @@ from sklearn.neighbors import KNeighborsClassifier
 
 from ce_align.data.imagesets import ImageSet
 from ce_align.errors import DataError
-from ce_align.trainer.networks import build_backbone
-from ce_align.trainer.online import (
+from ce_align.trainer.monitor import (
     Labelled,
     evaluate,
     knn_accuracy,
     normalise_pixels,
     top_accuracies,
 )
+from ce_align.trainer.networks import build_backbone
 
 
 def test_top_accuracies_count_the_best_and_the_best_five():

@@ -13,7 +13,7 @@ from PIL import Image
 
 from ce_align.data.imagesets import ImageSet
 from ce_align.errors import ConfigError, DataError
-from ce_align.trainer.packing import is_packed, open_packed, pack
+from ce_align.trainer.data import is_packed, open_packed, pack
 
 
 @pytest.fixture
@@ -109,7 +109,7 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 from ce_align.data.imagesets import ImageSet
-from ce_align.trainer.packing import pack
+from ce_align.trainer.data import pack
 
 def killed(what, done, total):
     if done == 3:

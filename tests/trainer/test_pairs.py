@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from ce_align.augment import AugmentationLedger
 from ce_align.errors import ConfigError
-from ce_align.trainer.pairs import PairPlan, half_split
+from ce_align.trainer.views import PairPlan, half_split
 
 PLAN = PairPlan(n_images=50, pairs_per_step=8, seed=3)
 

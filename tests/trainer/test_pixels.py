@@ -7,7 +7,7 @@ import pytest
 
 from ce_align.data.imagesets import ImageSet
 from ce_align.errors import DataError
-from ce_align.trainer.pixels import PlacedPixels, image_arrays, in_memory
+from ce_align.trainer.data import PlacedPixels, image_arrays, in_memory
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@
 import pytest
 from pydantic import ValidationError
 
-from ce_align.augment.families import FAMILIES
+from ce_align.augment.parameters import FAMILIES
 from ce_align.errors import ConfigError
 from ce_align.trainer.module import PairedTraining, configured_objective
 from ce_align.trainer.presets import PRESETS, TrainConfig, preset_config

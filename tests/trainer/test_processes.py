@@ -9,11 +9,10 @@ from torch import multiprocessing as torch_processes
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from ce_align.trainer.batchnorm import set_group
-from ce_align.trainer.equivariance import combined_loss, gradient_norms
-from ce_align.trainer.gather import gather_rows, mean_over, sum_over
-from ce_align.trainer.networks import MomentumCopy, PairedNetwork, TinyResNet
-from ce_align.trainer.objectives import OBJECTIVES
+from ce_align.backbones import TinyResNet
+from ce_align.trainer.distributed import gather_rows, mean_over, sum_over
+from ce_align.trainer.networks import MomentumCopy, PairedNetwork, set_group
+from ce_align.trainer.objectives import OBJECTIVES, combined_loss, gradient_norms
 from ce_align.trainer.optim import LARS
 
 N_PAIRS, N_STEPS = 8, 3

@@ -2,8 +2,8 @@
 
 import math
 
-from ce_align.trainer import records
-from ce_align.trainer.records import Speedometer, epoch_line
+from ce_align.trainer import module as records
+from ce_align.trainer.module import Speedometer, epoch_line
 
 
 def test_speed_is_images_over_time_since_the_last_look(monkeypatch):

@@ -9,12 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ce_align.data.imagesets import ImageSet
-from ce_align.trainer import rendering
-from ce_align.trainer.packing import pack
-from ce_align.trainer.pairs import PairPlan
-from ce_align.trainer.pixels import in_memory
-from ce_align.trainer.rendering import PixelBatch
-from ce_align.trainer.views import PairedViews, image_labels, view_loader
+from ce_align.trainer import views as rendering
+from ce_align.trainer.data import image_labels, in_memory, pack
+from ce_align.trainer.views import PairedViews, PairPlan, PixelBatch, view_loader
 
 SIZE, PAIRS = 16, 4
 
@@ -72,7 +69,7 @@ def test_both_loaders_give_the_same_views(tmp_path, sizes, keep):
 def test_packed_images_give_the_same_views(tmp_path):
     images = pictures(tmp_path / "images", UNEVEN)
     packed = pack(images, tmp_path / "packed")
-    from ce_align.trainer.packing import open_packed
+    from ce_align.trainer.data import open_packed
 
     assert same(on_device(open_packed(packed)), on_device(images))
 

@@ -13,10 +13,10 @@ from test_engine import train
 from waiting import LIMIT, wait_until
 
 from ce_align.errors import CeAlignError, ConfigError
-from ce_align.trainer import slurm
-from ce_align.trainer.checkpointing import checkpoint_paths
+from ce_align.trainer import distributed as slurm
+from ce_align.trainer.callbacks import checkpoint_paths
+from ce_align.trainer.distributed import SlurmJob, cluster_of
 from ce_align.trainer.module import PairedTraining
-from ce_align.trainer.slurm import SlurmJob, cluster_of
 
 JOB = {"SLURM_JOB_ID": "17", "SLURM_JOB_NAME": "train"}
 TWO = {"SLURM_NTASKS": "2", "SLURM_NTASKS_PER_NODE": "2", "SLURM_STEP_ID": "0"}
@@ -42,7 +42,7 @@ def cluster(tmp_path_factory, monkeypatch):
     for name, value in found.variables.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(slurm, "PAUSE", 0.0)
-    monkeypatch.setattr(slurm, "PATIENCE", LIMIT)
+    monkeypatch.setattr(slurm, "SLURM_PATIENCE", LIMIT)
     before = {s: signal.getsignal(s) for s in (signal.SIGTERM, signal.SIGINT)}
     before |= {s: signal.getsignal(s) for s in (signal.SIGUSR1, signal.SIGUSR2)}
     yield found
@@ -191,7 +191,7 @@ def test_other_tasks_than_processes_are_refused(devices, nodes, changes, fault):
 WAITING = """
 import os, time
 from ce_align.cli import main
-from ce_align.trainer.checkpointing import CheckpointWriter
+from ce_align.trainer.callbacks import CheckpointWriter
 taken = CheckpointWriter.on_train_batch_end
 
 def waiting(self, trainer, *arguments):

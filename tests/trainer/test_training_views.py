@@ -11,17 +11,15 @@ from PIL import Image
 from ce_align.augment import apply
 from ce_align.data.imagesets import ImageSet
 from ce_align.errors import ConfigError, DataError
-from ce_align.trainer import views as views_module
-from ce_align.trainer.packing import pack
-from ce_align.trainer.pairs import PairPlan
-from ce_align.trainer.views import (
-    PairedViews,
+from ce_align.trainer import data as data_module
+from ce_align.trainer.data import (
     check_images,
     data_digest,
     image_labels,
     open_images,
-    view_loader,
+    pack,
 )
+from ce_align.trainer.views import PairedViews, PairPlan, view_loader
 
 SIZE, N_IMAGES, PAIRS = 16, 24, 4
 
@@ -82,7 +80,7 @@ def test_crops_are_sampled_for_the_first_image_of_a_pair(tmp_path):
         return apply(pixels, ledger, size)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(views_module, "apply", record)
+        patch.setattr(data_module, "apply", record)
         _ = views[0, 1]
     first_a, first_b, second_a, second_b = ledgers
     assert first_a == second_a
@@ -191,8 +189,8 @@ def test_any_image_that_changes_is_noticed_in_a_set_that_is_digested_whole(rng):
 
 
 def test_of_a_large_set_a_sample_is_digested_and_that_is_said(rng, monkeypatch):
-    monkeypatch.setattr(views_module, "N_WHOLE", 20)
-    monkeypatch.setattr(views_module, "N_DIGESTED", 10)
+    monkeypatch.setattr(data_module, "N_WHOLE", 20)
+    monkeypatch.setattr(data_module, "N_DIGESTED", 10)
     pixels = rng.integers(0, 256, (28, 8, 8, 3), dtype=np.uint8)
     digest = data_digest(ImageSet.from_array("noise", pixels))
     noticed = []
@@ -201,7 +199,7 @@ def test_of_a_large_set_a_sample_is_digested_and_that_is_said(rng, monkeypatch):
         changed[i] ^= 1
         noticed.append(data_digest(ImageSet.from_array("noise", changed)) != digest)
     assert noticed == [i % 3 == 0 for i in range(28)]
-    assert views_module.digested(28) == (
+    assert data_module.digested(28) == (
         "names of all 28 images, content of 10 evenly spaced"
     )
-    assert views_module.digested(20) == "names of all 20 images, content of all"
+    assert data_module.digested(20) == "names of all 20 images, content of all"

@@ -10,10 +10,10 @@ from test_engine import noise_images, small_config, train
 from ce_align.errors import ConfigError
 from ce_align.models.load import load_network
 from ce_align.stages.train import train as train_stage
-from ce_align.trainer.hardware import Hardware
+from ce_align.trainer.engine import calibrate
 from ce_align.trainer.module import PairedTraining
 from ce_align.trainer.networks import PairedNetwork
-from ce_align.trainer.untrained import calibrate
+from ce_align.trainer.presets import Hardware
 
 
 def export(folder, **changes):

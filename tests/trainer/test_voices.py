@@ -15,8 +15,8 @@ from PIL import Image
 from waiting import LIMIT
 
 from ce_align.errors import CeAlignError, ConfigError, DataError
-from ce_align.trainer.processes import Council, Elsewhere, one_voice
-from ce_align.trainer.stopping import Interrupted
+from ce_align.trainer.callbacks import Council
+from ce_align.trainer.distributed import Elsewhere, Interrupted, one_voice
 
 
 class Pair:
@@ -93,7 +93,7 @@ def test_one_process_tells_the_cause_and_the_other_ends_in_silence(tmp_path, cas
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     server = multiprocessing.get_context("forkserver")
-    server.set_forkserver_preload(["ce_align.trainer.processes"])
+    server.set_forkserver_preload(["ce_align.trainer.distributed"])
     both = [
         server.Process(target=work, args=(rank, port, case, tmp_path))
         for rank in (0, 1)

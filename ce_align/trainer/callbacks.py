@@ -3,35 +3,163 @@
 import io
 import os
 import pickle
+import signal
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.callbacks import Checkpoint
+from lightning.pytorch.callbacks import Callback, Checkpoint
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from ce_align.augment import TRANSFORMS_VERSION
-from ce_align.errors import ConfigError, DataError
+from ce_align.errors import CeAlignError, ConfigError, DataError
 from ce_align.files import DAMAGE, atomic_path, reason
+from ce_align.trainer.distributed import (
+    Elsewhere,
+    Group,
+    Interrupted,
+    SlurmJob,
+    claim_to_speak,
+)
 from ce_align.trainer.module import PairedTraining
 from ce_align.trainer.presets import TrainConfig
-from ce_align.trainer.processes import Council
-from ce_align.trainer.stopping import StopSignals
 
 __all__ = [
     "CheckpointWriter",
+    "Council",
     "DirectIO",
+    "StopSignals",
     "checkpoint_paths",
     "newest_readable",
     "read_resumable",
     "starting_point",
 ]
 
+
+#: What SLURM sends before a job's time is up, as its option --signal says.
+ANNOUNCEMENTS = (signal.SIGUSR1, signal.SIGUSR2)
+
+
+class StopSignals:
+    """SIGTERM and Ctrl-C as a wish to stop after the step; a second Ctrl-C is obeyed.
+
+    Parameters
+    ----------
+    job : in which SIGUSR1 and SIGUSR2 are such a wish, too: to stop and start again
+    """
+
+    def __init__(self, job: SlurmJob | None = None) -> None:
+        self.received = 0
+        self._job = job
+        self._caught = (signal.SIGTERM, signal.SIGINT, *(ANNOUNCEMENTS if job else ()))
+
+    def _note(self, signum: int, frame: FrameType | None) -> None:
+        if self.received and signum == signal.SIGINT:
+            raise Interrupted(
+                "stopped within a step; run the same command again to go on from the "
+                "last checkpoint",
+                signum,
+            )
+        # SLURM announces the end of a job, and later ends it.
+        self.received = self.received or signum
+
+    def listen(self) -> None:
+        """Handle the signals, also after someone else has claimed them."""
+        for signum in self._caught:
+            signal.signal(signum, self._note)
+
+    @contextmanager
+    def listening(self) -> Iterator[None]:
+        """Handle the signals, and leave them as they were.
+
+        In a job that is being ended they stay handled: the next one would cut off the
+        last words.
+        """
+        before = {signum: signal.getsignal(signum) for signum in self._caught}
+        try:
+            self.listen()
+            yield
+        finally:
+            ending = self._job is not None and self.received
+            for signum, handler in before.items():
+                if not ending:
+                    signal.signal(signum, handler)
+
+    def stopped(
+        self, step: int, path: Path, signum: int, *, speaks: bool
+    ) -> Interrupted:
+        """What to raise once `path` holds `step`; asks SLURM to go on if it is to.
+
+        Parameters
+        ----------
+        step, path : of the checkpoint
+        signum : that was received
+        speaks : whether this process is the one that asks SLURM
+        """
+        rest = "run the same command again to go on"
+        job = self._job
+        if job and speaks:
+            announced = signum in ANNOUNCEMENTS
+            if announced or (signum == signal.SIGTERM and job.time_is_up()):
+                rest = job.requeue()
+        return Interrupted(
+            f"stopped after step {step}, which {path} holds; {rest}", signum
+        )
+
+
+class Council(Callback):
+    """Lets all processes of a training know what one of them knows.
+
+    They meet over the network, not over the GPUs, so that no GPU is waited for and no
+    process is left in an exchange that another will never join.
+    """
+
+    def __init__(self) -> None:
+        self._group: Group = None
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Meet, once the processes know one another."""
+        if trainer.world_size > 1:
+            group = dist.new_group(backend="gloo")
+            self._group = None if isinstance(group, int) else group
+
+    def highest(self, value: int) -> int:
+        """The highest value of all processes."""
+        if self._group is None:
+            return value
+        values = torch.tensor(value)
+        dist.all_reduce(values, op=dist.ReduceOp.MAX, group=self._group)
+        return int(values)
+
+    def on_train_batch_start(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        batch: object,
+        batch_idx: int,
+    ) -> None:
+        """Stop all processes before a step of which one has no images."""
+        failed = isinstance(batch, CeAlignError)
+        if self.highest(failed):
+            raise batch if isinstance(batch, CeAlignError) else Elsewhere()
+
+    def on_exception(
+        self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
+    ) -> None:
+        """Claim to speak at once: the others will fail because this one did."""
+        claim_to_speak(exception)
+
+
 #: Checkpoints that are kept: the newest, and some to fall back to.
 KEPT = 3
+
+
 #: Where a checkpoint says which training it belongs to.
 IDENTITY = "ce_align"
 
