@@ -5,13 +5,11 @@ CPU, `apply_batch` on the device of a tensor. Importing this package is cheap: p
 numba and torch are imported only by the functions that need them.
 """
 
+from ce_align.augment.families import FAMILIES, Family, ViewRanges
 from ce_align.augment.parameters import (
-    FAMILIES,
     JITTER_ORDERS,
     PARAMETER_NAMES,
     AugmentationLedger,
-    Family,
-    ViewRanges,
     nested,
     outer,
     outside_ranges,

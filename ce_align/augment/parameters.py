@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ce_align.checks import check_finite, nearest_names
+from ce_align.augment.families import Family, ViewRanges, find_family
+from ce_align.checks import check_finite
 from ce_align.digests import combine_digests, digest_array
 from ce_align.errors import AccessError, ConfigError, DataError
 from ce_align.files import DAMAGE, atomic_path, reason
@@ -21,15 +22,9 @@ if TYPE_CHECKING:
     import pandas as pd
 
 __all__ = [
-    "COLUMNS",
-    "FAMILIES",
     "JITTER_ORDERS",
     "PARAMETER_NAMES",
-    "SPATIAL_COLUMNS",
     "AugmentationLedger",
-    "Family",
-    "ViewRanges",
-    "find_family",
     "nested",
     "outer",
     "outside_ranges",
@@ -67,36 +62,17 @@ PARAMETER_NAMES = (
 JITTER_ORDERS = np.array(list(itertools.permutations(range(4))))
 JITTER_ORDERS.flags.writeable = False
 
-# Relative crops come from products: they may end a rounding error beyond the image.
+#: Relative crops come from products: they may end a rounding error beyond the image.
 ROUNDING = 1e-9
-
-
-def _as_column(values: Any, name: str, dtype: np.dtype[Any]) -> NDArray[Any]:
-    """Read-only copy of `values` as one column, if that loses nothing."""
-    found = np.asarray(values)
-    if found.ndim != 1:
-        raise DataError(
-            f"column {name} has shape {found.shape}; give one value a view, (n,)"
-        )
-    try:
-        column = found.astype(dtype)
-    except (TypeError, ValueError) as error:
-        raise DataError(f"column {name} must hold {dtype.name}: {error}") from error
-    if dtype.kind == "f":
-        check_finite(column, f"column {name}")
-    if not np.array_equal(column, found):
-        raise DataError(
-            f"column {name} holds {found.dtype} values that {dtype.name} cannot "
-            "represent; convert them first"
-        )
-    column.flags.writeable = False
-    return column
-
-
-def _fits(start: NDArray[np.float64], length: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """Whether crops that start there end inside the image."""
-    inside: NDArray[np.bool_] = (start >= 0) & (start + length <= 1 + ROUNDING)
-    return inside
+#: Sides of 50 pixels or more are rounded by 1 % or less.
+AREA_TOLERANCE = 0.02
+#: Crops that are tried before a centred one is taken, and their log-uniform aspect.
+CROP_TRIES = 10
+ASPECT_RANGE = (3 / 4, 4 / 3)
+#: Uniform numbers that decide one row.
+DRAWS = 2 * CROP_TRIES + 13
+#: Rounds of rejection before a family's ranges count as empty.
+MOST_ROUNDS = 1000
 
 
 @dataclass(frozen=True, eq=False)
@@ -161,11 +137,20 @@ class AugmentationLedger:
         """Raise DataError unless every row can be applied to an image."""
         share, positive = "between 0 (excluded) and 1", "0 or more"
         height, width = self.crop_height, self.crop_width
+        bottom, right = self.crop_top + height, self.crop_left + width
         for name, rule, good in [
             ("crop_height", share, (height > 0) & (height <= 1)),
             ("crop_width", share, (width > 0) & (width <= 1)),
-            ("crop_top", "inside the image", _fits(self.crop_top, height)),
-            ("crop_left", "inside the image", _fits(self.crop_left, width)),
+            (
+                "crop_top",
+                "inside the image",
+                (self.crop_top >= 0) & (bottom <= 1 + ROUNDING),
+            ),
+            (
+                "crop_left",
+                "inside the image",
+                (self.crop_left >= 0) & (right <= 1 + ROUNDING),
+            ),
             ("brightness", positive, self.brightness >= 0),
             ("contrast", positive, self.contrast >= 0),
             ("saturation", positive, self.saturation >= 0),
@@ -179,8 +164,6 @@ class AugmentationLedger:
                     f"{name} must be {rule}, but row {row} has "
                     f"{getattr(self, name)[row]}; correct that row"
                 )
-
-    # -- rows ---------------------------------------------------------------------
 
     def __len__(self) -> int:
         return len(self.family)
@@ -215,17 +198,13 @@ class AugmentationLedger:
             [np.asarray(getattr(self, n), np.float64) for n in PARAMETER_NAMES], axis=1
         )
 
-    # -- making ledgers -----------------------------------------------------------
-
     @classmethod
     def identity(cls, n: int) -> AugmentationLedger:
         """`n` rows that change nothing: the whole frame, squeezed to the view."""
-        names = {"family": "identity", "view": ""}
-        ones = dict.fromkeys(
-            ("crop_height", "crop_width", "brightness", "contrast", "saturation"), 1
-        )
-        values = dict.fromkeys(COLUMNS, 0) | ones | names
-        return cls(**{k: np.full(n, values[k], dtype) for k, dtype in COLUMNS.items()})
+        ones = ("crop_height", "crop_width", "brightness", "contrast", "saturation")
+        values = dict.fromkeys(COLUMNS, 0) | dict.fromkeys(ones, 1)
+        columns = values | {"family": "identity", "view": ""}
+        return cls(**{k: np.full(n, v, COLUMNS[k]) for k, v in columns.items()})
 
     @classmethod
     def concat(cls, ledgers: Sequence[AugmentationLedger]) -> AugmentationLedger:
@@ -236,30 +215,11 @@ class AugmentationLedger:
             **{n: np.concatenate([getattr(x, n) for x in ledgers]) for n in COLUMNS}
         )
 
-    # -- tables and files -----------------------------------------------------------
-
     def to_frame(self) -> pd.DataFrame:
         """Table with one row a view and the columns of `COLUMNS`."""
         import pandas as pd
 
         return pd.DataFrame({name: getattr(self, name) for name in COLUMNS})
-
-    @classmethod
-    def from_frame(cls, frame: pd.DataFrame) -> AugmentationLedger:
-        """The ledger of a table as `to_frame` gives it; other columns are ignored.
-
-        Raises
-        ------
-        DataError
-            If a column is missing or holds impossible values.
-        """
-        missing = [name for name in COLUMNS if name not in frame.columns]
-        if missing:
-            raise DataError(
-                f"the table lacks the ledger's columns {missing}; it has "
-                f"{list(frame.columns)}"
-            )
-        return cls(**{name: frame[name].to_numpy() for name in COLUMNS})
 
     def save(self, path: Path | str) -> Path:
         """Write the ledger as a numpy archive, whole or not at all."""
@@ -300,156 +260,36 @@ class AugmentationLedger:
         return ledger
 
 
-#: Sides of 50 pixels or more are rounded by 1 % or less.
-AREA_TOLERANCE = 0.02
-
-
-@dataclass(frozen=True)
-class ViewRanges:
-    """Ranges and probabilities of one view.
-
-    Parameters
-    ----------
-    view : str
-        Name of the view, written in every row.
-    crop_area : (low, high) or None
-        Share of the image that a crop covers; None keeps the whole frame.
-    flip : float
-        Probability of mirroring.
-    jitter : float
-        Probability of changing the four colours, in random order.
-    brightness, contrast, saturation, hue : float
-        Largest change: factors lie in [1 - b, 1 + b], hue in [-h, h].
-    grayscale, blur, solarize : float
-        Probabilities.
-    blur_sigma : (low, high)
-        Pixels of the finished view.
-    """
-
-    view: str = ""
-    crop_area: tuple[float, float] | None = None
-    flip: float = 0.0
-    jitter: float = 0.0
-    brightness: float = 0.0
-    contrast: float = 0.0
-    saturation: float = 0.0
-    hue: float = 0.0
-    grayscale: float = 0.0
-    blur: float = 0.0
-    blur_sigma: tuple[float, float] = (0.1, 2.0)
-    solarize: float = 0.0
-
-
-@dataclass(frozen=True)
-class Family:
-    """A named distribution of augmentations.
-
-    Parameters
-    ----------
-    name : str
-    views : tuple of ViewRanges
-        Row i of a sample follows entry i modulo their number.
-    outside : tuple of ViewRanges
-        Empty, or one entry a view: a row is kept only if at least one applied
-        parameter lies outside these ranges, see `outside_ranges`.
-    """
-
-    name: str
-    views: tuple[ViewRanges, ...]
-    outside: tuple[ViewRanges, ...] = ()
-
-
-_STRONG_A = ViewRanges(
-    view="A",
-    crop_area=(0.08, 1.0),
-    flip=0.5,
-    jitter=0.8,
-    brightness=0.4,
-    contrast=0.4,
-    saturation=0.2,
-    hue=0.1,
-    grayscale=0.2,
-    blur=1.0,
-)
-_STRONG_B = replace(_STRONG_A, view="B", blur=0.2, solarize=0.2)
-_WEAK_A, _WEAK_B = (
-    replace(
-        strong,
-        crop_area=(0.16, 1.0),
-        brightness=0.2,
-        contrast=0.2,
-        saturation=0.1,
-        hue=0.05,
-        blur_sigma=(0.1, 1.0),
-    )
-    for strong in (_STRONG_A, _STRONG_B)
-)
-# For images of about 32 pixels, where a smaller crop or a wider blur would leave
-# nothing to see.
-_TINY_A, _TINY_B = (
-    replace(strong, crop_area=(0.15, 1.0), blur_sigma=(0.1, 1.0))
-    for strong in (_STRONG_A, _STRONG_B)
-)
-# The analyses of the authors blur their second view with the probability of Barlow
-# Twins, their training with twice that: families of two views are for analyses.
-_READ_B, _READ_WEAK_B, _READ_TINY_B = (
-    replace(view, blur=0.1) for view in (_STRONG_B, _WEAK_B, _TINY_B)
-)
-_SPATIAL = ViewRanges(crop_area=(0.08, 1.0), flip=0.5)
-_PHOTOMETRIC = replace(
-    _STRONG_A, view="", crop_area=None, flip=0.0, blur=0.1, solarize=0.2
-)
-
-#: The families by name: of one view for training, of two views, A and B in turn, for
-#: analyses, where view B is blurred with probability .1 in place of .2.
-FAMILIES = {
-    family.name: family
-    for family in [
-        Family("strong_a", (_STRONG_A,)),
-        Family("strong_b", (_STRONG_B,)),
-        Family("strong", (_STRONG_A, _READ_B)),
-        Family("weak_a", (_WEAK_A,)),
-        Family("weak_b", (_WEAK_B,)),
-        Family("weak", (_WEAK_A, _READ_WEAK_B)),
-        Family("tiny_a", (_TINY_A,)),
-        Family("tiny_b", (_TINY_B,)),
-        Family("tiny", (_TINY_A, _READ_TINY_B)),
-        Family("strong-only", (_STRONG_A, _READ_B), outside=(_WEAK_A, _READ_WEAK_B)),
-        Family("spatial", (_SPATIAL,)),
-        Family("photometric", (_PHOTOMETRIC,)),
-    ]
-}
-
-
-def find_family(name: str) -> Family:
-    """The family of that name.
-
-    Raises
-    ------
-    ConfigError
-        If there is none, naming the nearest and all others.
-    """
-    if name not in FAMILIES:
-        nearest = nearest_names(name, FAMILIES)
-        hint = f"; did you mean {' or '.join(nearest)}?" if nearest else ";"
-        raise ConfigError(
-            f"unknown family {name!r}{hint} choose from {', '.join(FAMILIES)}"
+def _as_column(values: Any, name: str, dtype: np.dtype[Any]) -> NDArray[Any]:
+    """Read-only copy of `values` as one column, if that loses nothing."""
+    found = np.asarray(values)
+    if found.ndim != 1:
+        raise DataError(
+            f"column {name} has shape {found.shape}; give one value a view, (n,)"
         )
-    return FAMILIES[name]
+    try:
+        column = found.astype(dtype)
+    except (TypeError, ValueError) as error:
+        raise DataError(f"column {name} must hold {dtype.name}: {error}") from error
+    if dtype.kind == "f":
+        check_finite(column, f"column {name}")
+    if not np.array_equal(column, found):
+        raise DataError(
+            f"column {name} holds {found.dtype} values that {dtype.name} cannot "
+            "represent; convert them first"
+        )
+    column.flags.writeable = False
+    return column
 
 
 def outside_ranges(ledger: AugmentationLedger, ranges: ViewRanges) -> NDArray[np.bool_]:
-    """Which rows have at least one applied parameter outside `ranges`.
+    """Which of n rows, (n,), have at least one applied parameter outside `ranges`.
 
     A parameter is outside if the crop covers a smaller or larger share of the image, a
     colour factor or the hue changes more, or the blur is wider or narrower than
     `ranges` allow. Probabilities play no part: a transform that was not applied is
     inside, and a flip, grayscale or solarisation has no magnitude to compare. Nor does
     the whole pixel to which a crop was rounded: areas are compared to 2 %.
-
-    Returns
-    -------
-    (n,) bool
     """
     area = ledger.crop_height * ledger.crop_width
     low, high = ranges.crop_area or (1.0, 1.0)
@@ -465,15 +305,6 @@ def outside_ranges(ledger: AugmentationLedger, ranges: ViewRanges) -> NDArray[np
         | ((sigma > 0) & (sigma < ranges.blur_sigma[0]))
     )
     return outside
-
-
-#: Crops that are tried before a centred one is taken, and their log-uniform aspect.
-CROP_TRIES = 10
-ASPECT_RANGE = (3 / 4, 4 / 3)
-#: Uniform numbers that decide one row.
-DRAWS = 2 * CROP_TRIES + 13
-#: Rounds of rejection before a family's ranges count as empty.
-MOST_ROUNDS = 1000
 
 
 def sample(
@@ -493,21 +324,14 @@ def sample(
 
     Parameters
     ----------
-    family : str or Family
-        A name of `FAMILIES`, or a family of one's own.
-    n : int
-        Number of views.
-    rng : numpy.random.Generator or int
-        Source of randomness, or its seed.
+    family : name of one of `FAMILIES`, or a family of one's own
+        With two views, rows alternate between view A and view B.
+    n : at least 1
+    rng : source of randomness, or its seed
     sizes : (2,) or (n, 2) int, optional
         Height and width in pixels of the image that each crop is for, or of all.
         Crops are recorded relative to it; another image gets the same relative place.
         None stands for a square of no particular size.
-
-    Returns
-    -------
-    AugmentationLedger
-        With two views, rows alternate between view A and view B.
 
     Raises
     ------
@@ -530,14 +354,14 @@ def sample(
             own = slice(view, None, n_views)
             of_own = None if shapes is None else shapes[own]
             by_view.append(_rows(family.name, ranges, draws[own], of_own))
-        return _joined(by_view)
+        return _alternating(by_view)
     if shapes is not None and len(np.unique(shapes, axis=0)) > 1:
         raise ConfigError(
             f"rows of family {family.name!r} are drawn until they fit, which needs one "
             "size for all; sample the views of each image by themselves"
         )
-    wanted = [len(range(view, n, n_views)) for view in range(n_views)]
     one = None if shapes is None else shapes[:1]
+    wanted = [len(range(view, n, n_views)) for view in range(n_views)]
     kept: list[list[AugmentationLedger]] = [[] for _ in family.views]
     for _ in range(MOST_ROUNDS):
         draws = rng.random((padded, DRAWS))
@@ -551,13 +375,40 @@ def sample(
             f"family {family.name!r} leaves its excluded ranges too rarely to be "
             "sampled; widen its own ranges"
         )
-    return _joined(
-        [
-            AugmentationLedger.concat(k)[:w]
-            for k, w in zip(kept, wanted, strict=True)
-            if w
-        ]
+    joined = zip(map(AugmentationLedger.concat, kept), wanted, strict=True)
+    return _alternating([rows[:n_wanted] for rows, n_wanted in joined if n_wanted])
+
+
+def outer(
+    spatial: AugmentationLedger, photometric: AugmentationLedger
+) -> AugmentationLedger:
+    """Every crop with the *same* photometric draws.
+
+    Row ``s * n_photometric + p`` of the ``n_spatial * n_photometric`` has crop and flip
+    of spatial row s, and all else of photometric row p.
+    """
+    n, m = len(spatial), len(photometric)
+    return _combine(
+        spatial[np.repeat(np.arange(n), m)], photometric[list(range(m)) * n]
     )
+
+
+def nested(
+    spatial: AugmentationLedger, photometric: AugmentationLedger
+) -> AugmentationLedger:
+    """Every crop with photometric draws of its *own*.
+
+    `photometric` has k rows for every spatial row; row ``s * k + p`` of the result has
+    crop and flip of spatial row s and all else of photometric row ``s * k + p``.
+    ConfigError if the photometric rows cannot be shared out evenly.
+    """
+    each, rest = divmod(len(photometric), len(spatial)) if len(spatial) else (0, 1)
+    if rest:
+        raise ConfigError(
+            f"{len(photometric)} photometric rows cannot be shared out among "
+            f"{len(spatial)} spatial rows; sample a multiple"
+        )
+    return _combine(spatial[np.repeat(np.arange(len(spatial)), each)], photometric)
 
 
 def _checked_sizes(sizes: ArrayLike | None, n: int) -> NDArray[np.int64] | None:
@@ -577,53 +428,23 @@ def _checked_sizes(sizes: ArrayLike | None, n: int) -> NDArray[np.int64] | None:
     return np.broadcast_to(found.astype(np.int64), (n, 2))
 
 
-def _joined(by_view: list[AugmentationLedger]) -> AugmentationLedger:
-    """Rows that alternate between the views."""
+def _alternating(by_view: list[AugmentationLedger]) -> AugmentationLedger:
+    """Row r of view v goes to r * n_views + v."""
     if len(by_view) == 1:
         return by_view[0]
-    # Row r of view v goes to r * n_views + v.
     n_views, n = len(by_view), sum(map(len, by_view))
     places = np.concatenate([np.arange(v, n, n_views) for v in range(n_views)])
     return AugmentationLedger.concat(by_view)[np.argsort(places)]
 
 
-def outer(
+def _combine(
     spatial: AugmentationLedger, photometric: AugmentationLedger
 ) -> AugmentationLedger:
-    """Every crop with the *same* photometric draws.
-
-    Returns
-    -------
-    AugmentationLedger
-        (n_spatial * n_photometric,) rows: row ``s * n_photometric + p`` has crop and
-        flip of spatial row s, and all else of photometric row p.
-    """
-    n, m = len(spatial), len(photometric)
-    return _combine(
-        spatial[np.repeat(np.arange(n), m)], photometric[list(range(m)) * n]
-    )
-
-
-def nested(
-    spatial: AugmentationLedger, photometric: AugmentationLedger
-) -> AugmentationLedger:
-    """Every crop with photometric draws of its *own*.
-
-    `photometric` has k rows for every spatial row; row ``s * k + p`` of the result has
-    crop and flip of spatial row s and all else of photometric row ``s * k + p``.
-
-    Raises
-    ------
-    ConfigError
-        If the photometric rows cannot be shared out evenly.
-    """
-    each, rest = divmod(len(photometric), len(spatial)) if len(spatial) else (0, 1)
-    if rest:
-        raise ConfigError(
-            f"{len(photometric)} photometric rows cannot be shared out among "
-            f"{len(spatial)} spatial rows; sample a multiple"
-        )
-    return _combine(spatial[np.repeat(np.arange(len(spatial)), each)], photometric)
+    """Row by row: crop and flip of the one, all else of the other."""
+    crops = {name: getattr(spatial, name) for name in SPATIAL_COLUMNS}
+    pairs = zip(spatial.family, photometric.family, strict=True)
+    families = np.array([f"{s} x {p}" for s, p in pairs], COLUMNS["family"])
+    return replace(photometric, family=families, **crops)
 
 
 def _rows(
@@ -634,12 +455,11 @@ def _rows(
 ) -> AugmentationLedger:
     """Rows of one view from (n, DRAWS) uniform numbers, for images of (n, 2) pixels."""
     n = len(draws)
-    crop = draws[:, : 2 * CROP_TRIES + 2]
-    (flip, jitter, brightness, contrast, saturation, hue, order) = draws.T[22:29]
+    flip, jitter, brightness, contrast, saturation, hue, order = draws.T[22:29]
     grayscale, blur, sigma, solarize = draws.T[29:]
     jittered = jitter < ranges.jitter
     top, left, height, width = (
-        _crops(crop, ranges.crop_area, shapes)
+        _crops(draws[:, : 2 * CROP_TRIES + 2], ranges.crop_area, shapes)
         if ranges.crop_area
         else (np.zeros(n), np.zeros(n), np.ones(n), np.ones(n))
     )
@@ -697,35 +517,13 @@ def _crops(
         (heights, tallest, frame_height, draws[:, -2]),
         (widths, widest, frame_width, draws[:, -1]),
     ]:
-        length = np.where(
-            found, np.take_along_axis(lengths, first, axis=1)[:, 0], fallback[:, 0]
-        )
-        start = _start(draw, side[:, 0] - length, found, whole)
+        fitting = np.take_along_axis(lengths, first, axis=1)[:, 0]
+        length = np.where(found, fitting, fallback[:, 0])
+        room = side[:, 0] - length
+        if whole:  # every pixel is equally likely
+            start = np.where(found, np.floor(draw * (room + 1)), room // 2)
+        else:
+            start = np.where(found, draw * room, room / 2)
         sides.append((start / side[:, 0], length / side[:, 0]))
     (top, height), (left, width) = sides
     return top, left, height, width
-
-
-def _start(
-    draw: NDArray[np.float64],
-    room: NDArray[np.float64],
-    found: NDArray[np.bool_],
-    whole: bool,
-) -> NDArray[np.float64]:
-    """Where a crop starts that leaves so much room: anywhere, or in the centre."""
-    if whole:  # every pixel is equally likely
-        return np.where(found, np.floor(draw * (room + 1)), room // 2)
-    return np.where(found, draw * room, room / 2)
-
-
-def _combine(
-    spatial: AugmentationLedger, photometric: AugmentationLedger
-) -> AugmentationLedger:
-    """Row by row: crop and flip of the one, all else of the other."""
-    columns = {
-        name: getattr(spatial if name in SPATIAL_COLUMNS else photometric, name)
-        for name in COLUMNS
-    }
-    pairs = zip(spatial.family, photometric.family, strict=True)
-    columns["family"] = np.array([f"{s} x {p}" for s, p in pairs], COLUMNS["family"])
-    return AugmentationLedger(**columns)

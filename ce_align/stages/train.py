@@ -150,7 +150,7 @@ def train(
     """Train a network, or go on training it, and export it.
 
     With 0 epochs it is the network before training, whose first weights are those that
-    the same settings with more epochs begin with; see `ce_align.trainer.untrained`.
+    the same settings with more epochs begin with; see `engine.untrained`.
 
     Parameters
     ----------

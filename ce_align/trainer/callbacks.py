@@ -1,4 +1,8 @@
-"""Files to resume a training from: written whole, read without running code."""
+"""Stopping a training at any step, and files to resume it from.
+
+Checkpoints are written whole and read without running code. Lightning's own callback
+for them knows neither of processes that must agree nor of a signal within an epoch.
+"""
 
 import io
 import os
@@ -36,7 +40,6 @@ __all__ = [
     "DirectIO",
     "StopSignals",
     "checkpoint_paths",
-    "newest_readable",
     "read_resumable",
     "starting_point",
 ]
@@ -49,9 +52,7 @@ ANNOUNCEMENTS = (signal.SIGUSR1, signal.SIGUSR2)
 class StopSignals:
     """SIGTERM and Ctrl-C as a wish to stop after the step; a second Ctrl-C is obeyed.
 
-    Parameters
-    ----------
-    job : in which SIGUSR1 and SIGUSR2 are such a wish, too: to stop and start again
+    In a job SIGUSR1 and SIGUSR2 are such a wish, too: to stop and start again.
     """
 
     def __init__(self, job: SlurmJob | None = None) -> None:
@@ -94,13 +95,9 @@ class StopSignals:
     def stopped(
         self, step: int, path: Path, signum: int, *, speaks: bool
     ) -> Interrupted:
-        """What to raise once `path` holds `step`; asks SLURM to go on if it is to.
+        """What to raise once the checkpoint `path` holds `step`.
 
-        Parameters
-        ----------
-        step, path : of the checkpoint
-        signum : that was received
-        speaks : whether this process is the one that asks SLURM
+        The process that speaks asks SLURM to start the job again, if it is to.
         """
         rest = "run the same command again to go on"
         job = self._job
@@ -172,10 +169,8 @@ def checkpoint_paths(folder: Path) -> list[Path]:
 def read_resumable(path: Path, config: TrainConfig, data: str) -> dict[str, Any]:
     """Content of a checkpoint of this very training, read without running code.
 
-    Parameters
-    ----------
-    path : file that `CheckpointWriter` wrote
-    config, data : settings and data digest that it must have been trained with
+    `config` and `data` are settings and data digest that it must have been trained
+    with.
 
     Raises
     ------
@@ -215,22 +210,10 @@ def read_resumable(path: Path, config: TrainConfig, data: str) -> dict[str, Any]
     return dict(content)
 
 
-def newest_readable(
+def _newest_readable(
     folder: Path, config: TrainConfig, data: str, notify: Callable[[str], None]
 ) -> Path | None:
-    """The newest checkpoint of a folder that can be read, or None.
-
-    Parameters
-    ----------
-    folder : of the checkpoints
-    config, data : see `read_resumable`
-    notify : told of every file that cannot be read
-
-    Raises
-    ------
-    ConfigError
-        If it belongs to another training.
-    """
+    """The newest checkpoint of a folder that can be read, or None."""
     for path in checkpoint_paths(folder):
         try:
             read_resumable(path, config, data)
@@ -248,11 +231,10 @@ def starting_point(
     resume: str,
     notify: Callable[[str], None],
 ) -> Path | None:
-    """The checkpoint that a training resumes from, or None.
+    """The checkpoint that a training in this folder resumes from, or None.
 
     Parameters
     ----------
-    folder : of the training
     config, data : see `read_resumable`
     resume : ``auto``, ``never``, or a checkpoint
     notify : told of every file that cannot be read
@@ -265,7 +247,7 @@ def starting_point(
     """
     own = folder / "checkpoints"
     if resume == "auto":
-        return newest_readable(own, config, data, notify)
+        return _newest_readable(own, config, data, notify)
     if resume == "never":
         if checkpoint_paths(own):
             raise ConfigError(
@@ -301,14 +283,9 @@ class DirectIO(TorchCheckpointIO):
 
 
 class CheckpointWriter(Checkpoint):
-    """Writes a checkpoint after every epoch, and when asked to stop.
+    """Writes a checkpoint after every epoch, and when a signal asks to stop.
 
-    Parameters
-    ----------
-    folder : of the checkpoints
-    data : digest of the images
-    stop : signals that ask to stop
-    council : of all processes
+    `data` is the digest of the images.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""x"""
+"""Images of a training: by name, with their classes, decoded once where that helps."""
 
 import json
 from collections.abc import Iterable
@@ -23,27 +23,32 @@ from ce_align.progress import Progress, silent
 
 __all__ = [
     "PlacedPixels",
+    "check_images",
+    "class_names",
+    "data_digest",
+    "digested",
     "image_arrays",
+    "image_labels",
     "in_memory",
     "is_packed",
+    "open_images",
     "open_packed",
     "pack",
 ]
 
 #: Procedural scenes that `simulated` stands for, and their size in views.
 N_SCENES, SCENE_SCALE = 2048, 2
-
-
 #: Images, evenly spaced, that are looked at before training starts.
 N_PROBED = 64
-
-
 #: Images of which all enter the digest of a set, and those that do of a larger one.
 N_WHOLE, N_DIGESTED = 20_000, 2_000
-
-
 #: Columns that may hold the class of an image, the first that is there.
 LABEL_COLUMNS = ("label", "object_name")
+#: Decoded images that are kept in memory, in bytes; forked workers share them.
+MOST_BYTES = 1 << 29
+#: Files of a packed folder: pixels one after the other, where each image begins with
+#: its height and width, and the rest.
+PIXELS, PLACES, METADATA = "pixels.u8", "places.npy", "metadata.json"
 
 
 def open_images(name: str, view_size: int, seed: int = 0) -> ImageSet:
@@ -70,21 +75,26 @@ def open_images(name: str, view_size: int, seed: int = 0) -> ImageSet:
         return ImageSet.from_array(name, pixels, scenes.ids, labels)
     place, colon, below = name.rpartition(":")
     if colon and not Path(name).exists():
-        return _below(open_images(place, view_size, seed), below.strip("/"), name)
+        images, folder = open_images(place, view_size, seed), below.strip("/")
+        rows = [i for i, key in enumerate(images.ids) if key.startswith(f"{folder}/")]
+        if not rows:
+            folders = sorted({key.partition("/")[0] for key in images.ids})
+            raise DataError(
+                f"no images at {name}; the folders of {images.identifier} are "
+                f"{named_some(folders)}"
+            )
+        return images.select(rows)
     if is_packed(Path(name)):
         return open_packed(Path(name))
     return find_images(name)
 
 
-def _below(images: ImageSet, folder: str, name: str) -> ImageSet:
-    rows = [i for i, key in enumerate(images.ids) if key.startswith(f"{folder}/")]
-    if not rows:
-        folders = sorted({key.partition("/")[0] for key in images.ids})
-        raise DataError(
-            f"no images at {name}; the folders of {images.identifier} are "
-            f"{named_some(folders)}"
-        )
-    return images.select(rows)
+def class_names(images: ImageSet) -> list[str]:
+    """Name of the class of every image; empty without labels."""
+    for column in LABEL_COLUMNS:
+        if column in images.columns:
+            return [str(name) for name in images.columns[column]]
+    return []
 
 
 def image_labels(images: ImageSet) -> tuple[NDArray[np.int64], int]:
@@ -106,17 +116,15 @@ def data_digest(images: ImageSet) -> str:
     1 % of the images, anywhere, have changed, that goes unnoticed twice in a billion
     times; a single one usually does.
     """
-    n_images = len(images)
-    if n_images > N_WHOLE:
-        sample = images.select(_spaced(n_images, N_DIGESTED))
-        return combine_digests(digest_json(images.ids), sample.digest)
-    return combine_digests(digest_json(images.ids), images.digest)
+    sample = images
+    if len(images) > N_WHOLE:
+        sample = images.select(_spaced(len(images), N_DIGESTED))
+    return combine_digests(digest_json(images.ids), sample.digest)
 
 
 def digested(n_images: int) -> str:
     """What `data_digest` covers, in words."""
-    whole = n_images <= N_WHOLE
-    content = "all" if whole else f"{N_DIGESTED} evenly spaced"
+    content = "all" if n_images <= N_WHOLE else f"{N_DIGESTED} evenly spaced"
     return f"names of all {n_images} images, content of {content}"
 
 
@@ -146,10 +154,6 @@ def check_images(images: ImageSet, view_size: int) -> None:
 def _spaced(n_images: int, n: int) -> list[int]:
     """At most `n` of the images, evenly spaced."""
     return [int(i) for i in np.linspace(0, n_images - 1, min(n_images, n))]
-
-
-#: Decoded images that are kept in memory, in bytes; forked workers share them.
-MOST_BYTES = 1 << 29
 
 
 @dataclass(frozen=True, eq=False)
@@ -217,14 +221,10 @@ def image_arrays(images: ImageSet, rows: Iterable[int]) -> list[NDArray[np.uint8
 
 
 def in_memory(images: ImageSet, most_bytes: int = MOST_BYTES) -> ImageSet:
-    """The same images, decoded once if all of them fit into memory.
+    """The same images, decoded once if all of them fit into so many bytes.
 
-    Their pixels are the same, their encoded bytes and so their digests are not.
-
-    Parameters
-    ----------
-    images : to be decoded
-    most_bytes : of pixels; of larger sets `images` itself is returned
+    Their pixels are the same, their encoded bytes and so their digests are not. Of
+    larger sets `images` itself is returned.
 
     Raises
     ------
@@ -233,9 +233,8 @@ def in_memory(images: ImageSet, most_bytes: int = MOST_BYTES) -> ImageSet:
     """
     if isinstance(images.pixels, PlacedPixels) and images.screen is None:
         return images
-    probed = np.linspace(0, len(images) - 1, min(len(images), N_PROBED)).astype(int)
-    sizes = [array.nbytes for array in image_arrays(images, probed.tolist())]
-    if float(np.mean(sizes)) * len(images) > most_bytes:
+    probed = image_arrays(images, _spaced(len(images), N_PROBED))
+    if float(np.mean([array.nbytes for array in probed])) * len(images) > most_bytes:
         return images
     # Only the pages that are written to take memory.
     stored = np.empty(most_bytes, np.uint8)
@@ -248,17 +247,8 @@ def in_memory(images: ImageSet, most_bytes: int = MOST_BYTES) -> ImageSet:
             return images
         stored[end : end + array.nbytes] = array.reshape(-1)
         end += array.nbytes
-    return replace(
-        images,
-        pixels=PlacedPixels(places, stored[:end]),
-        index=tuple(range(len(images))),
-        screen=None,
-    )
-
-
-#: Files of a packed folder: pixels one after the other, where each image begins with
-#: its height and width, and the rest.
-PIXELS, PLACES, METADATA = "pixels.u8", "places.npy", "metadata.json"
+    pixels = PlacedPixels(places, stored[:end])
+    return replace(images, pixels=pixels, index=tuple(range(len(images))), screen=None)
 
 
 def is_packed(path: Path) -> bool:
@@ -321,11 +311,18 @@ def pack(
     """
     if short_edge is not None and short_edge < 8:
         raise ConfigError(f"a short edge of {short_edge} pixels is too small; give 8")
-    whole = folder.exists() and _is_whole(folder)
-    if whole and _is_of(folder, images, short_edge):
+    columns = {k: np.asarray(v).tolist() for k, v in images.columns.items()}
+    wanted = {"ids": list(images.ids), "columns": columns, "short_edge": short_edge}
+    try:
+        open_packed(folder)
+        document = json.loads((folder / METADATA).read_text())
+    except DataError:
+        document = {}
+    # The digest last: it reads every image.
+    if wanted.items() <= document.items() and document.get("digest") == images.digest:
         return folder
     files = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
-    if whole or folder.is_file() or not files <= {PIXELS, PLACES, METADATA}:
+    if document or folder.is_file() or not files <= {PIXELS, PLACES, METADATA}:
         raise ConfigError(f"{folder} exists; name another folder or delete it")
     with atomic_folder(folder) as temporary:
         places = _write_pixels(images, temporary / PIXELS, short_edge, progress)
@@ -335,36 +332,17 @@ def pack(
             "source": images.identifier,
             "origin": images.origin,
             "digest": images.digest,
-            "short_edge": short_edge,
             "n_images": len(images),
-            "ids": images.ids,
-            "columns": {k: np.asarray(v).tolist() for k, v in images.columns.items()},
+            **wanted,
         }
         (temporary / METADATA).write_text(json.dumps(document) + "\n")
     return folder
 
 
-def _is_whole(folder: Path) -> bool:
-    try:
-        open_packed(folder)
-    except DataError:
-        return False
-    return True
-
-
-def _is_of(folder: Path, images: ImageSet, short_edge: int | None) -> bool:
-    """Whether a folder is the pack of these very images."""
-    document = json.loads((folder / METADATA).read_text())
-    columns = {k: np.asarray(v).tolist() for k, v in images.columns.items()}
-    known = document["ids"], document["columns"], document["short_edge"]
-    return known == (list(images.ids), columns, short_edge) and (
-        document.get("digest") == images.digest
-    )
-
-
 def _write_pixels(
     images: ImageSet, path: Path, short_edge: int | None, progress: Progress
 ) -> NDArray[np.int64]:
+    """Write the pixels one image after the other; the `PlacedPixels.places`."""
     places = np.empty((len(images), 3), np.int64)
     offset = 0
     with path.open("wb") as file:

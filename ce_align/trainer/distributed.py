@@ -1,11 +1,11 @@
-"""Sums and batches over all processes, with exact gradients.
+"""Processes of one training: who starts them, what they share, which of them speaks.
 
-Convention: every process returns the same loss of the whole batch, every collective
-operation is differentiated by its exact adjoint, and the gradients of parameters are
-then *averaged* over processes, as `DistributedDataParallel` does. What is descended is
-thus the mean of the returned losses, which is the loss of the whole batch: no factor
-for the number of processes appears anywhere. Every process holds equally many rows,
-and rows are joined in the order of ranks.
+Convention of the collective operations: every process returns the same loss of the
+whole batch, every operation is differentiated by its exact adjoint, and the gradients
+of parameters are then *averaged* over processes, as `DistributedDataParallel` does.
+What is descended is thus the mean of the returned losses, which is the loss of the
+whole batch: no factor for the number of processes appears anywhere. Every process holds
+equally many rows, and rows are joined in the order of ranks.
 
 A group of None stands for one process alone: its functions return their input.
 """
@@ -17,24 +17,25 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import torch
 import torch.distributed as dist
-from lightning.fabric.plugins.environments.cluster_environment import ClusterEnvironment
-from lightning.fabric.plugins.environments.lightning import LightningEnvironment
-from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
-from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
-from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
 from ce_align.errors import CeAlignError, ConfigError
 
+if TYPE_CHECKING:
+    from lightning.fabric.plugins.environments.cluster_environment import (
+        ClusterEnvironment,
+    )
+
 __all__ = [
     "Elsewhere",
     "Group",
+    "Interrupted",
     "SlurmJob",
     "all_reduced",
     "all_rows",
@@ -51,6 +52,18 @@ __all__ = [
 
 #: Processes that share a batch; None is this process alone.
 Group: TypeAlias = dist.ProcessGroup | None
+
+#: Names that SLURM gives to shells, whose job cannot be started again.
+SHELLS = ("bash", "interactive")
+#: How often SLURM is asked to start a job again, the seconds in between (it may be
+#: busy), and those that one answer may take.
+ATTEMPTS, PAUSE, SLURM_PATIENCE = 3, 5.0, 30
+#: SIGTERM this many seconds before the end of a job's time tells of that end.
+LAST_SECONDS = 60.0
+#: Where the store of the processes says which of them speaks, and its exit status.
+VOICE = "ce_align/voice"
+#: As long as it may take until it says so.
+PATIENCE = timedelta(seconds=10)
 
 
 def n_processes(group: Group) -> int:
@@ -69,16 +82,7 @@ def full_precision(tensor: Tensor) -> torch.autocast:
 
 
 def all_rows(rows: Tensor, group: Group) -> Tensor:
-    """Rows of all processes in the order of ranks, without gradient.
-
-    Parameters
-    ----------
-    rows : (n, ...) of this process
-
-    Returns
-    -------
-    (n_processes * n, ...)
-    """
+    """Rows of all processes, (n_processes * n, ...), without gradient."""
     if group is None:
         return rows
     rows = rows.contiguous()
@@ -96,6 +100,8 @@ def all_reduced(tensor: Tensor, group: Group) -> Tensor:
     return total
 
 
+# torch.distributed.nn.functional has both, but warns that it is deprecated; what it
+# names instead is private.
 class _GatherRows(Function):
     @staticmethod
     def forward(ctx: Any, rows: Tensor, group: Group) -> Tensor:
@@ -146,19 +152,12 @@ def mean_over(tensor: Tensor, group: Group) -> Tensor:
     return tensor if group is None else sum_over(tensor, group) / n_processes(group)
 
 
-#: Names that SLURM gives to shells, whose job cannot be started again.
-SHELLS = ("bash", "interactive")
-#: How often SLURM is asked, and the seconds in between: it may be busy.
-ATTEMPTS, PAUSE = 3, 5.0
-#: Seconds that one answer may take.
-SLURM_PATIENCE = 30
-#: SIGTERM this many seconds before the end of a job's time tells of that end.
-LAST_SECONDS = 60.0
-
-
 @dataclass(frozen=True)
 class SlurmJob:
     """The batch job that a training runs in.
+
+    Lightning can start a job again, too, but asks SLURM once, and writes a checkpoint
+    of another kind for that, whichever step it is in.
 
     Attributes
     ----------
@@ -177,14 +176,11 @@ class SlurmJob:
         identifier = variables.get("SLURM_JOB_ID")
         if not identifier or variables.get("SLURM_JOB_NAME") in SHELLS:
             return None
-        array, task = (
-            variables.get(f"SLURM_ARRAY_{name}") for name in ("JOB_ID", "TASK_ID")
-        )
-        if array and task:
-            identifier = f"{array}_{task}"
+        array = variables.get("SLURM_ARRAY_JOB_ID")
+        task = variables.get("SLURM_ARRAY_TASK_ID")
         end = variables.get("SLURM_JOB_END_TIME", "")
         return cls(
-            identifier,
+            f"{array}_{task}" if array and task else identifier,
             int(variables.get("SLURM_RESTART_COUNT") or 0),
             float(end) if end.isdecimal() else None,
         )
@@ -224,26 +220,24 @@ class SlurmJob:
 
 def cluster_of(
     devices: int, nodes: int, variables: Mapping[str, str] = os.environ
-) -> ClusterEnvironment | None:
-    """Who starts the processes of a training.
+) -> "ClusterEnvironment | None":
+    """Who starts the processes of a training, so many on each of so many machines.
 
     SLURM has started them where it started several tasks. Where it started one, or a
-    shell, this process starts the others itself, as on any machine.
-
-    Parameters
-    ----------
-    devices, nodes : processes on a machine, and machines
-    variables : environment
-
-    Returns
-    -------
-    None outside SLURM and below ``torchrun``, which Lightning knows
+    shell, this process starts the others itself, as on any machine. None outside SLURM
+    and below ``torchrun``, which Lightning knows.
 
     Raises
     ------
     ConfigError
         If SLURM has started another number of tasks.
     """
+    from lightning.fabric.plugins.environments.lightning import LightningEnvironment
+    from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
+    from lightning.fabric.plugins.environments.torchelastic import (
+        TorchElasticEnvironment,
+    )
+
     if "SLURM_JOB_ID" not in variables or TorchElasticEnvironment.detect():
         return None
     n_tasks = int(variables.get("SLURM_NTASKS") or 1)
@@ -264,18 +258,19 @@ def cluster_of(
         raise ConfigError(
             f"only one of {n_tasks} tasks was started; put srun before the command"
         )
-    # Lightning's own way to start again writes checkpoints of another kind.
     return SLURMEnvironment(auto_requeue=False)
-
-
-#: Where the store of the processes says which of them speaks, and its exit status.
-VOICE = "ce_align/voice"
-#: As long as it may take until it says so.
-PATIENCE = timedelta(seconds=10)
 
 
 class Elsewhere(CeAlignError):
     """Another process has failed, and tells why."""
+
+
+class Interrupted(CeAlignError):
+    """Training was asked to stop by a signal, and can be resumed."""
+
+    def __init__(self, text: str, signum: int) -> None:
+        super().__init__(text)
+        self.exit_status = 128 + signum
 
 
 @contextmanager
@@ -304,7 +299,7 @@ def one_voice() -> Iterator[None]:
 
 
 def claim_to_speak(error: BaseException) -> bool:
-    """Whether this process is the first that failed."""
+    """Whether this process, which failed so, is the first that did."""
     if isinstance(error, Interrupted):  # all stop at once
         return _rank() == 0
     if isinstance(error, Elsewhere):
@@ -333,6 +328,8 @@ def _status_of_speaker() -> int:
 
 def _rank() -> int:
     """Number of this process, also before the processes have met."""
+    from lightning.pytorch.utilities import rank_zero_only
+
     return int(getattr(rank_zero_only, "rank", 0))
 
 
@@ -343,17 +340,8 @@ def _store() -> Any:
 
 def _of_connection(error: BaseException) -> bool:
     """Whether an exchange between processes failed."""
-    text = str(error)
     return isinstance(error, dist.DistError) or (
         isinstance(error, RuntimeError)
         and dist.is_initialized()
-        and any(name in text for name in ("gloo", "NCCL", "Connection"))
+        and any(name in str(error) for name in ("gloo", "NCCL", "Connection"))
     )
-
-
-class Interrupted(CeAlignError):
-    """Training was asked to stop, and can be resumed."""
-
-    def __init__(self, text: str, signum: int) -> None:
-        super().__init__(text)
-        self.exit_status = 128 + signum

@@ -1,4 +1,4 @@
-"""Running a training: devices, precision, loggers, resuming."""
+"""Running a training: trained, left untrained, or measured for what it would cost."""
 
 import logging
 import resource
@@ -6,7 +6,7 @@ import sys
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
@@ -17,10 +17,11 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback, TQDMProgressBar
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger, WandbLogger
-from lightning.pytorch.strategies import DDPStrategy, Strategy
+from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.utilities import rank_zero_only
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.optim.swa_utils import update_bn
 
 from ce_align.data.imagesets import ImageSet
 from ce_align.errors import CeAlignError, ConfigError
@@ -33,8 +34,8 @@ from ce_align.trainer.callbacks import (
     starting_point,
 )
 from ce_align.trainer.data import (
-    LABEL_COLUMNS,
     check_images,
+    class_names,
     data_digest,
     image_labels,
     in_memory,
@@ -42,7 +43,7 @@ from ce_align.trainer.data import (
 from ce_align.trainer.distributed import SlurmJob, cluster_of
 from ce_align.trainer.module import PairedTraining
 from ce_align.trainer.monitor import Labelled, health_of, normalise_pixels
-from ce_align.trainer.networks import Embeddings, PairedNetwork, ViewBatchNorm
+from ce_align.trainer.networks import Embeddings, PairedNetwork
 from ce_align.trainer.objectives import gradient_norms
 from ce_align.trainer.presets import (
     LOGGERS,
@@ -52,16 +53,9 @@ from ce_align.trainer.presets import (
     n_workers,
     resolve_devices,
 )
-from ce_align.trainer.views import PairedViews, PairPlan, PixelBatch, view_loader
+from ce_align.trainer.views import PairedViews, PairPlan, PixelBatch, Step, view_loader
 
-__all__ = [
-    "Estimate",
-    "Prepared",
-    "calibrate",
-    "estimate",
-    "fit",
-    "untrained",
-]
+__all__ = ["Estimate", "calibrate", "estimate", "fit", "untrained"]
 
 #: Names of precisions in Lightning.
 PRECISIONS: dict[str, Literal["bf16-mixed", "16-mixed", "32-true"]] = {
@@ -69,19 +63,21 @@ PRECISIONS: dict[str, Literal["bf16-mixed", "16-mixed", "32-true"]] = {
     "fp16": "16-mixed",
     "32": "32-true",
 }
+#: Views whose statistics an untrained network is given, if an epoch has as many.
+N_VIEWS = 4096
+#: Pairs of the first measured steps; every further size is twice as large, until there
+#: are enough and a step takes these seconds, or is as large as that of the training.
+FIRST_PAIRS, N_SIZES, SECONDS = 4, 3, 1.0
+#: Steps that are timed of each size.
+TIMED_STEPS = 2
 
 
 @dataclass(frozen=True, eq=False)
-class Prepared:
+class _Prepared:
     """Settings, images and devices that fit one another.
 
-    Attributes
-    ----------
-    config : settings
-    images : decoded, if they fit into memory
-    labels, n_classes : class of each image; −1 and 0 without labels
-    hardware : where and how
-    kind, devices : of the processes on a machine
+    `images` are decoded, if they fit into memory; `labels` are −1 where there are none,
+    with 0 classes. `kind` and `devices` are those of the processes on a machine.
     """
 
     config: TrainConfig
@@ -94,13 +90,7 @@ class Prepared:
 
     @classmethod
     def of(cls, config: TrainConfig, images: ImageSet, hardware: Hardware) -> Self:
-        """Look at everything before anything is written.
-
-        Raises
-        ------
-        ConfigError, DataError
-            If settings, images or devices do not fit.
-        """
+        """Look at everything before anything is written."""
         kind, devices = resolve_devices(hardware)
         if config.precision == "fp16" and kind == "cpu":
             raise ConfigError("fp16 needs a GPU; use --precision bf16 or 32")
@@ -117,13 +107,7 @@ class Prepared:
         return self.devices * self.hardware.nodes
 
     def plan(self, process: int = 0) -> PairPlan:
-        """Which images meet in the steps of one process.
-
-        Raises
-        ------
-        ConfigError
-            If the images do not fill one step, or a step cannot be shared out.
-        """
+        """Which images meet in the steps of one process."""
         config = self.config
         return PairPlan(
             len(self.images),
@@ -135,18 +119,8 @@ class Prepared:
             n_passes=config.accumulate,
         )
 
-    def module(self, validation: ImageSet | None = None) -> PairedTraining:
-        """The network with its first weights, which follow from the seed.
-
-        Parameters
-        ----------
-        validation : labelled images for probe and nearest neighbours
-
-        Raises
-        ------
-        ConfigError
-            If settings do not fit, or the validation images have other classes.
-        """
+    def module(self, validation: ImageSet | None) -> PairedTraining:
+        """The network with its first weights, which follow from the seed."""
         module = PairedTraining(
             self.config,
             self.plan().steps_per_epoch,
@@ -171,11 +145,19 @@ class Prepared:
             on_device=augments_on_device(self.hardware, self.kind),
         )
 
+    def on_device(self, batch: Step) -> Tensor:
+        """The views (4, n_pairs, size, size, 3) of a batch where the network is."""
+        if isinstance(batch, CeAlignError):
+            raise batch
+        if isinstance(batch, PixelBatch):
+            batch = batch.to(self.kind).rendered(self.config.view_size)
+        return batch.views.to(self.kind)
+
 
 def _labelled_alike(validation: ImageSet, images: ImageSet) -> Labelled:
     """Validation images with the class numbers of the training images."""
-    names, own = _class_names(images), _class_names(validation)
-    numbers = {name: number for number, name in enumerate(sorted(set(names)))}
+    own = class_names(validation)
+    numbers = {name: i for i, name in enumerate(sorted(set(class_names(images))))}
     unknown = sorted(set(own) - numbers.keys())
     if unknown or not own:
         raise ConfigError(
@@ -183,25 +165,128 @@ def _labelled_alike(validation: ImageSet, images: ImageSet) -> Labelled:
             f"{'the unknown class ' + unknown[0] if unknown else 'no classes'}; give "
             "folders of the same names as those of the training images"
         )
-    labels = np.array([numbers[name] for name in own])
-    return Labelled(in_memory(validation), labels)
+    return Labelled(in_memory(validation), np.array([numbers[name] for name in own]))
 
 
-def _class_names(images: ImageSet) -> list[str]:
-    for column in LABEL_COLUMNS:
-        if column in images.columns:
-            return [str(name) for name in images.columns[column]]
-    return []
+def fit(
+    config: TrainConfig,
+    images: ImageSet,
+    folder: Path,
+    hardware: Hardware | None = None,
+    *,
+    validation: ImageSet | None = None,
+    digest: str | None = None,
+    notify: Callable[[str], None] = print,
+) -> PairedTraining:
+    """Train from where the folder's checkpoints end; the training at its end.
 
-
-def logger_of(hardware: Hardware, folder: Path) -> Logger:
-    """The logger that was asked for, writing into `folder`.
+    Parameters
+    ----------
+    config : settings
+    images : to train on
+    folder : of checkpoints and logs
+    hardware : where and how
+    validation : labelled images for probe and nearest neighbours
+    digest : of the images, if it is known
+    notify : told what a person should know
 
     Raises
     ------
-    ConfigError
-        If there is no such logger, or its package is missing.
+    ConfigError, DataError
+        If settings, images or checkpoints do not fit.
+    CeAlignError
+        If the loss is not finite, the disk is full, or a signal asked to stop.
     """
+    hardware = hardware or Hardware()
+    notify = rank_zero_only(notify)
+    digest = digest or data_digest(images)
+    job = SlurmJob.detect()
+    resume = hardware.resume
+    if job and job.n_restarts and checkpoint_paths(folder / "checkpoints"):
+        resume = "auto"  # the command was meant for the first start of the job
+    prepared = _Prepared.of(config, images, hardware)
+    module = prepared.module(validation)
+    module.notify = notify
+    start = starting_point(folder, config, digest, resume, notify)
+    if start is not None:
+        module.last_checkpoint = str(start)
+        notify(f"resuming from {start}")
+    # What Lightning says is about choices that were made on purpose.
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", module=r"lightning\..*")
+    warnings.filterwarnings(
+        "ignore", category=UserWarning, module=r"torch\.utils\.data"
+    )
+    stop, council = StopSignals(job), Council()
+    writer = CheckpointWriter(folder / "checkpoints", digest, stop, council)
+    trainer = _trainer(prepared, folder, [council, writer])
+    loader = view_loader(
+        prepared.views(prepared.plan(trainer.global_rank)),
+        module.position,
+        workers=n_workers(hardware, prepared.devices),
+        pin_memory=prepared.kind == "cuda",
+    )
+    try:  # before an epoch has passed
+        (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(
+            f"cannot use {folder} for a training: {error.strerror or error}; choose "
+            "another --out"
+        ) from error
+    logs = trainer.logger is not None and trainer.is_global_zero
+    logged = _logging_to(trainer.logger, config) if logs else nullcontext()
+    with logged, stop.listening():
+        trainer.fit(module, loader, ckpt_path=start, weights_only=True)
+    return module
+
+
+def _trainer(prepared: _Prepared, folder: Path, callbacks: list[Callback]) -> Trainer:
+    config, hardware = prepared.config, prepared.hardware
+    kind, devices = prepared.kind, prepared.devices
+    plugins: list[Any] = [DirectIO()]
+    if cluster := cluster_of(devices, hardware.nodes):
+        plugins.append(cluster)
+    shown = sys.stderr.isatty()
+    return Trainer(
+        accelerator=kind,
+        devices=devices,
+        num_nodes=hardware.nodes,
+        # Statistics are joined in the layers: their buffers agree by themselves.
+        strategy=DDPStrategy(broadcast_buffers=False, gradient_as_bucket_view=True)
+        if prepared.n_processes > 1
+        else "auto",
+        precision=PRECISIONS[config.precision],
+        max_epochs=config.epochs,
+        accumulate_grad_batches=config.accumulate,
+        logger=_logger_of(hardware, folder),
+        callbacks=[*callbacks, _Bar()] if shown else callbacks,
+        plugins=plugins,
+        default_root_dir=folder,
+        enable_progress_bar=shown,
+        enable_model_summary=False,
+        use_distributed_sampler=False,
+        num_sanity_val_steps=0,
+        limit_val_batches=0,
+        benchmark=kind == "cuda",
+    )
+
+
+class _Bar(TQDMProgressBar):
+    """Progress with images a second and the loss."""
+
+    def get_metrics(
+        self, trainer: Trainer, pl_module: LightningModule
+    ) -> dict[str, Any]:
+        if not isinstance(pl_module, PairedTraining):
+            return {}
+        shown = {"loss": "loss", "images_per_second": "images/s"}
+        found = pl_module.latest
+        return {title: found[name] for name, title in shown.items() if name in found}
+
+
+def _logger_of(hardware: Hardware, folder: Path) -> Logger:
+    """The logger that was asked for, writing into `folder`."""
     name = hardware.logger
     if name not in LOGGERS:
         raise ConfigError(f"unknown logger {name!r}; choose from {', '.join(LOGGERS)}")
@@ -219,16 +304,13 @@ def logger_of(hardware: Hardware, folder: Path) -> Logger:
 
 
 @contextmanager
-def logging_to(logger: Logger, settings: dict[str, Any]) -> Iterator[None]:
-    """Begin to log, with the settings of the training, and end it.
-
-    Raises
-    ------
-    ConfigError
-        If the service behind the logger refuses.
-    """
+def _logging_to(logger: Logger | None, config: TrainConfig) -> Iterator[None]:
+    """Begin to log, with the settings of the training, and end it."""
+    if logger is None:
+        yield
+        return
     try:
-        logger.log_hyperparams(settings)
+        logger.log_hyperparams(config.model_dump(mode="json"))
     except Exception as error:  # wandb has a class for each of its refusals
         if not isinstance(logger, WandbLogger):
             raise
@@ -242,145 +324,6 @@ def logging_to(logger: Logger, settings: dict[str, Any]) -> Iterator[None]:
         if isinstance(logger, WandbLogger):
             # Otherwise another training of this process would go on with its run.
             logger.experiment.finish()
-
-
-def fit(
-    config: TrainConfig,
-    images: ImageSet,
-    folder: Path,
-    hardware: Hardware | None = None,
-    *,
-    validation: ImageSet | None = None,
-    digest: str | None = None,
-    notify: Callable[[str], None] = print,
-) -> PairedTraining:
-    """Train from where the folder's checkpoints end.
-
-    Parameters
-    ----------
-    config : settings
-    images : to train on
-    folder : of checkpoints and logs
-    hardware : where and how
-    validation : labelled images for probe and nearest neighbours
-    digest : of the images, if it is known
-    notify : told what a person should know
-
-    Returns
-    -------
-    The training at its end.
-
-    Raises
-    ------
-    ConfigError, DataError
-        If settings, images or checkpoints do not fit.
-    CeAlignError
-        If the loss is not finite, the disk is full, or a signal asked to stop.
-    """
-    hardware = hardware or Hardware()
-    notify = rank_zero_only(notify)
-    digest = digest or data_digest(images)
-    job = SlurmJob.detect()
-    resume = hardware.resume
-    if job and job.n_restarts and checkpoint_paths(folder / "checkpoints"):
-        resume = "auto"  # the command was meant for the first start of the job
-    prepared = Prepared.of(config, images, hardware)
-    module = prepared.module(validation)
-    module.notify = notify
-    start = starting_point(folder, config, digest, resume, notify)
-    if start is not None:
-        module.last_checkpoint = str(start)
-        notify(f"resuming from {start}")
-    _quieten()
-    stop, council = StopSignals(job), Council()
-    writer = CheckpointWriter(folder / "checkpoints", digest, stop, council)
-    trainer = _trainer(prepared, folder, [council, writer])
-    loader = view_loader(
-        prepared.views(prepared.plan(trainer.global_rank)),
-        module.position,
-        workers=n_workers(hardware, prepared.devices),
-        pin_memory=prepared.kind == "cuda",
-    )
-    _make(folder)
-    logger: AbstractContextManager[None] = nullcontext()
-    if trainer.logger is not None and trainer.is_global_zero:
-        logger = logging_to(trainer.logger, config.model_dump(mode="json"))
-    with logger, stop.listening():
-        trainer.fit(module, loader, ckpt_path=start, weights_only=True)
-    return module
-
-
-def _make(folder: Path) -> None:
-    """Find out before an epoch has passed that nothing can be written."""
-    try:
-        (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConfigError(
-            f"cannot use {folder} for a training: {error.strerror or error}; choose "
-            "another --out"
-        ) from error
-
-
-def _trainer(prepared: Prepared, folder: Path, callbacks: list[Callback]) -> Trainer:
-    config, hardware = prepared.config, prepared.hardware
-    kind, devices = prepared.kind, prepared.devices
-    strategy: Strategy | str = "auto"
-    if prepared.n_processes > 1:
-        # Statistics are joined in the layers: their buffers agree by themselves.
-        strategy = DDPStrategy(broadcast_buffers=False, gradient_as_bucket_view=True)
-    plugins: list[Any] = [DirectIO()]
-    cluster = cluster_of(devices, hardware.nodes)
-    if cluster is not None:
-        plugins.append(cluster)
-    shown = sys.stderr.isatty()
-    if shown:
-        callbacks = [*callbacks, _Bar()]
-    return Trainer(
-        accelerator=kind,
-        devices=devices,
-        num_nodes=hardware.nodes,
-        strategy=strategy,
-        precision=PRECISIONS[config.precision],
-        max_epochs=config.epochs,
-        accumulate_grad_batches=config.accumulate,
-        logger=logger_of(hardware, folder),
-        callbacks=callbacks,
-        plugins=plugins,
-        default_root_dir=folder,
-        enable_progress_bar=shown,
-        enable_model_summary=False,
-        use_distributed_sampler=False,
-        num_sanity_val_steps=0,
-        limit_val_batches=0,
-        benchmark=kind == "cuda",
-    )
-
-
-def _quieten() -> None:
-    """Silence what Lightning says about choices that were made on purpose."""
-    for name in ("lightning.pytorch", "lightning.fabric"):
-        logging.getLogger(name).setLevel(logging.ERROR)
-    warnings.filterwarnings("ignore", module=r"lightning\..*")
-    warnings.filterwarnings(
-        "ignore", category=UserWarning, module=r"torch\.utils\.data"
-    )
-
-
-class _Bar(TQDMProgressBar):
-    """Progress with images a second and the loss."""
-
-    def get_metrics(
-        self, trainer: Trainer, pl_module: LightningModule
-    ) -> dict[str, Any]:
-        if not isinstance(pl_module, PairedTraining):
-            return {}
-        shown = {"loss": "loss", "images_per_second": "images/s"}
-        found = pl_module.latest
-        return {title: found[name] for name, title in shown.items() if name in found}
-
-
-#: Views whose statistics an untrained network is given, if an epoch has as many.
-N_VIEWS = 4096
 
 
 def untrained(
@@ -415,64 +358,40 @@ def untrained(
         raise ConfigError(
             f"{folder} holds a training; choose another --out for the untrained network"
         )
-    prepared = Prepared.of(config, images, hardware or Hardware())
+    prepared = _Prepared.of(config, images, hardware or Hardware())
     module = prepared.module(validation).to(prepared.kind)
-    seen = calibrate(module.network, _batches(prepared))
+    plan = replace(prepared.plan(), n_processes=1, n_passes=1)
+    views = prepared.views(plan)
+    enough = -(-N_VIEWS // (4 * plan.pairs_per_step))
+    seen = calibrate(
+        module.network,
+        (
+            normalise_pixels(prepared.on_device(views[0, step]).flatten(0, 1))
+            for step in range(min(plan.steps_per_epoch, enough))
+        ),
+    )
     features, embeddings = seen.features.flatten(0, 1), seen.invariant.flatten(0, 1)
     module.latest = health_of(features, embeddings) | module.accuracies()
     return module
 
 
-@torch.no_grad()
 def calibrate(network: PairedNetwork, batches: Iterable[Tensor]) -> Embeddings:
     """Give batch normalisation the mean statistics of some batches; weights stay.
 
     Without it the running statistics are 0 and 1, as no layer's are, and comparing with
-    a trained network would compare statistics.
-
-    Parameters
-    ----------
-    network : in training mode afterwards
-    batches : (4 * n_pairs, 3, height, width) each, at least one
-
-    Returns
-    -------
-    Of the last batch
+    a trained network would compare statistics. Batches are (4 * n_pairs, 3, height,
+    width). The embeddings of the last one are returned, and the network is in training
+    mode afterwards.
     """
-    network.train()
-    layers = [x for x in network.modules() if isinstance(x, ViewBatchNorm)]
-    momenta = [layer.momentum for layer in layers]
-    for layer in layers:
-        layer.reset_running_stats()
-        layer.momentum = None  # all batches weigh the same
-    for batch in batches:
-        embeddings: Embeddings = network(batch)
-    for layer, momentum in zip(layers, momenta, strict=True):
-        layer.momentum = momentum
-    return embeddings
+    seen: list[Embeddings] = []
 
+    def keep(module: torch.nn.Module, given: Any, embeddings: Embeddings) -> None:
+        seen[:] = [embeddings]
 
-def _batches(prepared: Prepared) -> Iterator[Tensor]:
-    """Input of the first steps of the training."""
-    plan = replace(prepared.plan(), n_processes=1, n_passes=1)
-    views = prepared.views(plan)
-    enough = -(-N_VIEWS // (4 * plan.pairs_per_step))
-    for step in range(min(plan.steps_per_epoch, enough)):
-        batch = views[0, step]
-        if isinstance(batch, CeAlignError):
-            raise batch
-        if isinstance(batch, PixelBatch):
-            batch = batch.to(prepared.kind).rendered(views.view_size)
-        yield normalise_pixels(batch.views.to(prepared.kind).flatten(0, 1))
-
-
-#: Pairs of the first measured steps; every further size is twice as large, until there
-#: are enough and a step takes these seconds, or is as large as that of the training.
-FIRST_PAIRS, N_SIZES, SECONDS = 4, 3, 1.0
-
-
-#: Steps that are timed of each size.
-TIMED_STEPS = 2
+    hook = network.train().register_forward_hook(keep)
+    update_bn(batches, network)
+    hook.remove()
+    return seen[0]
 
 
 @dataclass(frozen=True)
@@ -530,28 +449,30 @@ def estimate(config: TrainConfig, images: ImageSet, hardware: Hardware) -> Estim
     ConfigError, DataError
         As the training would.
     """
-    prepared = Prepared.of(config, images, hardware)
+    prepared = _Prepared.of(config, images, hardware)
     plan = prepared.plan()
     share = config.pairs_per_step // prepared.n_processes // config.accumulate
-    module = prepared.module().to(prepared.kind)
+    module = prepared.module(None).to(prepared.kind)
     optimizer = module.configure_optimizers()
     measured: list[_Measured] = []
     pairs = min(share, FIRST_PAIRS)
     while not measured or measured[-1].pairs < pairs:
-        views = prepared.views(
-            replace(plan, pairs_per_step=pairs, n_processes=1, n_passes=1)
-        )
-        measured.append(_measure(module, optimizer, views, prepared.kind))
+        measured.append(_measure(prepared, module, optimizer, pairs))
         if len(measured) < N_SIZES or measured[-1].step_seconds < SECONDS:
             pairs = min(share, 2 * pairs)
     last = measured[-1]
+    memory = last.peak_bytes
+    if last.pairs < share:  # weights stay, activations grow
+        before = measured[-2]
+        growth = (last.peak_bytes - before.peak_bytes) / (last.pairs - before.pairs)
+        memory = round(last.peak_bytes + max(growth, 0) * (share - last.pairs))
     scale = share * config.accumulate / last.pairs
     return Estimate(
         steps_per_epoch=plan.steps_per_epoch,
         steps=config.epochs * plan.steps_per_epoch,
         peak_rate=module.peak_rate,
         warmup_steps=config.warmup_epochs * plan.steps_per_epoch,
-        memory_bytes=_extrapolated_bytes(measured, share),
+        memory_bytes=memory,
         step_seconds=last.step_seconds * scale,
         render_seconds=last.render_seconds * scale,
         share=share,
@@ -559,42 +480,29 @@ def estimate(config: TrainConfig, images: ImageSet, hardware: Hardware) -> Estim
     )
 
 
-def _extrapolated_bytes(measured: list[_Measured], share: int) -> int:
-    """Memory of a step of `share` pairs: weights stay, activations grow."""
-    last = measured[-1]
-    if last.pairs == share:
-        return last.peak_bytes
-    before = measured[-2]
-    growth = (last.peak_bytes - before.peak_bytes) / (last.pairs - before.pairs)
-    return round(last.peak_bytes + max(growth, 0) * (share - last.pairs))
-
-
 def _measure(
+    prepared: _Prepared,
     module: PairedTraining,
     optimizer: torch.optim.Optimizer,
-    views: PairedViews,
-    kind: str,
+    pairs: int,
 ) -> _Measured:
-    """Cost of steps of `views`, after one that compiles and allocates."""
+    """Cost of steps of so many pairs, after one that compiles and allocates."""
+    plan = replace(prepared.plan(), pairs_per_step=pairs, n_processes=1, n_passes=1)
+    views = prepared.views(plan)
     steps, renders = [], []
     for step in range(1 + TIMED_STEPS):
         start = time.perf_counter()
-        batch = views[0, step % views.plan.steps_per_epoch]
-        if isinstance(batch, Exception):
-            raise batch
+        batch = views[0, step % plan.steps_per_epoch]
         rendered = time.perf_counter()
-        if isinstance(batch, PixelBatch):
-            batch = batch.to(kind).rendered(views.view_size)
+        images = prepared.on_device(batch)
         # Gradients and the optimiser's state are there before memory is measured.
         if step == 1:
-            _forget_peak(kind)
-        _one_step(module, optimizer, batch.views.to(kind), record=step == 1)
+            _forget_peak(prepared.kind)
+        _one_step(module, optimizer, images, record=step == 1)
         if step:
             renders.append(rendered - start)
             steps.append(time.perf_counter() - rendered)
-    return _Measured(
-        views.plan.pairs_per_step, _peak_bytes(kind), min(steps), min(renders)
-    )
+    return _Measured(pairs, _peak_bytes(prepared.kind), min(steps), min(renders))
 
 
 def _one_step(

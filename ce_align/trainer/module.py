@@ -1,8 +1,8 @@
-"""One training as Lightning sees it: step, optimiser, momentum copy, what is logged."""
+"""One training as Lightning sees it, what is recorded of it, and what is kept."""
 
 import math
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -27,12 +27,11 @@ from ce_align.trainer.monitor import (
 from ce_align.trainer.networks import MomentumCopy, PairedNetwork, set_group
 from ce_align.trainer.objectives import (
     LossTerms,
-    Objective,
     combined_loss,
     find_objective,
     gradient_norms,
 )
-from ce_align.trainer.optim import LARS, Schedule, base_learning_rate
+from ce_align.trainer.optim import LARS, base_learning_rate, learning_rate_share
 from ce_align.trainer.presets import LOG_EVERY, TrainConfig
 from ce_align.trainer.views import Batch, PixelBatch
 
@@ -41,29 +40,18 @@ __all__ = [
     "FiniteGuard",
     "PairedTraining",
     "Speedometer",
-    "configured_objective",
-    "defined",
     "epoch_line",
     "exported_metadata",
     "exported_state",
     "model_card",
-    "step_numbers",
-    "value_of",
 ]
 
 #: Images that the nearest neighbours are sought among, and that are classified.
 N_BANK, N_VALIDATED = 2048, 2048
-
-
-def configured_objective(config: TrainConfig) -> Objective:
-    """The objective of a training with its options.
-
-    Raises
-    ------
-    ConfigError
-        If there is no such objective or option.
-    """
-    return find_objective(config.objective).configured(**config.options)
+#: File in the folder of a training that names a network for every command.
+EXPORTED = "model.safetensors"
+#: Stage of the residual network that stands for each region.
+LAYERS = {"V1": "layer1", "V2": "layer2", "V4": "layer3", "IT": "layer4"}
 
 
 class PairedTraining(LightningModule):
@@ -79,13 +67,17 @@ class PairedTraining(LightningModule):
     Attributes
     ----------
     network, momentum, probe : the latter two may be None
-    schedule : of the learning rate
     augmented_on : kind of device that renders the views
     latest : the numbers recorded last, by name
     last_checkpoint : the last file that can be resumed from, for messages
     guard : stops at a loss that is not finite
     bank, validation : labelled images for nearest neighbours and probe, or None
     notify : called with one line an epoch
+
+    Raises
+    ------
+    ConfigError
+        If there is no such objective, option or backbone, or the warm-up does not fit.
     """
 
     def __init__(
@@ -100,14 +92,9 @@ class PairedTraining(LightningModule):
         self.config = config
         self.steps_per_epoch = steps_per_epoch
         self.log_every = log_every
-        self.objective = configured_objective(config)
+        self.objective = find_objective(config.objective).configured(**config.options)
         self.objective.check_passes(config.accumulate)
-        self.schedule = Schedule(
-            config.learning_rate or base_learning_rate(config.pairs_per_step),
-            max(config.epochs, 1) * steps_per_epoch,
-            config.warmup_epochs * steps_per_epoch,
-            config.final_share,
-        )
+        self.learning_rate(0)  # raises if settings do not fit
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
             network = PairedNetwork.build(config.backbone, self.objective)
@@ -129,14 +116,24 @@ class PairedTraining(LightningModule):
         self.validation: Labelled | None = None
         self.guard = FiniteGuard(steps_per_epoch)
         self.augmented_on = "cpu"
-        self._features: Tensor | None = None
-        self._embeddings: Tensor | None = None
+        self._seen: tuple[Tensor, Tensor] | None = None
         self._speed = Speedometer(2 * config.pairs_per_step)
 
     @property
     def peak_rate(self) -> float:
         """Learning rate at the end of the warm-up."""
-        return self.schedule.peak
+        config = self.config
+        return config.learning_rate or base_learning_rate(config.pairs_per_step)
+
+    def learning_rate(self, step: int) -> float:
+        """Learning rate of a step, counted from 0 over all epochs."""
+        config, each = self.config, self.steps_per_epoch
+        return self.peak_rate * learning_rate_share(
+            step,
+            max(config.epochs, 1) * each,
+            config.warmup_epochs * each,
+            config.final_share,
+        )
 
     def position(self) -> tuple[int, int]:
         """Epoch and step that come next."""
@@ -151,7 +148,7 @@ class PairedTraining(LightningModule):
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """LARS or AdamW on everything that receives gradients."""
-        config, rate = self.config, self.schedule.peak
+        config, rate = self.config, self.peak_rate
         trained = [p for p in self.parameters() if p.requires_grad]
         if config.optimizer == "adamw":
             return torch.optim.AdamW(
@@ -173,18 +170,13 @@ class PairedTraining(LightningModule):
         """Set the learning rate, which follows from the step alone."""
         for optimizer in self.trainer.optimizers:
             for group in optimizer.param_groups:
-                group["lr"] = self.schedule.rate(self.global_step)
+                group["lr"] = self.learning_rate(self.global_step)
 
     def loss_terms(self, views: Tensor) -> tuple[LossTerms, Tensor, Tensor]:
-        """Loss of a step, its features and its invariant embeddings.
+        """Loss of (4, n_pairs, size, size, 3) uint8 views.
 
-        Parameters
-        ----------
-        views : (4, n_pairs, size, size, 3) uint8
-
-        Returns
-        -------
-        terms, (4, n_pairs, n_features), (4, n_pairs, d)
+        With the features (4, n_pairs, n_features) and the invariant embeddings
+        (4, n_pairs, d).
         """
         images = normalise_pixels(views.flatten(0, 1))
         embeddings = self.network(images)
@@ -211,36 +203,40 @@ class PairedTraining(LightningModule):
         if isinstance(batch, CeAlignError):
             raise batch
         terms, features, embeddings = self.loss_terms(batch.views)
-        self.guard.check(int(self.global_step), terms, self.last_checkpoint)
-        self._features, self._embeddings = features.detach(), embeddings.detach()
-        recorded: dict[str, float] = {}
         step = int(self.global_step)
+        self.guard.check(step, terms, self.last_checkpoint)
+        self._seen = features.detach().flatten(0, 1), embeddings.detach().flatten(0, 1)
+        recorded: dict[str, float] = {}
         last = (step + 1) % self.steps_per_epoch == 0
         first_pass = batch_idx % self.config.accumulate == 0
         if first_pass and (step % self.log_every == 0 or last):
-            recorded = step_numbers(
-                terms, self.network.backbone.parameters(), self.group
-            )
-            recorded["learning_rate"] = self.schedule.rate(step)
-            recorded["images_per_second"] = self._speed.read(step)
+            recorded = self._step_numbers(terms)
         total = terms.total
         if self.probe is not None:
-            total = total + self._probe_loss(batch.labels, recorded)
+            outputs = self.probe(self._seen[0])
+            # Views 1A, 1B, 2A, 2B: two of either image.
+            wanted = batch.labels.mT.repeat_interleave(2, dim=0).flatten()
+            if recorded:
+                top1, top5 = top_accuracies(outputs.detach(), wanted)
+                recorded |= {"probe_train_top1": top1, "probe_train_top5": top5}
+            total = total + nn.functional.cross_entropy(outputs.float(), wanted)
         if recorded:
             self.record(recorded)
         return total
 
-    def _probe_loss(self, labels: Tensor, recorded: dict[str, float]) -> Tensor:
-        """Cross entropy of the probe over all four views."""
-        if self.probe is None or self._features is None:
-            return torch.zeros(())
-        outputs = self.probe(self._features.flatten(0, 1))
-        # Views 1A, 1B, 2A, 2B: two of either image.
-        wanted = labels.mT.repeat_interleave(2, dim=0).flatten()
-        if recorded:
-            top1, top5 = top_accuracies(outputs.detach(), wanted)
-            recorded |= {"probe_train_top1": top1, "probe_train_top5": top5}
-        return nn.functional.cross_entropy(outputs.float(), wanted)
+    def _step_numbers(self, terms: LossTerms) -> dict[str, float]:
+        """Loss, its terms, the lengths of their gradients; learning rate and speed."""
+        step, parameters = int(self.global_step), self.network.backbone.parameters()
+        of_views, of_changes = gradient_norms(terms, parameters, group=self.group)
+        return {
+            "loss": _value_of(terms.total),
+            "loss_invariant": _value_of(terms.invariant),
+            "loss_equivariant": _value_of(terms.equivariant),
+            "gradient_invariant": of_views,
+            "gradient_equivariant": of_changes,
+            "learning_rate": self.learning_rate(step),
+            "images_per_second": self._speed.read(step),
+        }
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         """Move the network, and its momentum copy after it."""
@@ -252,33 +248,27 @@ class PairedTraining(LightningModule):
         """Keep numbers and hand those that are defined to the logger."""
         self.latest |= numbers
         if self.logger is not None:
-            self.logger.log_metrics(defined(numbers), step=int(self.global_step))
+            self.logger.log_metrics(_defined(numbers), step=int(self.global_step))
 
     def on_train_epoch_end(self) -> None:
         """Check the last loss; health of the representation, and what it can do."""
         self.guard.flush(self.last_checkpoint)
         if not self.trainer.is_global_zero:
             return
-        epoch = {"epoch": float(self.current_epoch + 1)}
-        self.record(epoch | self.health() | self.accuracies(N_VALIDATED))
+        numbers = {"epoch": float(self.current_epoch + 1)}
+        if self._seen is not None:
+            features, embeddings = self._seen
+            if warning := collapse_warning(features=features, embeddings=embeddings):
+                self.notify(warning)
+            numbers |= health_of(features, embeddings)
+        self.record(numbers | self.accuracies(N_VALIDATED))
         epochs = self.config.epochs
         self.notify(epoch_line(self.current_epoch + 1, epochs, self.latest))
-
-    def health(self) -> dict[str, float]:
-        """Of the representation in the last step; a collapse is told to the user."""
-        if self._features is None or self._embeddings is None:
-            return {}
-        seen = self._features.flatten(0, 1), self._embeddings.flatten(0, 1)
-        if warning := collapse_warning(features=seen[0], embeddings=seen[1]):
-            self.notify(warning)
-        return health_of(*seen)
 
     def accuracies(self, most: int | None = None) -> dict[str, float]:
         """Of nearest neighbours and probe, if there are labels.
 
-        Parameters
-        ----------
-        most : validation images to look at; None for all
+        At most so many validation images are looked at; None for all.
         """
         if self.bank is None:
             return {}
@@ -295,20 +285,11 @@ class PairedTraining(LightningModule):
         )
 
 
-def value_of(term: Tensor | None) -> float:
-    """Value of a () term; NaN for one that was not computed."""
-    return math.nan if term is None else float(term.detach())
-
-
 class FiniteGuard:
-    """Looks at the loss of every step; on a GPU one step late.
+    """Stops at a loss that is not finite; on a GPU one step late.
 
     Reading a loss there as soon as it is asked for would make the GPU wait for the
     next batch.
-
-    Parameters
-    ----------
-    steps_per_epoch : to name the epoch of a step
     """
 
     def __init__(self, steps_per_epoch: int) -> None:
@@ -340,24 +321,20 @@ class FiniteGuard:
             return
         step, terms = self._pending
         self._pending = None
-        if math.isfinite(value_of(terms.total)):
+        if math.isfinite(_value_of(terms.total)):
             return
         raise CeAlignError(
             f"the loss is not finite at step {step} (epoch "
-            f"{step // self._steps_per_epoch}): invariant {value_of(terms.invariant)}, "
-            f"equivariant {value_of(terms.equivariant)}; last good checkpoint: "
+            f"{step // self._steps_per_epoch}): invariant "
+            f"{_value_of(terms.invariant)}, equivariant "
+            f"{_value_of(terms.equivariant)}; last good checkpoint: "
             f"{last_checkpoint or 'none yet'}; use --precision 32 or a lower learning "
             "rate"
         )
 
 
 class Speedometer:
-    """Images a second between two looks.
-
-    Parameters
-    ----------
-    images_per_step : over all processes
-    """
+    """Images a second between two looks."""
 
     def __init__(self, images_per_step: int) -> None:
         self._images_per_step = images_per_step
@@ -376,39 +353,23 @@ class Speedometer:
         return self._images_per_step * (step - last[0]) / (now - last[1])
 
 
-def step_numbers(
-    terms: LossTerms, parameters: Iterable[Tensor], group: Group
-) -> dict[str, float]:
-    """Loss, its terms and the lengths of their gradients; see `gradient_norms`."""
-    of_views, of_changes = gradient_norms(terms, parameters, group=group)
-    return {
-        "loss": value_of(terms.total),
-        "loss_invariant": value_of(terms.invariant),
-        "loss_equivariant": value_of(terms.equivariant),
-        "gradient_invariant": of_views,
-        "gradient_equivariant": of_changes,
-    }
+def _value_of(term: Tensor | None) -> float:
+    """Value of a () term; NaN for one that was not computed."""
+    return math.nan if term is None else float(term.detach())
 
 
-def defined(numbers: Mapping[str, float]) -> dict[str, float]:
-    """Those that are not NaN."""
+def _defined(numbers: Mapping[str, float]) -> dict[str, float]:
     return {name: value for name, value in numbers.items() if not math.isnan(value)}
 
 
 def epoch_line(epoch: int, epochs: int, numbers: Mapping[str, float]) -> str:
-    """What a person is told after an epoch, counted from 1."""
+    """One line of what is known after an epoch, counted from 1."""
     named = (
         f"{name.replace('_', ' ')} {value:.4g}"
-        for name, value in defined(numbers).items()
+        for name, value in _defined(numbers).items()
         if name != "epoch"
     )
     return f"epoch {epoch} of {epochs}: {', '.join(named)}"
-
-
-#: File in the folder of a training that names a network for every command.
-EXPORTED = "model.safetensors"
-#: Stage of the residual network that stands for each region.
-LAYERS = {"V1": "layer1", "V2": "layer2", "V4": "layer3", "IT": "layer4"}
 
 
 def exported_state(module: PairedTraining) -> dict[str, Tensor]:

@@ -1,6 +1,5 @@
-"""What a network can do while it is trained: nearest neighbours, a probe."""
+"""How a network does while it is trained: accuracies, collapse."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -61,13 +60,12 @@ def knn_accuracy(
 ) -> float:
     """Share of queries whose nearest neighbours by cosine vote for their class.
 
-    Votes weigh exp(similarity / 0.07).
+    Votes of the k nearest weigh exp(similarity / 0.07).
 
     Parameters
     ----------
     bank, bank_labels : (n, d) features and (n,) classes
     queries, query_labels : (m, d) and (m,); None leaves each row of the bank out once
-    k : neighbours that vote, at most those that there are
 
     Raises
     ------
@@ -104,13 +102,7 @@ def knn_accuracy(
 
 @dataclass(frozen=True, eq=False)
 class Labelled:
-    """Images with classes, seen as `validation_crop` shows them.
-
-    Attributes
-    ----------
-    images : at least two
-    labels : (n,) class of each
-    """
+    """At least two images with their (n,) classes, seen as `validation_crop` shows."""
 
     images: ImageSet
     labels: NDArray[np.int64]
@@ -127,21 +119,15 @@ class Labelled:
         backbone.eval()
         try:
             with torch.no_grad():
-                parts = [
-                    backbone(normalise_pixels(pixels.to(device)))
-                    for pixels in self._batches(size)
-                ]
+                parts = []
+                for start in range(0, len(self.images), BATCH):
+                    rows = range(start, min(start + BATCH, len(self.images)))
+                    crops = [validation_crop(self.images.load(i), size) for i in rows]
+                    pixels = torch.from_numpy(np.stack([np.asarray(x) for x in crops]))
+                    parts.append(backbone(normalise_pixels(pixels.to(device))))
         finally:
             backbone.train(was_training)
         return torch.cat(parts)
-
-    def _batches(self, size: int) -> Iterator[Tensor]:
-        for start in range(0, len(self.images), BATCH):
-            rows = range(start, min(start + BATCH, len(self.images)))
-            pixels = [
-                np.asarray(validation_crop(self.images.load(i), size)) for i in rows
-            ]
-            yield torch.from_numpy(np.stack(pixels))
 
 
 def evaluate(
@@ -153,22 +139,10 @@ def evaluate(
     size: int,
     device: torch.device,
 ) -> dict[str, float]:
-    """Accuracy of nearest neighbours, and of the probe on validation images.
+    """``knn_top1`` and, with validation images and a probe, ``probe_top1``, ``_top5``.
 
-    Parameters
-    ----------
-    backbone : (n, 3, size, size) to features
-    probe : linear classifier of the features, if there is one
-    bank : images among which neighbours are sought; without validation images each is
-        left out once
-    validation : images that training does not see
-    size : of the images in pixels
-    device : where the networks are
-
-    Returns
-    -------
-    ``knn_top1`` and, with validation images and a probe, ``probe_top1`` and
-    ``probe_top5``
+    Neighbours are sought in `bank`, of which each image is left out once without
+    validation images. `size` is that of the images in pixels.
     """
     features = bank.features(backbone, size, device)
     labels = torch.from_numpy(bank.labels).to(device)

@@ -1,4 +1,4 @@
-"""Backbones, heads, and their momentum copy."""
+"""Networks that are trained: backbone, heads, momentum copy, statistics per view."""
 
 import copy
 from collections.abc import Sequence
@@ -33,26 +33,11 @@ BACKBONES = ("tiny", *(name for name in resnet.__all__ if name.islower()))
 
 
 def build_backbone(name: str) -> tuple[nn.Module, int]:
-    """Residual network without classifier.
+    """Residual network of that name without classifier, and its number of features.
 
     The last scale of each branch is zero, except in the tiny network, whose short
-    training leaves zeroed branches no time to grow.
-
-    Random weights come from torch's global generator, which the caller seeds.
-
-    Parameters
-    ----------
-    name : one of `BACKBONES`
-
-    Returns
-    -------
-    backbone : (n, 3, height, width) to (n, n_features)
-    n_features : after global average pooling
-
-    Raises
-    ------
-    ConfigError
-        If the name is unknown; with those that there are.
+    training leaves zeroed branches no time to grow. Random weights come from torch's
+    global generator, which the caller seeds. ConfigError lists the names there are.
     """
     if name not in BACKBONES:
         raise ConfigError(
@@ -68,15 +53,7 @@ def build_backbone(name: str) -> tuple[nn.Module, int]:
 
 
 def build_head(n_features: int, widths: Sequence[int]) -> nn.Sequential:
-    """Linear, batch normalisation, ReLU, and so on; the last layer is linear.
-
-    No linear layer has a bias.
-
-    Parameters
-    ----------
-    n_features : inputs
-    widths : outputs of the linear layers
-    """
+    """Linear layers of these widths, without bias; between them normalisation, ReLU."""
     layers: list[nn.Module] = []
     for n_inputs, n_outputs in zip([n_features, *widths], widths, strict=False):
         layers += [nn.Linear(n_inputs, n_outputs, bias=False)]
@@ -85,13 +62,7 @@ def build_head(n_features: int, widths: Sequence[int]) -> nn.Sequential:
 
 
 class Embeddings(NamedTuple):
-    """What a network makes of a batch of four views.
-
-    Attributes
-    ----------
-    features : (4, n, n_features) of the backbone
-    invariant, equivariant : (4, n, d) of either head, in the order of the views
-    """
+    """Features (4, n, n_features) of four views, and (4, n, d) of either head."""
 
     features: Tensor
     invariant: Tensor
@@ -103,13 +74,8 @@ class PairedNetwork(nn.Module):
 
     A training batch holds four views in consecutive blocks, in the order of
     `ce_align.trainer.objectives.VIEWS`. It takes one pass, in which every view has
-    batch statistics of its own: the result is that of four passes, in that order.
-
-    Parameters
-    ----------
-    backbone : (n, 3, height, width) to (n, n_features); its layers are converted
-    n_features : outputs of the backbone
-    head_widths : outputs of the linear layers of each head
+    batch statistics of its own: the result is that of four passes, in that order. The
+    layers of `backbone`, (n, 3, height, width) to (n, n_features), are converted.
     """
 
     def __init__(
@@ -132,7 +98,9 @@ class PairedNetwork(nn.Module):
         features = self.backbone(images)
         heads = [
             # A head that rests keeps no activations for a backward pass.
-            head(features if _learns(head) else features.detach())
+            head(
+                features if next(head.parameters()).requires_grad else features.detach()
+            )
             for head in (self.head_invariant, self.head_equivariant)
         ]
         stacks = [torch.unflatten(x, 0, (len(VIEWS), -1)) for x in (features, *heads)]
@@ -143,12 +111,8 @@ class MomentumCopy(nn.Module):
     """A copy of a network, backbone and heads, whose parameters follow it slowly.
 
     The copy runs in training mode without gradient. Its running statistics are its
-    own: they come from its own passes, for the weights that it has.
-
-    Parameters
-    ----------
-    network : to be copied, before `set_group`
-    ema : share of its parameters that the copy keeps at every update
+    own: they come from its own passes, for the weights that it has. `ema` is the share
+    of its parameters that the copy keeps at every update.
     """
 
     def __init__(self, network: PairedNetwork, ema: float) -> None:
@@ -169,22 +133,13 @@ class MomentumCopy(nn.Module):
         torch._foreach_lerp_(own, list(network.parameters()), 1 - self.ema)
 
 
-def _learns(module: nn.Module) -> bool:
-    return any(parameter.requires_grad for parameter in module.parameters())
-
-
 class ViewBatchNorm(nn.modules.batchnorm._BatchNorm):
     """Batch normalisation of several views in one pass, as in separate passes.
 
     In training every view (consecutive rows) has its own statistics, and the running
     statistics see the views one after the other; in evaluation it is ordinary. Without
     a group every view runs through torch's own kernel, which makes the pass equal to
-    separate ones bit by bit.
-
-    Attributes
-    ----------
-    n_views : views in a training batch
-    group : processes whose statistics are joined; None for this process alone
+    separate ones bit by bit; with one the processes join their statistics.
     """
 
     n_views: int = 1
@@ -272,11 +227,8 @@ class ViewLinear(nn.Linear):
 def convert_to_views(module: nn.Module, n_views: int) -> nn.Module:
     """Give every batch normalisation and linear layer in `module` views, in place.
 
-    Parameters, buffers and their names stay as they are.
-
-    Returns
-    -------
-    `module`, or what replaces it if it is itself such a layer
+    Parameters, buffers and their names stay as they are. What is returned is `module`,
+    or what replaces it if it is itself such a layer.
     """
     for name, child in module.named_children():
         setattr(module, name, convert_to_views(child, n_views))

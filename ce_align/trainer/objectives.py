@@ -1,10 +1,13 @@
-"""The three objectives as pure functions, and the registry of all.
+"""Objectives: the three of the paper as pure functions, and how two of them combine.
 
 An objective takes two batches of embeddings whose equal rows belong together (MMCR also
 those of the momentum networks) and returns the scalar to be minimised. Half-precision
 embeddings are converted first and autocast is off inside: no sum is taken in half
 precision. With a group every process gives its rows and gets the loss of all rows; see
 `ce_align.trainer.distributed` for the gradients.
+
+The contrastive-equivariant loss is the same objective on the embeddings of two views,
+and on the difference vectors between views.
 """
 
 import inspect
@@ -43,61 +46,16 @@ __all__ = [
     "LossTerms",
     "Objective",
     "barlow_twins",
-    "check_positive",
-    "check_weight",
-    "checked_batches",
     "combined_loss",
-    "equivariant_loss",
     "find_objective",
     "gradient_norms",
-    "invariant_loss",
     "mmcr",
     "register_objective",
     "simclr",
 ]
 
-
-def check_positive(name: str, value: float) -> None:
-    """Raise ConfigError unless `value` is positive."""
-    if not value > 0:
-        raise ConfigError(f"{name} is {value}; give a positive number")
-
-
-def checked_batches(loss: str, group: Group, **batches: Tensor) -> list[Tensor]:
-    """Batches of embeddings in float32 or float64, if they fit one another.
-
-    Parameters
-    ----------
-    loss : name of the objective, for the message
-    group : processes whose rows are joined
-    batches : (n, d) each, by name
-
-    Raises
-    ------
-    DataError
-        Unless all are real and of one shape, with two rows or more over all processes.
-    """
-    first_name, first = next(iter(batches.items()))
-    for name, batch in batches.items():
-        if batch.ndim != 2 or not batch.is_floating_point():
-            raise DataError(
-                f"{loss} needs real (n, d) embeddings, but {name} is {batch.dtype} of "
-                f"shape {tuple(batch.shape)}"
-            )
-        if batch.shape != first.shape:
-            raise DataError(
-                f"{loss} needs batches of equal shape, but {first_name} has "
-                f"{tuple(first.shape)} and {name} has {tuple(batch.shape)}"
-            )
-    if len(first) * n_processes(group) < 2 or first.shape[1] < 1:
-        raise DataError(
-            f"{loss} compares rows and needs at least two, but {first_name} has shape "
-            f"{tuple(first.shape)}; use a larger batch"
-        )
-    half = (torch.float16, torch.bfloat16)
-    return [
-        batch.float() if batch.dtype in half else batch for batch in batches.values()
-    ]
+#: The four views of an item in the order of every stack: image and augmentation.
+VIEWS = ("1A", "1B", "2A", "2B")
 
 
 @dataclass(frozen=True)
@@ -128,7 +86,7 @@ class Objective:
             return
         if not 0 <= self.ema <= 1:
             raise ConfigError(f"ema is {self.ema}; give a share from 0 to 1, or none")
-        if "momentum_a" not in self._arguments():
+        if "momentum_a" not in inspect.signature(self.loss).parameters:
             raise ConfigError(
                 f"{self.name} has no use for momentum networks; leave ema out"
             )
@@ -152,7 +110,7 @@ class Objective:
             If the loss has no such option; with those that it has.
         """
         fields = {k: changes.pop(k) for k in ("head_widths", "ema") if k in changes}
-        arguments = self._arguments().values()
+        arguments = inspect.signature(self.loss).parameters.values()
         options = {a.name for a in arguments if a.kind is a.KEYWORD_ONLY} - {"group"}
         if unknown := sorted(set(changes) - options):
             raise ConfigError(
@@ -162,9 +120,6 @@ class Objective:
         loss = partial(self.loss, **changes) if changes else self.loss
         return replace(self, loss=loss, **fields)
 
-    def _arguments(self) -> Mapping[str, inspect.Parameter]:
-        return inspect.signature(self.loss).parameters
-
 
 def simclr(
     view_a: Tensor,
@@ -173,7 +128,7 @@ def simclr(
     temperature: float = 0.15,
     group: Group = None,
 ) -> Tensor:
-    """Normalised temperature-scaled cross entropy (NT-Xent).
+    """Normalised temperature-scaled cross entropy (NT-Xent), in nats.
 
     Every one of the 2n embeddings must find its partner among the other 2n − 1 by
     cosine similarity. Independent of the length of each embedding.
@@ -183,10 +138,6 @@ def simclr(
     view_a, view_b : (n, d); rows n belong together
     temperature : positive divisor of the similarities
     group : processes whose rows are joined; each holds n
-
-    Returns
-    -------
-    () mean over all embeddings of all processes, in nats
 
     Raises
     ------
@@ -199,8 +150,8 @@ def simclr(
     ----------
     Chen et al. (2020), A simple framework for contrastive learning.
     """
-    check_positive("temperature", temperature)
-    view_a, view_b = checked_batches("simclr", group, view_a=view_a, view_b=view_b)
+    _check_positive("temperature", temperature)
+    view_a, view_b = _checked_batches("simclr", group, view_a=view_a, view_b=view_b)
     with full_precision(view_a):
         near_a, near_b = unit_rows(view_a), unit_rows(view_b)
         rows = torch.cat([near_a, near_b]) / math.sqrt(temperature)
@@ -231,10 +182,6 @@ def barlow_twins(
     epsilon : positive, added to the variances as batch normalisation does
     group : processes whose rows are joined; each holds n
 
-    Returns
-    -------
-    () loss
-
     Raises
     ------
     DataError
@@ -247,8 +194,8 @@ def barlow_twins(
     Zbontar et al. (2021), Barlow Twins: self-supervised learning via redundancy
     reduction.
     """
-    check_positive("epsilon", epsilon)
-    view_a, view_b = checked_batches(
+    _check_positive("epsilon", epsilon)
+    view_a, view_b = _checked_batches(
         "barlow_twins", group, view_a=view_a, view_b=view_b
     )
     with full_precision(view_a):
@@ -289,7 +236,7 @@ def mmcr(
 
     Returns
     -------
-    () loss, between −n·√(min(n, d)/n) and 0 for the n rows of all processes
+    () between −n·√(min(n, d)/n) and 0 for the n rows of all processes
 
     Raises
     ------
@@ -308,7 +255,7 @@ def mmcr(
     given = {"view_a": view_a, "view_b": view_b}
     if momentum_a is not None and momentum_b is not None:
         given |= {"momentum_a": momentum_a.detach(), "momentum_b": momentum_b.detach()}
-    views = checked_batches("mmcr", group, **given)
+    views = _checked_batches("mmcr", group, **given)
     with full_precision(view_a):
         units = [unit_rows(view) for view in views]
         centroids = sum(units[1:], units[0]) / len(units)
@@ -323,8 +270,6 @@ _REGISTERED = {
         Objective("simclr", simclr, (8192, 8192, 512)),
     ]
 }
-
-
 #: The objectives by name, with the settings of the paper.
 OBJECTIVES: Mapping[str, Objective] = MappingProxyType(_REGISTERED)
 
@@ -345,28 +290,12 @@ def register_objective(objective: Objective) -> None:
 
 
 def find_objective(name: str) -> Objective:
-    """The objective of that name.
-
-    Raises
-    ------
-    ConfigError
-        If there is none, with those that there are.
-    """
+    """The objective of that name; ConfigError lists those that there are."""
     if name not in OBJECTIVES:
         raise ConfigError(
             f"unknown objective {name!r}; choose from {', '.join(OBJECTIVES)}"
         )
     return OBJECTIVES[name]
-
-
-def _grams_are_cheaper(n_rows: int, n_columns: int) -> bool:
-    """Whether two Gram matrices cost less than one cross-correlation."""
-    # Forward and backward take four products of n²d against three of nd².
-    return 4 * n_rows < 3 * n_columns
-
-
-#: The four views of an item in the order of every stack: image and augmentation.
-VIEWS = ("1A", "1B", "2A", "2B")
 
 
 @dataclass(frozen=True)
@@ -381,61 +310,6 @@ class LossTerms:
     equivariant: Tensor | None
 
 
-def check_weight(equivariance_weight: float) -> None:
-    """Raise ConfigError unless the weight lies in [0, 1]."""
-    if not 0 <= equivariance_weight <= 1:
-        raise ConfigError(
-            f"the equivariance weight is {equivariance_weight}; give a number from 0 "
-            "(the invariant loss alone) to 1 (the equivariant loss alone)"
-        )
-
-
-def invariant_loss(
-    objective: Objective,
-    embeddings: Tensor,
-    momentum: Tensor | None = None,
-    *,
-    group: Group = None,
-) -> Tensor:
-    """Objective of views A against views B, 2n rows: those of image 1, then image 2.
-
-    Parameters
-    ----------
-    embeddings : (4, n, d) of the invariant head in the order of `VIEWS`
-    momentum : (4, n, d) of the momentum networks, if the objective has an EMA
-    group : processes whose rows are joined; each holds n
-
-    Raises
-    ------
-    DataError
-        If the shapes do not fit, or `momentum` is missing or not wanted.
-    """
-    batches: list[Tensor] = []
-    for views in _stacks(objective, embeddings, momentum):
-        a_1, b_1, a_2, b_2 = views.unbind()
-        batches += [torch.cat([a_1, a_2]), torch.cat([b_1, b_2])]
-    return objective.loss(*batches, group=group)
-
-
-def equivariant_loss(
-    objective: Objective,
-    embeddings: Tensor,
-    momentum: Tensor | None = None,
-    *,
-    group: Group = None,
-) -> Tensor:
-    """Objective of the difference vectors A − B of image 1 against those of image 2.
-
-    Parameters and errors are those of `invariant_loss`, for the equivariant head.
-    """
-    batches: list[Tensor] = []
-    for views in _stacks(objective, embeddings, momentum):
-        # Differences of half-precision embeddings would lose the digits they share.
-        a_1, b_1, a_2, b_2 = views.to(_at_least_single(views)).unbind()
-        batches += [a_1 - b_1, a_2 - b_2]
-    return objective.loss(*batches, group=group)
-
-
 def combined_loss(
     objective: Objective,
     invariant: Tensor,
@@ -447,6 +321,10 @@ def combined_loss(
     group: Group = None,
 ) -> LossTerms:
     """(1 − λ) · invariant loss + λ · equivariant loss; a term of weight 0 is free.
+
+    The invariant loss is the objective of views A against views B, 2n rows: those of
+    image 1, then of image 2. The equivariant loss is that of the difference vectors
+    A − B of image 1 against those of image 2.
 
     Parameters
     ----------
@@ -460,7 +338,7 @@ def combined_loss(
     Raises
     ------
     ConfigError
-        If the weight lies outside [0, 1].
+        If λ lies outside [0, 1].
     DataError
         If the shapes do not fit, or momentum embeddings are missing or not wanted.
 
@@ -469,19 +347,30 @@ def combined_loss(
     Yerxa et al. (2024), Contrastive-equivariant self-supervised learning improves
     alignment with primate visual area IT.
     """
-    check_weight(equivariance_weight)
-    if equivariance_weight == 1:
-        changes = equivariant_loss(
-            objective, equivariant, momentum_equivariant, group=group
+    if not 0 <= equivariance_weight <= 1:
+        raise ConfigError(
+            f"the equivariance weight is {equivariance_weight}; give a number from 0 "
+            "(the invariant loss alone) to 1 (the equivariant loss alone)"
         )
-        return LossTerms(changes, None, changes)
-    views = invariant_loss(objective, invariant, momentum_invariant, group=group)
-    if equivariance_weight == 0:
-        return LossTerms(views, views, None)
-    changes = equivariant_loss(
-        objective, equivariant, momentum_equivariant, group=group
-    )
-    total = (1 - equivariance_weight) * views + equivariance_weight * changes
+    views = changes = None
+    if equivariance_weight < 1:
+        batches: list[Tensor] = []
+        for stack in _stacks(objective, invariant, momentum_invariant):
+            a_1, b_1, a_2, b_2 = stack.unbind()
+            batches += [torch.cat([a_1, a_2]), torch.cat([b_1, b_2])]
+        views = objective.loss(*batches, group=group)
+    if equivariance_weight > 0:
+        batches = []
+        for stack in _stacks(objective, equivariant, momentum_equivariant):
+            # Differences of half-precision embeddings would lose digits they share.
+            single = torch.promote_types(stack.dtype, torch.float32)
+            a_1, b_1, a_2, b_2 = stack.to(single).unbind()
+            batches += [a_1 - b_1, a_2 - b_2]
+        changes = objective.loss(*batches, group=group)
+    if views is None or changes is None:
+        (total,) = (term for term in (views, changes) if term is not None)
+    else:
+        total = (1 - equivariance_weight) * views + equivariance_weight * changes
     return LossTerms(total, views, changes)
 
 
@@ -537,5 +426,37 @@ def _stacks(
     return stacks
 
 
-def _at_least_single(values: Tensor) -> torch.dtype:
-    return torch.promote_types(values.dtype, torch.float32)
+def _check_positive(name: str, value: float) -> None:
+    if not value > 0:
+        raise ConfigError(f"{name} is {value}; give a positive number")
+
+
+def _checked_batches(loss: str, group: Group, **batches: Tensor) -> list[Tensor]:
+    """The (n, d) batches in float32 or float64, if they fit one another."""
+    first_name, first = next(iter(batches.items()))
+    for name, batch in batches.items():
+        if batch.ndim != 2 or not batch.is_floating_point():
+            raise DataError(
+                f"{loss} needs real (n, d) embeddings, but {name} is {batch.dtype} of "
+                f"shape {tuple(batch.shape)}"
+            )
+        if batch.shape != first.shape:
+            raise DataError(
+                f"{loss} needs batches of equal shape, but {first_name} has "
+                f"{tuple(first.shape)} and {name} has {tuple(batch.shape)}"
+            )
+    if len(first) * n_processes(group) < 2 or first.shape[1] < 1:
+        raise DataError(
+            f"{loss} compares rows and needs at least two, but {first_name} has shape "
+            f"{tuple(first.shape)}; use a larger batch"
+        )
+    half = (torch.float16, torch.bfloat16)
+    return [
+        batch.float() if batch.dtype in half else batch for batch in batches.values()
+    ]
+
+
+def _grams_are_cheaper(n_rows: int, n_columns: int) -> bool:
+    """Whether two Gram matrices cost less than one cross-correlation."""
+    # Forward and backward take four products of n²d against three of nd².
+    return 4 * n_rows < 3 * n_columns

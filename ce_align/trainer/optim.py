@@ -1,8 +1,7 @@
-"""LARS, its learning rate and its schedule."""
+"""LARS, and the learning rate of every step."""
 
 import math
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from typing import Any, overload
 
 import torch
@@ -11,7 +10,7 @@ from torch.optim import Optimizer
 
 from ce_align.errors import ConfigError
 
-__all__ = ["LARS", "Schedule", "base_learning_rate", "learning_rate_share"]
+__all__ = ["LARS", "base_learning_rate", "learning_rate_share"]
 
 #: Learning rate for 256 pairs a step, and the pairs it stands for.
 RATE_PER_UNIT, PAIRS_PER_UNIT = 1.2, 256
@@ -54,36 +53,6 @@ def learning_rate_share(
         return max(step, 0) / n_warmup
     progress = min((step - n_warmup) / (n_steps - n_warmup), 1.0)
     return final_share + (1 - final_share) * (1 + math.cos(math.pi * progress)) / 2
-
-
-@dataclass(frozen=True)
-class Schedule:
-    """Learning rate of every step.
-
-    Attributes
-    ----------
-    peak : at the end of the warm-up
-    n_steps, n_warmup, final_share : see `learning_rate_share`
-
-    Raises
-    ------
-    ConfigError
-        As `learning_rate_share`.
-    """
-
-    peak: float
-    n_steps: int
-    n_warmup: int
-    final_share: float
-
-    def __post_init__(self) -> None:
-        self.rate(0)
-
-    def rate(self, step: int) -> float:
-        """Learning rate of a step, counted from 0 over all epochs."""
-        return self.peak * learning_rate_share(
-            step, self.n_steps, self.n_warmup, self.final_share
-        )
 
 
 class LARS(Optimizer):

@@ -1,4 +1,4 @@
-"""What a training is: its settings, and the named sets of them."""
+"""What a training is, as settings and named sets of them, and where it runs."""
 
 import os
 from collections.abc import Mapping
@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Annotated, Any, ClassVar, Literal
 
-import torch
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from ce_align.config import StageConfig
@@ -126,13 +125,9 @@ _OPTIONS = {"paper-in100": _IN100_OPTIONS, "tiny": _TINY_OPTIONS}
 def preset_config(preset: str, objective: str, **changes: Any) -> TrainConfig:
     """Settings of a preset, changed where asked.
 
-    Parameters
-    ----------
-    preset : a name of `PRESETS`
-    objective : decides the heads of the presets ``paper-in100`` and ``tiny``
-    **changes
-        Fields of `TrainConfig`; None keeps the preset's. Other `epochs` shorten the
-        warm-up to at most a tenth of them.
+    The objective decides the heads of the presets ``paper-in100`` and ``tiny``. Changes
+    are fields of `TrainConfig`; None keeps the preset's. Other `epochs` shorten the
+    warm-up to at most a tenth of them.
 
     Raises
     ------
@@ -189,13 +184,9 @@ class Hardware:
 
 
 def resolve_devices(hardware: Hardware) -> tuple[str, int]:
-    """Kind of device, and how many a node.
+    """Kind of device, and how many a node; ConfigError if there are not as many."""
+    import torch
 
-    Raises
-    ------
-    ConfigError
-        If there are not as many.
-    """
     n_gpus = torch.cuda.device_count()
     kind, present = ("cuda", n_gpus) if n_gpus else ("cpu", os.cpu_count() or 1)
     wanted = hardware.devices or (n_gpus or 1)
@@ -209,13 +200,7 @@ def resolve_devices(hardware: Hardware) -> tuple[str, int]:
 
 
 def augments_on_device(hardware: Hardware, kind: str) -> bool:
-    """Whether views are rendered where the network is, a device of that kind.
-
-    Raises
-    ------
-    ConfigError
-        If `hardware` names another place.
-    """
+    """Whether views are rendered where the network is, a device of that kind."""
     places = {"auto": kind == "cuda", "cpu": False, "device": True}
     if hardware.augment not in places:
         raise ConfigError(
@@ -229,12 +214,10 @@ def n_workers(hardware: Hardware, devices: int) -> int:
     if hardware.workers is not None:
         return hardware.workers
     own = os.environ.get("SLURM_CPUS_PER_TASK", "")
-    n_cores = int(own) if own.isdecimal() else _n_cores() // devices
+    if own.isdecimal():
+        n_cores = int(own)
+    elif hasattr(os, "sched_getaffinity"):  # cores that a cluster leaves us
+        n_cores = len(os.sched_getaffinity(0)) // devices
+    else:
+        n_cores = (os.cpu_count() or 1) // devices
     return max(0, min(n_cores - 1, MOST_WORKERS))
-
-
-def _n_cores() -> int:
-    """Cores that this process may use, which a cluster restricts."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

@@ -1,4 +1,8 @@
-"""The reductions of the objectives, the costly ones with gradients of their own."""
+"""Reductions and normalisations with gradients of their own.
+
+torch's SyncBatchNorm refuses CPU tensors; `normalise_over` runs the same code on every
+device, so what the CPU tests prove holds for the GPU path too.
+"""
 
 import math
 from typing import Any
@@ -74,15 +78,7 @@ def nuclear_norm(matrix: Tensor) -> Tensor:
     The gradient is U Vᵀ over the directions of singular values that are not zero: the
     subgradient of least norm, finite for every finite matrix and zero for a zero one.
     Singular values below 1.4e-3 (float32) or 6e-8 (float64) of the largest cannot be
-    told from zero in a Gram matrix and count as zero.
-
-    Parameters
-    ----------
-    matrix : (n_rows, n_columns), float32 or float64
-
-    Returns
-    -------
-    () of the same dtype
+    told from zero in a Gram matrix and count as zero. float32 or float64.
     """
     with full_precision(matrix):
         norm: Tensor = _NuclearNorm.apply(matrix)
@@ -114,14 +110,7 @@ class _GramInnerProduct(Function):
 def gram_inner_product(rows_a: Tensor, rows_b: Tensor, group: Group = None) -> Tensor:
     """‖Aᵀ B‖² without the matrix Aᵀ B: the inner product of A Aᵀ and B Bᵀ.
 
-    Parameters
-    ----------
-    rows_a, rows_b : (n, d), float32 or float64, of this process
-    group : processes whose rows are joined
-
-    Returns
-    -------
-    () of the same dtype: the squared Frobenius norm over the rows of all processes.
+    A and B are the (n, d) rows of all processes; each gives its own.
     """
     with full_precision(rows_a):
         product: Tensor = _GramInnerProduct.apply(rows_a, rows_b, group)
@@ -179,14 +168,7 @@ class _LogSumExpOthers(Function):
 def log_sum_exp_others(rows: Tensor, group: Group = None) -> Tensor:
     """Logarithm of the summed exponentials of a row's products with all other rows.
 
-    Parameters
-    ----------
-    rows : (n, d), float32 or float64, of this process
-    group : processes whose rows are joined
-
-    Returns
-    -------
-    (n,) of the same dtype; one entry for each row of this process
+    (n,) for the (n, d) rows of this process; the others are those of all processes.
     """
     with full_precision(rows):
         sums: Tensor = _LogSumExpOthers.apply(rows, group)
@@ -353,11 +335,9 @@ def normalise_over(
     normalised : like `batch`
     mean, variance : (n_views, n_channels), not differentiable; variance with divisor N
     """
-    normalised: Tensor
-    normalised, mean, variance = _NormaliseOver.apply(
-        batch, weight, bias, eps, n_views, group
-    )
-    return normalised, mean, variance
+    found: tuple[Tensor, Tensor, Tensor]
+    found = _NormaliseOver.apply(batch, weight, bias, eps, n_views, group)
+    return found
 
 
 def normalise_views(
@@ -372,20 +352,9 @@ def normalise_views(
 ) -> Tensor:
     """Batch normalisation of each view by torch's kernel, on a CPU.
 
-    Equal bit by bit to calls for one view after the other.
-
-    Parameters
-    ----------
-    batch : (n_views * n, n_channels, ...); the rows of a view are consecutive
-    weight, bias : (n_channels,)
-    running : mean and variance (n_channels,), moved towards those of each view in turn
-    momentum : share of the way
-    eps : added to the variances
-    n_views : number of views, each with statistics of its own
-
-    Returns
-    -------
-    like `batch`
+    Equal bit by bit to calls for one view after the other. `running` are mean and
+    variance (n_channels,), which move towards those of each view in turn, the share
+    `momentum` of the way; all else as in `normalise_over`.
     """
     normalised: Tensor = _NormaliseViews.apply(
         batch, weight, bias, running, momentum, eps, n_views

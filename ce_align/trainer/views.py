@@ -1,11 +1,16 @@
-"""The four views of every pair, rendered by worker processes from the plan."""
+"""Which images meet in which step, and the four views of every pair.
+
+Everything follows from the seed, the epoch and the step: nothing is remembered, so any
+process can resume anywhere, and every process computes the same plan and takes its own
+rows of it.
+"""
 
 import signal
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from types import FrameType
-from typing import Any, NamedTuple, Self, TypeAlias
+from typing import NamedTuple, Self, TypeAlias
 
 import numpy as np
 import torch
@@ -14,7 +19,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from ce_align.augment import AugmentationLedger, apply, sample
-from ce_align.augment.parameters import find_family
+from ce_align.augment.families import find_family
 from ce_align.augment.transforms import apply_batch, pixel_boxes
 from ce_align.data.imagesets import ImageSet
 from ce_align.errors import CeAlignError, ConfigError, DataError
@@ -27,7 +32,7 @@ __all__ = [
     "PairedViews",
     "PixelBatch",
     "PixelBlock",
-    "Position",
+    "Step",
     "half_split",
     "view_loader",
 ]
@@ -39,13 +44,10 @@ SPLIT, VIEW_A, VIEW_B = range(3)
 
 @dataclass(frozen=True)
 class PairBatch:
-    """The pairs of one step on one process.
+    """The pairs of one step on one process, (n_pairs, 2) indices of images.
 
-    Attributes
-    ----------
-    images : (n_pairs, 2) indices: row n has an image of either half
-    view_a, view_b : n_pairs rows each; row n is applied to both images of pair n, and
-        its crop is in whole pixels of the first
+    Row n of `view_a` and `view_b` is applied to both images of pair n; its crop is in
+    whole pixels of the first.
     """
 
     images: NDArray[np.int64]
@@ -53,23 +55,13 @@ class PairBatch:
     view_b: AugmentationLedger
 
 
+@lru_cache(maxsize=2)
 def half_split(n_images: int, seed: int, epoch: int) -> NDArray[np.int64]:
     """Two random halves of the images, drawn anew for every epoch.
 
-    Parameters
-    ----------
-    n_images : at least 2; of an odd number one image sits out, another every epoch
-    seed, epoch : decide the halves
-
-    Returns
-    -------
-    (n_images // 2, 2), read-only: column 0 is the one half, column 1 the other
+    The columns of (n_images // 2, 2) numbers, read-only. Of an odd number of images
+    one sits out, another every epoch.
     """
-    return _half_split(n_images, seed, epoch)
-
-
-@lru_cache(maxsize=2)
-def _half_split(n_images: int, seed: int, epoch: int) -> NDArray[np.int64]:
     order = _stream(seed, SPLIT, epoch).permutation(n_images)
     halves = order[: n_images // 2 * 2].reshape(2, -1).T
     halves.flags.writeable = False
@@ -140,13 +132,7 @@ class PairPlan:
         return self.n_images // 2 // self.pairs_per_step
 
     def images(self, epoch: int, step: int, part: int = 0) -> NDArray[np.int64]:
-        """The pairs (n_pairs, 2) of this process in one pass of a step.
-
-        Raises
-        ------
-        ConfigError
-            If the epoch has no such step, or the step no such pass.
-        """
+        """The pairs (n_pairs, 2) of this process in one pass of a step."""
         own = self._own_rows(epoch, step, part)
         start = step * self.pairs_per_step
         pairs = half_split(self.n_images, self.seed, epoch)
@@ -229,11 +215,8 @@ MOST_PADDING, MOST_PIXELS = 0.5, 1 << 24
 class Batch(NamedTuple):
     """One step of one process.
 
-    Attributes
-    ----------
-    views : (4, n_pairs, size, size, 3) uint8, in the order of
-        `ce_align.trainer.objectives.VIEWS`
-    labels : (n_pairs, 2) class of either image, −1 where there are none
+    Views (4, n_pairs, size, size, 3) uint8 in the order of `objectives.VIEWS`, and
+    labels (n_pairs, 2): the class of either image, −1 where there are none.
     """
 
     views: Tensor
@@ -244,11 +227,9 @@ class Batch(NamedTuple):
 class PixelBlock:
     """Images of a step that have about the same size.
 
-    Attributes
-    ----------
-    pixels : (n, height, width, 3) uint8; smaller images end in padding
-    halves, pairs : (n,) which image of which pair each is
-    ledgers : what views A and B do to each, relative to the padded frame
+    Smaller ones end in padding: `pixels` are (n, height, width, 3) uint8. Each is image
+    `halves` of pair `pairs`, (n,) both; what views A and B do to it, `ledgers`, is
+    relative to the padded frame.
     """
 
     pixels: Tensor
@@ -261,10 +242,9 @@ class PixelBlock:
 class PixelBatch:
     """The images of one step of one process, and what their views show.
 
-    Attributes
-    ----------
-    blocks : all images, each once
-    labels : (n_pairs, 2) class of either image, −1 where there are none
+    Views are rendered where the network is: pixels travel, with the ledger rows that
+    worker processes would have applied. On a CPU the pixels are equal to theirs, see
+    `ce_align.augment.apply_batch`. Labels are those of a `Batch`.
     """
 
     blocks: tuple[PixelBlock, ...]
@@ -277,14 +257,7 @@ class PixelBatch:
         batch: PairBatch,
         labels: Tensor,
     ) -> Self:
-        """The batch of images (height, width, 3) of any sizes.
-
-        Parameters
-        ----------
-        halves : the first images of all pairs, and the second
-        batch : what is done to them
-        labels : (n_pairs, 2)
-        """
+        """The batch of the first and the second images of all pairs, of any sizes."""
         images = [*halves[0], *halves[1]]
         sizes = np.array([image.shape[:2] for image in images])
         views = batch.view_a, batch.view_b
@@ -321,16 +294,11 @@ class PixelBatch:
         return self._moved(lambda tensor: tensor.pin_memory())
 
     def _moved(self, move: Callable[[Tensor], Tensor]) -> Self:
-        blocks = [
-            replace(
-                block,
-                pixels=move(block.pixels),
-                halves=move(block.halves),
-                pairs=move(block.pairs),
-            )
-            for block in self.blocks
-        ]
-        return replace(self, blocks=tuple(blocks), labels=move(self.labels))
+        blocks = tuple(
+            PixelBlock(move(b.pixels), move(b.halves), move(b.pairs), b.ledgers)
+            for b in self.blocks
+        )
+        return replace(self, blocks=blocks, labels=move(self.labels))
 
     def rendered(self, size: int) -> Batch:
         """The views, rendered on the device where the pixels are."""
@@ -382,15 +350,8 @@ class PairedViews(Dataset[Step]):
     """The passes of a training: a pure function of plan, images, epoch and pass.
 
     An image that cannot be read gives its error in place of the batch, because an
-    exception raised in a worker arrives as a page of text.
-
-    Attributes
-    ----------
-    images : to be paired
-    plan : which images meet in a step of this process, and their augmentations
-    labels : (n_images,) class of each image
-    view_size : in pixels
-    on_device : give pixels, which the training renders where its network is
+    exception raised in a worker arrives as a page of text. With `on_device` it gives
+    pixels, which the training renders where its network is.
     """
 
     images: ImageSet
@@ -448,16 +409,9 @@ def view_loader(
 ) -> DataLoader[Step]:
     """Loader of the steps that remain of the epoch in which training stands.
 
-    Parameters
-    ----------
-    views : the steps
-    position : epoch and step that come next, asked at the start of every epoch
-    workers : processes that render; they change no bit of the result
-    pin_memory : for faster copies to a GPU
+    `position`, asked at the start of every epoch, is the epoch and step that come next.
+    The processes that render, `workers`, change no bit of the result.
     """
-    options: dict[str, Any] = {}
-    if workers:
-        options = {"persistent_workers": True, "worker_init_fn": _quiet_worker}
     return DataLoader(
         views,
         sampler=_Remaining(views.plan, position),
@@ -466,7 +420,8 @@ def view_loader(
         pin_memory=pin_memory,
         # Its own generator: the loader draws a seed that nothing here uses.
         generator=torch.Generator(),
-        **options,
+        persistent_workers=workers > 0,
+        worker_init_fn=_quiet_worker,
     )
 
 

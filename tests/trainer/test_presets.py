@@ -3,10 +3,15 @@
 import pytest
 from pydantic import ValidationError
 
-from ce_align.augment.parameters import FAMILIES
+from ce_align.augment.families import FAMILIES
 from ce_align.errors import ConfigError
-from ce_align.trainer.module import PairedTraining, configured_objective
+from ce_align.trainer.module import PairedTraining
+from ce_align.trainer.objectives import find_objective
 from ce_align.trainer.presets import PRESETS, TrainConfig, preset_config
+
+
+def configured(settings):
+    return find_objective(settings.objective).configured(**settings.options)
 
 
 def config(preset, objective="barlow", **changes):
@@ -28,10 +33,10 @@ def test_the_paper_took_62500_steps_of_1024_pairs_at_rate_4_8():
         update={"backbone": "tiny", "options": {"head_widths": (8, 8)}}
     )
     module = PairedTraining(small, steps_per_epoch)
-    assert module.schedule.peak == pytest.approx(4.8)
-    assert module.schedule.rate(0) == 0
-    assert module.schedule.rate(10 * steps_per_epoch) == pytest.approx(4.8)
-    assert module.schedule.rate(62_499) == pytest.approx(4.8e-3, rel=1e-3)
+    assert module.peak_rate == pytest.approx(4.8)
+    assert module.learning_rate(0) == 0
+    assert module.learning_rate(10 * steps_per_epoch) == pytest.approx(4.8)
+    assert module.learning_rate(62_499) == pytest.approx(4.8e-3, rel=1e-3)
 
 
 def test_the_other_presets_change_what_the_paper_changed():
@@ -45,7 +50,7 @@ def test_the_other_presets_change_what_the_paper_changed():
 @pytest.mark.parametrize("preset", ["paper-in1k", "paper-in100", "weak"])
 def test_heads_are_those_of_the_authors(preset):
     widths = {
-        objective: configured_objective(config(preset, objective)).head_widths
+        objective: configured(config(preset, objective)).head_widths
         for objective in ("mmcr", "barlow", "simclr")
     }
     small = preset == "paper-in100"
@@ -54,7 +59,7 @@ def test_heads_are_those_of_the_authors(preset):
         "barlow": (8192, 8192, 8192),
         "simclr": (8192, 8192, 512),
     }
-    assert configured_objective(config(preset, "mmcr")).ema == 0.99
+    assert configured(config(preset, "mmcr")).ema == 0.99
 
 
 @pytest.mark.parametrize(
@@ -67,7 +72,7 @@ def test_heads_are_those_of_the_authors(preset):
 )
 def test_the_tiny_preset_has_small_heads(objective, widths, ema):
     tiny = config("tiny", objective)
-    found = configured_objective(tiny)
+    found = configured(tiny)
     assert (found.head_widths, found.ema) == (widths, ema)
     assert tiny.options.get("off_diagonal") == (0.02 if objective == "barlow" else None)
     assert (tiny.optimizer, tiny.learning_rate, tiny.weight_decay) == (
@@ -105,4 +110,4 @@ def test_settings_that_cannot_be_are_refused():
             objective="mmcr", equivariance_weight=0, images="x", optimizer="adamw"
         )
     with pytest.raises(ConfigError, match="unknown objective"):
-        configured_objective(config("tiny", "mse"))
+        configured(config("tiny", "mse"))

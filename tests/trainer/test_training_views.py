@@ -12,6 +12,7 @@ from ce_align.augment import apply
 from ce_align.data.imagesets import ImageSet
 from ce_align.errors import ConfigError, DataError
 from ce_align.trainer import data as data_module
+from ce_align.trainer import views as views_module
 from ce_align.trainer.data import (
     check_images,
     data_digest,
@@ -80,7 +81,7 @@ def test_crops_are_sampled_for_the_first_image_of_a_pair(tmp_path):
         return apply(pixels, ledger, size)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(data_module, "apply", record)
+        patch.setattr(views_module, "apply", record)
         _ = views[0, 1]
     first_a, first_b, second_a, second_b = ledgers
     assert first_a == second_a
