@@ -4,10 +4,8 @@ Fixed-point bicubic resampling, truncating blends, 8-bit hue, three extended box
 a view made here and one made by a Pillow pipeline are equal bit for bit, as long as
 Pillow resamples columns before rows. The kernels are faster because pixels lie as
 (row, channel, column), so that every loop runs over neighbours in memory and compiles
-to vector instructions. The interpreter lock is released.
-
-No kernel calls one of another file: compiled code is kept between sessions and is
-renewed only when its own file changes.
+to vector instructions. The interpreter lock is released, and compiled code is kept
+between sessions.
 """
 
 import math
@@ -36,10 +34,7 @@ __all__ = [
 def compiled(signature: str | None = None) -> Callable[[Callable[..., Any]], Any]:
     """``numba.njit`` that keeps machine code between sessions where it can.
 
-    Parameters
-    ----------
-    signature : str, optional
-        Types to compile for at once; otherwise those of the first call.
+    Compiles for the types of `signature` at once, or for those of the first call.
     """
 
     def decorate(function: Callable[..., Any]) -> Any:
@@ -348,26 +343,6 @@ BLUR_PASSES = 3
 
 
 @compiled()
-def box_widths(sigma: float) -> tuple[int, Any, Any]:
-    """Whole radius and fixed-point weights, inside and at the edge, of a box blur.
-
-    Three such boxes of fractional width have the variance of the Gaussian.
-    """
-    # Single precision throughout, as in Pillow: a last bit decides exact halves.
-    one, two, six = np.float32(1), np.float32(2), np.float32(6)
-    variance = np.float32(sigma) * np.float32(sigma) / np.float32(BLUR_PASSES)
-    full_width = np.float32(math.sqrt(12.0 * variance + 1.0))
-    whole = np.float32(math.floor((full_width - one) / two))
-    part = (two * whole + one) * (whole * (whole + one) - np.float32(3) * variance)
-    part = part / (six * (variance - (whole + one) * (whole + one)))
-    radius = np.float32(whole + part)
-    n_whole = int(radius)
-    inside = int(np.float32(1 << 24) / np.float32(radius * two + one))
-    edge = ((1 << 24) - (2 * n_whole + 1) * inside) // 2
-    return n_whole, np.uint32(inside), np.uint32(edge)
-
-
-@compiled()
 def weigh(total: Any, ends: Any, inside: Any, edge: Any) -> Any:
     """Weighted sum of a box and its two ends as a pixel value."""
     weighted = np.uint32(total * inside) + np.uint32(ends * edge)
@@ -432,9 +407,13 @@ def blur_rows(
 
 
 @compiled()
-def blur(view: NDArray[np.uint8], sigma: float) -> NDArray[np.uint8]:
-    """Gaussian blur of a view (height, channels, width), which is overwritten."""
-    radius, inside, edge = box_widths(sigma)
+def blur(
+    view: NDArray[np.uint8], radius: int, inside: Any, edge: Any
+) -> NDArray[np.uint8]:
+    """Three box blurs each way of a view (height, channels, width), overwritten.
+
+    A box has a whole radius, and fixed-point weights inside and at its edge.
+    """
     height, n_channels, width = view.shape
     padded = np.empty(width + 2 * (radius + 1), np.uint8)
     total = np.empty(width, np.uint32)

@@ -1,4 +1,4 @@
-"""Applying a ledger to images on the CPU: a pure function of image and row."""
+"""Applying a ledger to images: a pure function of image and row, here or on a GPU."""
 
 from __future__ import annotations
 
@@ -51,13 +51,10 @@ def apply(
 
     Parameters
     ----------
-    images : (H, W, 3) uint8, or n of them
-        One RGB image for all rows, or one image for every row (an array or a sequence;
-        their sizes may differ).
-    ledger : AugmentationLedger
-        n rows. Two images with equal rows get crops at the same relative place.
-    size : int
-        Height and width of the views in pixels.
+    images : one RGB image (H, W, 3) uint8 for all rows, or one for every row (an array
+        or a sequence; their sizes may differ)
+    ledger : n rows; two images with equal rows get crops at the same relative place
+    size : height and width of the views in pixels
 
     Returns
     -------
@@ -75,9 +72,13 @@ def apply(
     views = np.empty((len(ledger), size, size, 3), np.uint8)
     shifts = hue_shifts(ledger)
     boxes = {image.shape: pixel_boxes(ledger, *image.shape[:2]) for image in sources}
+    radius, inside, edge = _boxes(ledger.blur_sigma)
+    blurs = list(
+        zip(radius, inside.astype(np.uint32), edge.astype(np.uint32), strict=True)
+    )
     for row, image in enumerate(sources):
         box = tuple(boxes[image.shape][row].tolist())
-        _render(image, box, ledger, row, shifts[row], views[row])
+        _render(image, box, ledger, row, shifts[row], blurs[row], views[row])
     return views
 
 
@@ -87,21 +88,11 @@ def pixel_boxes(
     """Top, left, height and width of every crop in whole pixels of one image size.
 
     Shares of the image are truncated, as the authors do for the second image of a pair;
-    for the size that a crop was sampled for they are whole already.
-
-    Returns
-    -------
-    (n, 4) int
+    for the size that a crop was sampled for they are whole already. (n, 4).
     """
     frame = np.array([height, width, height, width])
-    shares = [
-        ledger.crop_top,
-        ledger.crop_left,
-        ledger.crop_height,
-        ledger.crop_width,
-    ]
-    boxes: NDArray[np.int64] = np.floor(np.stack(shares, axis=1) * frame + WHOLE)
-    boxes = boxes.astype(np.int64)
+    shares = ledger.parameters()[:, :4]
+    boxes: NDArray[np.int64] = np.floor(shares * frame + WHOLE).astype(np.int64)
     boxes[:, 2:] = boxes[:, 2:].clip(1, frame[2:])
     boxes[:, :2] = np.minimum(boxes[:, :2], frame[:2] - boxes[:, 2:])
     return boxes
@@ -149,6 +140,7 @@ def _render(
     ledger: AugmentationLedger,
     row: int,
     hue_shift: int,
+    blur: tuple[Any, ...],
     out: NDArray[np.uint8],
 ) -> None:
     """Write one view to `out`, (size, size, 3)."""
@@ -169,7 +161,7 @@ def _render(
     if ledger.grayscale[row]:
         view = kernels.to_grey(view)
     if ledger.blur_sigma[row] > 0:
-        view = kernels.blur(view, ledger.blur_sigma[row])
+        view = kernels.blur(view, *blur)
     if ledger.solarize[row]:
         kernels.invert_bright(view)
     kernels.to_pixels(view, out)
@@ -184,14 +176,15 @@ BLUR_PASSES = 3
 def apply_batch(images: Tensor, ledger: AugmentationLedger, size: int = 224) -> Tensor:
     """Views of a batch of equally large images, as the ledger says.
 
+    The same operations as `apply` with the same roundings: on the CPU the pixels are
+    equal.
+
     Parameters
     ----------
-    images : (n, 3, H, W) uint8 tensor, or (1, 3, H, W) for one image in all rows
-        On any device; the work is done there.
-    ledger : AugmentationLedger
-        n rows.
-    size : int
-        Height and width of the views in pixels.
+    images : (n, 3, H, W) uint8 tensor, or (1, 3, H, W) for one image in all rows, on
+        any device; the work is done there
+    ledger : n rows
+    size : height and width of the views in pixels
 
     Returns
     -------
@@ -212,7 +205,7 @@ def apply_batch(images: Tensor, ledger: AugmentationLedger, size: int = 224) -> 
         images.dtype != torch.uint8
         or images.ndim != 4
         or images.shape[1] != 3
-        or min(images.shape[2:]) < 2
+        or min(images.shape[2:]) < SMALLEST
     ):
         raise DataError(
             f"images is {images.dtype} of shape {tuple(images.shape)}; give a uint8 "
@@ -376,9 +369,12 @@ def _blur(view: Tensor, sigma: NDArray[np.float64]) -> Tensor:
     import torch
     from torch.nn.functional import pad
 
-    table = torch.as_tensor(_box_weights(sigma), device=view.device)
-    reach = table.shape[1] - 1
-    weights = table[:, :, None, None, None]
+    radius, inside, edge = (column[:, None] for column in _boxes(sigma))
+    reach = int(radius.max()) + 1
+    taps = np.arange(reach + 1)
+    outside = np.where(taps == radius + 1, edge, 0)
+    table = np.where(taps <= radius, inside, outside)
+    weights = torch.as_tensor(table, device=view.device)[:, :, None, None, None]
     for _ in range(2):
         for _ in range(BLUR_PASSES):
             n = view.shape[3]
@@ -393,19 +389,17 @@ def _blur(view: Tensor, sigma: NDArray[np.float64]) -> Tensor:
     return view
 
 
-def _box_weights(sigma: NDArray[np.float64]) -> NDArray[np.int64]:
-    """(n, taps) fixed-point weights by distance of boxes of fractional width."""
+def _boxes(sigma: NDArray[np.float64]) -> tuple[NDArray[np.int64], ...]:
+    """Whole radius and fixed-point weights, inside and at the edge, of box blurs.
+
+    Three such boxes of fractional width have the variance of the Gaussian. (n,) each.
+    """
     # Single precision throughout, as in Pillow: a last bit decides exact halves.
     variance = np.square(sigma.astype(np.float32)) / np.float32(BLUR_PASSES)
     full_width = np.sqrt(12.0 * variance.astype(np.float64) + 1).astype(np.float32)
     whole = np.floor((full_width - 1) / 2)
     part = (2 * whole + 1) * (whole * (whole + 1) - 3 * variance)
     radius = whole + part / (6 * (variance - (whole + 1) * (whole + 1)))
-    n_whole = radius.astype(np.int64)[:, None]
-    inside = (np.float32(1 << 24) / (radius * 2 + 1)).astype(np.int64)[:, None]
-    edge = ((1 << 24) - (2 * n_whole + 1) * inside) // 2
-    distance = np.arange(n_whole.max() + 2)
-    weights: NDArray[np.int64] = np.where(
-        distance <= n_whole, inside, np.where(distance == n_whole + 1, edge, 0)
-    )
-    return weights
+    n_whole = radius.astype(np.int64)
+    inside = (np.float32(1 << 24) / (radius * 2 + 1)).astype(np.int64)
+    return n_whole, inside, ((1 << 24) - (2 * n_whole + 1) * inside) // 2
