@@ -1,6 +1,7 @@
-"""A training that is stopped in any way goes on as if it had not been."""
+"""A training that is stopped goes on as if it had not been; untrained; estimated."""
 
 import hashlib
+import json
 import os
 import signal
 import subprocess
@@ -10,13 +11,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
 
 from ce_align.data.imagesets import ImageSet
 from ce_align.errors import CeAlignError, ConfigError, DataError
+from ce_align.models.load import load_network
+from ce_align.stages.train import train as train_stage
 from ce_align.trainer import callbacks
+from ce_align.trainer import engine as estimates
 from ce_align.trainer.callbacks import checkpoint_paths
-from ce_align.trainer.engine import fit
+from ce_align.trainer.engine import calibrate, estimate, fit
 from ce_align.trainer.module import PairedTraining
+from ce_align.trainer.networks import PairedNetwork
 from ce_align.trainer.presets import (
     Hardware,
     TrainConfig,
@@ -306,3 +312,138 @@ def test_a_training_is_settings_that_cannot_change():
     assert TrainConfig.model_validate_json(config.model_dump_json()).model_dump(
         mode="json"
     ) == config.model_dump(mode="json")
+
+
+def export(folder, **changes):
+    config = small_config(epochs=0, **changes)
+    rows = train_stage(
+        config, noise_images(), folder, Hardware(workers=0), notify=lambda text: None
+    )
+    with safe_open(folder / "model.safetensors", "pt") as file:
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        return rows, tensors, file.metadata()
+
+
+def test_the_weights_are_those_that_training_begins_with(tmp_path, monkeypatch):
+    begun = {}
+    started = PairedTraining.on_train_epoch_start
+
+    def noted(self):
+        if not begun:
+            state = self.network.backbone.state_dict().items()
+            begun.update({name: value.clone() for name, value in state})
+        started(self)
+
+    monkeypatch.setattr(PairedTraining, "on_train_epoch_start", noted)
+    train(tmp_path / "trained", config=small_config(epochs=1))
+    rows, found, metadata = export(tmp_path / "run")
+    for name, value in begun.items():
+        if "running" not in name and "tracked" not in name:
+            assert torch.equal(found[name], value), name
+    assert (metadata["epochs"], metadata["steps"]) == ("0", "0")
+    assert {row.metric for row in rows} >= {"knn_top1", "effective_rank"}
+    assert {row.epochs for row in rows} == {0}
+    assert json.loads(metadata["metrics"])["knn_top1"] > 0
+    network = load_network(str(tmp_path / "run"))
+    assert network.layer_for("IT") == "layer4"
+    assert {row.model_digest for row in rows} == {network.digest}
+    again, other, _ = export(tmp_path / "run", seed=1)
+    assert {row.model_digest for row in again}.isdisjoint({network.digest})
+    assert not torch.equal(found["conv1.weight"], other["conv1.weight"])
+
+
+def test_statistics_are_those_of_all_views_of_the_batches(rng):
+    module = PairedTraining(small_config(epochs=0), 4)
+    network: PairedNetwork = module.network
+    batches = [torch.from_numpy(rng.normal(size=(32, 3, 16, 16))).float() for _ in "ab"]
+    shares = network.backbone.bn1.momentum
+    seen = calibrate(network, batches)
+    maps = [network.backbone.conv1(view) for b in batches for view in b.chunk(4)]
+    mean = torch.stack([m.mean((0, 2, 3)) for m in maps]).mean(0)
+    variance = torch.stack([m.var((0, 2, 3)) for m in maps]).mean(0)
+    assert torch.allclose(network.backbone.bn1.running_mean, mean, atol=1e-5)
+    assert torch.allclose(network.backbone.bn1.running_var, variance, rtol=1e-4)
+    assert network.backbone.bn1.momentum == shares
+    assert seen.features.shape[:2] == (4, 8)
+
+
+def test_in_evaluation_it_gives_what_it_gives_in_training(rng):
+    batch = torch.from_numpy(rng.normal(size=(256, 3, 16, 16))).float()
+    first, second = (PairedTraining(small_config(epochs=0), 4).network for _ in "ab")
+    seen = calibrate(first, [batch])
+    with torch.no_grad():
+        ratios = [
+            float(network.eval()(batch).features.std() / seen.features.std())
+            for network in (first, second)
+        ]
+    assert ratios[0] == pytest.approx(1, abs=0.1)
+    assert abs(ratios[1] - 1) > 0.1
+
+
+def test_a_trained_network_is_not_replaced(tmp_path):
+    train(tmp_path, config=small_config(epochs=1))
+    with pytest.raises(ConfigError, match="holds a training; choose another --out"):
+        export(tmp_path)
+
+
+def test_a_small_training_is_measured_whole():
+    found = estimate(small_config(pairs_per_step=4), noise_images(), Hardware())
+    assert (found.steps_per_epoch, found.steps) == (8, 24)
+    assert (found.share, found.measured_pairs) == (4, 4)
+    assert found.seconds(0) == pytest.approx(
+        24 * (found.step_seconds + found.render_seconds)
+    )
+    assert found.seconds(2) == pytest.approx(
+        24 * max(found.step_seconds, found.render_seconds / 2)
+    )
+
+
+def test_a_large_step_is_extrapolated(monkeypatch):
+    """A step of 8 pairs takes 140 bytes, one of 16 takes 220, and so 32 take 380."""
+    peaks = iter([110, 140, 220])
+    monkeypatch.setattr(estimates, "_peak_bytes", lambda kind: next(peaks))
+    monkeypatch.setattr(estimates, "SECONDS", 0.0)
+    found = estimate(small_config(pairs_per_step=32), noise_images(), Hardware())
+    assert (found.share, found.measured_pairs) == (32, 16)
+    assert found.memory_bytes == 380
+
+
+SCRIPT = """
+import json, sys, tempfile
+import numpy as np
+import torch
+torch.set_num_threads(1)
+sys.path.insert(0, sys.argv[1])
+from pathlib import Path
+from test_engine import small_config
+from ce_align.data.imagesets import ImageSet
+from ce_align.trainer.presets import Hardware
+config = small_config(epochs=1, **json.loads(sys.argv[3]))
+pixels = np.random.default_rng(0).integers(0, 256, (128, 72, 72, 3), dtype=np.uint8)
+images = ImageSet.from_array("noise", pixels)
+if sys.argv[2] == "plan":
+    from ce_align.trainer import engine as estimates
+    from ce_align.trainer.engine import estimate
+    estimates.SECONDS = 0.0  # the plan of a slow machine, from its smallest steps
+    print(estimate(config, images, Hardware(workers=0)).memory_bytes)
+else:
+    from ce_align.trainer.engine import fit
+    with tempfile.TemporaryDirectory() as folder:
+        fit(config, images, Path(folder), Hardware(workers=0), notify=lambda text: None)
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("VmHWM:"):
+            print(int(line.split()[1]) * 1024)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="reads the peak from /proc")
+def test_the_memory_of_a_training_is_within_a_quarter_of_the_plan():
+    changes = {"pairs_per_step": 64, "view_size": 64, "backbone": "resnet18"}
+
+    def measured(what):
+        command = [sys.executable, "-c", SCRIPT, str(Path(__file__).parent), what]
+        command.append(json.dumps(changes))
+        return int(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
+
+    assert measured("plan") == pytest.approx(measured("training"), rel=0.25)

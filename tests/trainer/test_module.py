@@ -1,4 +1,6 @@
-"""One step of training: terms, momentum copy, frozen heads, probe, records."""
+"""One step of training, and what is recorded of it."""
+
+import math
 
 import numpy as np
 import pytest
@@ -6,8 +8,9 @@ import torch
 
 from ce_align.data.imagesets import ImageSet
 from ce_align.errors import CeAlignError, ConfigError
+from ce_align.trainer import module as records
 from ce_align.trainer.engine import fit
-from ce_align.trainer.module import FiniteGuard, PairedTraining
+from ce_align.trainer.module import FiniteGuard, PairedTraining, Speedometer, epoch_line
 from ce_align.trainer.monitor import normalise_pixels
 from ce_align.trainer.objectives import LossTerms, combined_loss
 from ce_align.trainer.presets import Hardware, preset_config
@@ -207,3 +210,19 @@ def test_on_a_gpu_a_bad_loss_is_noticed_one_step_late_and_before_a_checkpoint():
     with pytest.raises(CeAlignError, match="none yet"):
         guard.flush(None)
     guard.flush(None)
+
+
+def test_speed_is_images_over_time_since_the_last_look(monkeypatch):
+    times = iter([10.0, 10.5, 12.0, 20.0, 21.0])
+    monkeypatch.setattr(records.time, "perf_counter", lambda: next(times))
+    speed = Speedometer(images_per_step=8)
+    assert math.isnan(speed.read(3))
+    assert speed.read(5) == 2 * 8 / 0.5
+    assert math.isnan(speed.read(5))
+    speed.restart(6)
+    assert speed.read(7) == 8
+
+
+def test_a_person_is_told_what_is_defined():
+    numbers = {"epoch": 2.0, "loss_invariant": 1.25, "knn_top1": math.nan, "loss": 3}
+    assert epoch_line(2, 8, numbers) == "epoch 2 of 8: loss invariant 1.25, loss 3"

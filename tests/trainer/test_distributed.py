@@ -1,0 +1,560 @@
+"""Processes of a training: batch jobs, exact gradients, one that says what failed."""
+
+import multiprocessing
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import torch
+import torch.distributed as dist
+from PIL import Image
+from stand_in_slurm import StandIn
+from test_engine import train
+from torch import multiprocessing as torch_processes
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+from waiting import LIMIT, wait_until
+
+from ce_align.backbones import TinyResNet
+from ce_align.errors import CeAlignError, ConfigError, DataError
+from ce_align.trainer import distributed as slurm
+from ce_align.trainer.callbacks import Council, checkpoint_paths
+from ce_align.trainer.distributed import (
+    Elsewhere,
+    Interrupted,
+    SlurmJob,
+    cluster_of,
+    gather_rows,
+    mean_over,
+    one_voice,
+    sum_over,
+)
+from ce_align.trainer.module import PairedTraining
+from ce_align.trainer.networks import MomentumCopy, PairedNetwork, set_group
+from ce_align.trainer.objectives import OBJECTIVES, combined_loss, gradient_norms
+from ce_align.trainer.optim import LARS
+
+JOB = {"SLURM_JOB_ID": "17", "SLURM_JOB_NAME": "train"}
+TWO = {"SLURM_NTASKS": "2", "SLURM_NTASKS_PER_NODE": "2", "SLURM_STEP_ID": "0"}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory, one_thread):
+    return train(tmp_path_factory.mktemp("whole"))[0]
+
+
+@pytest.fixture
+def cluster(tmp_path_factory, monkeypatch):
+    """This process as the only task of a job."""
+    found = StandIn(tmp_path_factory.mktemp("slurm"), SLURM_NTASKS="1")
+    for name, value in found.variables.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(slurm, "PAUSE", 0.0)
+    monkeypatch.setattr(slurm, "SLURM_PATIENCE", LIMIT)
+    before = {s: signal.getsignal(s) for s in (signal.SIGTERM, signal.SIGINT)}
+    before |= {s: signal.getsignal(s) for s in (signal.SIGUSR1, signal.SIGUSR2)}
+    yield found
+    for signum, handler in before.items():
+        signal.signal(signum, handler)
+
+
+@pytest.fixture
+def signalled(monkeypatch):
+    """Send a signal to this process after step 2 of the next training."""
+    moved = PairedTraining.optimizer_step
+
+    def arm(signum):
+        def interrupted(self, *args, **kwargs):
+            moved(self, *args, **kwargs)
+            if self.global_step + 1 == 2:
+                monkeypatch.setattr(PairedTraining, "optimizer_step", moved)
+                os.kill(os.getpid(), signum)
+
+        monkeypatch.setattr(PairedTraining, "optimizer_step", interrupted)
+
+    return arm
+
+
+@pytest.mark.parametrize("signum", [signal.SIGUSR1, signal.SIGUSR2])
+def test_an_announced_end_saves_the_step_and_asks_to_start_again(
+    tmp_path,
+    cluster,
+    signalled,
+    monkeypatch,
+    uninterrupted,
+    signum,
+):
+    # What scontrol sends at once must not cut off the last words.
+    (cluster.folder / "job").write_text(str(os.getpid()))
+    signalled(signum)
+    with pytest.raises(CeAlignError, match="SLURM starts job 4242 again") as found:
+        train(tmp_path)
+    assert found.value.exit_status == 128 + signum
+    assert cluster.asked() == ["requeue 4242"]
+    (path,) = checkpoint_paths(tmp_path / "checkpoints")
+    assert path.name == "step-000000002.ckpt"
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
+    # The script of the job says what was right when it started first.
+    weights, told = train(tmp_path, resume="never")
+    assert told[0] == f"resuming from {path}"
+    assert weights == uninterrupted
+
+
+@pytest.mark.parametrize(("minutes", "asked"), [(-1, ["requeue 4242"]), (60, [])])
+def test_sigterm_starts_again_only_what_ran_out_of_time(
+    tmp_path, cluster, signalled, monkeypatch, minutes, asked
+):
+    monkeypatch.setenv("SLURM_JOB_END_TIME", str(int(time.time() + 60 * minutes)))
+    signalled(signal.SIGTERM)
+    with pytest.raises(CeAlignError, match="stopped after step 2") as found:
+        train(tmp_path)
+    assert found.value.exit_status == 128 + signal.SIGTERM
+    assert cluster.asked() == asked
+    assert len(checkpoint_paths(tmp_path / "checkpoints")) == 1
+
+
+def test_a_refusal_says_why_and_what_to_do(tmp_path, cluster, signalled, monkeypatch):
+    monkeypatch.setenv("STAND_IN_FAULT", "Requested operation is disabled")
+    signalled(signal.SIGUSR1)
+    expected = (
+        r"requeue 4242 failed \(Requested operation is disabled\): submit the job"
+    )
+    with pytest.raises(CeAlignError, match=expected):
+        train(tmp_path)
+    assert cluster.asked() == ["requeue 4242"] * slurm.ATTEMPTS
+
+
+def test_without_scontrol_the_step_is_saved_all_the_same(
+    tmp_path, cluster, signalled, monkeypatch
+):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    signalled(signal.SIGUSR1)
+    with pytest.raises(CeAlignError, match=r"No such file.*submit the job again"):
+        train(tmp_path)
+    assert len(checkpoint_paths(tmp_path / "checkpoints")) == 1
+
+
+@pytest.mark.parametrize("name", ["bash", "interactive"])
+def test_in_a_shell_nothing_is_asked_of_slurm(
+    tmp_path, cluster, signalled, monkeypatch, name
+):
+    monkeypatch.setenv("SLURM_JOB_NAME", name)
+    # Asked for by salloc, but this command was started once.
+    monkeypatch.setenv("SLURM_NTASKS", "4")
+    signalled(signal.SIGTERM)
+    with pytest.raises(CeAlignError, match="run the same command again to go on"):
+        train(tmp_path)
+    assert cluster.asked() == []
+    assert signal.getsignal(signal.SIGUSR1) == signal.SIG_DFL
+
+
+def test_a_job_is_known_by_its_number_and_its_place_in_an_array():
+    assert SlurmJob.detect({}) is None
+    assert SlurmJob.detect(JOB) == SlurmJob("17")
+    array = {"SLURM_ARRAY_JOB_ID": "11", "SLURM_ARRAY_TASK_ID": "3"}
+    more = {"SLURM_RESTART_COUNT": "2", "SLURM_JOB_END_TIME": "1700000000"}
+    found = SlurmJob.detect({**JOB, **array, **more})
+    assert found == SlurmJob("11_3", 2, 1.7e9)
+    assert found.time_is_up()
+    assert not SlurmJob("17").time_is_up()
+
+
+def test_tasks_are_started_by_slurm_or_by_ourselves():
+    def starts_them(devices, nodes=1, **variables):
+        found = cluster_of(devices, nodes, {**JOB, **variables})
+        return found.creates_processes_externally
+
+    assert cluster_of(2, 1, {}) is None
+    assert not starts_them(1)
+    assert not starts_them(2, SLURM_NTASKS="1")
+    assert not starts_them(2, SLURM_NTASKS="2", SLURM_JOB_NAME="bash")
+
+
+def test_slurm_starts_several_tasks(monkeypatch):
+    for name, value in TWO.items():
+        monkeypatch.setenv(name, value)
+    found = cluster_of(2, 1, {**JOB, **TWO})
+    assert found.creates_processes_externally
+    assert not found.auto_requeue
+
+
+@pytest.mark.parametrize(
+    ("devices", "nodes", "changes", "fault"),
+    [
+        (4, 1, {}, "SLURM has 2 tasks for 4 processes; ask it for --nodes=1 --ntasks-"),
+        (2, 2, {}, "SLURM has 2 tasks for 4 processes"),
+        (1, 2, {"SLURM_NTASKS": "1"}, "needs a task for every process"),
+        (2, 1, {"SLURM_STEP_ID": None}, "put srun before the command"),
+        (2, 1, {"SLURM_NTASKS_PER_NODE": None}, "--ntasks-per-node=2"),
+    ],
+)
+def test_other_tasks_than_processes_are_refused(devices, nodes, changes, fault):
+    variables = {**JOB, **TWO, **changes}
+    given = {name: value for name, value in variables.items() if value is not None}
+    with pytest.raises(ConfigError, match=fault):
+        cluster_of(devices, nodes, given)
+
+
+#: The command, which after its first epoch waits to be told to stop.
+WAITING = """
+import os, time
+from ce_align.cli import main
+from ce_align.trainer.callbacks import CheckpointWriter
+taken = CheckpointWriter.on_train_batch_end
+
+def waiting(self, trainer, *arguments):
+    while "STAND_IN_WAITS" in os.environ and trainer.current_epoch:
+        if self.stop.received:
+            break
+        time.sleep(0.01)
+    taken(self, trainer, *arguments)
+
+CheckpointWriter.on_train_batch_end = waiting
+main()
+"""
+
+
+@pytest.mark.slow
+def test_two_tasks_of_an_array_go_on_bit_for_bit(tmp_path):
+    from PIL import Image
+
+    (tmp_path / "images").mkdir()
+    rng = np.random.default_rng(3)
+    for i in range(32):
+        pixels = rng.integers(0, 256, (36, 40, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(tmp_path / "images" / f"{i}.png")
+    (tmp_path / "bin").mkdir()
+    cluster = StandIn(
+        tmp_path / "bin",
+        SLURM_ARRAY_JOB_ID="40",
+        SLURM_ARRAY_TASK_ID="2",
+        SLURM_NTASKS="2",
+        SLURM_NTASKS_PER_NODE="2",
+        SLURM_NNODES="1",
+        CUDA_VISIBLE_DEVICES="",
+        OMP_NUM_THREADS="1",
+    )
+
+    def job(out, **variables):
+        command = [str(cluster.folder / "srun"), sys.executable, "-c", WAITING]
+        command += ["train", "--objective", "mmcr", "--weight", "0.3"]
+        command += ["--preset", "tiny", "--images", str(tmp_path / "images")]
+        command += ["--pairs-per-step", "4", "--epochs", "5", "--workers", "1"]
+        command += ["--devices", "2", "--out", str(tmp_path / out)]
+        return cluster.start(*command, **variables)
+
+    reference = job("whole", SLURM_ARRAY_TASK_ID="1")
+    assert reference.wait(timeout=LIMIT) == 0, reference.stderr.read()
+    stopped = job("parts", STAND_IN_WAITS="yes")
+    parts = tmp_path / "parts" / "checkpoints"
+    wait_until(lambda: checkpoint_paths(parts), stopped)
+    stopped.send_signal(signal.SIGUSR1)
+    _, errors = stopped.communicate(timeout=LIMIT)
+    assert cluster.asked() == ["requeue 40_2"]
+    (line,) = (text for text in errors.splitlines() if not text.startswith("epoch"))
+    assert line.startswith("error: stopped after step")
+    assert line.endswith("SLURM starts job 40_2 again")
+    assert stopped.returncode == 128 + signal.SIGUSR1
+    again = job("parts", SLURM_RESTART_COUNT="1")
+    assert again.wait(timeout=LIMIT) == 0, again.stderr.read()
+    first, second = (
+        (tmp_path / out / "model.safetensors").read_bytes()
+        for out in ("whole", "parts")
+    )
+    assert first == second
+
+
+N_PAIRS, N_STEPS = 8, 3
+#: Barlow Twins in both of its forms: 16 rows are few for 32 columns, many for 5.
+RUNS = {
+    "mmcr": OBJECTIVES["mmcr"].configured(head_widths=(12, 6)),
+    "simclr": OBJECTIVES["simclr"].configured(head_widths=(12, 6)),
+    "barlow by Gram matrices": OBJECTIVES["barlow"].configured(head_widths=(12, 32)),
+    "barlow by correlation": OBJECTIVES["barlow"].configured(head_widths=(12, 5)),
+}
+
+
+def build(objective):
+    """The same small network on every process."""
+    torch.manual_seed(0)
+    backbone = TinyResNet(4)
+    backbone.fc = nn.Identity()
+    return PairedNetwork(backbone, 32, objective.head_widths).double()
+
+
+def train_steps(objective, group, rank, world):
+    """All that three steps leave behind, by name."""
+    network = build(objective)
+    momentum = None if objective.ema is None else MomentumCopy(network, objective.ema)
+    model = network
+    if group is not None:
+        set_group(network, group)
+        if momentum is not None:
+            set_group(momentum, group)
+        # Buffers are not broadcast: each process must arrive at them itself.
+        model = DistributedDataParallel(network, broadcast_buffers=False)
+    optimiser = LARS(network.parameters(), lr=2.0, weight_decay=1e-3)
+    own = slice(rank * N_PAIRS // world, (rank + 1) * N_PAIRS // world)
+    found = {}
+    for step in range(N_STEPS):
+        images = torch.randn(4, N_PAIRS, 3, 16, 16, dtype=torch.float64)
+        images = images[:, own].flatten(0, 1)
+        embeddings = model(images)
+        options = {"group": group}
+        if momentum is not None:
+            followers = momentum(images)
+            options["momentum_invariant"] = followers.invariant
+            options["momentum_equivariant"] = followers.equivariant
+        terms = combined_loss(
+            objective, embeddings.invariant, embeddings.equivariant, 0.3, **options
+        )
+        for name in ("total", "invariant", "equivariant"):
+            found[f"{name} loss {step}"] = getattr(terms, name).detach()
+        norms = gradient_norms(terms, network.backbone.parameters(), group=group)
+        found[f"gradient norms {step}"] = torch.tensor(norms)
+        optimiser.zero_grad()
+        terms.total.backward()
+        optimiser.step()
+        if momentum is not None:
+            momentum.update(network)
+    for name, parameter in network.named_parameters():
+        found[f"gradient of {name}"] = parameter.grad.clone()
+    found |= {f"state {k}": v.clone() for k, v in network.state_dict().items()}
+    if momentum is not None:
+        found |= {f"momentum {k}": v for k, v in momentum.state_dict().items()}
+    return found
+
+
+def collectives(group, rank, world):
+    """Gradients of the collectives, for a loss that differs between processes."""
+    rows = torch.full((2, 3), 1.0 + rank, requires_grad=True)
+    gathered = gather_rows(rows, group)
+    weights = torch.arange(2.0 * world)[:, None] * (1 + rank)
+    (gathered * weights).sum().backward()
+    inputs = [torch.tensor(2.0 + rank, requires_grad=True) for _ in range(2)]
+    total, mean = sum_over(inputs[0], group), mean_over(inputs[1], group)
+    ((total + mean) * (1.0 + rank)).backward()
+    return {
+        "gathered": gathered.detach(),
+        "gradient of rows": rows.grad,
+        "sum and mean": torch.stack([total, mean]).detach(),
+        "gradients of both": torch.stack([x.grad for x in inputs]),
+    }
+
+
+def work(rank, world, folder):
+    torch.set_num_threads(1)
+    store = dist.FileStore(str(folder / f"store{world}"), world)
+    dist.init_process_group("gloo", store=store, rank=rank, world_size=world)
+    group = dist.group.WORLD
+    results = {k: train_steps(run, group, rank, world) for k, run in RUNS.items()}
+    results["collectives"] = collectives(group, rank, world)
+    torch.save(results, folder / f"{world}-{rank}.pt")
+    dist.destroy_process_group()
+
+
+@pytest.fixture(scope="module")
+def alone():
+    return {name: train_steps(run, None, 0, 1) for name, run in RUNS.items()}
+
+
+@pytest.fixture(scope="module", params=[2, pytest.param(4, marks=pytest.mark.slow)])
+def together(request, tmp_path_factory):
+    """Results of every process, in the order of ranks."""
+    folder, world = tmp_path_factory.mktemp("processes"), request.param
+    # The server imports torch and torchvision once for all processes.
+    server = multiprocessing.get_context("forkserver")
+    server.set_forkserver_preload(["ce_align.trainer.networks"])
+    torch_processes.start_processes(
+        work, (world, folder), nprocs=world, start_method="forkserver"
+    )
+    return [torch.load(folder / f"{world}-{rank}.pt") for rank in range(world)]
+
+
+@pytest.mark.parametrize("run", RUNS)
+def test_every_process_ends_where_one_alone_does(run, alone, together):
+    for results in together:
+        assert results[run].keys() == alone[run].keys()
+        for name, expected in alone[run].items():
+            torch.testing.assert_close(
+                results[run][name], expected, rtol=1e-8, atol=1e-9, msg=name
+            )
+
+
+def test_collectives_are_differentiated_exactly(together):
+    world = len(together)
+    ranks = torch.arange(float(world))
+    shares = (1 + ranks).sum()
+    every = (1 + ranks).repeat_interleave(2)[:, None].expand(-1, 3)
+    for rank, results in enumerate(together):
+        found = results["collectives"]
+        torch.testing.assert_close(found["gathered"], every)
+        own = torch.tensor([[2.0 * rank], [2.0 * rank + 1]]).expand(-1, 3) * shares
+        torch.testing.assert_close(found["gradient of rows"], own)
+        total = (2 + ranks).sum()
+        both = torch.stack([total, total / world])
+        torch.testing.assert_close(found["sum and mean"], both)
+        gradients = torch.stack([shares, shares / world])
+        torch.testing.assert_close(found["gradients of both"], gradients)
+
+
+@pytest.mark.parametrize("run", RUNS)
+def test_three_steps_move_what_is_compared(run, alone):
+    start, found = build(RUNS[run]), alone[run]
+    assert found["total loss 0"] != found["total loss 2"]
+    for name, parameter in start.named_parameters():
+        assert found[f"gradient of {name}"].abs().max() > 1e-9, name
+        assert not torch.equal(found[f"state {name}"], parameter), name
+
+
+class Pair:
+    """As much of a trainer as a council asks for."""
+
+    world_size = 2
+
+
+def meet():
+    """A step in which both processes take part."""
+    dist.all_reduce(torch.ones(1))
+
+
+def no_images(rank):
+    council = Council()
+    council.setup(Pair(), None, "fit")
+    batch = DataError("image 7 cannot be read") if rank else torch.ones(1)
+    council.on_train_batch_start(Pair(), None, batch, 0)
+
+
+def bad_loss(rank):
+    meet()
+    if rank:
+        raise CeAlignError("the loss is not finite")
+    meet()
+
+
+def full_disk(rank):
+    if not rank:
+        raise CeAlignError("cannot write: no space left")
+    meet()
+
+
+def killed(rank):
+    if rank:
+        os.kill(os.getpid(), signal.SIGKILL)
+    meet()
+
+
+def stopped(rank):
+    meet()
+    raise Interrupted("stopped after step 3", signal.SIGTERM)
+
+
+#: What happens, and the words and exit status of either process.
+CASES = {
+    no_images: (("", 2), ("image 7 cannot be read", 2)),
+    bad_loss: (("", 1), ("the loss is not finite", 1)),
+    full_disk: (("cannot write: no space left", 1), ("", 0)),
+    killed: (("another process of this training has died", 1), ("", -9)),
+    stopped: (("stopped after step 3", 143), ("", 0)),
+}
+
+
+def work_that_fails(rank, port, case, folder):
+    torch.set_num_threads(1)
+    store = dist.TCPStore("127.0.0.1", port, 2, is_master=rank == 0)
+    dist.init_process_group("gloo", store=store, rank=rank, world_size=2)
+    from lightning.pytorch.utilities import rank_zero_only
+
+    rank_zero_only.rank = rank
+    try:
+        with one_voice():
+            case(rank)
+    except CeAlignError as error:
+        (folder / f"{rank}").write_text(str(error))
+        sys.stdout.flush()
+        os._exit(error.exit_status)
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.__name__)
+def test_one_process_tells_the_cause_and_the_other_ends_in_silence(tmp_path, case):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    server = multiprocessing.get_context("forkserver")
+    server.set_forkserver_preload(["ce_align.trainer.distributed"])
+    both = [
+        server.Process(target=work_that_fails, args=(rank, port, case, tmp_path))
+        for rank in (0, 1)
+    ]
+    for process in both:
+        process.start()
+    for rank, (process, (words, status)) in enumerate(
+        zip(both, CASES[case], strict=True)
+    ):
+        process.join(120)
+        assert process.exitcode == status
+        said = tmp_path / str(rank)
+        assert said.exists() == bool(words)
+        if words:
+            assert words in said.read_text()
+
+
+def test_alone_every_fault_is_told():
+    for error in (ConfigError("a"), RuntimeError("gloo"), Interrupted("b", 2)):
+        with pytest.raises(type(error)), one_voice():
+            raise error
+    assert Council().highest(3) == 3
+
+
+def test_settings_that_all_share_are_faulted_once(monkeypatch):
+    from lightning.pytorch.utilities import rank_zero_only
+
+    monkeypatch.setattr(rank_zero_only, "rank", 1)
+    with pytest.raises(SystemExit), one_voice():
+        raise ConfigError("unknown")
+    with pytest.raises(DataError), one_voice():
+        raise DataError("no images on this machine")
+
+
+def test_a_process_that_only_heard_of_a_fault_says_nothing():
+    with pytest.raises(SystemExit), one_voice():
+        raise Elsewhere
+
+
+@pytest.mark.slow
+def test_an_image_that_one_process_cannot_read_gives_one_line(tmp_path):
+    rng = np.random.default_rng(3)
+    (tmp_path / "images").mkdir()
+    for i in range(200):
+        pixels = rng.integers(0, 256, (36, 36, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(tmp_path / "images" / f"{i:03d}.png")
+    # Not among the evenly spaced images that are looked at beforehand.
+    (tmp_path / "images" / "001.png").write_bytes(b"no image")
+    command = [sys.executable, "-m", "ce_align", "train", "--objective", "simclr"]
+    command += ["--weight", "0.3", "--preset", "tiny", "--images", "images"]
+    command += ["--pairs-per-step", "100", "--workers", "1", "--devices", "2"]
+    found = subprocess.run(
+        command,
+        cwd=tmp_path,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
+        capture_output=True,
+        text=True,
+        timeout=LIMIT,
+        check=False,
+    )
+    assert found.returncode == 2
+    (line,) = found.stderr.splitlines()
+    assert line.startswith("error: image 001.png cannot be read")
