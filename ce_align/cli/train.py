@@ -156,7 +156,7 @@ def train(
     from ce_align.run import run
     from ce_align.stages.train import TrainOptions
     from ce_align.trainer.data import open_images
-    from ce_align.trainer.distributed import one_voice
+    from ce_align.trainer.distributed import one_report
     from ce_align.trainer.presets import Hardware, preset_config, resolve_devices
 
     hardware = Hardware(
@@ -181,7 +181,7 @@ def train(
         precision=(precision or default).value,
         seed=seed,
     )
-    with one_voice():
+    with one_report():
         if dry_run:
             found = open_images(images, config.view_size, seed)
             _print_plan(config, found, hardware)
@@ -195,7 +195,7 @@ def train(
         )
     report_failures(outcome.failures)
     rows = outcome.rows
-    if not rows:  # another process speaks for this one
+    if not rows:  # another process reports for this one
         return
     if json:
         print_json(rows)

@@ -126,7 +126,7 @@ def execute(configs: Sequence[TrainConfig], run: Run) -> None:
                     notify=run.notify,
                 )
                 run.outcome.n_done += 1
-            if rows:  # another process may speak for this one
+            if rows:  # another process may report for this one
                 run.store.put(config.stage, config_id, config, rows)
                 run.store.clear_failure(config.stage, config)
                 run.outcome.rows += rows

@@ -25,18 +25,18 @@ from ce_align.augment import TRANSFORMS_VERSION
 from ce_align.errors import CeAlignError, ConfigError, DataError
 from ce_align.files import DAMAGE, atomic_path, reason
 from ce_align.trainer.distributed import (
-    Elsewhere,
+    FailedElsewhere,
     Group,
     Interrupted,
     SlurmJob,
-    claim_to_speak,
+    claims_report,
 )
 from ce_align.trainer.module import PairedTraining
 from ce_align.trainer.presets import TrainConfig
 
 __all__ = [
     "CheckpointWriter",
-    "Council",
+    "Consensus",
     "DirectIO",
     "StopSignals",
     "checkpoint_paths",
@@ -93,15 +93,15 @@ class StopSignals:
                     signal.signal(signum, handler)
 
     def stopped(
-        self, step: int, path: Path, signum: int, *, speaks: bool
+        self, step: int, path: Path, signum: int, *, reports: bool
     ) -> Interrupted:
         """What to raise once the checkpoint `path` holds `step`.
 
-        The process that speaks asks SLURM to start the job again, if it is to.
+        The process that reports asks SLURM to start the job again, if it is to.
         """
         rest = "run the same command again to go on"
         job = self._job
-        if job and speaks:
+        if job and reports:
             announced = signum in ANNOUNCEMENTS
             if announced or (signum == signal.SIGTERM and job.time_is_up()):
                 rest = job.requeue()
@@ -110,7 +110,7 @@ class StopSignals:
         )
 
 
-class Council(Callback):
+class Consensus(Callback):
     """Lets all processes of a training know what one of them knows.
 
     They meet over the network, not over the GPUs, so that no GPU is waited for and no
@@ -144,13 +144,13 @@ class Council(Callback):
         """Stop all processes before a step of which one has no images."""
         failed = isinstance(batch, CeAlignError)
         if self.highest(failed):
-            raise batch if isinstance(batch, CeAlignError) else Elsewhere()
+            raise batch if isinstance(batch, CeAlignError) else FailedElsewhere()
 
     def on_exception(
         self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
     ) -> None:
-        """Claim to speak at once: the others will fail because this one did."""
-        claim_to_speak(exception)
+        """Claim the report at once: the others will fail because this one did."""
+        claims_report(exception)
 
 
 #: Checkpoints that are kept: the newest, and some to fall back to.
@@ -289,11 +289,11 @@ class CheckpointWriter(Checkpoint):
     """
 
     def __init__(
-        self, folder: Path, data: str, stop: StopSignals, council: Council
+        self, folder: Path, data: str, stop: StopSignals, consensus: Consensus
     ) -> None:
         super().__init__()
         self.folder, self.data = folder, data
-        self.stop, self.council = stop, council
+        self.stop, self.consensus = stop, consensus
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Take the signals back from Lightning, which would end inside a step."""
@@ -331,13 +331,13 @@ class CheckpointWriter(Checkpoint):
         """Write and stop after the step if any process was asked to."""
         if (batch_idx + 1) % trainer.accumulate_grad_batches:
             return
-        signum = self.council.highest(self.stop.received)
+        signum = self.consensus.highest(self.stop.received)
         if signum:
             if isinstance(pl_module, PairedTraining):
                 pl_module.guard.flush(pl_module.last_checkpoint)
             path = self.write(trainer, pl_module)
             raise self.stop.stopped(
-                trainer.global_step, path, signum, speaks=trainer.is_global_zero
+                trainer.global_step, path, signum, reports=trainer.is_global_zero
             )
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -1,4 +1,4 @@
-"""Processes of one training: who starts them, what they share, which of them speaks.
+"""Processes of one training: who starts them, what they share, which reports.
 
 Convention of the collective operations: every process returns the same loss of the
 whole batch, every operation is differentiated by its exact adjoint, and the gradients
@@ -33,19 +33,19 @@ if TYPE_CHECKING:
     )
 
 __all__ = [
-    "Elsewhere",
+    "FailedElsewhere",
     "Group",
     "Interrupted",
     "SlurmJob",
     "all_reduced",
     "all_rows",
-    "claim_to_speak",
+    "claims_report",
     "cluster_of",
     "full_precision",
     "gather_rows",
     "mean_over",
     "n_processes",
-    "one_voice",
+    "one_report",
     "rank_in",
     "sum_over",
 ]
@@ -60,8 +60,8 @@ SHELLS = ("bash", "interactive")
 ATTEMPTS, PAUSE, SLURM_PATIENCE = 3, 5.0, 30
 #: SIGTERM this many seconds before the end of a job's time tells of that end.
 LAST_SECONDS = 60.0
-#: Where the store of the processes says which of them speaks, and its exit status.
-VOICE = "ce_align/voice"
+#: Where the store of the processes says which of them reports, and its exit status.
+REPORTER = "ce_align/reporter"
 #: As long as it may take until it says so.
 PATIENCE = timedelta(seconds=10)
 
@@ -261,8 +261,8 @@ def cluster_of(
     return SLURMEnvironment(auto_requeue=False)
 
 
-class Elsewhere(CeAlignError):
-    """Another process has failed, and tells why."""
+class FailedElsewhere(CeAlignError):
+    """Another process has failed, and reports why."""
 
 
 class Interrupted(CeAlignError):
@@ -274,22 +274,22 @@ class Interrupted(CeAlignError):
 
 
 @contextmanager
-def one_voice() -> Iterator[None]:
-    """Let one process tell what went wrong, and end the others without a word.
+def one_report() -> Iterator[None]:
+    """Let one process report what went wrong, and end the others without a word.
 
     Raises
     ------
     CeAlignError
         In place of what a network library says when a process has vanished.
     SystemExit
-        In processes that do not speak. Their status is 0, because the one that does
-        must not be ended before it has spoken; that of the first is the speaker's.
+        In processes that do not report. Their status is 0, because the one that does
+        must not be ended before it has; that of the first process is the reporter's.
     """
     try:
         yield
     except Exception as error:
-        if not claim_to_speak(error):
-            raise SystemExit(_status_of_speaker()) from None
+        if not claims_report(error):
+            raise SystemExit(_status_of_reporter()) from None
         if isinstance(error, CeAlignError) or not _of_connection(error):
             raise
         raise CeAlignError(
@@ -298,30 +298,30 @@ def one_voice() -> Iterator[None]:
         ) from error
 
 
-def claim_to_speak(error: BaseException) -> bool:
+def claims_report(error: BaseException) -> bool:
     """Whether this process, which failed so, is the first that did."""
     if isinstance(error, Interrupted):  # all stop at once
         return _rank() == 0
-    if isinstance(error, Elsewhere):
+    if isinstance(error, FailedElsewhere):
         return False
     if not dist.is_initialized():
         # Settings are the same everywhere; machines and their files may differ.
         return not isinstance(error, ConfigError) or _rank() == 0
     own = f"{_rank()}:{getattr(error, 'exit_status', 1)}"
     try:
-        found: bytes = _store().compare_set(VOICE, "", own)
+        found: bytes = _store().compare_set(REPORTER, "", own)
     except RuntimeError:  # the first process keeps the store, and has gone
         return False
     return found.decode().partition(":")[0] == own.partition(":")[0]
 
 
-def _status_of_speaker() -> int:
+def _status_of_reporter() -> int:
     """Exit status of a silent process."""
     if not dist.is_initialized() or _rank():
         return 0
     try:
-        _store().wait([VOICE], PATIENCE)
-        return int(_store().get(VOICE).decode().partition(":")[2])
+        _store().wait([REPORTER], PATIENCE)
+        return int(_store().get(REPORTER).decode().partition(":")[2])
     except RuntimeError:
         return 1
 

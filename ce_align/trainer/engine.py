@@ -27,7 +27,7 @@ from ce_align.data.imagesets import ImageSet
 from ce_align.errors import CeAlignError, ConfigError
 from ce_align.trainer.callbacks import (
     CheckpointWriter,
-    Council,
+    Consensus,
     DirectIO,
     StopSignals,
     checkpoint_paths,
@@ -218,9 +218,9 @@ def fit(
     warnings.filterwarnings(
         "ignore", category=UserWarning, module=r"torch\.utils\.data"
     )
-    stop, council = StopSignals(job), Council()
-    writer = CheckpointWriter(folder / "checkpoints", digest, stop, council)
-    trainer = _trainer(prepared, folder, [council, writer])
+    stop, consensus = StopSignals(job), Consensus()
+    writer = CheckpointWriter(folder / "checkpoints", digest, stop, consensus)
+    trainer = _trainer(prepared, folder, [consensus, writer])
     loader = view_loader(
         prepared.views(prepared.plan(trainer.global_rank)),
         module.position,

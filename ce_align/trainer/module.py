@@ -334,7 +334,7 @@ class FiniteGuard:
 
 
 class Speedometer:
-    """Images a second between two looks."""
+    """Images a second between two readings."""
 
     def __init__(self, images_per_step: int) -> None:
         self._images_per_step = images_per_step
@@ -345,7 +345,7 @@ class Speedometer:
         self._last = step, time.perf_counter()
 
     def read(self, step: int) -> float:
-        """Speed since the last look; NaN if there was none, or no step since."""
+        """Speed since the last reading; NaN if there was none, or no step since."""
         now, last = time.perf_counter(), self._last
         self._last = step, now
         if last is None or step <= last[0]:

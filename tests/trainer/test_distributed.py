@@ -23,15 +23,15 @@ from waiting import LIMIT, wait_until
 from ce_align.backbones import TinyResNet
 from ce_align.errors import CeAlignError, ConfigError, DataError
 from ce_align.trainer import distributed as slurm
-from ce_align.trainer.callbacks import Council, checkpoint_paths
+from ce_align.trainer.callbacks import Consensus, checkpoint_paths
 from ce_align.trainer.distributed import (
-    Elsewhere,
+    FailedElsewhere,
     Interrupted,
     SlurmJob,
     cluster_of,
     gather_rows,
     mean_over,
-    one_voice,
+    one_report,
     sum_over,
 )
 from ce_align.trainer.module import PairedTraining
@@ -421,7 +421,7 @@ def test_three_steps_move_what_is_compared(run, alone):
 
 
 class Pair:
-    """As much of a trainer as a council asks for."""
+    """As much of a trainer as a consensus asks for."""
 
     world_size = 2
 
@@ -432,10 +432,10 @@ def meet():
 
 
 def no_images(rank):
-    council = Council()
-    council.setup(Pair(), None, "fit")
+    consensus = Consensus()
+    consensus.setup(Pair(), None, "fit")
     batch = DataError("image 7 cannot be read") if rank else torch.ones(1)
-    council.on_train_batch_start(Pair(), None, batch, 0)
+    consensus.on_train_batch_start(Pair(), None, batch, 0)
 
 
 def bad_loss(rank):
@@ -480,7 +480,7 @@ def work_that_fails(rank, port, case, folder):
 
     rank_zero_only.rank = rank
     try:
-        with one_voice():
+        with one_report():
             case(rank)
     except CeAlignError as error:
         (folder / f"{rank}").write_text(str(error))
@@ -514,24 +514,24 @@ def test_one_process_tells_the_cause_and_the_other_ends_in_silence(tmp_path, cas
 
 def test_alone_every_fault_is_told():
     for error in (ConfigError("a"), RuntimeError("gloo"), Interrupted("b", 2)):
-        with pytest.raises(type(error)), one_voice():
+        with pytest.raises(type(error)), one_report():
             raise error
-    assert Council().highest(3) == 3
+    assert Consensus().highest(3) == 3
 
 
 def test_settings_that_all_share_are_faulted_once(monkeypatch):
     from lightning.pytorch.utilities import rank_zero_only
 
     monkeypatch.setattr(rank_zero_only, "rank", 1)
-    with pytest.raises(SystemExit), one_voice():
+    with pytest.raises(SystemExit), one_report():
         raise ConfigError("unknown")
-    with pytest.raises(DataError), one_voice():
+    with pytest.raises(DataError), one_report():
         raise DataError("no images on this machine")
 
 
 def test_a_process_that_only_heard_of_a_fault_says_nothing():
-    with pytest.raises(SystemExit), one_voice():
-        raise Elsewhere
+    with pytest.raises(SystemExit), one_report():
+        raise FailedElsewhere
 
 
 @pytest.mark.slow
