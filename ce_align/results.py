@@ -40,6 +40,13 @@ REPORTED_PACKAGES = (
 )
 
 
+#: Settings that say what was computed.
+NAMING = (
+    *("model", "model_a", "model_b", "objective", "equivariance_weight", "metric"),
+    *("layer", "recording", "recordings", "dataset", "images", "file"),
+)
+
+
 def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
@@ -146,6 +153,11 @@ class Failure(BaseModel):
     exit_status: int
     created: str = Field(default_factory=_now)
     environment: dict[str, str]
+
+    @property
+    def what(self) -> str:
+        """What failed, by the names in its settings."""
+        return " · ".join(str(self.config[n]) for n in NAMING if self.config.get(n))
 
 
 def joined_notes(*notes: str | None) -> str | None:

@@ -20,28 +20,37 @@ def results(
     ] = None,
     results: Results = Path("results"),
 ) -> None:
-    """Show every stored row."""
+    """Show every stored row, and what failed."""
+    import pandas as pd
+
     from ce_align.files import atomic_path
-    from ce_align.report.terminal import frame_table
+    from ce_align.report.terminal import failures_table, frame_table
     from ce_align.results import ResultStore
+    from ce_align.stages.earlier import stored_rows
     from ce_align.stages.same_network import identity, load_rows, reasons_left_out
 
     store = ResultStore(results)
-    rows = store.load(stage)
+    rows = pd.DataFrame(stored_rows(store, stage))
+    failed = store.failures(stage)
     # Rows of any stage, and a training, may tell that a network is an older one.
     reasons = reasons_left_out(load_rows(store))
     if len(rows) and reasons:
         rows = rows.assign(
             left_out=[reasons.get(identity(row), "") for row in rows.to_dict("records")]
         )
-    if rows.empty:
+    if rows.empty and not failed:
         message(f"no {stage or 'stored'} rows in {results}")
     elif csv is None:
-        print_table(frame_table(rows))
+        if len(rows):
+            print_table(frame_table(rows))
+        if failed:
+            print_table(failures_table(failed))
     if csv is not None:
         with atomic_path(csv) as temporary:
             rows.to_csv(temporary, index=False)
         message(f"{len(rows)} rows in {csv}")
+        if failed:
+            message(f"{len(failed)} configurations failed: ce-align results says why")
 
 
 def add_to(app: typer.Typer) -> None:

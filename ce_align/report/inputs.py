@@ -16,7 +16,7 @@ from ce_align.report.select import (
     comparable,
     with_networks,
 )
-from ce_align.results import NetworkFacts, ResultStore
+from ce_align.results import Failure, NetworkFacts, ResultStore
 from ce_align.stages.same_network import (
     Resolved,
     identity,
@@ -45,6 +45,7 @@ class Inputs:
     histories : what was recorded during trainings: network to a table with a column
         ``step``
     remark : shown with everything that is made from these
+    failures : configurations that were run and have no rows
     """
 
     rows: "pd.DataFrame"
@@ -52,6 +53,7 @@ class Inputs:
     others: "pd.DataFrame | None" = None
     histories: "Mapping[str, pd.DataFrame]" = field(default_factory=dict)
     remark: str = ""
+    failures: Sequence[Failure] = ()
 
     @classmethod
     def load(
@@ -94,6 +96,7 @@ class Inputs:
             None if others is None else read_others(others),
             {name: table for name, table in found.items() if table is not None},
             remark,
+            store.failures(),
         )
 
     @cached_property
@@ -109,20 +112,25 @@ class Inputs:
         """Rows of stages.
 
         Rows of networks that no longer have their names are left out, and the notes say
-        so.
+        so, as they do of what failed.
 
         Parameters
         ----------
         names : of stages
         where : which rows of them
         """
+        failed: dict[str, list[str]] = {}
+        for failure in self.failures:
+            if failure.stage in names:
+                failed.setdefault(failure.message, []).append(failure.what)
+        notes = [f"Failed: {named_some(of)} ({why})." for why, of in failed.items()]
         if self.rows.empty:
-            return Selection(self.rows)
+            return Selection(self.rows, tuple(notes))
         every = self.networks.rows
         rows = every[every["stage"].isin(names)]
         if where is not None and len(rows):
             rows = rows[where(rows)]
-        return Selection(rows, tuple(self.networks.notes(*names, where=where)))
+        return Selection(rows, (*self.networks.notes(*names, where=where), *notes))
 
     def facts(self, model: str) -> NetworkFacts:
         """How a network came to be, by its rows or by the folder of its training."""

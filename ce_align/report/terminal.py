@@ -11,12 +11,14 @@ from ce_align.data.recordings import Entry
 from ce_align.models.catalogue import Published, is_cached
 from ce_align.report.select import interval_over
 from ce_align.report.style import minus
+from ce_align.results import FACTS
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from ce_align.brainscore.plugin import Severity
     from ce_align.brainscore.plugin.check import PluginCheck
+    from ce_align.results import Failure
     from ce_align.stages.correlate import CorrelationRow
     from ce_align.stages.measures import MeasureRow
     from ce_align.stages.official import OfficialRow
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     *("comparison_tables", "correlation_tables", "plugins_table", "frame_table"),
+    "failures_table",
     *("measure_table", "models_table", "official_tables", "overlap_table"),
     *("recordings_table", "score_tables", "transfer_table"),
 ]
@@ -42,7 +45,7 @@ VARIANCE = (
 #: How a convention of accuracy is called where a person reads it.
 CONVENTIONS = {"top1": "top-1", "mean_per_class": "mean per class"}
 #: Columns of any rows that are left to the csv.
-HIDDEN = {"model_digest", "recording_digest", "version"}
+HIDDEN = {"model_digest", "recording_digest", "version"} | {*FACTS[2:]}
 
 
 def _table(*columns: str, title: str | None = None, notes: Iterable[str] = ()) -> Table:
@@ -189,14 +192,24 @@ def recordings_table(entries: Sequence[Entry]) -> Table:
 
 
 def frame_table(rows: "pd.DataFrame") -> Table:
-    """Any stored rows; digests and versions are left to the csv."""
+    """Any stored rows; digests, versions and most facts are left to the csv."""
     table = Table()
-    columns = [name for name in rows.columns if name not in HIDDEN]
+    filled = rows.columns[rows.notna().any()]
+    columns = [name for name in filled if name not in HIDDEN]
     for name in columns:
         numeric = rows[name].dtype.kind in "if"
         table.add_column(name, justify="right" if numeric else "left")
     for values in rows[columns].itertuples(index=False):
         table.add_row(*map(_cell, values))
+    return table
+
+
+def failures_table(failures: "Sequence[Failure]") -> Table:
+    """What was run and gave no rows, and why."""
+    table = _table("stage", "failed", "reason", "!when", title="Failed")
+    for one in failures:
+        texts = (one.stage, one.what, one.message, one.created[:16].replace("T", " "))
+        table.add_row(*map(Text, texts))
     return table
 
 

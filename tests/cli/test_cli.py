@@ -14,6 +14,9 @@ from waiting import LIMIT, wait_until
 from ce_align.data.imagesets import ImageSet
 from ce_align.data.netcdf import write_recording
 from ce_align.data.recordings import Recording
+from ce_align.errors import DataError
+from ce_align.results import FACTS, ResultStore
+from ce_align.stages.score import ScoreConfig
 
 NETWORK = """
 import torch
@@ -29,7 +32,7 @@ ROW_KEYS = (
     *("model", "recording", "region", "layer", "metric", "value", "raw", "error"),
     *("ceiling", "n_stimuli", "n_neuroids", "n_splits", "regression", "seed"),
     *("model_digest", "recording_digest", "config_id", "version", "created", "note"),
-    *("ceiling_kind", "n_ceiling_stimuli"),
+    *("ceiling_kind", "n_ceiling_stimuli", "stage", "origin", *FACTS),
 )
 
 
@@ -202,6 +205,20 @@ def test_results_are_listed_and_written_as_csv(ce_align, toy):
         "no score rows in elsewhere"
         in (ce_align("results", "--stage", "score", "--results", "elsewhere")[2])
     )
+
+
+def test_results_name_what_failed_and_why(ce_align):
+    config = ScoreConfig(model="runs/a", recording="toy", layer="layer4")
+    store = ResultStore(Path("results"))
+    store.put_failure("score", config, DataError("no memory left"))
+    status, out, _ = ce_align("results")
+    assert status == 0
+    for word in ("runs/a · layer4 · toy", "no memory left"):
+        assert word in out
+    _, out, err = ce_align("results", "--stage", "train")
+    assert (out, "no train rows" in err) == ("", True)
+    _, _, err = ce_align("results", "--csv", "rows.csv")
+    assert "1 configurations failed" in err
 
 
 def test_import_writes_a_recording_that_score_takes(ce_align, toy, tmp_path, rng):

@@ -93,6 +93,7 @@ def write_report(
             figures=figures,
             tables=tables,
             missing=missing,
+            failed=[(STAGES.get(f.stage, f.stage), f) for f in inputs.failures],
             stages=_stages(sources, inputs, reproducing),
             sources=sources,
             environments=[dict(items) for items in sorted(environments)],

@@ -35,6 +35,9 @@ DATASETS = {
 #: The weights that the paper transfers.
 PAPER_WEIGHTS = (0.0, 0.1)
 
+#: A cell of what was run and failed; a dash is one that was never run.
+FAILED = "failed"
+
 Line = dict[str, str | Numbered]
 
 
@@ -69,8 +72,15 @@ def _transfer(inputs: Inputs, *, own_ones: bool) -> BuiltTable:
         latest.append(found.rows)
         notes += found.notes
     rows = pd.concat(latest, ignore_index=True)
-    datasets = [name for name in DATASETS if name in set(rows["dataset"])]
-    datasets += sorted(set(rows["dataset"]) - set(datasets))
+    models = set(rows["model"])
+    failed = {
+        (str(one.config["model"]), str(one.config["dataset"]))
+        for one in inputs.failures
+        if one.stage == "transfer" and one.config["model"] in models
+    }
+    asked = {*rows["dataset"], *(name for _, name in failed)}
+    datasets = [name for name in DATASETS if name in asked]
+    datasets += sorted(asked - set(datasets))
     lines: list[Line] = []
     cells: list[dict[Hashable, Any]] = []
     without = []
@@ -86,7 +96,9 @@ def _transfer(inputs: Inputs, *, own_ones: bool) -> BuiltTable:
             for name in datasets:
                 row, title = by_name.get(name), DATASETS.get(name, name)
                 line[title] = "–"
-                if row is None:
+                if (model, name) in failed and row is None:
+                    line[title] = FAILED
+                elif row is None:
                     without.append(f"{model} on {title}")
                 else:
                     text = _percent(row["value"], row.get("sd"))
@@ -139,11 +151,19 @@ def table_3(inputs: Inputs) -> BuiltTable:
     if found.rows.empty:
         raise NothingToDraw(f"Table 3 {NO_ONLINE}")
     points = found.rows.reset_index(drop=True)
-    weights = sorted(set(points["weight"]))
+    failed = {
+        (str(one.config["objective"]), float(one.config["equivariance_weight"]))
+        for one in inputs.failures
+        if one.stage == "train"
+    }
+    objectives = [*points["objective"], *(objective for objective, _ in failed)]
+    weights = sorted({*points["weight"], *(weight for _, weight in failed)})
     lines: list[Line] = []
-    for objective in objective_order(points["objective"]):
+    for objective in objective_order(objectives):
         line: Line = {"Objective": objective_label(objective)}
-        line |= {f"λ = {weight_label(weight)}": "–" for weight in weights}
+        for weight in weights:
+            state = FAILED if (objective, weight) in failed else "–"
+            line[f"λ = {weight_label(weight)}"] = state
         for place, row in enumerate(points.to_dict("records")):
             if row["objective"] == objective:
                 sd = row["high"] - row["value"] if row["n_networks"] > 1 else None
