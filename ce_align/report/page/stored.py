@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from ce_align.errors import DataError
 from ce_align.results import ResultStore
@@ -17,8 +17,7 @@ PLAIN = re.compile(r"[0-9A-Za-z]{1,64}")
 Documents = dict[tuple[str, str], Mapping[str, Any]]
 
 
-@dataclass(frozen=True)
-class StoredRow:
+class StoredRow(NamedTuple):
     """The columns of a row, and the anchor of its line in the table of all rows."""
 
     anchor: str

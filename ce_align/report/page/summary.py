@@ -2,8 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from ce_align.checks import named_some
 from ce_align.report.page.stored import Source
@@ -22,8 +21,7 @@ FEW_NETWORKS = 10
 MOST_NOTES = 8
 
 
-@dataclass(frozen=True)
-class Finding:
+class Finding(NamedTuple):
     """A number in large letters, with its label, its detail, and the row it is from."""
 
     label: str

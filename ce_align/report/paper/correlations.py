@@ -1,9 +1,8 @@
 """Table 1 and the forest of correlations; measures and correlations as one drawing."""
 
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, TypeGuard
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 import numpy as np
 
@@ -133,14 +132,6 @@ PANELS: tuple[tuple[str, str, str, tuple[str, ...]], ...] = (
 )
 
 
-class Estimate(Protocol):
-    """A number with an interval, as rows of every stage have it."""
-
-    value: float | None
-    low: float | None
-    high: float | None
-
-
 def _latest(inputs: Inputs) -> "tuple[pd.DataFrame, list[str]]":
     """The latest correlation of each measure and recording, with its origin, and notes.
 
@@ -221,12 +212,12 @@ def table_1(inputs: Inputs) -> BuiltTable:
     }
     lines: list[dict[str, str | Numbered]] = []
     for measure in measures:
-        titles = (TABLE_1[measure], "… within objectives", "… given λ")
-        for title, show in zip(titles, CELLS, strict=True):
+        kinds = {"": TABLE_1[measure], "within": "… within objectives"}
+        for kind, title in (kinds | {"partial": "… given λ"}).items():
             line: dict[str, str | Numbered] = {"Measure": title}
             for name in recordings:
                 row, place = cells.get((measure, name), (None, -1))
-                line[name] = Numbered(show(row), place) if row else "–"
+                line[name] = Numbered(_cell(row, kind), place) if row else "–"
             lines.append(line)
     absent = [
         title
@@ -254,26 +245,16 @@ def table_1(inputs: Inputs) -> BuiltTable:
     )
 
 
-def _plain(row: Mapping[Any, Any]) -> str:
-    return f"{row['abs_r']:.2f} ({row['r_squared']:.2f})"
-
-
-def _bounded(name: str, row: Mapping[Any, Any]) -> str:
-    """A correlation with its interval, as far as both are defined."""
-    if not _defined(row[name]):
+def _cell(row: Mapping[Any, Any], kind: str) -> str:
+    """|r| (r²), or a correlation of another kind with its interval, if defined."""
+    if not kind:
+        return f"{row['abs_r']:.2f} ({row['r_squared']:.2f})"
+    if not _defined(row[kind]):
         return "–"
-    text = f"{row[name]:.2f}"
-    if _defined(row[f"{name}_low"]):
-        text += f" [{row[f'{name}_low']:.2f}, {row[f'{name}_high']:.2f}]"
+    text = f"{row[kind]:.2f}"
+    if _defined(row[f"{kind}_low"]):
+        text += f" [{row[f'{kind}_low']:.2f}, {row[f'{kind}_high']:.2f}]"
     return minus(text)
-
-
-#: What the lines of a measure show: r itself, within objectives, and given λ.
-CELLS: tuple[Callable[[Mapping[Any, Any]], str], ...] = (
-    _plain,
-    partial(_bounded, "within"),
-    partial(_bounded, "partial"),
-)
 
 
 def figure_forest(inputs: Inputs, columns: int = 2) -> Drawn:
@@ -364,7 +345,11 @@ def _forest_axes(ax: "Axes", labels: Sequence[str]) -> None:
 
 
 def _mark(
-    ax: "Axes", row: Estimate, place: float, colour: object, least: float
+    ax: "Axes",
+    row: "MeasureRow | CorrelationRow",
+    place: float,
+    colour: object,
+    least: float,
 ) -> None:
     """One estimate: a dot on its interval, or a triangle at the left edge."""
     if not _defined(row.value):
