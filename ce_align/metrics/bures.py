@@ -135,11 +135,6 @@ def squared_bures_distances_to_reference(
     ----------
     clouds, leave_out : as for `squared_bures_distances`
     reference : (n_reference_points, n_features)
-
-    Raises
-    ------
-    DataError
-        As for one pair.
     """
     fixed = unit_factor(reference, "reference")
     distances = np.full(len(clouds), np.nan)
@@ -152,14 +147,7 @@ def squared_bures_distances_to_reference(
 
 
 def check_pairs(pairs: ArrayLike, n_items: int) -> Indices:
-    """Return `pairs` as indices (n_pairs, 2), all within range.
-
-    Raises
-    ------
-    DataError
-        For another shape, no pair at all, numbers that are no integers, or an index out
-        of range.
-    """
+    """Return `pairs` as indices (n_pairs, 2), all within range, or raise DataError."""
     index = np.asarray(pairs)
     if index.ndim != 2 or index.shape[1] != 2 or not len(index):
         raise DataError(
@@ -179,10 +167,8 @@ def check_pairs(pairs: ArrayLike, n_items: int) -> Indices:
 def unit_factor(cloud: ArrayLike, name: str) -> Array:
     """Rows X with XᵀX equal to the cloud's covariance divided by its trace.
 
-    Raises
-    ------
-    DataError
-        For NaN, fewer than two points, or (`ConstantCloudError`) a constant cloud.
+    Raises DataError for NaN or fewer than two points, ConstantCloudError for equal
+    points.
     """
     given = np.asarray(cloud)
     if given.dtype.kind not in "fiu":
@@ -312,8 +298,7 @@ def bures_sample(
     Raises
     ------
     DataError
-        If the comparisons do not all have the same numbers of points, and as
-        `squared_bures_distances`.
+        Also if the comparisons do not all have the same numbers of points.
     """
     index = check_pairs(pairs, len(clouds))
     sizes = sorted({(len(clouds[i]), len(clouds[j])) for i, j in index.tolist()})
@@ -339,11 +324,6 @@ def half_split(
     Returns
     -------
     Two arrays of indices, disjoint and equally long. Use one split for all networks.
-
-    Raises
-    ------
-    DataError
-        If a half would have fewer than two points, or strata have another length.
     """
     kinds = np.zeros(n_points) if strata is None else np.asarray(strata)
     if kinds.shape != (n_points,):
@@ -380,11 +360,6 @@ def between_and_floor(first: HalfClouds, second: HalfClouds) -> tuple[float, flo
         Both are NaN if one of the four is constant. Their difference is zero on average
         if both clouds are samples of one source. Only different halves meet, so that
         this also holds where point k of both clouds is the same draw of augmentations.
-
-    Raises
-    ------
-    DataError
-        As `squared_bures_distances`.
     """
     pairs = [(0, 3), (1, 2), (0, 1), (2, 3)]
     found = squared_bures_distances([*first, *second], pairs, leave_out=True)
@@ -503,11 +478,6 @@ def reference_effects(clouds: Clouds, reference: ArrayLike) -> Array:
         jackknife's pseudo-values of the mean distance, minus their mean. All NaN for
         fewer than four points, or if without one of them the others are constant.
 
-    Raises
-    ------
-    DataError
-        As `squared_bures_distances_to_reference`.
-
     Notes
     -----
     Without point k the product M of reference and cloud loses a row z (scaled by
@@ -541,11 +511,6 @@ def half_effects(first: HalfClouds, second: HalfClouds) -> Array:
     (2, 2, n_points)
         For B and for B′: effects on D_B with the other half of A, and on D_B(B, B′), as
         `reference_effects` has them.
-
-    Raises
-    ------
-    DataError
-        As `squared_bures_distances`.
     """
     own = [unit_factor(half, "cloud") for half in first]
     for half in second:

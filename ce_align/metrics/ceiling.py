@@ -1,4 +1,9 @@
-"""The ceiling: how much of the averaged responses repeats from showing to showing."""
+"""The ceiling: how much of the averaged responses repeats from showing to showing.
+
+Responses are (n_stimuli, n_repetitions, n_neuroids), repetitions in ascending order of
+their label; NaN where a stimulus was not shown or a neuroid not recorded. A repetition
+of NaN alone is none.
+"""
 
 from dataclasses import dataclass
 from typing import Literal, get_args
@@ -49,12 +54,7 @@ def split_half_ceiling(
 ) -> Ceiling:
     """Split-half reliability with Brain-Score's own halves.
 
-    Parameters
-    ----------
-    responses : (n_stimuli, n_repetitions, n_neuroids), repetitions in ascending order
-        of their label; NaN where a stimulus was not shown or a neuroid not recorded. A
-        repetition of NaN alone is none
-    n_splits, seed : Brain-Score's are the defaults
+    Brain-Score's splits and seed are the defaults.
 
     Raises
     ------
@@ -104,10 +104,6 @@ def split_half_ceiling(
 def variance_ceiling(responses: ArrayLike) -> Ceiling:
     """Reliability of the averages, whatever the number of repetitions of each.
 
-    Parameters
-    ----------
-    responses : as for `split_half_ceiling`
-
     Raises
     ------
     DataError
@@ -141,12 +137,7 @@ def variance_ceiling(responses: ArrayLike) -> Ceiling:
 
 
 def equally_halved(responses: ArrayLike) -> bool:
-    """Whether all averages are of one even number of repetitions, those of NaN aside.
-
-    Parameters
-    ----------
-    responses : (n_stimuli, n_repetitions, n_neuroids)
-    """
+    """Whether all averages are of one even number of repetitions (NaN are none)."""
     shown = ~np.isnan(np.asarray(responses, dtype=np.float64))
     some, every = shown.any(axis=(0, 2)), shown.all(axis=(0, 2))
     return bool((some == every).all() and every.sum() % 2 == 0)
@@ -161,11 +152,8 @@ def repeated_ceiling(
 ) -> Ceiling:
     """The ceiling of a kind; ``auto`` is split-half where it is right.
 
-    Parameters
-    ----------
-    responses, n_splits, seed : as for `split_half_ceiling`
-    kind : ``auto`` takes `variance_ceiling` where repetitions are unequal or cannot be
-        divided in two equal halves: of three repetitions, Spearman–Brown is 5 % off
+    Where repetitions are unequal or cannot be divided in two equal halves, it takes
+    `variance_ceiling`: of three repetitions, Spearman–Brown is 5 % off.
 
     Raises
     ------
@@ -186,11 +174,6 @@ def repeated_ceiling(
 
 def chance_of_ceiling(responses: ArrayLike, seed: int = 1) -> float | None:
     """How often responses that know nothing of the stimuli would repeat as well.
-
-    Parameters
-    ----------
-    responses : as for `split_half_ceiling`
-    seed : of the shuffles
 
     Returns
     -------

@@ -117,10 +117,9 @@ def _weighted_metric(design: _Design, point: "Tensor | None" = None) -> _Metric:
 def _losses(
     design: _Design, points: "Sequence[Tensor]", dtype: "torch.dtype"
 ) -> "tuple[list[float], Tensor, Tensor]":
-    """Sums of losses at several points (d + 1, n_classes), in one pass.
+    """Sums of losses at points (d + 1, n_classes), their gradients, and Σ p(1 − p).
 
-    Products have `dtype`, sums over blocks double precision. Also gradients (n_points,
-    d + 1, n_classes) and sums of p(1 − p), (n_points, n_classes).
+    Products have `dtype`, sums over blocks double precision.
     """
     import torch
 
@@ -312,8 +311,8 @@ class LinearProbe:
 class ProbeProblem:
     """Features and their classes on a device, to be fitted at many strengths.
 
-    Features are neither standardised nor scaled to unit length; centring, which is
-    done for accuracy, does not move the optimum, for intercepts are not penalised.
+    Features are centred for accuracy, which does not move the optimum, for intercepts
+    are not penalised; they are neither standardised nor scaled to unit length.
 
     Parameters
     ----------
@@ -439,15 +438,8 @@ def _checked_labels(
 def accuracies(found: Indices, labels: NDArray[Any]) -> tuple[float, float, float]:
     """Share of images named rightly, its mean over classes, and the latter's error.
 
-    Parameters
-    ----------
-    found, labels : (n,) classes
-
-    Returns
-    -------
-    top1, mean_per_class, error
-        `error` is the standard error of `mean_per_class` from drawing other test images
-        of the same classes; that of `top1` is √(top1 (1 − top1) / n).
+    Of classes (n,). The error is the standard error from drawing other test images of
+    the same classes; that of the first is √(top1 (1 − top1) / n).
     """
     hits = (found == labels).astype(np.float64)
     _, inverse, counts = np.unique(labels, return_inverse=True, return_counts=True)
@@ -473,8 +465,7 @@ class Evaluation:
     n_train, n_validation : images that a path is fitted to, and that choose
     n_unconverged : fits, of all runs, that missed their tolerance
     strengths : chosen λ
-    top1, mean_per_class : accuracy on test images
-    error : standard error of `mean_per_class` over test images
+    top1, mean_per_class, error : `accuracies` on test images
     validation : (n_runs, n_strengths) top-1 on validation images
     """
 

@@ -84,10 +84,10 @@ class PairedDesign:
         self.mean = np.concatenate([of_clean, of_views])
 
     def rounding(self) -> float:
-        """Singular value of the design that the rounding of responses may reach.
+        """Singular value that the rounding of responses may reach.
 
-        That of a matrix of independent entries, each `ROUNDING_STEPS` of the response's
-        type in size, such as float32 responses computed on another machine differ by.
+        That of a matrix of independent entries, each `ROUNDING_STEPS` in size, such as
+        float32 responses computed on another machine differ by.
         """
         views = float(np.sum(np.square(self._views, dtype=np.float64)))
         total = views + float(self._counts @ np.sum(self._clean**2, axis=1))
@@ -291,12 +291,7 @@ def image_splits(
 ) -> list[tuple[Indices, Indices]]:
     """Random disjoint training and test images, once for every run.
 
-    The share of the images that is held out is rounded up.
-
-    Raises
-    ------
-    DataError
-        If either side would be empty.
+    The share held out is rounded up; raises DataError if either side would be empty.
     """
     n_test = int(np.ceil(n_images * test_fraction))
     if not 0 < n_test < n_images or n_splits < 1:
@@ -317,11 +312,8 @@ def split_views(
 ) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
     """Masks (n_views,) of the views of training images and of test images.
 
-    Raises
-    ------
-    DataError
-        If responses are not finite, a view belongs to no image, or the images overlap,
-        do not exist or have too few views.
+    Raises DataError if responses are not finite, a view belongs to no image, or images
+    overlap, do not exist or have too few views.
     """
     if clean.ndim != 2 or views.ndim != 2 or clean.shape[1] != views.shape[1]:
         raise DataError(

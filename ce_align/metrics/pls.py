@@ -39,7 +39,7 @@ REFRESH = 1e-3
 def _nipals_weights(cross: Array, start: int) -> tuple[Array, int] | None:
     """Weights where scikit-learn's power iteration stops.
 
-    They have the scale that gives the feature weights that they stand for unit length;
+    They are scaled so that the feature weights that they stand for have unit length;
     the iteration compares two of those by their squared distance.
     """
     weights = np.zeros(len(cross))

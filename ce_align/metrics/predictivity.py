@@ -1,8 +1,8 @@
 """How well features predict responses to stimuli that the regression never saw."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from functools import partial
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -17,6 +17,9 @@ __all__ = [
     *("REGRESSIONS", "brainscore_splits", "columnwise_pearson_r"),
     *("cross_validated_r", "normalised_score", "summarise"),
 ]
+
+#: Forms the Gram matrix of the features, which takes long.
+FormGram = Callable[[], Array]
 
 #: A correlation needs at least two points.
 MIN_TEST = 2
@@ -158,32 +161,18 @@ class _Settings:
             check_alphas([self.alpha])
 
 
-class _Regression(NamedTuple):
-    """One way to predict responses from a Gram matrix.
-
-    `check` raises if splits or features are too few, before the Gram matrix is formed;
-    `predict` gives the predictions of each split's test stimuli.
-    """
-
-    check: Callable[[_Settings, Splits, int], None]
-    predict: Callable[[Array, Array, Splits, _Settings], Sequence[Array]]
-
-
-def _check_pls(settings: _Settings, splits: Splits, n_features: int) -> None:
+def _predict_pls(
+    gram: FormGram, n_features: int, rates: Array, splits: Splits, settings: _Settings
+) -> Sequence[Array]:
     check_components(settings.n_components, splits)
     if settings.n_components > n_features:
         raise DataError(
             "n_components must be at most the number of features, but is "
             f"{settings.n_components} for {n_features}; reduce n_components"
         )
-
-
-def _predict_pls(
-    gram: Array, responses: Array, splits: Splits, settings: _Settings
-) -> Sequence[Array]:
     return kernel_pls(
-        gram,
-        responses,
+        gram(),
+        rates,
         splits,
         n_components=settings.n_components,
         mode=settings.mode,
@@ -191,22 +180,16 @@ def _predict_pls(
     ).predictions
 
 
-def _check_ridge(settings: _Settings, splits: Splits, n_features: int) -> None:
-    """Ridge regression is defined for any number of stimuli and features."""
-
-
 def _predict_ridge(
-    gram: Array, responses: Array, splits: Splits, settings: _Settings
+    gram: FormGram, n_features: int, rates: Array, splits: Splits, settings: _Settings
 ) -> Sequence[Array]:
-    alpha = settings.alpha
-    alphas = leave_one_out_alphas(gram) if alpha is None else [alpha]
-    return kernel_ridge(gram, responses, splits, alphas=alphas).predictions
+    formed, alpha = gram(), settings.alpha
+    alphas = leave_one_out_alphas(formed) if alpha is None else [alpha]
+    return kernel_ridge(formed, rates, splits, alphas=alphas).predictions
 
 
-REGRESSIONS: Mapping[str, _Regression] = {
-    "pls": _Regression(_check_pls, _predict_pls),
-    "ridge": _Regression(_check_ridge, _predict_ridge),
-}
+#: Each checks its settings, forms the Gram matrix, predicts the test stimuli of splits.
+REGRESSIONS = {"pls": _predict_pls, "ridge": _predict_ridge}
 
 
 def cross_validated_r(
@@ -267,9 +250,8 @@ def cross_validated_r(
     if not len(splits):
         raise DataError("there are no splits; give at least one (train, test)")
     rows = [_checked_split(train, test, len(rates)) for train, test in splits]
-    REGRESSIONS[regression].check(settings, rows, n_features)
-    gram = centred_gram(values, dtype=gram_dtype, progress=progress)
-    predictions = REGRESSIONS[regression].predict(gram, rates, rows, settings)
+    gram = partial(centred_gram, values, dtype=gram_dtype, progress=progress)
+    predictions = REGRESSIONS[regression](gram, n_features, rates, rows, settings)
     r = np.empty((len(rows), rates.shape[1]))
     for split, (train, test) in enumerate(rows):
         r[split] = columnwise_pearson_r(predictions[split], rates[test])
