@@ -147,10 +147,8 @@ def correlate(
         for target, y in right.items():
             within = residual_r(x, y, _indicators(labels), level)
             p = within_group_permutation_p(_pearson, x, y, labels, rng, n_permutations)
-            if np.isnan(
-                within.r
-            ):  # every permutation is the data again, up to rounding
-                p = 1.0
+            # Without a correlation every permutation is the data again, up to rounding.
+            p = 1.0 if np.isnan(within.r) else p
             of_r = within if len(np.unique(labels)) == 1 else UNDEFINED
             partial, n_partial, given = _partial(x, y, labels, covariate, level)
             pearson = float(_pearson(x, y))
@@ -273,32 +271,28 @@ def _partial(
     if known.sum() < MIN_NETWORKS or np.ptp(weights[known]) == 0:
         return undefined
     x, y = x[known], y[known]
-    several = "objective" if len(np.unique(groups[known])) > 1 else ""
-    for model, words in _models(groups[known], weights[known]):
+    for model, given in _models(groups[known], weights[known]):
         if len(x) - np.linalg.matrix_rank(model) - 1 >= MIN_FREEDOM:
-            found = residual_r(x, y, model, level)
-            parts = [part for part in (several, *words) if part]
-            named = ", ".join(parts[:-1])
-            given = f"{named} and {parts[-1]}" if named else parts[-1]
-            return found, len(x), given
+            return residual_r(x, y, model, level), len(x), given
     return undefined
 
 
-def _models(
-    groups: NDArray[np.generic], weights: Array
-) -> Iterator[tuple[Array, tuple[str, ...]]]:
-    """Models of group and λ, from that which assumes least.
+def _models(groups: NDArray[np.generic], weights: Array) -> Iterator[tuple[Array, str]]:
+    """Models of group and λ, from that which assumes least, and what each is given.
 
     A straight line is none of them: where λ drives both quantities along a curve, what
     it leaves over correlates in up to half of all cases.
     """
     group, scaled = _indicators(groups), weights[:, None] / np.abs(weights).max()
-    several = group.shape[1] > 1
-    if several:
-        each = np.hstack([group, _indicators(weights)])
-        yield np.hstack([each, group * scaled]), ("each λ", "its slope by objective")
-        yield each, ("each λ",)
-    yield np.hstack([group, scaled, scaled**2]), ("λ", "λ²")
+    curve = np.hstack([group, scaled, scaled**2])
+    if group.shape[1] == 1:
+        yield curve, "λ and λ²"
+        return
+    each = np.hstack([group, _indicators(weights)])
+    slopes = np.hstack([each, group * scaled])
+    yield slopes, "objective, each λ and its slope by objective"
+    yield each, "objective and each λ"
+    yield curve, "objective, λ and λ²"
 
 
 def _indicators(labels: NDArray[np.generic]) -> Array:

@@ -25,13 +25,12 @@ __all__ = ["expand_parameters", "factorization", "participation_ratio", "steerab
 
 @dataclass(frozen=True)
 class Factorization:
-    """Where the variance that a transformation induces lies.
+    """Where the variance that a transformation induces lies, see `factorization`.
 
     Attributes
     ----------
-    factorization : share of the transformation variance that avoids the content
-        subspace, 0 … 1; NaN for a network that the transformation leaves unchanged
-    invariance : one minus transformation variance over content variance, ≤ 1
+    factorization : 0 … 1; NaN for a network that the transformation leaves unchanged
+    invariance : at most 1
     content_dimension : principal components that span the content subspace
     transformation_variance, content_variance : summed over features
     """

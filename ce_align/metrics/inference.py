@@ -89,13 +89,10 @@ def unit_interval(
 
     Reference: Efron and Tibshirani (1993), An Introduction to the Bootstrap, ch. 12.
     """
-    from scipy import special
-
     data = checked_vector(values, "values", MIN_UNITS)
     mean, n = float(data.mean()), len(data)
     error = float(data.std(ddof=1)) / np.sqrt(n)
-    quantile = float(special.stdtrit(n - 1, (1 + level) / 2))
-    below, above = _multiples(data, quantile, rng, n_resamples, level)
+    below, above = _multiples(data, n - 1, rng, n_resamples, level)
     return Interval(mean, mean - below * error, mean + above * error, level, n)
 
 
@@ -140,8 +137,6 @@ def pair_interval(
 
     Reference: Hoeffding (1948), Annals of Mathematical Statistics 19.
     """
-    from scipy import special
-
     data, index, n_units = _paired(values, pairs)
     mean, n = float(data.mean()), len(data)
     residual = data - mean
@@ -149,10 +144,9 @@ def pair_interval(
     variance = shared + alone
     if variance == 0:
         return Interval(mean, mean, mean, level, n_units)
-    free = variance**2 / (shared**2 / (n_units - 1) + alone**2 / (n - 1))
-    quantile = float(special.stdtrit(free, (1 + level) / 2))
+    freedom = variance**2 / (shared**2 / (n_units - 1) + alone**2 / (n - 1))
     of_unit = _sums_by_unit(residual, index, n_units)
-    below, above = _multiples(of_unit, quantile, rng, n_resamples, level)
+    below, above = _multiples(of_unit, freedom, rng, n_resamples, level)
     error = float(np.sqrt(variance))
     return Interval(mean, mean - below * error, mean + above * error, level, n_units)
 
@@ -187,8 +181,6 @@ def crossed_interval(
     Reference: Cameron, Gelbach and Miller (2011), Journal of Business & Economic
     Statistics 29.
     """
-    from scipy import special
-
     table = np.asarray(effects, dtype=np.float64)
     if table.ndim != 2 or not np.isfinite(table).all() or not np.isfinite(estimate):
         raise DataError(
@@ -210,9 +202,9 @@ def crossed_interval(
     variance = max(sum(parts) - float(np.sum(table**2)), *parts)
     if not variance:
         return Interval(estimate, estimate, estimate, level, n[0])
-    free = sum(parts) ** 2 / sum(v**2 / (k - 1) for v, k in zip(parts, n, strict=True))
-    quantile = float(special.stdtrit(free, (1 + level) / 2))
-    sides = [_multiples(found, quantile, rng, n_resamples, level) for found in sums]
+    squares = [part**2 / (k - 1) for part, k in zip(parts, n, strict=True)]
+    freedom = sum(parts) ** 2 / sum(squares)
+    sides = [_multiples(found, freedom, rng, n_resamples, level) for found in sums]
     below, above = np.average(sides, axis=0, weights=parts) * np.sqrt(variance)
     low, high = estimate - float(below), estimate + float(above)
     return Interval(estimate, low, high, level, n[0])
@@ -220,33 +212,31 @@ def crossed_interval(
 
 def _multiples(
     data: Array,
-    quantile: float,
+    freedom: float,
     rng: np.random.Generator,
     n_resamples: int,
     level: float,
 ) -> tuple[float, float]:
-    """Standard errors that the bounds lie below and above: `quantile` or more."""
-    if np.ptp(data) <= ROUNDING * np.abs(data).max():
+    """Standard errors that bounds lie below and above: Student's quantile or more."""
+    from scipy import special
+
+    quantile = float(special.stdtrit(freedom, (1 + level) / 2))
+    rounding = ROUNDING * np.abs(data).max()
+    if np.ptp(data) <= rounding:
         return quantile, quantile
     n = len(data)
     step = max(1, BATCH_INDICES // n)
-    drawn = [
-        _studentised(data, rng.integers(n, size=(min(step, n_resamples - k), n)))
-        for k in range(0, n_resamples, step)
-    ]
+    studentised = []
+    for k in range(0, n_resamples, step):
+        values = data[rng.integers(n, size=(min(step, n_resamples - k), n))]
+        error = values.std(axis=1, ddof=1) / np.sqrt(n)
+        away = values.mean(axis=1) - data.mean()
+        varied = error > rounding
+        studentised.append(away[varied] / error[varied])
     shares = (1 - level) / 2, (1 + level) / 2
-    low, high = np.quantile(np.concatenate(drawn), shares)
+    low, high = np.quantile(np.concatenate(studentised), shares)
     # A mean that is too high by many of its errors speaks for a value far below.
     return max(quantile, float(high)), max(quantile, float(-low))
-
-
-def _studentised(data: Array, index: Indices) -> Array:
-    """Error of the mean of each resample, in standard errors of that resample."""
-    values = data[index]
-    error = values.std(axis=1, ddof=1) / np.sqrt(len(data))
-    away = values.mean(axis=1) - data.mean()
-    varied = error > ROUNDING * np.abs(data).max()
-    return np.asarray(away[varied] / error[varied], dtype=np.float64)
 
 
 def _sums_by_unit(values: Array, index: Indices, n_units: int) -> Array:
