@@ -13,7 +13,7 @@ from ce_align.stages.same_network import Resolved
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["Finding", "findings", "warnings_of"]
+__all__ = ["findings", "warnings_of"]
 
 #: Correlations over fewer networks say little.
 FEW_NETWORKS = 10

@@ -42,7 +42,10 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["figure_2", "figure_5", "figure_7", "figure_training", "online_points"]
+__all__ = [
+    *("NO_ONLINE", "figure_2", "figure_5", "figure_7", "figure_training"),
+    "online_points",
+]
 
 #: Accuracy of the probe that was trained along: on validation images, else on views.
 ONLINE_METRICS = ("probe_top1", "probe_train_top1")

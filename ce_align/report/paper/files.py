@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     *("FigureConfig", "TableConfig", "csv_text", "execute", "latex", "markdown"),
-    *("shared", "write_figure", "write_table"),
+    *("shared", "write_table"),
 ]
 
 
@@ -85,33 +85,25 @@ def execute(configs: Sequence[FigureConfig | TableConfig], run: Run) -> None:
         runs = [Path(folder) for folder in first.runs]
     inputs = Inputs.load(run.store.folder, others, runs)
     for config in configs:
+        path = run.out / config.stem
         with run.attempt(config.stem):
             made: Drawn | BuiltTable
             if isinstance(config, FigureConfig):
                 made = draw(config.figure, inputs, config.columns)
-                run.outcome.files += write_figure(made, run.out / config.stem)
+                run.outcome.files += save_figure(made.figure, path)
+                csv = csv_text(made.data)
+                run.outcome.files.append(_write(path, ".csv", csv))
             else:
                 made = build_table(config.table, inputs)
-                run.outcome.files += write_table(made, run.out / config.stem)
+                run.outcome.files += write_table(made, path)
             run.outcome.n_done += 1
             run.outcome.notes += [f"{config.stem}: {note}" for note in made.notes]
 
 
-def write_figure(drawn: Drawn, path: Path) -> list[Path]:
-    """Write a figure as PDF, PNG and CSV; `path` has no suffix."""
-    return [
-        *save_figure(drawn.figure, path),
-        _write(path, ".csv", csv_text(drawn.data)),
-    ]
-
-
 def write_table(table: BuiltTable, path: Path) -> list[Path]:
     """Write a table as Markdown, LaTeX and CSV; `path` has no suffix."""
-    texts = {
-        ".md": markdown(table),
-        ".tex": latex(table),
-        ".csv": csv_text(table.frame),
-    }
+    csv = csv_text(table.frame)
+    texts = {".md": markdown(table), ".tex": latex(table), ".csv": csv}
     return [_write(path, suffix, text) for suffix, text in texts.items()]
 
 
