@@ -1,6 +1,7 @@
 """One look for every figure: colours, sizes, marks, and how a figure is saved."""
 
 import io
+import string
 import textwrap
 from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
@@ -42,7 +43,7 @@ FURTHER = ("#cc79a7", "#56b4e9", "#e69f00", "#000000")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 
 #: Names of panels.
-LETTERS = "ABCDEFGHIJKL"
+LETTERS = string.ascii_uppercase
 
 #: The paper's comparisons A–D, as figures call them.
 COMPARISON_TITLES = {

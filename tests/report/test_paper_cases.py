@@ -216,6 +216,19 @@ def test_networks_of_another_recipe_are_in_figure_8_and_not_in_figure_3(syntheti
     assert set(other.data["networks"]) == {"ce_barlow_l0.2_ep1000"}
 
 
+def test_figure_8_has_as_many_panels_as_there_are_other_recipes(synthetic):
+    rows = synthetic.rows
+    score = rows[(rows["model"] == "ce_barlow_l0.2") & (rows["stage"] == "score")]
+    known = {"objective": "barlow", "equivariance_weight": 0.2, "backbone": "resnet50"}
+    others = [
+        score.assign(model=f"run {n}", model_digest=f"run {n}", epochs=n, **known)
+        for n in range(1, 15)
+    ]
+    drawn = draw("8", with_rows(synthetic, pd.concat([rows, *others])))
+    assert drawn.data["panel"].nunique() == 14
+    assert "N" in {text.get_text() for ax in drawn.figure.axes for text in ax.texts}
+
+
 def test_a_recording_without_repetitions_has_no_ceiling(synthetic):
     rows = synthetic.rows.copy()
     without = rows["recording"] == "set 2"

@@ -365,7 +365,8 @@ def figure_training(inputs: Inputs, columns: int = 2) -> Drawn:
     across, height = (3, 1.6) if columns == 2 else (2, 1.35)
     with style():
         figure, axes, _ = panel_grid(columns, len(panels), across, height, 0.3)
-        for ax, name, (title, points) in zip(axes, LETTERS, panels, strict=False):
+        for k, (title, points) in enumerate(panels):
+            ax = axes[k]
             for model, (colour, label) in networks.items():
                 own = points[points["model"] == model]
                 for curve, line in own.groupby("curve", sort=False):
@@ -379,7 +380,7 @@ def figure_training(inputs: Inputs, columns: int = 2) -> Drawn:
                         label=label,
                     )
             ax.set_xlabel("Step")
-            letter(ax, name, title)
+            letter(ax, LETTERS[k], title)
             if columns == 1:
                 ax.title.set_fontsize(NARROW)
         _training_legend(figure, legend_entries(axes), data, columns)
