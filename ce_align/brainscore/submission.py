@@ -337,7 +337,8 @@ def _served(published: Published, url: str, target: Path) -> "Network":
             f"{url} holds other keys than {published.architecture}; serve the file "
             "that submit writes where the network is at hand"
         )
-    return Network(published.name, module, layers=published.layers)
+    layers, facts = published.layers, published.facts
+    return Network(published.name, module, layers=layers, facts=facts)
 
 
 def _checked(
