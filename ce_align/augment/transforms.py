@@ -19,7 +19,6 @@ __all__ = [
     "TRANSFORMS_VERSION",
     "apply",
     "apply_batch",
-    "hue_shifts",
     "pixel_boxes",
 ]
 
@@ -70,7 +69,7 @@ def apply(
     if size < 1:
         raise DataError(f"size is {size}; give the pixels of a view, such as 224")
     views = np.empty((len(ledger), size, size, 3), np.uint8)
-    shifts = hue_shifts(ledger)
+    shifts = _hue_shifts(ledger)
     boxes = {image.shape: pixel_boxes(ledger, *image.shape[:2]) for image in sources}
     radius, inside, edge = _boxes(ledger.blur_sigma)
     blurs = list(
@@ -98,7 +97,7 @@ def pixel_boxes(
     return boxes
 
 
-def hue_shifts(ledger: AugmentationLedger) -> NDArray[np.int64]:
+def _hue_shifts(ledger: AugmentationLedger) -> NDArray[np.int64]:
     """(n,) turns of the 8-bit hue, in 255ths of the circle, truncated as in Pillow."""
     shifts: NDArray[np.int64] = (ledger.hue * 255).astype(np.int64)
     return shifts
@@ -299,7 +298,7 @@ def _jitter(view: Tensor, ledger: AugmentationLedger) -> None:
         dtype=torch.float32,
         device=view.device,
     )
-    shifts = torch.as_tensor(hue_shifts(ledger), device=view.device)
+    shifts = torch.as_tensor(_hue_shifts(ledger), device=view.device)
     applied = np.stack(
         [
             ledger.brightness != 1,

@@ -40,11 +40,14 @@ __all__ = [
     "DirectIO",
     "StopSignals",
     "checkpoint_paths",
-    "read_resumable",
     "starting_point",
 ]
 
 
+#: Checkpoints that are kept: the newest, and some to fall back to.
+KEPT = 3
+#: Where a checkpoint says which training it belongs to.
+IDENTITY = "ce_align"
 #: What SLURM sends before a job's time is up, as its option --signal says.
 ANNOUNCEMENTS = (signal.SIGUSR1, signal.SIGUSR2)
 
@@ -153,31 +156,15 @@ class Consensus(Callback):
         claims_report(exception)
 
 
-#: Checkpoints that are kept: the newest, and some to fall back to.
-KEPT = 3
-
-
-#: Where a checkpoint says which training it belongs to.
-IDENTITY = "ce_align"
-
-
 def checkpoint_paths(folder: Path) -> list[Path]:
     """Checkpoints in a folder, the newest first."""
     return sorted(folder.glob("step-*.ckpt"), reverse=True)
 
 
-def read_resumable(path: Path, config: TrainConfig, data: str) -> dict[str, Any]:
-    """Content of a checkpoint of this very training, read without running code.
+def _check_resumable(path: Path, config: TrainConfig, data: str) -> None:
+    """Read a checkpoint of these settings and images, without running code.
 
-    `config` and `data` are settings and data digest that it must have been trained
-    with.
-
-    Raises
-    ------
-    DataError
-        If the file is damaged or is no such checkpoint.
-    ConfigError
-        If it belongs to another training.
+    DataError if it is damaged or no such file, ConfigError if of another training.
     """
     try:
         # torch does not look at the checksums that it writes.
@@ -207,21 +194,6 @@ def read_resumable(path: Path, config: TrainConfig, data: str) -> dict[str, Any]
             f"{path} was trained with {', '.join(differing)}; use the same settings or "
             "another --out"
         )
-    return dict(content)
-
-
-def _newest_readable(
-    folder: Path, config: TrainConfig, data: str, notify: Callable[[str], None]
-) -> Path | None:
-    """The newest checkpoint of a folder that can be read, or None."""
-    for path in checkpoint_paths(folder):
-        try:
-            read_resumable(path, config, data)
-        except DataError as error:
-            notify(f"{error}; falling back to the one before")
-        else:
-            return path
-    return None
 
 
 def starting_point(
@@ -235,7 +207,7 @@ def starting_point(
 
     Parameters
     ----------
-    config, data : see `read_resumable`
+    config, data : settings, and digest of the images, that it must have been of
     resume : ``auto``, ``never``, or a checkpoint
     notify : told of every file that cannot be read
 
@@ -247,7 +219,14 @@ def starting_point(
     """
     own = folder / "checkpoints"
     if resume == "auto":
-        return _newest_readable(own, config, data, notify)
+        for path in checkpoint_paths(own):
+            try:
+                _check_resumable(path, config, data)
+            except DataError as error:
+                notify(f"{error}; falling back to the one before")
+            else:
+                return path
+        return None
     if resume == "never":
         if checkpoint_paths(own):
             raise ConfigError(
@@ -260,7 +239,7 @@ def starting_point(
         raise ConfigError(
             f"there is no checkpoint {path}; use --resume auto, never or a file"
         )
-    read_resumable(path, config, data)
+    _check_resumable(path, config, data)
     return path
 
 

@@ -55,7 +55,7 @@ from ce_align.trainer.presets import (
 )
 from ce_align.trainer.views import PairedViews, PairPlan, PixelBatch, Step, view_loader
 
-__all__ = ["Estimate", "calibrate", "estimate", "fit", "untrained"]
+__all__ = ["calibrate", "estimate", "fit", "untrained"]
 
 #: Names of precisions in Lightning.
 PRECISIONS: dict[str, Literal["bf16-mixed", "16-mixed", "32-true"]] = {

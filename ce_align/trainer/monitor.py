@@ -11,6 +11,8 @@ from ce_align.data.imagesets import ImageSet, validation_crop
 from ce_align.errors import DataError
 
 __all__ = [
+    "MEAN",
+    "STD",
     "Labelled",
     "collapse_warning",
     "effective_rank",

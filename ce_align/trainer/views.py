@@ -27,11 +27,9 @@ from ce_align.trainer.data import image_arrays
 
 __all__ = [
     "Batch",
-    "PairBatch",
     "PairPlan",
     "PairedViews",
     "PixelBatch",
-    "PixelBlock",
     "Step",
     "half_split",
     "view_loader",
