@@ -51,7 +51,7 @@ def build_backbone(name: str) -> tuple[nn.Module, int]:
 
 
 def build_head(n_features: int, widths: Sequence[int]) -> nn.Sequential:
-    """Linear layers of these widths, without bias; between them normalisation, ReLU."""
+    """Linear layers of these widths without bias, normalisation and ReLU between."""
     layers: list[nn.Module] = []
     for n_inputs, n_outputs in zip([n_features, *widths], widths, strict=False):
         layers += [nn.Linear(n_inputs, n_outputs, bias=False)]
@@ -94,15 +94,12 @@ class PairedNetwork(nn.Module):
     def forward(self, images: Tensor) -> Embeddings:
         """Embeddings of (4 * n, 3, height, width) images."""
         features = self.backbone(images)
-        heads = [
+        outputs = [features]
+        for head in (self.head_invariant, self.head_equivariant):
+            learns = next(head.parameters()).requires_grad
             # A head that rests keeps no activations for a backward pass.
-            head(
-                features if next(head.parameters()).requires_grad else features.detach()
-            )
-            for head in (self.head_invariant, self.head_equivariant)
-        ]
-        stacks = [torch.unflatten(x, 0, (len(VIEWS), -1)) for x in (features, *heads)]
-        return Embeddings(*stacks)
+            outputs.append(head(features if learns else features.detach()))
+        return Embeddings(*(torch.unflatten(x, 0, (len(VIEWS), -1)) for x in outputs))
 
 
 class MomentumCopy(nn.Module):
