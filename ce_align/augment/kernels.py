@@ -161,18 +161,9 @@ def resize_rows(image: NDArray[Any], size: int) -> NDArray[Any]:
 def crop_and_resize(
     image: NDArray[np.uint8], box: tuple[int, int, int, int], size: int, flip: bool
 ) -> NDArray[np.uint8]:
-    """Antialiased bicubic view of one crop, mirrored if asked.
+    """Antialiased bicubic view (size, 3, size) of one crop, mirrored if asked.
 
-    Parameters
-    ----------
-    image : (H, W, 3) uint8
-    box : top, left, height and width of the crop in pixels
-    size : int
-        Height and width of the view.
-
-    Returns
-    -------
-    (size, 3, size) uint8, channels between rows and columns
+    The box is top, left, height and width of the crop in pixels of (H, W, 3).
     """
     lines = resize_columns(image, box, size, flip)
     view: NDArray[np.uint8] = resize_rows(lines, size)

@@ -137,20 +137,13 @@ class AugmentationLedger:
         """Raise DataError unless every row can be applied to an image."""
         share, positive = "between 0 (excluded) and 1", "0 or more"
         height, width = self.crop_height, self.crop_width
-        bottom, right = self.crop_top + height, self.crop_left + width
+        top = (self.crop_top >= 0) & (self.crop_top + height <= 1 + ROUNDING)
+        left = (self.crop_left >= 0) & (self.crop_left + width <= 1 + ROUNDING)
         for name, rule, good in [
             ("crop_height", share, (height > 0) & (height <= 1)),
             ("crop_width", share, (width > 0) & (width <= 1)),
-            (
-                "crop_top",
-                "inside the image",
-                (self.crop_top >= 0) & (bottom <= 1 + ROUNDING),
-            ),
-            (
-                "crop_left",
-                "inside the image",
-                (self.crop_left >= 0) & (right <= 1 + ROUNDING),
-            ),
+            ("crop_top", "inside the image", top),
+            ("crop_left", "inside the image", left),
             ("brightness", positive, self.brightness >= 0),
             ("contrast", positive, self.contrast >= 0),
             ("saturation", positive, self.saturation >= 0),
