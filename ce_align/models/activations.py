@@ -161,8 +161,9 @@ class ActivationReader:
     axes : axis of images in the output of a layer; 0 for those that are not named
     compile : let torch.compile make the pass, if it can
     on_error
-        told of a layer that takes no part in the pass or whose output is no feature;
-        that layer is left out and the others are read. None raises for the first.
+        called with a layer that takes no part in the pass or whose output is no
+        feature, and why; the layer is left out and the others are read. None raises
+        for the first.
     """
 
     def __init__(
@@ -213,7 +214,7 @@ class ActivationReader:
         PassError
             If the network's own code fails.
         DataError
-            Unless `on_error` is told: if a layer takes no part in the pass, or see
+            Without `on_error`: if a layer takes no part in the pass, or see
             :func:`summarise`.
         """
         self._pass(inputs)
@@ -231,7 +232,7 @@ class ActivationReader:
         return read
 
     def _fail(self, layer: str, error: DataError) -> None:
-        """Leave a layer out and tell why, if anyone is to be told."""
+        """Leave a layer out, and say why, or raise."""
         if self._on_error is None:
             raise error
         self._layers.remove(layer)
@@ -355,7 +356,7 @@ def _channels(module: nn.Module, example: torch.Tensor) -> int:
 
 
 def takes(module: nn.Module, example: torch.Tensor) -> bool:
-    """Whether a module answers such inputs without an error."""
+    """Whether a module takes such inputs without an error."""
     try:
         with ActivationReader(module, []) as read:
             read(example)

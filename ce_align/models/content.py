@@ -2,7 +2,7 @@
 
 Weights are only a part of it: a function, a table or a flag that a layer keeps as an
 attribute, a module's global that its ``forward`` reads, and the code of its classes
-decide as much about what it answers.
+decide as much about its outputs.
 """
 
 import functools
@@ -33,14 +33,14 @@ TORCH_STATE = frozenset(vars(nn.Module())) | {"_compiled_call_impl"}
 HOOKS = ("_forward_hooks", "_forward_pre_hooks")
 
 #: How a user's module describes itself: read into preprocessing, which is digested by
-#: itself, and into committed layers, which change no answer.
+#: itself, and into committed layers, which change no output.
 DESCRIPTION = "ce_align"
 
 #: Objects that are looked at before a network counts as too large to be told apart.
 MOST_OBJECTS = 200_000
 
 #: Packages whose functions are known by name: their versions move numbers by rounding.
-#: What they do differently beyond that, the probe of the network's answers sees.
+#: What they do differently beyond that, the probe of its outputs sees.
 TRUSTED = sys.stdlib_module_names | {"torch", "numpy", "ce_align"}
 
 #: Classes and functions of ce_align that have moved, by where they are now, and where
@@ -130,7 +130,7 @@ def watched(module: nn.Module) -> Iterator[set[str]]:
 
 
 class _UnknownError(Exception):
-    """An object whose content cannot be told."""
+    """An object whose content cannot be read."""
 
 
 class Contents:
@@ -138,7 +138,7 @@ class Contents:
 
     `entries` has ``attribute NAME``, ``buffer NAME``, ``class NAME``, ``global NAME``,
     ``package NAME`` and ``structure``, each with a digest; `unknown` the parts whose
-    content cannot be told, such as a running generator, and of what kind they are.
+    content cannot be read, such as a running generator, and of what kind they are.
     Classes and functions of Python modules in `sourced` are known by name, as their
     source is digested elsewhere.
     """
@@ -180,7 +180,7 @@ class Contents:
                 self._keep(f"attribute {name}.{key}", value)
 
     def differing(self, later: "Contents") -> set[str]:
-        """Attributes, buffers and globals that were written between two looks."""
+        """Attributes, buffers and globals that were written between two of these."""
         kinds = ("attribute", "buffer", "global")
         return {
             name
@@ -211,7 +211,7 @@ class Contents:
     # -- values -------------------------------------------------------------------
 
     def of(self, value: Any) -> str:
-        """Digest of any object whose content can be told; else _UnknownError."""
+        """Digest of any object whose content can be read; else _UnknownError."""
         if isinstance(value, PLAIN):
             return _text_digest(f"{type(value).__name__} {value!r}")
         if id(value) in self._done:
@@ -282,7 +282,7 @@ class Contents:
 
     def _reduced(self, value: Any) -> str:
         if type(value).__name__ in ("Logger", "RLock", "lock", "ContextVar"):
-            return type(value).__name__  # nothing that a pass answers hangs on it
+            return type(value).__name__  # no output depends on it
         try:
             found = value.__reduce_ex__(4)
         except Exception as error:  # whatever its class does

@@ -1,10 +1,10 @@
-"""Features: what the layers of a network answer to a set of images.
+"""Features: outputs of a network's layers for a set of images.
 
-On disk, ``<key>/<image set>.npy`` holds one layer's features, ``.json`` beside it the
-digest of each row's image and what the layer answered to the probe images. The key has
-the digests of the network, layer, pooling and algorithm, so a change of any of them is
-another folder; features of a network that answers otherwise now are not taken. An image
-that several sets share is computed once: other sets copy its row.
+On disk, ``<key>/<image set>.npy`` holds one layer's features; ``.json`` beside it holds
+the digest of each row's image and, in short, the layer's outputs for the probe images.
+The key has the digests of the network, layer, pooling and algorithm, so a change of any
+of them is another folder; features of a network whose outputs are others now are not
+used. An image that several sets share is computed once: other sets copy its row.
 """
 
 import json
@@ -84,8 +84,8 @@ def extract(
     """Features of several layers for a set of images, computed in one pass.
 
     Only what the cache lacks is computed; features are taken from it only while the
-    network still answers as it did when they were computed. The same request gives the
-    same features to float32 rounding, whatever the batch size, device or number of
+    network's outputs are what they were when they were computed. The same request gives
+    the same features to float32 rounding, whatever the batch size, device or number of
     threads.
 
     Parameters
@@ -209,7 +209,7 @@ class _Entry:
         return _mapped(self.path, len(digests))
 
     def is_outdated(self) -> bool:
-        """Whether there are features of a network that answered otherwise."""
+        """Whether there are features of a network with other outputs."""
         stored = _listing(self.path)[1]
         return stored is not None and not self._knows(stored)
 

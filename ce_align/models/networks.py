@@ -1,6 +1,6 @@
 """A network with all that is needed to read its features, and what it is at present.
 
-Weights and code say what a network should do; its answers to two fixed images say what
+Weights and code say what a network should do; its outputs for two fixed images say what
 it does. They are kept in a short form beside everything that is computed from a
 network, and compared before it is used again. The same passes tell networks that are
 random, that mix the images of a batch, or whose outputs do not have the images on their
@@ -42,18 +42,18 @@ _READS: WeakKeyDictionary[nn.Module, Reads] = WeakKeyDictionary()
 #: Share of the parameters from which on a part is a network that the rest only wraps.
 WRAPPED = 0.9
 
-#: Numbers that the answer to one image is reduced to.
+#: Numbers that the output for one image is reduced to.
 BUCKETS = 64
 
-#: What is rounding, by the precision of an answer: this share of the difference between
-#: the two images, or a hundredth of it of the answer's size. In float32, other batches,
-#: processors and devices were seen to move answers by 1e-6 of their size.
+#: What is rounding, by the precision of an output: this share of the difference between
+#: the two images, or a hundredth of it of the output's size. In float32, other batches,
+#: processors and devices were seen to move outputs by 1e-6 of their size.
 TOLERANCES = {"float16": 0.03, "bfloat16": 0.2}
 TOLERANCE = 1e-3
 FLOOR = 0.01
 
 
-#: Why the answers of a layer are not the image's alone, and what helps.
+#: Why the output of a layer does not follow from the image alone, and what helps.
 BATCH = "depends on the other images of its batch"
 RANDOM = "is random: one image gives different answers"
 REMEDY = (
@@ -65,7 +65,7 @@ REMEDY = (
 def probe_pixels(height: int, width: int) -> NDArray[np.uint8]:
     """The two fixed images, (2, height, width, 3).
 
-    Coarse fields of colour with fine noise, so that every stage of a network answers;
+    Coarse fields of colour with fine noise, so that every stage of a network responds;
     the second has less contrast and other extremes. The same on every machine.
     """
     images = []
@@ -81,13 +81,13 @@ def probe_pixels(height: int, width: int) -> NDArray[np.uint8]:
 
 @dataclass(frozen=True)
 class Behaviour:
-    """Answers of a layer to the probe images, in short.
+    """Outputs of a layer for the probe images, in short.
 
     Attributes
     ----------
     precision : type of the numbers that the layer gives
     width : numbers that the layer gives for an image
-    sketch : (2, 64), sums of the answer to each image with fixed signs
+    sketch : (2, 64), sums of the output for each image with fixed signs
     """
 
     precision: str
@@ -95,9 +95,9 @@ class Behaviour:
     sketch: tuple[tuple[float, ...], ...]
 
     @classmethod
-    def of(cls, answers: torch.Tensor) -> Self:
-        """Behaviour of answers (2, ...), one for each image."""
-        flat = answers.reshape(len(answers), -1).double().cpu().numpy()
+    def of(cls, outputs: torch.Tensor) -> Self:
+        """Behaviour of outputs (2, ...), one for each image."""
+        flat = outputs.reshape(len(outputs), -1).double().cpu().numpy()
         width = flat.shape[1]
         index = np.arange(width, dtype=np.uint64)
         # Knuth's multiplicative hash: signs without a generator that might change.
@@ -105,7 +105,7 @@ class Behaviour:
         signed = np.where(hashed & np.uint64(1), flat, -flat)
         padded = np.pad(signed, ((0, 0), (0, -width % BUCKETS)))
         sums = padded.reshape(len(flat), -1, BUCKETS).sum(axis=1)
-        precision = str(answers.dtype).removeprefix("torch.")
+        precision = str(outputs.dtype).removeprefix("torch.")
         sketch = tuple(tuple(float(f"{x:.7g}") for x in row) for row in sums)
         return cls(precision, width, sketch)
 
@@ -140,13 +140,13 @@ class Probe:
     Attributes
     ----------
     digest : of weights, architecture, attributes, code and preprocessing
-    unknown : parts of the network whose content cannot be told; with any of them,
+    unknown : parts of the network whose content cannot be read; with any of them,
         nothing is taken from a cache or store, nor kept in a cache
-    behaviours : answers of each layer that can be read
+    behaviours : outputs of each layer that can be read
     axes : axis of images in the output of each layer
     failures : layers that cannot be measured, and why
-    marks : layers that are measured although their answers are not the image's alone,
-        and why they are not
+    marks : layers that are measured although their outputs do not follow from the image
+        alone, and why not
     origin : what rows must say of where the weights are from; mostly nothing
     """
 
@@ -192,14 +192,14 @@ def _shown(network: "Network", layers: Sequence[str], allow_unstable: bool) -> P
             failed.__cause__ = error
             return Probe(failures=dict.fromkeys(layers, failed), origin=network.origin)
         again: dict[str, torch.Tensor] = {}
-        for layer, answers in together.items():
+        for layer, output in together.items():
             if layer in found.failures:
                 continue
             try:
-                axis = _image_axis(answers, alone[0][layer], layer)
+                axis = _image_axis(output, alone[0][layer], layer)
                 two, one, other = (
                     a.movedim(axis, 0)
-                    for a in (answers, alone[0][layer], alone[1][layer])
+                    for a in (output, alone[0][layer], alone[1][layer])
                 )
                 if not torch.isfinite(two).all():
                     raise DataError(
@@ -222,7 +222,7 @@ def _shown(network: "Network", layers: Sequence[str], allow_unstable: bool) -> P
 
 
 def _one_alone(read: ActivationReader, inputs: torch.Tensor) -> dict[str, torch.Tensor]:
-    """Answers to an image by itself."""
+    """Outputs for an image by itself."""
     try:
         return read(inputs)
     except DataError as error:
@@ -261,7 +261,7 @@ def _same(found: torch.Tensor, two: torch.Tensor, expected: torch.Tensor) -> boo
 
 
 def _close(difference: NDArray[Any], two: NDArray[Any], precision: str) -> bool:
-    """Whether a difference is no more than rounding of the answers to two images."""
+    """Whether a difference is no more than rounding of the outputs for two images."""
     apart, size = _rms(two[0] - two[1]), _rms(two)
     share = TOLERANCES.get(precision, TOLERANCE)
     return _rms(difference) <= share * max(apart, FLOOR * size)
@@ -323,10 +323,10 @@ class Network:
             yield
 
     def probe(self, layers: Sequence[str], *, allow_unstable: bool = False) -> Probe:
-        """What the network is at the moment, and what its layers answer.
+        """What the network is at the moment, and the outputs of its layers.
 
         Attributes, buffers and globals that a pass writes are the state of that pass
-        and no part of the digest. With `allow_unstable`, layers whose answers are
+        and no part of the digest. With `allow_unstable`, layers whose outputs are
         random or depend on the batch are marked instead of refused.
 
         Raises
