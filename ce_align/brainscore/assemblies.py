@@ -17,14 +17,12 @@ from ce_align.errors import DataError
 from ce_align.files import atomic_path
 
 __all__ = [
-    "RESERVED",
-    "assembly_from_recording",
-    "coordinate_names",
-    "images_of",
-    "recording_from_assembly",
-    "stimulus_columns",
-    "stimulus_set",
+    *("IMAGE_FILES", "assembly_from_recording", "coordinate_names", "image_files"),
+    *("recording_from_assembly", "stimulus_set"),
 ]
+
+#: Window of the responses, ms after stimulus onset, of Brain-Score's IT benchmarks.
+WINDOW = (70, 170)
 
 #: Names that Brain-Score gives a meaning to; columns of images cannot take them.
 RESERVED = {
@@ -32,22 +30,18 @@ RESERVED = {
     "stimulus_id", "stimulus_order", "time_bin", "time_bin_end", "time_bin_start",
 }  # fmt: skip
 
+#: Images of stimulus sets are read in place.
+IMAGE_FILES = FolderSource(Path("/"))
 
-def images_of(
-    stimuli: Any,
-    ids: Sequence[str],
-    identifier: str,
-    columns: Mapping[str, NDArray[Any]],
-) -> ImageSet:
-    """Images of a stimulus set, read in place.
+
+def image_files(stimuli: Any, ids: Sequence[str], identifier: str) -> list[str]:
+    """Names below `IMAGE_FILES` of the images of a stimulus set.
 
     Parameters
     ----------
     stimuli : Brain-Score's ``StimulusSet``, with the path of every image
     ids : stimuli to take, in this order
     identifier : name of the recording, for messages
-    columns : values an image each, which come before equally named columns of
-        `stimuli`
 
     Raises
     ------
@@ -66,23 +60,32 @@ def images_of(
             f"{len(absent)} of {len(ids)} stimuli of {identifier} have no image file: "
             f"{named_some(absent)}"
         )
+    return [str(paths[key].resolve()) for key in ids]
+
+
+def _images_of(
+    stimuli: Any, ids: Sequence[str], identifier: str, coords: Mapping[str, Any]
+) -> ImageSet:
+    """Images with the columns of a stimulus set, after coordinates of its assembly."""
+    files = image_files(stimuli, ids, identifier)
     table = stimuli.assign(stimulus_id=stimuli["stimulus_id"].astype(str))
     table = table.drop_duplicates("stimulus_id").set_index("stimulus_id").loc[ids]
-    further = {
-        str(name): table[name].to_numpy()
-        for name in table.columns
-        if name not in RESERVED and name not in columns
+    further = {str(name): table[name].to_numpy() for name in table.columns}
+    columns = {
+        name: _plain(values)
+        for name, values in {**coords, **further, **coords}.items()
+        if name not in RESERVED
     }
-    return ImageSet.from_encoded(
-        str(getattr(stimuli, "identifier", identifier)),
-        ids,
-        FolderSource(Path("/")),
-        [str(paths[key].resolve()) for key in ids],
-        {name: _plain(values) for name, values in {**columns, **further}.items()},
-    )
+    name = str(getattr(stimuli, "identifier", identifier))
+    return ImageSet.from_encoded(name, ids, IMAGE_FILES, files, columns)
 
 
-def stimulus_columns(images: ImageSet) -> dict[str, NDArray[Any]]:
+def _plain(values: NDArray[Any]) -> NDArray[Any]:
+    """Numbers as they are, everything else as text."""
+    return values if values.dtype.kind in "iufb" else values.astype(str)
+
+
+def _stimulus_columns(images: ImageSet) -> dict[str, NDArray[Any]]:
     """Columns of a stimulus set: position, id, and what the images carry.
 
     Columns with NaN become text, as Brain-Score averages repetitions only where every
@@ -92,8 +95,12 @@ def stimulus_columns(images: ImageSet) -> dict[str, NDArray[Any]]:
         "stimulus_order": np.arange(len(images)),
         "stimulus_id": np.array(images.ids),
     }
-    kept = {name: v for name, v in images.columns.items() if name not in RESERVED}
-    return columns | {name: _comparable(np.asarray(v)) for name, v in kept.items()}
+    for name, values in images.columns.items():
+        if name not in RESERVED:
+            plain = _plain(np.asarray(values))
+            holed = plain.dtype.kind == "f" and bool(np.isnan(plain).any())
+            columns[name] = plain.astype(str) if holed else plain
+    return columns
 
 
 def stimulus_set(images: ImageSet, folder: Path) -> Any:
@@ -105,37 +112,19 @@ def stimulus_set(images: ImageSet, folder: Path) -> Any:
     import_brainscore()
     from brainscore_core.supported_data_standards.brainio import stimuli
 
-    result = stimuli.StimulusSet(stimulus_columns(images))
+    result = stimuli.StimulusSet(_stimulus_columns(images))
     place = digest_bytes(str(folder.resolve()).encode())
     result.identifier = f"{images.identifier}-{combine_digests(images.digest, place)}"
-    paths = [_write_image(images, i, folder) for i in range(len(images))]
-    result.stimulus_paths = dict(zip(images.ids, paths, strict=True))
+    result.stimulus_paths = {}
+    for index, key in enumerate(images.ids):
+        # The position keeps equal images apart, as Brain-Score looks up ids by path.
+        content = digest_bytes(images.image_digest(index).encode())
+        path = folder / f"{index:06d}-{content}.png"
+        result.stimulus_paths[key] = path
+        if not path.exists():
+            with atomic_path(path) as temporary:
+                images.load(index).save(temporary, format="PNG")
     return result
-
-
-def _write_image(images: ImageSet, index: int, folder: Path) -> Path:
-    # The position keeps equal images apart, as Brain-Score looks up ids by path.
-    content = digest_bytes(images.image_digest(index).encode())
-    path = folder / f"{index:06d}-{content}.png"
-    if not path.exists():
-        with atomic_path(path) as temporary:
-            images.load(index).save(temporary, format="PNG")
-    return path
-
-
-def _plain(values: NDArray[Any]) -> NDArray[Any]:
-    """Numbers as they are, everything else as text."""
-    return values if values.dtype.kind in "iufb" else values.astype(str)
-
-
-def _comparable(values: NDArray[Any]) -> NDArray[Any]:
-    plain = _plain(values)
-    holed = plain.dtype.kind == "f" and bool(np.isnan(plain).any())
-    return plain.astype(str) if holed else plain
-
-
-#: Window of the responses, ms after stimulus onset, of Brain-Score's IT benchmarks.
-WINDOW = (70, 170)
 
 
 def recording_from_assembly(
@@ -176,30 +165,37 @@ def recording_from_assembly(
         several time bins, a coordinate holds NaN, or presentations of one stimulus
         differ in more than their repetition.
     """
+    import pandas as pd
+
     assembly = _select(assembly, identifier, region)
-    if not averaged:
-        _check_presentations(assembly, identifier)
+    coords = _presentation_coords(assembly)
+    holed = [name for name, values in coords.items() if pd.isna(values).any()]
+    if holed and not averaged:
+        # NaN differs from itself: every presentation would be a stimulus of its own,
+        # and Brain-Score would go on without a word.
+        raise DataError(
+            f"coordinates of {identifier} hold NaN ({', '.join(holed)}), so that "
+            "Brain-Score would not average repetitions; fill or drop them"
+        )
     first = assembly.isel(neuroid=slice(0, 1))
     order = first if averaged else _averaged(first)
     ids = [str(key) for key in order["stimulus_id"].values]
     if len(set(ids)) < len(ids):
+        table = pd.DataFrame(coords).drop(columns="repetition", errors="ignore")
+        counts = table.groupby("stimulus_id").nunique().max()
         raise DataError(
             f"presentations of one stimulus of {identifier} differ in "
-            f"{_differing(assembly)}, so that Brain-Score would not average them; drop "
-            "these coordinates"
+            f"{', '.join(counts.index[counts > 1])}, so that Brain-Score would not "
+            "average them; drop these coordinates"
         )
     responses, names, note = without_silent(
         _by_repetition(assembly, ids, identifier),
         tuple(map(str, assembly["neuroid_id"].values)),
     )
-    columns = {
-        name: values
-        for name, values in _presentation_coords(order)
-        if name not in RESERVED
-    }
+    stimuli, coords = assembly.attrs.get("stimulus_set"), _presentation_coords(order)
     return Recording(
         identifier=identifier,
-        images=images_of(assembly.attrs.get("stimulus_set"), ids, identifier, columns),
+        images=_images_of(stimuli, ids, identifier, coords),
         responses=responses,
         neuroid_ids=names,
         region=region,
@@ -242,50 +238,25 @@ def coordinate_names(assembly: Any) -> set[str]:
     return {name for name, _, _ in assemblies.walk_coords(assembly)}
 
 
-def _presentation_coords(assembly: Any) -> list[tuple[str, NDArray[Any]]]:
+def _presentation_coords(assembly: Any) -> dict[str, NDArray[Any]]:
     """Coordinates along presentations, in Brain-Score's order."""
     from brainscore_core.supported_data_standards.brainio import assemblies
 
-    return [
-        (name, values)
+    return {
+        name: values
         for name, dims, values in assemblies.walk_coords(assembly)
         if tuple(dims) == ("presentation",)
-    ]
-
-
-def _check_presentations(assembly: Any, identifier: str) -> None:
-    import pandas as pd
-
-    coords = _presentation_coords(assembly)
-    holed = [name for name, values in coords if pd.isna(values).any()]
-    if holed:
-        # NaN differs from itself: every presentation would be a stimulus of its own,
-        # and Brain-Score would go on without a word.
-        raise DataError(
-            f"coordinates of {identifier} hold NaN ({', '.join(holed)}), so that "
-            "Brain-Score would not average repetitions; fill or drop them"
-        )
+    }
 
 
 def _averaged(assembly: Any) -> Any:
     """One presentation a stimulus, by Brain-Score's own rule and in its order."""
     common = import_brainscore("benchmark_helpers.neural_common")
-    names = {name for name, _ in _presentation_coords(assembly)} - {"repetition"}
-    if names == {"stimulus_id"}:
+    if _presentation_coords(assembly).keys() - {"repetition"} == {"stimulus_id"}:
         # Brain-Score's grouping by a single coordinate sorts, but renames the axis.
         first = np.unique(assembly["stimulus_id"].values, return_index=True)[1]
         return assembly.isel(presentation=first)
     return common.average_repetition(assembly)
-
-
-def _differing(assembly: Any) -> str:
-    """Coordinates that are not one value a stimulus."""
-    import pandas as pd
-
-    table = pd.DataFrame(dict(_presentation_coords(assembly)))
-    table = table.drop(columns="repetition", errors="ignore")
-    counts = table.groupby("stimulus_id").nunique().max()
-    return ", ".join(counts.index[counts > 1])
 
 
 def _by_repetition(
@@ -346,7 +317,7 @@ def assembly_from_recording(
         stimulus, repetition = np.nonzero(shown)
         values = recording.responses[stimulus, repetition]
         coords = {"repetition": ("presentation", repetition)}
-    for name, column in stimulus_columns(recording.images).items():
+    for name, column in _stimulus_columns(recording.images).items():
         coords[name] = ("presentation", column[stimulus])
     n_neuroids = len(recording.neuroid_ids)
     coords["neuroid_id"] = ("neuroid", list(recording.neuroid_ids))

@@ -1,24 +1,24 @@
 """Benchmarks of Brain-Score: their recordings, and recordings as benchmarks."""
 
 import inspect
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from ce_align.brainscore.assemblies import (
+    IMAGE_FILES,
     assembly_from_recording,
     coordinate_names,
+    image_files,
     recording_from_assembly,
 )
 from ce_align.brainscore.upstream import (
-    Held,
-    explained,
+    explained_loading,
     import_brainscore,
     installed_plugins,
     without_result_caching,
@@ -26,7 +26,7 @@ from ce_align.brainscore.upstream import (
 from ce_align.checks import nearest_names
 from ce_align.data.imagesets import ImageSet
 from ce_align.data.recordings import Protocol, Recording
-from ce_align.errors import CeAlignError, ConfigError, DataError
+from ce_align.errors import ConfigError, DataError
 
 __all__ = [
     "benchmark_from_recording",
@@ -66,29 +66,17 @@ def load_benchmark(identifier: str) -> Any:
                 f"Brain-Score has no benchmark {identifier!r}; nearest: "
                 f"{', '.join(near) or 'none'}"
             )
-        with _explaining(identifier):
+        with _explained(identifier):
             package.import_plugin("brainscore_vision", "benchmarks", identifier)
-    with _explaining(identifier):
+    with _explained(identifier):
         return package.benchmark_registry[identifier]()
 
 
 @contextmanager
-def _explaining(identifier: str) -> Iterator[None]:
-    """Say in one line why a benchmark cannot be had."""
-    try:
-        with without_result_caching():
-            yield
-    except CeAlignError:
-        raise
-    except ImportError as error:
-        raise CeAlignError(
-            f"brainscore/{identifier} needs a package that is not installed: {error}"
-        ) from error
-    except Exception as error:  # Brain-Score raises bare ones
-        meaning = explained(Held(f"brainscore/{identifier}", identifier), error)
-        if meaning is None:
-            raise
-        raise meaning from error
+def _explained(identifier: str) -> Iterator[None]:
+    name = f"brainscore/{identifier}"
+    with explained_loading(name, identifier), without_result_caching():
+        yield
 
 
 def load_benchmark_recording(identifier: str) -> Recording:
@@ -112,18 +100,27 @@ def load_benchmark_recording(identifier: str) -> Recording:
         If its data are private or out of reach.
     """
     benchmark = load_benchmark(identifier)
-    with _explaining(identifier):
+    with _explained(identifier):
         if hasattr(benchmark, "train_assembly"):
-            parts = [
-                _recording(benchmark, _loaded(getattr(benchmark, name)), identifier)
-                for name in ("train_assembly", "test_assembly")
-            ]
-            return _joined(parts[0], parts[1])
+            halves = (benchmark.train_assembly, benchmark.test_assembly)
+            return _joined(benchmark, [_loaded(half) for half in halves], identifier)
         assembly = _loaded(getattr(benchmark, "_assembly", None))
-        _check_neural(benchmark, assembly, identifier)
+        dims = set(getattr(assembly, "dims", ()))
+        if not {"presentation", "neuroid"} <= dims or not hasattr(benchmark, "region"):
+            raise ConfigError(
+                f"brainscore/{identifier} ({type(benchmark).__name__}) exposes no "
+                "responses of neuroids to images, so that it cannot be a recording; "
+                "choose a neural benchmark, such as "
+                "brainscore/MajajHong2015public.V4-pls"
+            )
         shown = _recording(benchmark, assembly, identifier)
         protocol = benchmark_protocol(benchmark, identifier)
-        for repeated in _repeated_assemblies(benchmark) if protocol.ceiling else ():
+        for value in _ceiling_refers_to(benchmark) if protocol.ceiling else ():
+            repeated = _loaded(value)
+            if "presentation" not in getattr(repeated, "dims", ()):
+                continue
+            if "repetition" not in coordinate_names(repeated):
+                continue
             try:
                 recording = _recording(benchmark, repeated, identifier)
                 if _is_average_of(shown, recording):
@@ -207,27 +204,21 @@ def _has_usual_splits(splitting: Any, reference: Any) -> bool:
 
 def _has_split_half_ceiling(benchmark: Any) -> bool:
     """Whether the ceiling is Brain-Score's internal consistency over repetitions."""
-    ceiling = getattr(benchmark, "_ceiling_func", None)
-    if not inspect.isfunction(ceiling):
-        return False
     usual = import_brainscore().load_ceiling("internal_consistency")
     coordinate = usual._consistency._cross_validation._split._split_coord
     return any(
         type(value) is type(usual)
         and value._consistency._cross_validation._split._split_coord == coordinate
-        for value in inspect.getclosurevars(ceiling).nonlocals.values()
+        for value in _ceiling_refers_to(benchmark)
     )
 
 
-def _check_neural(benchmark: Any, assembly: Any, identifier: str) -> None:
-    dims = set(getattr(assembly, "dims", ()))
-    if {"presentation", "neuroid"} <= dims and hasattr(benchmark, "region"):
-        return
-    raise ConfigError(
-        f"brainscore/{identifier} ({type(benchmark).__name__}) exposes no responses of "
-        "neuroids to images, so that it cannot be a recording; choose a neural "
-        "benchmark, such as brainscore/MajajHong2015public.V4-pls"
-    )
+def _ceiling_refers_to(benchmark: Any) -> Collection[Any]:
+    """What the function of a benchmark's ceiling takes from around it."""
+    ceiling = getattr(benchmark, "_ceiling_func", None)
+    if not inspect.isfunction(ceiling):
+        return ()
+    return inspect.getclosurevars(ceiling).nonlocals.values()
 
 
 def _loaded(assembly: Any) -> Any:
@@ -241,35 +232,17 @@ def _loaded(assembly: Any) -> Any:
 
 def _recording(benchmark: Any, assembly: Any, identifier: str) -> Recording:
     keys = assembly["stimulus_id"].values
+    metric = getattr(benchmark, "_similarity_metric", None)
+    splitting = getattr(metric, "cross_validation", None)
+    column = getattr(splitting, "_stratification_coord", None)
     return recording_from_assembly(
         assembly,
         identifier=f"brainscore/{identifier}",
         region=str(benchmark.region),
         degrees=float(benchmark._visual_degrees),
-        stratify=_stratification(benchmark),
+        stratify=str(column) if column else None,
         averaged=len(np.unique(keys)) == len(keys),
     )
-
-
-def _stratification(benchmark: Any) -> str | None:
-    """Column over which the benchmark's metric balances its splits."""
-    metric = getattr(benchmark, "_similarity_metric", None)
-    splitting = getattr(metric, "cross_validation", None)
-    column = getattr(splitting, "_stratification_coord", None)
-    return str(column) if column else None
-
-
-def _repeated_assemblies(benchmark: Any) -> Iterator[Any]:
-    """Assemblies with repetitions that the benchmark's ceiling refers to."""
-    ceiling = getattr(benchmark, "_ceiling_func", None)
-    if not inspect.isfunction(ceiling):
-        return
-    for value in inspect.getclosurevars(ceiling).nonlocals.values():
-        assembly = _loaded(value)
-        if "presentation" in getattr(
-            assembly, "dims", ()
-        ) and "repetition" in coordinate_names(assembly):
-            yield assembly
 
 
 def _is_average_of(shown: Recording, repeated: Recording) -> bool:
@@ -283,58 +256,36 @@ def _is_average_of(shown: Recording, repeated: Recording) -> bool:
     return np.allclose(repeated.averaged(), shown.averaged(), rtol=1e-4)
 
 
-@dataclass(frozen=True)
-class _JoinedPixels:
-    """Pixels of one image set after another."""
-
-    parts: tuple[ImageSet, ...]
-
-    def _part(self, index: int) -> tuple[ImageSet, int]:
-        for part in self.parts:
-            if index < len(part):
-                return part, index
-            index -= len(part)
-        raise IndexError(index)
-
-    def load(self, index: int) -> Image.Image:
-        part, row = self._part(index)
-        return part.load(row)
-
-    def encoded(self, index: int) -> bytes:
-        part, row = self._part(index)
-        return part.encoded(row)
-
-    def digest(self, index: int) -> str:
-        part, row = self._part(index)
-        return part.image_digest(row)
-
-
-def _joined(train: Recording, test: Recording) -> Recording:
-    """Averages of two recordings of the same neuroids, as one."""
+def _joined(benchmark: Any, assemblies: Sequence[Any], identifier: str) -> Recording:
+    """Averages of a training and a test set of the same neuroids, as one recording."""
+    train, test = (_recording(benchmark, part, identifier) for part in assemblies)
     if train.neuroid_ids != test.neuroid_ids:
         raise DataError(
             f"{train.identifier} trains and tests on different neuroids, so that it is "
             "no single recording; run Brain-Score itself on it"
         )
     first, second = train.images, test.images
-    shared = first.columns.keys() & second.columns.keys()
     columns: dict[str, NDArray[Any]] = {
         name: np.concatenate([first.columns[name], second.columns[name]])
-        for name in sorted(shared)
+        for name in sorted(first.columns.keys() & second.columns.keys())
     }
     columns["part"] = np.repeat(["train", "test"], [len(first), len(second)])
-    ids = (*first.ids, *second.ids)
-    averages = np.concatenate([train.averaged(), test.averaged()])
-    return Recording(
-        identifier=train.identifier,
-        images=ImageSet(first.identifier, ids, _JoinedPixels((first, second)), columns),
-        responses=averages[:, None],
-        neuroid_ids=train.neuroid_ids,
-        region=train.region,
-        degrees=train.degrees,
+    files = [
+        file
+        for assembly, ids in zip(assemblies, (first.ids, second.ids), strict=True)
+        for file in image_files(assembly.attrs["stimulus_set"], ids, train.identifier)
+    ]
+    images = ImageSet.from_encoded(
+        first.identifier, (*first.ids, *second.ids), IMAGE_FILES, files, columns
+    )
+    return replace(
+        train,
+        images=images,
+        responses=np.concatenate([train.averaged(), test.averaged()])[:, None],
+        stratify=None,
         notes=(*train.notes, *test.notes),
         protocol=Protocol(
-            train.identifier.partition("/")[2],
+            identifier,
             "a regression that is fitted to one set of images and tested on another",
             None,
             ceiling=False,

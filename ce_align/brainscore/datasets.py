@@ -2,35 +2,31 @@
 
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from ce_align.brainscore.upstream import (
-    Held,
     brainscore_home,
-    explained,
+    explained_loading,
     import_brainscore,
 )
 from ce_align.data.recordings import Entry, Protocol, Recording
 from ce_align.errors import DataError
 
-__all__ = ["DATASETS", "Dataset", "brainio_folder", "entries", "is_cached", "load"]
+__all__ = ["DATASETS", "Dataset", "entries", "is_cached", "load"]
 
 #: Bucket of Brain-Score's storage that holds the recordings, and the folder there.
 BUCKET = "brainscore-storage"
 BUCKET_FOLDER = "brainio-brainscore"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Dataset:
     """One recording in Brain-Score's data registry.
 
     Attributes
     ----------
-    registry_id : key in Brain-Score's data registry
-    benchmark_id : key of its benchmark of IT in the registry of benchmarks
+    registry_id, benchmark_id : keys of recording and benchmark of IT in its registries
     plugins : folders of Brain-Score that register the recording and its stimuli
     assembly_id, stimulus_set_id : names that the files carry
     degrees : visual angle of the images
@@ -45,17 +41,26 @@ class Dataset:
     plugins: tuple[str, ...]
     assembly_id: str
     stimulus_set_id: str
-    degrees: float
-    stratify: str | None
-    private: bool
     images: int
     neuroids: int | None = None
     repetitions: int | None = None
+    degrees: float = 8.0
+    stratify: str | None = None
+    private: bool = True
+
+    @property
+    def files(self) -> tuple[str, str, str]:
+        """Names of the files of responses, stimuli and images."""
+        assembly, stimuli = (
+            name.replace(".", "_") for name in (self.assembly_id, self.stimulus_set_id)
+        )
+        kinds = (f"assy_{assembly}.nc", f"stimulus_{stimuli}.csv")
+        return (*kinds, f"stimulus_{stimuli}.zip")
 
     @property
     def storage_key(self) -> str:
         """Where the responses lie in Brain-Score's storage."""
-        return f"{BUCKET_FOLDER}/assy_{self.assembly_id.replace('.', '_')}.nc"
+        return f"{BUCKET_FOLDER}/{self.files[0]}"
 
 
 #: By the names that users type. The counts of repetitions are those that
@@ -67,9 +72,7 @@ DATASETS = {
         plugins=("majajhong2015",),
         assembly_id="dicarlo.MajajHong2015.private",
         stimulus_set_id="hvm-private",
-        degrees=8.0,
         stratify="object_name",
-        private=True,
         images=2560,
         neuroids=168,
     ),
@@ -79,9 +82,7 @@ DATASETS = {
         plugins=("sanghavi2020", "majajhong2015"),
         assembly_id="dicarlo.Sanghavi2020",
         stimulus_set_id="hvm",
-        degrees=8.0,
         stratify="object_name",
-        private=True,
         images=5760,
         repetitions=28,
     ),
@@ -91,9 +92,6 @@ DATASETS = {
         plugins=("sanghavi2020",),
         assembly_id="dicarlo.SanghaviJozwik2020",
         stimulus_set_id="BOLD5000",
-        degrees=8.0,
-        stratify=None,
-        private=True,
         images=4916,
         repetitions=37,
     ),
@@ -104,8 +102,6 @@ DATASETS = {
         assembly_id="dicarlo.SanghaviMurty2020",
         stimulus_set_id="Rust2012",
         degrees=5.0,
-        stratify=None,
-        private=True,
         images=300,
         repetitions=50,
     ),
@@ -115,7 +111,6 @@ DATASETS = {
         plugins=("majajhong2015",),
         assembly_id="dicarlo.MajajHong2015.public",
         stimulus_set_id="hvm-public",
-        degrees=8.0,
         stratify="object_name",
         private=False,
         images=3200,
@@ -123,22 +118,11 @@ DATASETS = {
 }
 
 
-def brainio_folder() -> Path:
-    """Where Brain-Score keeps downloaded recordings and stimuli."""
-    return brainscore_home("BRAINIO_HOME")
-
-
 def is_cached(dataset: Dataset) -> bool:
     """Whether recording and stimuli lie in Brain-Score's folder on this machine."""
-    assembly = dataset.assembly_id.replace(".", "_")
-    stimuli = dataset.stimulus_set_id.replace(".", "_")
-    files = (
-        f"assy_{assembly}.nc",
-        f"stimulus_{stimuli}.csv",
-        f"stimulus_{stimuli}.zip",
-    )
+    folder = brainscore_home("BRAINIO_HOME")
     # Each file lies in a folder named by its SHA-1, which loading verifies.
-    return all(any(brainio_folder().glob(f"*/{file}")) for file in files)
+    return all(any(folder.glob(f"*/{file}")) for file in dataset.files)
 
 
 def entries() -> dict[str, Entry]:
@@ -147,10 +131,7 @@ def entries() -> dict[str, Entry]:
 
 
 def _entry(name: str, dataset: Dataset) -> Entry:
-    if is_cached(dataset):
-        access = "cached"
-    else:
-        access = "private: needs Brain-Score credentials" if dataset.private else "open"
+    access = "private: needs Brain-Score credentials" if dataset.private else "open"
     return Entry(
         name=name,
         region="IT",
@@ -158,7 +139,7 @@ def _entry(name: str, dataset: Dataset) -> Entry:
         images=dataset.images,
         neuroids=dataset.neuroids,
         repetitions=dataset.repetitions,
-        access=access,
+        access="cached" if is_cached(dataset) else access,
         # The group stands for the four sets of the paper, all of them private.
         groups=("it",) if dataset.private else (),
     )
@@ -167,7 +148,7 @@ def _entry(name: str, dataset: Dataset) -> Entry:
 def load(name: str) -> Recording:
     """IT recording `name` of `DATASETS`, through Brain-Score's own data registry.
 
-    Files are downloaded into `brainio_folder` unless they are there.
+    Files are downloaded into Brain-Score's folder unless they are there.
 
     Raises
     ------
@@ -182,19 +163,9 @@ def load(name: str) -> Recording:
     brainscore = import_brainscore()
     for plugin in dataset.plugins:
         import_brainscore(f"data.{plugin}")
-    try:
-        assembly = brainscore.data_registry[dataset.registry_id]()
-    except Exception as error:  # Brain-Score raises bare ones
-        held = Held(
-            name,
-            dataset.registry_id,
-            dataset.private,
-            (dataset.assembly_id, dataset.stimulus_set_id),
-        )
-        meaning = explained(held, error)
-        if meaning is None:
-            raise
-        raise meaning from error
+    key, files = dataset.registry_id, (dataset.assembly_id, dataset.stimulus_set_id)
+    with explained_loading(name, key, dataset.private, files):
+        assembly = brainscore.data_registry[key]()
     if "time_bin_id" in coordinate_names(assembly):
         # The Sanghavi recordings have several bins; number 0 is 70–170 ms.
         assembly = assembly.isel(time_bin=assembly["time_bin_id"].values == 0)
@@ -206,21 +177,19 @@ def load(name: str) -> Recording:
         stratify=dataset.stratify,
         protocol=Protocol(dataset.benchmark_id),
     )
-    _check_loaded(dataset, recording, assembly.attrs.get("image_size_degree"))
-    return recording
-
-
-def _check_loaded(dataset: Dataset, recording: Recording, stated: Any) -> None:
-    """Check what Brain-Score's benchmarks assert."""
+    # Brain-Score's benchmarks assert the same.
+    fault = None
     if dataset.repetitions not in (None, recording.n_repetitions):
-        raise DataError(
-            f"{recording.identifier} should have {dataset.repetitions} repetitions but "
-            f"its file has {recording.n_repetitions}; delete its folder in "
-            f"{brainio_folder()} to download it again"
+        fault = (
+            f"have {dataset.repetitions} repetitions but its file has "
+            f"{recording.n_repetitions}"
         )
+    stated = assembly.attrs.get("image_size_degree")
     if stated is not None and not np.isclose(float(stated), dataset.degrees):
+        fault = f"show images at {dataset.degrees:g}° but its file says {stated}°"
+    if fault:
         raise DataError(
-            f"{recording.identifier} should show images at {dataset.degrees:g}° but "
-            f"its file says {stated}°; delete its folder in {brainio_folder()} to "
-            "download it again"
+            f"{name} should {fault}; delete its folder in "
+            f"{brainscore_home('BRAINIO_HOME')} to download it again"
         )
+    return recording

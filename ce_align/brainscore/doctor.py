@@ -4,7 +4,6 @@ import os
 import platform
 import shutil
 import socket
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib import metadata
@@ -16,7 +15,6 @@ from ce_align.brainscore.datasets import (
     BUCKET,
     DATASETS,
     Dataset,
-    brainio_folder,
     is_cached,
 )
 from ce_align.brainscore.upstream import (
@@ -31,7 +29,7 @@ from ce_align.errors import CeAlignError
 from ce_align.files import cache_folder
 from ce_align.models.catalogue import CHECKPOINTS_URL
 
-__all__ = ["Finding", "State", "examine"]
+__all__ = ["Condition", "examine"]
 
 State = Literal["ok", "warn", "fail"]
 
@@ -46,16 +44,11 @@ LITTLE_SPACE, NO_SPACE = 10 * 10**9, 10**8
 
 
 @dataclass(frozen=True)
-class Finding:
-    """One thing that was looked at.
+class Condition:
+    """State of one thing on this machine, and what to do about it.
 
-    Attributes
-    ----------
-    check : what
-    state : ``fail`` where work without a network cannot be done, ``warn`` where
-        something else cannot
-    found : what there is
-    remedy : what to do; empty if nothing
+    It is ``fail`` where work without a network cannot be done, and ``warn`` where
+    something else cannot. The remedy is empty if nothing is to be done.
     """
 
     check: str
@@ -64,7 +57,7 @@ class Finding:
     remedy: str = ""
 
 
-def examine(timeout: float = 3.0) -> list[Finding]:
+def examine(timeout: float = 3.0) -> list[Condition]:
     """Look at packages, device, folders, network and the access to each recording.
 
     Nothing is written or downloaded: of a file in the storage only its header is asked.
@@ -75,25 +68,19 @@ def examine(timeout: float = 3.0) -> list[Finding]:
     """
     # The waits for the network overlap each other and the imports.
     with ThreadPoolExecutor(len(DATASETS) + 2) as pool:
-        waiting = [
-            pool.submit(_credentials),
-            pool.submit(_checkpoints, timeout),
-            *(
-                pool.submit(_recording, name, dataset, timeout)
-                for name, dataset in DATASETS.items()
-            ),
+        waiting = [pool.submit(_credentials), pool.submit(_checkpoints, timeout)]
+        for name, dataset in DATASETS.items():
+            waiting.append(pool.submit(_recording, name, dataset, timeout))
+        local = [
+            Condition("Python", "ok", platform.python_version()),
+            *(_versions(), _brainscore(), _device()),
+            _folder("CE_ALIGN_HOME", cache_folder("")),
+            *(_folder(variable, brainscore_home(variable)) for variable in HOMES),
         ]
-        local: list[Finding] = []
-        for check in (_python, _versions, _brainscore, _device, _folders):
-            local += check()
-        return [*local, *(answer.result() for answer in waiting)]
+        return [*local, *(condition.result() for condition in waiting)]
 
 
-def _python() -> Iterator[Finding]:
-    yield Finding("Python", "ok", platform.python_version())
-
-
-def _versions() -> Iterator[Finding]:
+def _versions() -> Condition:
     from packaging.requirements import Requirement
 
     wrong: list[str] = []
@@ -112,111 +99,98 @@ def _versions() -> Iterator[Finding]:
                 continue
             if not requirement.specifier.contains(installed, prereleases=True):
                 wrong.append(f"{package} needs {requirement}, found {installed}")
-    if wrong:
-        remedy = "install them anew: pip install --force-reinstall ce-align"
-        yield Finding("versions", "fail", "; ".join(wrong), remedy)
-    else:
-        yield Finding("versions", "ok", f"{n_checked} requirements are met")
+    if not wrong:
+        return Condition("versions", "ok", f"{n_checked} requirements are met")
+    remedy = "install them anew: pip install --force-reinstall ce-align"
+    return Condition("versions", "fail", "; ".join(wrong), remedy)
 
 
-def _brainscore() -> Iterator[Finding]:
+def _brainscore() -> Condition:
+    check = "Brain-Score"
     try:
         import_brainscore()
     except CeAlignError as error:
-        yield Finding("Brain-Score", "fail", str(error), "mend the versions above")
-        return
+        return Condition(check, "fail", str(error), "mend the versions above")
     version = metadata.version("brainscore-vision")
-    yield Finding("Brain-Score", "ok", f"brainscore-vision {version} can be imported")
+    return Condition(check, "ok", f"brainscore-vision {version} can be imported")
 
 
-def _device() -> Iterator[Finding]:
+def _device() -> Condition:
     try:
         import torch
     except ImportError as error:
-        yield Finding("device", "fail", f"torch: {error}", "pip install torch")
-        return
+        return Condition("device", "fail", f"torch: {error}", "pip install torch")
     if torch.cuda.is_available():
         names = [
             torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())
         ]
-        yield Finding("device", "ok", f"{len(names)} GPU: {', '.join(set(names))}")
-    elif torch.backends.mps.is_available():
-        yield Finding("device", "ok", "Apple GPU")
-    else:
-        found = f"no GPU; torch uses {torch.get_num_threads()} of {os.cpu_count()} CPUs"
-        yield Finding("device", "warn", found, "scoring works; training wants a GPU")
+        return Condition("device", "ok", f"{len(names)} GPU: {', '.join(set(names))}")
+    if torch.backends.mps.is_available():
+        return Condition("device", "ok", "Apple GPU")
+    found = f"no GPU; torch uses {torch.get_num_threads()} of {os.cpu_count()} CPUs"
+    return Condition("device", "warn", found, "scoring works; training wants a GPU")
 
 
-def _folders() -> Iterator[Finding]:
-    """Caches: whether they can be written to, and how much fits."""
-    folders = {"CE_ALIGN_HOME": cache_folder("")}
-    folders |= {variable: brainscore_home(variable) for variable in HOMES}
-    for variable, folder in folders.items():
-        check = f"folder {variable}"
-        existing = _existing(folder)
-        if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
-            remedy = f"set {variable} to a folder that can be written to"
-            yield Finding(check, "fail", f"{folder} cannot be written to", remedy)
-            continue
-        free = shutil.disk_usage(existing).free
-        state: State = "ok"
-        if free < LITTLE_SPACE:
-            state = "fail" if free < NO_SPACE else "warn"
-        remedy = "" if state == "ok" else "free some space or choose another disk"
-        yield Finding(check, state, f"{folder}, {free / 1e9:.1f} GB free", remedy)
+def _folder(variable: str, folder: Path) -> Condition:
+    """A cache: whether it can be written to, and how much fits."""
+    check = f"folder {variable}"
+    existing = folder
+    while not existing.exists() and existing != existing.parent:
+        existing = existing.parent
+    if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
+        remedy = f"set {variable} to a folder that can be written to"
+        return Condition(check, "fail", f"{folder} cannot be written to", remedy)
+    free = shutil.disk_usage(existing).free
+    found = f"{folder}, {free / 1e9:.1f} GB free"
+    if free >= LITTLE_SPACE:
+        return Condition(check, "ok", found)
+    state: State = "fail" if free < NO_SPACE else "warn"
+    return Condition(check, state, found, "free some space or choose another disk")
 
 
-def _existing(folder: Path) -> Path:
-    """The folder, or the nearest above it that is there."""
-    while not folder.exists() and folder != folder.parent:
-        folder = folder.parent
-    return folder
-
-
-def _credentials() -> Finding:
+def _credentials() -> Condition:
     if has_credentials():
-        return Finding("AWS credentials", "ok", "there are some")
+        return Condition("AWS credentials", "ok", "there are some")
     remedy = (
         "only for private recordings: ask the Brain-Score team (www.brain-score.org) "
         f"for access, or {SUBMISSION}"
     )
-    return Finding("AWS credentials", "warn", "none", remedy)
+    return Condition("AWS credentials", "warn", "none", remedy)
 
 
-def _checkpoints(timeout: float) -> Finding:
+def _checkpoints(timeout: float) -> Condition:
     """Whether the host of the published networks answers."""
-    address = os.environ.get(CHECKPOINTS_VARIABLE) or CHECKPOINTS_URL
-    parts = urlsplit(address)
-    host, port = parts.hostname or "", parts.port
-    port = port or (80 if parts.scheme == "http" else 443)
+    address = urlsplit(os.environ.get(CHECKPOINTS_VARIABLE) or CHECKPOINTS_URL)
+    host = address.hostname or ""
+    port = address.port or (80 if address.scheme == "http" else 443)
     check = "host of the published networks"
     try:
         socket.create_connection((host, port), timeout).close()
     except OSError as error:
         remedy = f"without it, set {CHECKPOINTS_VARIABLE} to a mirror"
         found = f"{host} cannot be reached ({error.strerror or error})"
-        return Finding(check, "warn", found, remedy)
-    return Finding(check, "ok", f"{host} answers")
+        return Condition(check, "warn", found, remedy)
+    return Condition(check, "ok", f"{host} answers")
 
 
-def _recording(name: str, dataset: Dataset, timeout: float) -> Finding:
+def _recording(name: str, dataset: Dataset, timeout: float) -> Condition:
     check = f"recording {name}"
+    folder = brainscore_home("BRAINIO_HOME")
     if is_cached(dataset):
-        return Finding(check, "ok", f"cached in {brainio_folder()}")
+        return Condition(check, "ok", f"cached in {folder}")
     kind = "private" if dataset.private else "open"
     answers = [
         ask_storage(BUCKET, dataset.storage_key, signed=signed, timeout=timeout)
         for signed in ((True, False) if has_credentials() else (False,))
     ]
     if "granted" in answers:
-        return Finding(check, "ok", f"{kind}, and this machine may download it")
-    if "refused" not in answers:
-        remedy = f"run with a network, or copy its folders into {brainio_folder()}"
+        return Condition(check, "ok", f"{kind}, and this machine may download it")
+    if "refused" in answers:
+        found = f"{kind}, and the storage refuses it"
+        remedy = "look whether a newer brainscore-vision has moved it"
+        if dataset.private:
+            remedy = f"ask the Brain-Score team for access, or {SUBMISSION}"
+    else:
         found = f"{kind}, and Brain-Score's storage cannot be reached"
-        return Finding(check, "warn", found, remedy)
-    remedy = (
-        "ask the Brain-Score team for access, or " + SUBMISSION
-        if dataset.private
-        else "look whether a newer brainscore-vision has moved it"
-    )
-    return Finding(check, "warn", f"{kind}, and the storage refuses it", remedy)
+        remedy = f"run with a network, or copy its folders into {folder}"
+    return Condition(check, "warn", found, remedy)

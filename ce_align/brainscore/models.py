@@ -16,8 +16,6 @@ from ce_align.checks import named_some, nearest_names
 from ce_align.errors import AccessError, CeAlignError, ConfigError
 
 if TYPE_CHECKING:
-    from torch import nn
-
     from ce_align.models.networks import Network
     from ce_align.models.preprocessing import Preprocessing
 
@@ -44,7 +42,7 @@ def brain_model(
     Parameters
     ----------
     network : the network
-    layers : region (V1, V2, V4, IT) to layer, instead of the network's own
+    layers : region to layer, instead of the network's own
     degrees : visual angle that the network's input stands for
     batch_size : images at once, also those of Brain-Score's trial run for memory
     device : of torch; None for Brain-Score's choice, which is a GPU if there is one
@@ -68,10 +66,17 @@ def brain_model(
     network.check_layers(list(committed.values()))
     pytorch = import_brainscore("model_helpers.activations.pytorch")
     transformation = import_brainscore("model_helpers.brain_transformation")
-    identifier = _identifier(network)
+    # It becomes part of file names.
+    readable = re.sub(r"[^A-Za-z0-9._-]+", "-", network.name).strip("-")
+    identifier = f"{readable}-{network.digest}"
+    module = network.module
+    if next(module.parameters(), None) is None:
+        # Brain-Score asks the first parameter for the precision of inputs.
+        module = copy.deepcopy(module)
+        module.register_parameter("unused", torch.nn.Parameter(torch.empty(0)))
     wrapper = pytorch.PytorchWrapper(
         identifier=identifier,
-        model=_with_parameters(network.module),
+        model=module,
         preprocessing=partial(_prepare, network=network),
         batch_size=batch_size,
     )
@@ -86,26 +91,6 @@ def brain_model(
         region_layer_map=committed,
         visual_degrees=degrees,
     )
-
-
-def _with_parameters(module: "nn.Module") -> "nn.Module":
-    """The module, or a copy with an empty parameter if it has none.
-
-    Brain-Score asks the first parameter for the precision of inputs.
-    """
-    import torch
-
-    if next(module.parameters(), None) is not None:
-        return module
-    module = copy.deepcopy(module)
-    module.register_parameter("unused", torch.nn.Parameter(torch.empty(0)))
-    return module
-
-
-def _identifier(network: "Network") -> str:
-    # It becomes part of file names.
-    readable = re.sub(r"[^A-Za-z0-9._-]+", "-", network.name).strip("-")
-    return f"{readable}-{network.digest}"
 
 
 def _prepare(paths: Sequence[str], network: "Network") -> NDArray[np.float32]:
@@ -159,11 +144,14 @@ def load_brainscore_network(name: str, seed: int = 0) -> "Network":
             f"{type(wrapper or commitment).__name__}); score it with Brain-Score itself"
         )
     preprocessing = _preprocessing(name, wrapper._extractor.preprocess)
+    # Layers already committed; Brain-Score would otherwise search for them.
+    model = getattr(commitment.layer_model, "_layer_model", commitment.layer_model)
+    committed = dict(getattr(model, "region_layer_map", {}))
     existing = {layer for layer, _ in wrapper._model.named_modules()}
     layers: dict[str, str] = {
         region: layer
-        for region, layer in _region_layers(commitment).items()
-        if region in REGIONS and layer in existing
+        for region, layer in committed.items()
+        if region in REGIONS and isinstance(layer, str) and layer in existing
     }
     return Network(f"brainscore/{name}", wrapper._model, preprocessing, layers)
 
@@ -173,8 +161,10 @@ def _load_plugin(name: str, seed: int) -> Any:
 
     brainscore = import_brainscore()
     try:
-        with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # plugins use much that is deprecated
+        with (
+            torch.random.fork_rng(devices=[]),
+            warnings.catch_warnings(action="ignore"),  # plugins use what is deprecated
+        ):
             torch.manual_seed(seed)
             brainscore.import_plugin("brainscore_vision", "models", name)
             return brainscore.model_registry[name]()
@@ -183,9 +173,8 @@ def _load_plugin(name: str, seed: int) -> Any:
         if name in known:
             raise
         near = ", ".join(nearest_names(name, known))
-        raise ConfigError(
-            f"Brain-Score has no network {name!r}; nearest: {near}"
-        ) from error
+        message = f"Brain-Score has no network {name!r}; nearest: {near}"
+        raise ConfigError(message) from error
     except ImportError as error:
         raise CeAlignError(
             f"brainscore/{name} needs a package that is not installed: {error}"
@@ -225,11 +214,3 @@ def _preprocessing(name: str, prepare: Any) -> "Preprocessing":
         if theirs in settings
     }
     return Preprocessing(input_size=settings["image_size"], **normalisation)
-
-
-def _region_layers(commitment: Any) -> dict[str, str]:
-    """Layers already committed; Brain-Score would otherwise search for them."""
-    model = commitment.layer_model
-    model = getattr(model, "_layer_model", model)
-    found = dict(getattr(model, "region_layer_map", {}))
-    return {region: layer for region, layer in found.items() if isinstance(layer, str)}

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = ["OfficialScore", "official_id", "official_scores"]
 
-
+#: Modules of Brain-Score that draw bars of progress.
 MODULES_WITH_BARS = (
     "benchmark_helpers.screen",
     "metric_helpers.transformations",
@@ -36,12 +36,7 @@ MODULES_WITH_BARS = (
 class OfficialScore:
     """What a benchmark of Brain-Score says of one layer.
 
-    Attributes
-    ----------
-    layer : name of the layer
-    benchmark : its identifier
-    value : the score
-    raw, error, ceiling : None where the benchmark does not state one number
+    `raw`, `error` and `ceiling` are None where it does not state one number.
     """
 
     layer: str
@@ -156,17 +151,15 @@ def _bars_as(progress: Progress) -> Iterator[None]:
 def _run(
     benchmark: Any, model: Any, layer: str, identifier: str | None
 ) -> OfficialScore:
-    core: Any = import_brainscore()
     identifier = identifier or str(benchmark.identifier)
     try:
         # It reports its guess of the memory on standard output, which is for rows.
         with (
             without_result_caching(),
             redirect_stdout(io.StringIO()),
-            warnings.catch_warnings(),
+            warnings.catch_warnings(action="ignore"),
         ):
-            warnings.simplefilter("ignore")
-            score = core.score_benchmark(benchmark, model)
+            score = import_brainscore().score_benchmark(benchmark, model)
     except MemoryError as error:
         raise CeAlignError(
             f"Brain-Score expects {identifier} to need more memory than there is: "
@@ -178,14 +171,9 @@ def _run(
             f"Brain-Score's {identifier} failed on {model.identifier}: "
             f"{' '.join(str(error).split()) or 'an assertion without a message'}"
         ) from error
-    return OfficialScore(
-        layer=layer,
-        benchmark=identifier,
-        value=float(score.values),
-        raw=_number(score.attrs.get("raw")),
-        error=_number(score.attrs.get("error")),
-        ceiling=_number(score.attrs.get("ceiling")),
-    )
+    value = float(score.values)
+    further = (_number(score.attrs.get(key)) for key in ("raw", "error", "ceiling"))
+    return OfficialScore(layer, identifier, value, *further)
 
 
 def _number(value: Any) -> float | None:

@@ -22,10 +22,7 @@ from ce_align.models.catalogue import EXPORTED, PUBLISHED, find_published, local
 if TYPE_CHECKING:
     from ce_align.models.networks import Network
 
-__all__ = [
-    *("at_hand", "brain_model", "register_all"),
-    *("register_name", "register_network"),
-]
+__all__ = ["at_hand", "register_all", "register_name", "register_network"]
 
 #: Folder that trainings go to unless another is named.
 RUNS = Path("runs")
@@ -62,28 +59,14 @@ def register_all() -> list[str]:
 
 
 def register_name(name: str) -> str:
-    """Load a network by any name, register it, and return its identifier there.
-
-    Raises
-    ------
-    ConfigError, DataError, AccessError
-        If it cannot be loaded, or commits no layer to a region.
-    """
+    """Load a network by any name, register it, and return its identifier there."""
     return str(_load(name).identifier)
 
 
 def register_network(network: "Network", **settings: Any) -> str:
     """Add a network to Brain-Score's registry, and return its identifier there.
 
-    Parameters
-    ----------
-    network : the network
-    settings : of `brain_model`
-
-    Raises
-    ------
-    ConfigError
-        As `brain_model`.
+    The settings are those of `ce_align.brainscore.models.brain_model`.
     """
     model = brain_model(network, **settings)
     identifier = str(model.identifier)

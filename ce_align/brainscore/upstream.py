@@ -4,20 +4,18 @@ import importlib.util
 import os
 import re
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import cache
-from importlib import import_module
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Literal
+from typing import Literal
 
 from ce_align.errors import AccessError, CeAlignError, DataError
 from ce_align.files import cache_folder, import_xarray
 
 __all__ = [
-    *("HOMES", "SUBMISSION", "Held", "ask_storage", "brainscore_home", "explained"),
+    *("HOMES", "SUBMISSION", "ask_storage", "brainscore_home", "explained_loading"),
     *("has_credentials", "import_brainscore", "installed_plugins"),
     "without_result_caching",
 ]
@@ -113,8 +111,6 @@ def without_result_caching() -> Iterator[None]:
             os.environ[variable] = before
 
 
-StorageState = Literal["granted", "refused", "unreachable"]
-
 #: How to get a number without the data.
 SUBMISSION = (
     "get the number by submission, as Brain-Score scores on it: "
@@ -122,58 +118,73 @@ SUBMISSION = (
 )
 
 
-@dataclass(frozen=True)
-class Held:
-    """What is known of data in the storage before it is asked for.
+@contextmanager
+def explained_loading(
+    name: str, key: str, private: bool | None = None, files: Sequence[str] = ()
+) -> Iterator[None]:
+    """Say in one line why data of Brain-Score cannot be had.
 
-    Attributes
+    Parameters
     ----------
-    name : as users type it
-    registry_id : what Brain-Score calls it
+    name : of the data, as users type it
+    key : in Brain-Score's registry
     private : whether the download needs credentials; None where not known
-    parts : names that the files carry
+    files : names that the files carry
+
+    Raises
+    ------
+    AccessError
+        If the data are private or out of reach.
+    DataError
+        If files are damaged or incomplete.
+    CeAlignError
+        If a package is not installed.
     """
+    try:
+        yield
+    except CeAlignError:
+        raise
+    except ImportError as error:
+        raise CeAlignError(
+            f"{name} needs a package that is not installed: {error}"
+        ) from error
+    except Exception as error:  # Brain-Score raises bare ones around those of botocore
+        if fault := _fault_of_storage(error):
+            raise _refusal(name, key, private, fault) from error
+        if not isinstance(error, ValueError | AssertionError | OSError):
+            raise
+        raise DataError(
+            f"the files of {name} in {brainscore_home('BRAINIO_HOME')} are damaged or "
+            f"incomplete ({' '.join(str(error).split()) or type(error).__name__}); "
+            f"delete the folders that hold {' and '.join(files) or 'them'} to download "
+            "them again"
+        ) from error
 
-    name: str
-    registry_id: str
-    private: bool | None = None
-    parts: tuple[str, ...] = ()
 
+def _fault_of_storage(error: Exception) -> str | None:
+    """What the storage did, None where the error has nothing to do with it."""
+    import boto3.exceptions
+    import botocore.exceptions as boto
 
-def explained(held: Held, error: Exception) -> CeAlignError | None:
-    """What a failed load means to the user, or None for an unknown failure.
-
-    Brain-Score raises bare exceptions around those of botocore.
-    """
-    # Brain-Score's way to its storage.
-    boto: Any = import_module("botocore.exceptions")
-    transfer: Any = import_module("boto3.exceptions")
     causes = list(_causes(error))
+    kinds = tuple(map(type, causes))
     refused = [
         str(cause.response.get("Error", {}).get("Code", "?"))
         for cause in causes
         if isinstance(cause, boto.ClientError)
     ]
-    unreachable = (boto.ConnectionError, boto.HTTPClientError)
     if refused:
         fault = "refused the download: " + ", ".join(refused)
-        if any(isinstance(cause, boto.NoCredentialsError) for cause in causes):
+        if any(issubclass(kind, boto.NoCredentialsError) for kind in kinds):
             fault += " (this machine has no AWS credentials)"
-        return _refusal(held, fault)
-    if any(isinstance(cause, unreachable) for cause in causes):
-        return _refusal(held, "cannot be reached from here")
-    if any(isinstance(cause, transfer.Boto3Error) for cause in causes):
-        return _refusal(held, "broke the download off; run again")
-    if any(isinstance(cause, boto.BotoCoreError) for cause in causes):
-        return _refusal(held, f"cannot be asked: {causes[-1]}")
-    if isinstance(error, ValueError | AssertionError | OSError):
-        folder = brainscore_home("BRAINIO_HOME")
-        files = " and ".join(held.parts) or "them"
-        return DataError(
-            f"the files of {held.name} in {folder} are damaged or incomplete "
-            f"({' '.join(str(error).split()) or type(error).__name__}); delete the "
-            f"folders that hold {files} to download them again"
-        )
+        return fault
+    unreachable = (boto.ConnectionError, boto.HTTPClientError)
+    if any(issubclass(kind, unreachable) for kind in kinds):
+        return "cannot be reached from here"
+    if any(issubclass(kind, boto3.exceptions.Boto3Error) for kind in kinds):
+        return "broke the download off; run again"
+    if any(issubclass(kind, boto.BotoCoreError) for kind in kinds):
+        return f"cannot be asked: {causes[-1]}"
     return None
 
 
@@ -186,31 +197,32 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
                 yield from _causes(inner)
 
 
-def _refusal(held: Held, fault: str) -> AccessError:
-    if held.private is False:
+def _refusal(name: str, key: str, private: bool | None, fault: str) -> AccessError:
+    if private is False:
         return AccessError(
-            f"{held.name} is open, but Brain-Score's storage {fault}; run once with a "
+            f"{name} is open, but Brain-Score's storage {fault}; run once with a "
             "network, or copy the recording's folders into "
             f"{brainscore_home('BRAINIO_HOME')}"
         )
-    status = "is private" if held.private else "may be private"
+    status = "is private" if private else "may be private"
     return AccessError(
-        f"{held.name} {status} ({held.registry_id} in Brain-Score), and the storage "
-        f"{fault}; ask the Brain-Score team (www.brain-score.org) for access and set "
-        "what they give you as AWS credentials, or score on majajhong2015-public "
+        f"{name} {status} ({key} in Brain-Score), and the storage {fault}; ask the "
+        "Brain-Score team (www.brain-score.org) for access and set what they give you "
+        "as AWS credentials, or score on majajhong2015-public "
         f"(MajajHong2015public.IT-pls), which is open, or {SUBMISSION}"
     )
 
 
 def has_credentials() -> bool:
     """Whether this machine has AWS credentials, wherever botocore looks for them."""
-    boto3: Any = import_module("boto3")
+    import boto3
+
     return boto3.Session().get_credentials() is not None
 
 
 def ask_storage(
     bucket: str, key: str, *, signed: bool, timeout: float = 3.0
-) -> StorageState:
+) -> Literal["granted", "refused", "unreachable"]:
     """Whether a file may be read; only its header is asked for.
 
     Parameters
@@ -219,22 +231,21 @@ def ask_storage(
     signed : with the credentials of this machine, else without any
     timeout : seconds to wait for a connection and for an answer
     """
-    boto3: Any = import_module("boto3")
-    botocore: Any = import_module("botocore")
-    config_module: Any = import_module("botocore.config")
-    exceptions: Any = import_module("botocore.exceptions")
-    settings = {} if signed else {"signature_version": botocore.UNSIGNED}
-    config = config_module.Config(
+    import boto3
+    import botocore.config
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    config = botocore.config.Config(
         connect_timeout=timeout,
         read_timeout=timeout,
         retries={"max_attempts": 0},
-        **settings,
+        signature_version=None if signed else botocore.UNSIGNED,
     )
     client = boto3.Session().client("s3", config=config, region_name="us-east-1")
     try:
         client.head_object(Bucket=bucket, Key=key)
-    except exceptions.ClientError:
+    except ClientError:
         return "refused"
-    except exceptions.BotoCoreError:
+    except BotoCoreError:
         return "unreachable"
     return "granted"
