@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from ce_align.data.recordings import RECORDINGS
 from ce_align.data.scenes import SIMULATED_IMAGES
 from ce_align.models.catalogue import facts_of, training_facts
-from ce_align.results import NetworkFacts, ResultStore
+from ce_align.results import FACTS, NetworkFacts, ResultStore
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -48,6 +48,7 @@ def completed(rows: "pd.DataFrame") -> "pd.DataFrame":
     lacking = rows["model"].notna()
     if "origin" in rows:
         lacking &= rows["origin"].isna()
+    rows = rows.assign(**{name: None for name in FACTS if name not in rows})
     if not lacking.any():
         return rows
     known = _Known()

@@ -248,3 +248,31 @@ def test_rows_are_stored_and_the_same_data_give_the_same_rows(rng, store):
     assert [r.value for r in stored] == [r.value for r in rows]
     other, _ = run(measure_rows(x), score_rows(y), store, seed=1)
     assert other[0].config_id != rows[0].config_id
+
+
+def test_a_correlation_is_of_the_data_of_its_scores_and_of_its_measures(store, rng):
+    measured, scored = planted(rng)
+    scores = score_rows(scored, origin="recorded")
+    (row,), _ = run(measure_rows(measured, origin="simulated"), scores, store)
+    assert (row.stage, row.origin) == ("correlate", "recorded+simulated")
+    (plain,), _ = run(measure_rows(measured, origin="files"), scores, store)
+    assert plain.origin == "files+recorded"
+    # Where data are from is no part of an identity.
+    assert row.config_id == plain.config_id
+
+
+def test_networks_are_grouped_by_what_their_rows_say(store, rng):
+    names = [f"runs/{k}" for k in range(8)]
+    measured, scored = planted(rng, names)
+    measures = measure_rows(measured, origin="files")
+    told = measures.assign(
+        objective=["mmcr", "barlow"] * 4,
+        equivariance_weight=[0.0, 0.0, 0.1, 0.1, 0.2, 0.2, 0.3, 0.3],
+    )
+    scores = score_rows(scored, origin="recorded")
+    (unknown,), notes = run(measures, scores, store)
+    assert any("unknown objective" in note for note in notes)
+    (row,), notes = run(told, scores, store)
+    assert not any("unknown objective" in note for note in notes)
+    assert row.n_partial == 8
+    assert row.within != unknown.within

@@ -18,6 +18,7 @@ from ce_align.models.checkpoints import save_safetensors
 from ce_align.models.load import load_network
 from ce_align.results import FACTS, NetworkFacts, ResultStore
 from ce_align.run import run
+from ce_align.stages.imported import ImportConfig
 from ce_align.stages.online import OnlineConfig
 from ce_align.stages.overlap import OverlapConfig
 from ce_align.stages.same_network import load_rows, resolve_networks
@@ -175,6 +176,18 @@ def test_images_and_recordings_know_whether_they_are_simulated():
     simulated = simulated_recording(n_images=4, n_neuroids=2, image_size=32).recording
     assert simulated.origin == "simulated"
     assert simulated.images.origin == "simulated"
+
+
+def test_an_imported_score_says_what_is_known_of_its_network(tmp_path, store):
+    lines = "model,benchmark,score\nCE-MMCR_lmda_01,{0},0.4\nother,{0},0.5\n"
+    table = tmp_path / "board.csv"
+    table.write_text(lines.format("MajajHong2015.IT-pls"))
+    rows = run([ImportConfig(file=str(table))], store).rows
+    assert [facts_of_row(row) for row in rows] == [
+        PUBLISHED["ce_mmcr_l0.1"].facts,
+        NetworkFacts(),
+    ]
+    assert {(row.stage, row.origin) for row in rows} == {("imported", "imported")}
 
 
 def earlier_store(tmp_path):
