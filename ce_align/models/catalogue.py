@@ -14,9 +14,10 @@ from ce_align.files import cache_folder
 from ce_align.results import NetworkFacts
 
 __all__ = [
-    *("BASELINES", "FILE_SUFFIXES", "GROUPS", "PAPER_IMAGES", "PUBLISHED"),
-    *("EXPORTED", "Published", "expand", "find_published", "invariant_sibling"),
-    *("facts_of", "is_cached", "local_file", "stated_settings", "training_facts"),
+    *("BASELINES", "CHECKPOINTS_URL", "EQUIVARIANCE_WEIGHTS", "EXPORTED"),
+    *("FILE_SUFFIXES", "GROUPS", "OBJECTIVE_NAMES", "PAPER_IMAGES", "PUBLISHED"),
+    *("Published", "expand", "facts_of", "find_published", "invariant_sibling"),
+    *("is_cached", "local_file", "stated_settings", "training_facts"),
 ]
 
 #: Where the authors keep their checkpoints; ``$CE_ALIGN_CHECKPOINTS_URL`` replaces it.

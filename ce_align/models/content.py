@@ -26,7 +26,7 @@ from torch import nn
 
 from ce_align.digests import digest_array, digest_bytes
 
-__all__ = ["Contents", "is_local_file", "tensor_digest", "watched"]
+__all__ = ["TRUSTED", "Contents", "is_local_file", "tensor_digest", "watched"]
 
 #: What every module of torch keeps about itself and its hooks; hooks count below.
 TORCH_STATE = frozenset(vars(nn.Module())) | {"_compiled_call_impl"}
