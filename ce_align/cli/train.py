@@ -103,14 +103,6 @@ def train(
     pairs_per_step: Annotated[
         int | None, typer.Option(min=1, help="Pairs a step, over all processes.")
     ] = None,
-    accumulate: Annotated[
-        int | None,
-        typer.Option(
-            min=1,
-            help="Passes that share a step, to save memory; only for objectives that "
-            "do not compare pairs. \\[default: 1]",
-        ),
-    ] = None,
     devices: Annotated[
         str, typer.Option(help="GPUs a node, or processes on a CPU; auto for all GPUs.")
     ] = "auto",
@@ -177,7 +169,6 @@ def train(
         backbone=backbone,
         epochs=epochs,
         pairs_per_step=pairs_per_step,
-        accumulate=accumulate,
         precision=(precision or default).value,
         seed=seed,
     )

@@ -308,8 +308,6 @@ class CheckpointWriter(Checkpoint):
         batch_idx: int,
     ) -> None:
         """Write and stop after the step if any process was asked to."""
-        if (batch_idx + 1) % trainer.accumulate_grad_batches:
-            return
         signum = self.consensus.highest(self.stop.received)
         if signum:
             if isinstance(pl_module, PairedTraining):

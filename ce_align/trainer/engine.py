@@ -116,7 +116,6 @@ class _Prepared:
             families=config.families,
             n_processes=self.n_processes,
             process=process,
-            n_passes=config.accumulate,
         )
 
     def module(self, validation: ImageSet | None) -> PairedTraining:
@@ -258,7 +257,6 @@ def _trainer(prepared: _Prepared, folder: Path, callbacks: list[Callback]) -> Tr
         else "auto",
         precision=PRECISIONS[config.precision],
         max_epochs=config.epochs,
-        accumulate_grad_batches=config.accumulate,
         logger=_logger_of(hardware, folder),
         callbacks=[*callbacks, _Bar()] if shown else callbacks,
         plugins=plugins,
@@ -360,7 +358,7 @@ def untrained(
         )
     prepared = _Prepared.of(config, images, hardware or Hardware())
     module = prepared.module(validation).to(prepared.kind)
-    plan = replace(prepared.plan(), n_processes=1, n_passes=1)
+    plan = replace(prepared.plan(), n_processes=1)
     views = prepared.views(plan)
     enough = -(-N_VIEWS // (4 * plan.pairs_per_step))
     seen = calibrate(
@@ -451,7 +449,7 @@ def estimate(config: TrainConfig, images: ImageSet, hardware: Hardware) -> Estim
     """
     prepared = _Prepared.of(config, images, hardware)
     plan = prepared.plan()
-    share = config.pairs_per_step // prepared.n_processes // config.accumulate
+    share = config.pairs_per_step // prepared.n_processes
     module = prepared.module(None).to(prepared.kind)
     optimizer = module.configure_optimizers()
     measured: list[_Measured] = []
@@ -466,7 +464,7 @@ def estimate(config: TrainConfig, images: ImageSet, hardware: Hardware) -> Estim
         before = measured[-2]
         growth = (last.peak_bytes - before.peak_bytes) / (last.pairs - before.pairs)
         memory = round(last.peak_bytes + max(growth, 0) * (share - last.pairs))
-    scale = share * config.accumulate / last.pairs
+    scale = share / last.pairs
     return Estimate(
         steps_per_epoch=plan.steps_per_epoch,
         steps=config.epochs * plan.steps_per_epoch,
@@ -487,7 +485,7 @@ def _measure(
     pairs: int,
 ) -> _Measured:
     """Cost of steps of so many pairs, after one that compiles and allocates."""
-    plan = replace(prepared.plan(), pairs_per_step=pairs, n_processes=1, n_passes=1)
+    plan = replace(prepared.plan(), pairs_per_step=pairs, n_processes=1)
     views = prepared.views(plan)
     steps, renders = [], []
     for step in range(1 + TIMED_STEPS):

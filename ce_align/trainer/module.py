@@ -93,7 +93,6 @@ class PairedTraining(LightningModule):
         self.steps_per_epoch = steps_per_epoch
         self.log_every = log_every
         self.objective = find_objective(config.objective).configured(**config.options)
-        self.objective.check_passes(config.accumulate)
         self.learning_rate(0)  # raises if settings do not fit
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
@@ -208,8 +207,7 @@ class PairedTraining(LightningModule):
         self._seen = features.detach().flatten(0, 1), embeddings.detach().flatten(0, 1)
         recorded: dict[str, float] = {}
         last = (step + 1) % self.steps_per_epoch == 0
-        first_pass = batch_idx % self.config.accumulate == 0
-        if first_pass and (step % self.log_every == 0 or last):
+        if step % self.log_every == 0 or last:
             recorded = self._step_numbers(terms)
         total = terms.total
         if self.probe is not None:

@@ -68,14 +68,12 @@ class Objective:
     loss : function of two (or, with momentum, four) batches of embeddings
     head_widths : outputs of the linear layers of each head
     ema : share that the momentum networks keep at every step; None for no such networks
-    separable : whether the loss is the mean over rows of a function of each row alone
     """
 
     name: str
     loss: Callable[..., Tensor]
     head_widths: tuple[int, ...]
     ema: float | None = None
-    separable: bool = False
 
     def __post_init__(self) -> None:
         if not self.head_widths or min(self.head_widths) < 1:
@@ -89,16 +87,6 @@ class Objective:
         if "momentum_a" not in inspect.signature(self.loss).parameters:
             raise ConfigError(
                 f"{self.name} has no use for momentum networks; leave ema out"
-            )
-
-    def check_passes(self, n_passes: int) -> None:
-        """Raise ConfigError unless a step may be shared out among that many passes."""
-        if n_passes > 1 and not self.separable:
-            raise ConfigError(
-                f"{self.name} compares the pairs of a step with one another: "
-                f"{n_passes} passes of fewer pairs would train another loss. Leave "
-                "--accumulate out, and give fewer --pairs-per-step (the learning rate "
-                "of LARS follows) or more --devices, which share one step exactly"
             )
 
     def configured(self, **changes: Any) -> "Objective":

@@ -6,7 +6,15 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+from pydantic import (
+    Field,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
 
 from ce_align.config import StageConfig
 from ce_align.errors import ConfigError
@@ -25,6 +33,10 @@ __all__ = [
 
 Weight = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 
+#: What trainings of 0.1 had beside their settings, at the one value that every command
+#: gave it. It is read and written still: ids of trainings and checkpoints depend on it.
+_FORMER: Mapping[str, Any] = MappingProxyType({"accumulate": 1})
+
 
 class TrainConfig(StageConfig):
     """Settings of one training; whatever else decides the weights is their data.
@@ -39,8 +51,6 @@ class TrainConfig(StageConfig):
     families : augmentations of views A and B
     epochs : 0 for the network before training
     pairs_per_step : a step sees two images a pair and two views an image
-    accumulate : passes that share a step, for separable objectives alone; each has
-        batch statistics of its own
     optimizer : ``lars``, or ``adamw`` for small networks
     learning_rate : peak; None for the rule of LARS, 1.2 for every 256 pairs a step
     weight_decay, momentum : of the optimiser; momentum is that of LARS
@@ -62,7 +72,6 @@ class TrainConfig(StageConfig):
     families: tuple[str, str] = ("strong_a", "strong_b")
     epochs: NonNegativeInt = 100
     pairs_per_step: PositiveInt = 1024
-    accumulate: PositiveInt = 1
     optimizer: Literal["lars", "adamw"] = "lars"
     learning_rate: PositiveFloat | None = None
     weight_decay: Annotated[float, Field(ge=0)] = 1e-6
@@ -73,6 +82,17 @@ class TrainConfig(StageConfig):
     precision: Literal["bf16", "fp16", "32"] = "32"
     probe: bool = True
     seed: NonNegativeInt = 0
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_former(cls, given: Any) -> Any:
+        if not isinstance(given, Mapping):
+            return given
+        return {k: v for k, v in given.items() if k not in _FORMER or v != _FORMER[k]}
+
+    @model_serializer(mode="wrap")
+    def _with_former(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return {**dump(self), **_FORMER}
 
     @model_validator(mode="after")
     def _rate_is_known(self) -> "TrainConfig":

@@ -80,7 +80,6 @@ class PairPlan:
     seed : of halves and augmentations
     families : names of the augmentations of views A and B, of one view each
     n_processes, process : how many share a step, and which of them this is
-    n_passes : that share the rows of a process
 
     Raises
     ------
@@ -95,7 +94,6 @@ class PairPlan:
     families: tuple[str, str] = ("strong_a", "strong_b")
     n_processes: int = 1
     process: int = 0
-    n_passes: int = 1
 
     def __post_init__(self) -> None:
         if self.pairs_per_step < 1 or self.n_images < 2 * self.pairs_per_step:
@@ -103,13 +101,10 @@ class PairPlan:
                 f"{self.n_images} images do not fill a step of {self.pairs_per_step} "
                 "pairs; give two images for every pair or take fewer pairs a step"
             )
-        if min(self.n_processes, self.n_passes) < 1 or self.pairs_per_step % (
-            self.n_processes * self.n_passes
-        ):
-            passes = f" of {self.n_passes} passes" if self.n_passes > 1 else ""
+        if self.n_processes < 1 or self.pairs_per_step % self.n_processes:
             raise ConfigError(
                 f"{self.pairs_per_step} pairs a step cannot be shared out among "
-                f"{self.n_processes} processes{passes}; take a multiple"
+                f"{self.n_processes} processes; take a multiple"
             )
         if not 0 <= self.process < self.n_processes:
             raise ConfigError(
@@ -129,9 +124,9 @@ class PairPlan:
         """Whole steps in an epoch."""
         return self.n_images // 2 // self.pairs_per_step
 
-    def images(self, epoch: int, step: int, part: int = 0) -> NDArray[np.int64]:
-        """The pairs (n_pairs, 2) of this process in one pass of a step."""
-        own = self._own_rows(epoch, step, part)
+    def images(self, epoch: int, step: int) -> NDArray[np.int64]:
+        """The pairs (n_pairs, 2) of this process in a step."""
+        own = self._own_rows(epoch, step)
         start = step * self.pairs_per_step
         pairs = half_split(self.n_images, self.seed, epoch)
         return pairs[start : start + self.pairs_per_step][own]
@@ -140,17 +135,15 @@ class PairPlan:
         self,
         epoch: int,
         step: int,
-        part: int = 0,
         sizes: NDArray[np.int64] | None = None,
     ) -> PairBatch:
-        """The rows of this process in one pass of a step, all counted from 0.
+        """The rows of this process in a step, counted from 0.
 
-        Those of all passes and processes, joined in their order, are those of a single
-        process that takes one pass.
+        Those of all processes, joined in their order, are those of a single process.
 
         Parameters
         ----------
-        epoch, step, part : which
+        epoch, step : which
         sizes : (n_pairs, 2) height and width in pixels of the first image of each pair,
             see `images`: crops are sampled for it, and its second image gets the same
             relative place; None stands for squares of no particular size
@@ -158,9 +151,9 @@ class PairPlan:
         Raises
         ------
         ConfigError
-            If the epoch has no such step, or the step no such pass.
+            If the epoch has no such step.
         """
-        own = self._own_rows(epoch, step, part)
+        own = self._own_rows(epoch, step)
         every = None
         if sizes is not None:
             # What crops the rows of others get plays no part.
@@ -177,22 +170,17 @@ class PairPlan:
             )[own]
             for family, stream in zip(self.families, (VIEW_A, VIEW_B), strict=True)
         )
-        return PairBatch(self.images(epoch, step, part), view_a, view_b)
+        return PairBatch(self.images(epoch, step), view_a, view_b)
 
-    def _own_rows(self, epoch: int, step: int, part: int) -> slice:
-        """Which rows of a step this process takes in one pass."""
-        if not 0 <= part < self.n_passes:
-            raise ConfigError(
-                f"there is no pass {part}; a step has {self.n_passes}, counted from 0"
-            )
+    def _own_rows(self, epoch: int, step: int) -> slice:
+        """Which rows of a step this process takes."""
         if epoch < 0 or not 0 <= step < self.steps_per_epoch:
             raise ConfigError(
                 f"there is no step {step} in epoch {epoch}; an epoch has "
                 f"{self.steps_per_epoch} steps, counted from 0"
             )
-        share = self.pairs_per_step // (self.n_processes * self.n_passes)
-        first = (self.process * self.n_passes + part) * share
-        return slice(first, first + share)
+        share = self.pairs_per_step // self.n_processes
+        return slice(self.process * share, (self.process + 1) * share)
 
     def batches(self, epoch: int, first_step: int = 0) -> Iterator[PairBatch]:
         """The steps of an epoch from `first_step` on."""
@@ -335,7 +323,7 @@ def _placed(
     )
 
 
-#: Epoch and pass, both counted from 0; a step takes one pass or several.
+#: Epoch and step, both counted from 0.
 Position: TypeAlias = tuple[int, int]
 
 
@@ -359,10 +347,9 @@ class PairedViews(Dataset[Step]):
     on_device: bool = False
 
     def __getitem__(self, position: Position) -> Step:
-        """The batch of (epoch, pass)."""
-        epoch, place = position
-        step, part = divmod(place, self.plan.n_passes)
-        pairs = self.plan.images(epoch, step, part)
+        """The batch of (epoch, step)."""
+        epoch, step = position
+        pairs = self.plan.images(epoch, step)
         try:
             first, second = (image_arrays(self.images, x) for x in pairs.T)
         except CeAlignError as error:
@@ -370,7 +357,7 @@ class PairedViews(Dataset[Step]):
         except OSError as error:
             return DataError(f"an image of {self.images.identifier} is gone: {error}")
         sizes = np.array([pixels.shape[:2] for pixels in first])
-        batch = self.plan.batch(epoch, step, part, sizes)
+        batch = self.plan.batch(epoch, step, sizes)
         labels = torch.from_numpy(self.labels[pairs])
         if self.on_device:
             return PixelBatch.of((first, second), batch, labels)
@@ -390,12 +377,12 @@ class _Remaining(Sampler[Position]):
 
     def __len__(self) -> int:
         # Of the whole epoch: a resumed one ends at the same step.
-        return self._plan.steps_per_epoch * self._plan.n_passes
+        return self._plan.steps_per_epoch
 
     def __iter__(self) -> Iterator[Position]:
         epoch, step = self._position()
-        for place in range(step * self._plan.n_passes, len(self)):
-            yield epoch, place
+        for later in range(step, len(self)):
+            yield epoch, later
 
 
 def view_loader(

@@ -15,11 +15,13 @@ from ce_align.errors import ConfigError, DataError
 from ce_align.trainer import objectives
 from ce_align.trainer.objectives import (
     OBJECTIVES,
+    Objective,
     barlow_twins,
     combined_loss,
     find_objective,
     gradient_norms,
     mmcr,
+    register_objective,
     simclr,
 )
 
@@ -454,3 +456,8 @@ def test_embeddings_that_do_not_fit_are_refused(rng):
     three = torch.ones(3, 6, 5)
     with pytest.raises(DataError, match=r"\(3, 6, 5\).*1A, 1B, 2A, 2B"):
         combined_loss(simclr, three, three, 0.5)
+
+
+def test_a_name_is_registered_once():
+    with pytest.raises(ConfigError, match="an objective 'simclr' already"):
+        register_objective(Objective("simclr", barlow_twins, (8,)))

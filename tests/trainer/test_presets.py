@@ -111,3 +111,12 @@ def test_settings_that_cannot_be_are_refused():
         )
     with pytest.raises(ConfigError, match="unknown objective"):
         configured(config("tiny", "mse"))
+
+
+def test_settings_of_0_1_are_those_without_what_it_had_beside_them():
+    stored = {**config("tiny").model_dump(mode="json"), "accumulate": 1}
+    again = TrainConfig.model_validate(stored)
+    assert again.fingerprint() == config("tiny").fingerprint()
+    assert again.model_dump(mode="json") == stored
+    with pytest.raises(ValidationError, match="accumulate"):
+        TrainConfig.model_validate({**stored, "accumulate": 2})
