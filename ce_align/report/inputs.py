@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Literal
 from ce_align.checks import named_some
 from ce_align.errors import DataError
 from ce_align.models.catalogue import facts_of
-from ce_align.report.select import (
+from ce_align.report.select import with_networks
+from ce_align.results import Failure, NetworkFacts, ResultStore
+from ce_align.stages.comparable import (
     RAW_SETTINGS,
     SCORE_SETTINGS,
     Selection,
     comparable,
-    with_networks,
 )
-from ce_align.results import Failure, NetworkFacts, ResultStore
 from ce_align.stages.same_network import (
     Resolved,
     identity,

@@ -1,8 +1,7 @@
 """Which rows belong into one figure, and in words which do not."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,33 +20,16 @@ from ce_align.report.style import (
     weight_label,
 )
 from ce_align.results import FACTS, NetworkFacts, Row
+from ce_align.stages.comparable import Selection, interval_over
 
 if TYPE_CHECKING:
     import pandas as pd
 
 __all__ = [
-    *("MEASURE_SETTINGS", "RAW_SETTINGS", "SCORE_SETTINGS", "TRANSFER_SETTINGS"),
-    "Selection",
-    *("average", "comparable", "interval_over", "main_recipe"),
+    *("average", "main_recipe"),
     "missing_weights",
     *("network_colours", "network_labels", "only", "with_networks"),
 ]
-
-#: What intervals are over, where the word in the row says too little. The last two are
-#: of release 0.1.
-INTERVALS = {
-    "comparisons": "comparisons, as if independent (the paper's)",
-    "bootstrap": "images or classes, their reference held fixed",
-    "runs": "runs, as if independent",
-}
-#: Rows of one measure are comparable only if these agree.
-MEASURE_SETTINGS = ("views_digest", "images_digest", "n_points", "n_comparisons")
-#: Raw correlations with one recording are comparable only if these agree.
-RAW_SETTINGS = ("recording_digest", "region", "regression", "n_splits")
-#: And scores, which are relative to a ceiling.
-SCORE_SETTINGS = (*RAW_SETTINGS, "ceiling_kind")
-#: Accuracies on one data set are comparable only if these agree.
-TRANSFER_SETTINGS = ("n_train", "n_test")
 
 #: Augmentation that a recipe does not name.
 USUAL_VIEWS = "strong"
@@ -56,27 +38,6 @@ USUAL_VIEWS = "strong"
 USUAL = ("stage", "model", "metric", "value", "config_id", "created")
 #: And what `with_networks` adds.
 ABOUT = ("objective", "weight", "recipe")
-
-
-@dataclass(frozen=True, eq=False)
-class Selection:
-    """Rows to show.
-
-    Attributes
-    ----------
-    rows : the rows that were kept
-    notes : what was left out, and why
-    """
-
-    rows: "pd.DataFrame"
-    notes: tuple[str, ...] = ()
-
-    def then(
-        self, choose: "Callable[..., Selection]", *settings: Any, **named: Any
-    ) -> "Selection":
-        """What `choose` keeps of the rows, with its notes after those of before."""
-        found = choose(self.rows, *settings, **named)
-        return Selection(found.rows, (*self.notes, *found.notes))
 
 
 def network_labels(networks: Mapping[str, NetworkFacts]) -> dict[str, str]:
@@ -167,67 +128,6 @@ def main_recipe(rows: "pd.DataFrame") -> Selection:
     others = list(dict.fromkeys(rows["model"][recipes != chosen]))
     note = f"Left out, trained otherwise than {chosen}: {named_some(others)}."
     return Selection(rows[recipes == chosen], (note,))
-
-
-def comparable(
-    rows: "pd.DataFrame", settings: Sequence[str], what: str, keys: Sequence[str] = ()
-) -> Selection:
-    """One row a network, its latest, of the settings that most networks share.
-
-    Parameters
-    ----------
-    rows : of one measure
-    settings : columns in which rows must agree; those that are absent are ignored
-    what : the measure, for the notes
-    keys : columns of which each value has a row of its own, beside the network
-    """
-    import pandas as pd
-
-    if rows.empty:
-        return Selection(rows)
-    notes = []
-    rows = rows.assign(value=pd.to_numeric(rows["value"], errors="coerce"))
-    empty = ~np.isfinite(rows["value"].to_numpy(np.float64))
-    if empty.any():
-        names = list(dict.fromkeys(rows["model"][empty]))
-        notes.append(f"{what}: no value for {named_some(names)}.")
-    rows = rows[~empty].sort_values("created", kind="stable")
-    shared = [name for name in settings if name in rows]
-    if shared and len(rows):
-        settled = rows[shared].astype(str)
-        sizes = rows.groupby([settled[c] for c in shared], sort=True)["model"].nunique()
-        if len(sizes) > 1:
-            chosen = sizes.idxmax()
-            wanted = chosen if isinstance(chosen, tuple) else (chosen,)
-            agrees = (settled == list(wanted)).all(axis=1)
-            differing = [c for c in shared if settled[c].nunique() > 1]
-            notes.append(
-                f"{what}: {_rows(int((~agrees).sum()))} of another "
-                f"{' or '.join(_plain(c) for c in differing)} left out."
-            )
-            rows = rows[agrees]
-    latest = rows.drop_duplicates(["model", *keys], keep="last")
-    dropped = len(rows) - len(latest)
-    if dropped:
-        notes.append(
-            f"{what}: {_rows(dropped)} replaced by later ones of the same network."
-        )
-    # By name: what is drawn must not depend on the order in which rows were written.
-    return Selection(latest.sort_values("model", kind="stable"), tuple(notes))
-
-
-def _rows(n: int) -> str:
-    return f"{n} row" if n == 1 else f"{n} rows"
-
-
-def _plain(column: str) -> str:
-    words = {"n_points": "number of points", "n_comparisons": "number of comparisons"}
-    return words.get(column, column.removesuffix("_digest").replace("_", " "))
-
-
-def interval_over(word: str) -> str:
-    """What an interval is over, from the column ``interval``, as readers are told."""
-    return INTERVALS.get(word, word)
 
 
 def average(rows: "pd.DataFrame", keys: Sequence[str] = ()) -> "pd.DataFrame":

@@ -9,9 +9,9 @@ from rich.text import Text
 from ce_align.checks import named_some
 from ce_align.data.recordings import Entry
 from ce_align.models.catalogue import Published, is_cached
-from ce_align.report.select import interval_over
 from ce_align.report.style import minus
 from ce_align.results import FACTS
+from ce_align.stages.comparable import interval_over
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -17,6 +17,12 @@ from ce_align.errors import ConfigError, DataError
 from ce_align.metrics.correlation import MIN_NETWORKS, Association, correlate
 from ce_align.metrics.inference import benjamini_hochberg
 from ce_align.results import PROVENANCE, NetworkFacts, Row
+from ce_align.stages.comparable import (
+    MEASURE_SETTINGS,
+    RAW_SETTINGS,
+    SCORE_SETTINGS,
+    comparable,
+)
 from ce_align.stages.running import Run
 from ce_align.stages.same_network import load_rows, resolve_networks
 from ce_align.stages.score import with_ceiling_kinds
@@ -30,16 +36,6 @@ __all__ = [
 ]
 
 ALGORITHM = "correlation 3"
-
-#: Rows of one measure are comparable only if these agree.
-MEASURE_SETTINGS = ["views_digest", "n_points", "n_comparisons"]
-
-#: Scores against one recording are comparable only if these agree.
-#: Without a ceiling, the last does not matter.
-SCORE_SETTINGS = [
-    *("recording_digest", "region", "regression", "n_splits", "seed"),
-    "ceiling_kind",
-]
 
 #: What intervals are over, in rows and tables.
 INTERVAL = "networks within objectives"
@@ -212,14 +208,14 @@ def correlate_rows(
     targets: dict[str, _Series] = {}
     for recording in config.recordings:
         targets[recording], found = _scores(scores, recording)
-        notes += [f"{recording}: {note}" for note in found]
+        notes += found
     tables: dict[tuple[str, ...], dict[str, pd.Series[float]]] = {}
     digests: dict[str, str] = {}
     origins: dict[str, dict[str, str]] = {}
     measures = kept[kept["views_digest"].notna()]
     for metric, group in measures.groupby("metric", sort=False):
-        chosen, found = _comparable(group, MEASURE_SETTINGS)
-        notes += [f"{metric}: {note}" for note in found]
+        chosen, found = _chosen(group, MEASURE_SETTINGS, str(metric))
+        notes += found
         measured = _Series.of(chosen)
         digests |= measured.digests
         origins[str(metric)] = measured.origins
@@ -273,37 +269,13 @@ def _with_stages(rows: "pd.DataFrame") -> "pd.DataFrame":
     return rows.assign(stage=stage.where(stage.notna(), by_columns))
 
 
-def _comparable(
-    rows: "pd.DataFrame", settings: list[str]
+def _chosen(
+    rows: "pd.DataFrame", settings: Sequence[str], what: str
 ) -> "tuple[pd.DataFrame, list[str]]":
-    """One row a network, its latest, of the settings that most networks share."""
-    notes = []
-    for column in ("value", *settings):
-        kept = rows[rows[column].notna()]
-        lost = sorted(set(rows["model"]) - set(kept["model"]))
-        if lost:
-            notes.append(f"no {column.replace('_', ' ')} of {named_some(lost)}")
-        rows = kept
-    rows = rows.sort_values("created", kind="stable")
-    sizes = rows.groupby(settings, sort=False)["model"].nunique()
-    if len(sizes) > 1:
-        agrees = (rows[settings] == sizes.idxmax()).all(axis=1)
-        notes.append(
-            f"{(~agrees).sum()} rows with another {_differing(rows, settings)} than "
-            "most are left out, for they cannot be compared"
-        )
-        rows = rows[agrees]
-    layers = rows.groupby("model")["layer"].nunique()
-    if (layers > 1).any():
-        several = named_some(list(layers.index[layers > 1]))
-        notes.append(f"several layers of {several}; the latest row of each counts")
-    latest = rows.drop_duplicates("model", keep="last").set_index("model")
-    # By name: resampling must not depend on the order in which rows were written.
-    return latest.sort_index(), notes
-
-
-def _differing(rows: "pd.DataFrame", settings: list[str]) -> str:
-    return " or ".join(name for name in settings if rows[name].nunique() > 1)
+    """A row of each network, by its name, and what was left out."""
+    found = comparable(rows, settings, what, intervals=False)
+    notes = [note.removesuffix(".") for note in found.notes]
+    return found.rows.set_index("model"), notes
 
 
 def _scores(scores: "pd.DataFrame", recording: str) -> tuple[_Series, list[str]]:
@@ -311,19 +283,19 @@ def _scores(scores: "pd.DataFrame", recording: str) -> tuple[_Series, list[str]]
     rows = with_ceiling_kinds(scores[scores["recording"] == recording])
     without = rows["value"].isna().any()
     rows = rows.assign(value=rows["raw"] if without else rows["value"])
-    if "imported_from" in rows:
-        # Nothing is known of their settings but that Brain-Score's are one.
-        imported = rows["imported_from"].notna()
-        absent = dict.fromkeys(set(SCORE_SETTINGS) - set(rows))
-        settings = rows.assign(**absent)[SCORE_SETTINGS].astype(object)
-        rows = rows.assign(**settings.mask(imported, "imported"))
-    chosen, notes = _comparable(rows, SCORE_SETTINGS[: -1 if without else None])
+    settings = RAW_SETTINGS if without else SCORE_SETTINGS
+    chosen, notes = _chosen(rows, settings, recording)
     if without:
-        notes.insert(0, "no ceiling, so measures meet the raw correlation")
+        notes.insert(
+            0, f"{recording}: no ceiling, so measures meet the raw correlation"
+        )
     files = chosen["imported_from"].dropna() if "imported_from" in chosen else ()
     origin = named_some(list(dict.fromkeys(files))) or None
     if origin:
-        notes.insert(0, f"scores are imported, from {origin}; {_joined_by(chosen)}")
+        notes.insert(
+            0,
+            f"{recording}: scores are imported, from {origin}; {_joined_by(chosen)}",
+        )
     return _Series.of(chosen, origin), notes
 
 

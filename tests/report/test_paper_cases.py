@@ -95,7 +95,7 @@ def test_a_value_that_is_not_there_is_named_and_not_drawn(synthetic):
     drawn = draw("2", with_rows(synthetic, rows))
     decoding = drawn.data[drawn.data["panel"] == "decoding_ridge"]
     assert "ce_simclr_l0.3" not in set(decoding["networks"])
-    assert "no value for ce_simclr_l0.3" in text_of(drawn.notes)
+    assert "no value of ce_simclr_l0.3" in text_of(drawn.notes)
     assert len(decoding) == 20
 
 

@@ -20,6 +20,7 @@ PAPER = GROUPS["paper"]
 def measure_rows(values, metric="bures", **columns):
     """One row for each network of `values`."""
     fixed = {"views_digest": "v", "n_points": 50, "n_comparisons": 800, "layer": "l4"}
+    fixed |= {"images_digest": "i"}
     return pd.DataFrame(
         [
             {
@@ -147,9 +148,17 @@ def test_networks_of_unknown_objective_form_one_group_and_it_is_said(rng, store)
 
 
 @pytest.mark.parametrize(
-    "other", [{"n_points": 20}, {"views_digest": "w"}, {"n_comparisons": 60}]
+    ("other", "words"),
+    [
+        ({"n_points": 20}, "number of points"),
+        ({"views_digest": "w"}, "views"),
+        ({"images_digest": "j"}, "images"),
+        ({"n_comparisons": 60}, "number of comparisons"),
+    ],
 )
-def test_rows_that_cannot_be_compared_are_left_out_and_it_is_said(rng, store, other):
+def test_rows_that_cannot_be_compared_are_left_out_and_it_is_said(
+    rng, store, other, words
+):
     x, y = planted(rng)
     strange = dict.fromkeys(PAPER[:3], 99.0)
     measures = pd.concat([measure_rows(x), measure_rows(strange, **other)])
@@ -157,19 +166,24 @@ def test_rows_that_cannot_be_compared_are_left_out_and_it_is_said(rng, store, ot
     clean, _ = run(measure_rows(x), score_rows(y), store)
     assert row.value == clean[0].value
     (note,) = notes
-    assert note.startswith(f"bures: 3 rows with another {next(iter(other))}")
+    assert note == f"bures: 3 rows of another {words} left out"
 
 
 @pytest.mark.parametrize(
-    "other", [{"regression": "ridge"}, {"ceiling_kind": "variance"}]
+    ("other", "words"),
+    [
+        ({"regression": "ridge"}, "regression"),
+        ({"seed": 2}, "seed"),
+        ({"ceiling_kind": "variance"}, "ceiling kind"),
+    ],
 )
-def test_scores_of_another_method_are_left_out_and_it_is_said(rng, store, other):
+def test_scores_of_another_method_are_left_out_and_it_is_said(rng, store, other, words):
     x, y = planted(rng)
     strange = score_rows(dict.fromkeys(PAPER[:3], 99.0), **other)
     (row,), notes = run(measure_rows(x), pd.concat([score_rows(y), strange]), store)
     assert row.n_networks == 21
     assert row.within_low > 0
-    assert f"it: 3 rows with another {next(iter(other))}" in notes[0]
+    assert notes[0] == f"it: 3 rows of another {words} left out"
 
 
 def test_rows_of_before_had_split_half_ceilings(rng, store):
@@ -191,7 +205,10 @@ def test_several_layers_of_a_network_are_said(rng, store):
     x, y = planted(rng)
     lower = score_rows({PAPER[0]: 0.1}, layer="l3", created="2023-01-01")
     _, notes = run(measure_rows(x), pd.concat([score_rows(y), lower]), store)
-    assert notes == [f"it: several layers of {PAPER[0]}; the latest row of each counts"]
+    assert notes == [
+        "it: 1 row replaced by later ones of the same network; several layers of "
+        f"{PAPER[0]}"
+    ]
 
 
 def test_without_a_ceiling_raw_correlations_are_used_and_it_is_said(rng, store):

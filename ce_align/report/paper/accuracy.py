@@ -10,13 +10,9 @@ from ce_align.models.catalogue import PAPER_IMAGES
 from ce_align.report.inputs import Inputs
 from ce_align.report.paper.curves import NO_ONLINE, online_points
 from ce_align.report.paper.items import BuiltTable, NothingToDraw, Numbered, built
-from ce_align.report.select import (
-    TRANSFER_SETTINGS,
-    comparable,
-    missing_weights,
-    with_networks,
-)
+from ce_align.report.select import missing_weights, with_networks
 from ce_align.report.style import objective_label, objective_order, weight_label
+from ce_align.stages.comparable import TRANSFER_SETTINGS, comparable
 
 if TYPE_CHECKING:
     import pandas as pd

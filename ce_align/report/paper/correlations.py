@@ -19,7 +19,7 @@ from ce_align.report.paper.items import (
     built,
     completed,
 )
-from ce_align.report.select import interval_over, network_colours
+from ce_align.report.select import network_colours
 from ce_align.report.style import (
     COMPARISON_TITLES,
     GUIDE,
@@ -33,6 +33,7 @@ from ce_align.report.style import (
     save_figure,
     style,
 )
+from ce_align.stages.comparable import interval_over
 from ce_align.stages.plan import GEOMETRY_FAMILIES
 from ce_align.stages.variability import COMPARISONS
 

@@ -9,15 +9,7 @@ from ce_align.data.scenes import SIMULATED_IMAGES
 from ce_align.report.inputs import Inputs
 from ce_align.report.paper.distances import differences
 from ce_align.report.paper.items import Drawn, NothingToDraw, completed
-from ce_align.report.select import (
-    MEASURE_SETTINGS,
-    Selection,
-    average,
-    comparable,
-    main_recipe,
-    missing_weights,
-    with_networks,
-)
+from ce_align.report.select import average, main_recipe, missing_weights, with_networks
 from ce_align.report.style import (
     COMPARISON_TITLES,
     GUIDE,
@@ -35,6 +27,7 @@ from ce_align.report.style import (
     style,
     weight_label,
 )
+from ce_align.stages.comparable import MEASURE_SETTINGS, Selection, comparable
 
 if TYPE_CHECKING:
     import pandas as pd

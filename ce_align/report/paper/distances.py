@@ -15,14 +15,7 @@ from ce_align.report.paper.items import (
     built,
     completed,
 )
-from ce_align.report.select import (
-    MEASURE_SETTINGS,
-    Selection,
-    comparable,
-    main_recipe,
-    missing_weights,
-    with_networks,
-)
+from ce_align.report.select import main_recipe, missing_weights, with_networks
 from ce_align.report.style import (
     COMPARISON_TITLES,
     INK,
@@ -33,6 +26,12 @@ from ce_align.report.style import (
     shade,
     style,
     weight_legend,
+)
+from ce_align.stages.comparable import (
+    MEASURE_SETTINGS,
+    Selection,
+    comparable,
+    one_interval,
 )
 from ce_align.stages.measures import (
     Estimate,
@@ -189,7 +188,8 @@ def differences(inputs: Inputs, comparison: str) -> Selection:
     parts.append(reference.assign(value=0.0, low=0.0, high=0.0))
     parts = [part for part in parts if len(part)]
     rows = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
-    return Selection(rows, tuple(dict.fromkeys(notes)))
+    found = one_interval(rows, f"{COMPARISON_TITLES[comparison]}, ΔD_B")
+    return Selection(found.rows, tuple(dict.fromkeys((*notes, *found.notes))))
 
 
 def _stored(inputs: Inputs, comparison: str, chosen: "pd.DataFrame") -> Selection:

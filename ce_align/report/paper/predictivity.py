@@ -11,10 +11,7 @@ from ce_align.checks import named_some
 from ce_align.report.inputs import Inputs, predictivity_points
 from ce_align.report.paper.items import Drawn, NothingToDraw, completed
 from ce_align.report.select import (
-    RAW_SETTINGS,
-    Selection,
     average,
-    comparable,
     main_recipe,
     missing_weights,
     network_labels,
@@ -37,6 +34,7 @@ from ce_align.report.style import (
     weight_label,
     weight_legend,
 )
+from ce_align.stages.comparable import RAW_SETTINGS, Selection, comparable
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -1,0 +1,178 @@
+"""Which rows may stand side by side: one rule of correlations, tables, figures."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ce_align.checks import named_some
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = [
+    *("MEASURE_SETTINGS", "RAW_SETTINGS", "SCORE_SETTINGS", "TRANSFER_SETTINGS"),
+    *("Selection", "comparable", "interval_over", "one_interval"),
+]
+
+#: Rows of one measure are comparable only if these agree.
+MEASURE_SETTINGS = ("views_digest", "images_digest", "n_points", "n_comparisons")
+#: Raw correlations with one recording are comparable only if these agree.
+RAW_SETTINGS = ("recording_digest", "region", "regression", "n_splits", "seed")
+#: And scores, which are relative to a ceiling.
+SCORE_SETTINGS = (*RAW_SETTINGS, "ceiling_kind")
+#: Accuracies on one data set are comparable only if these agree.
+TRANSFER_SETTINGS = ("n_train", "n_test")
+
+#: What intervals are over, where the word in the row says too little: each is a kind
+#: of its own. All others are over what images and classes were drawn from. The last
+#: two are of release 0.1.
+INTERVALS = {
+    "comparisons": "comparisons, as if independent (the paper's)",
+    "bootstrap": "images or classes, their reference held fixed",
+    "runs": "runs, as if independent",
+}
+POPULATION = "images or classes, as if drawn anew"
+
+WORDS = {"n_points": "number of points", "n_comparisons": "number of comparisons"}
+WORDS |= {"n_splits": "number of splits"}
+
+
+@dataclass(frozen=True, eq=False)
+class Selection:
+    """Rows to show.
+
+    Attributes
+    ----------
+    rows : the rows that were kept
+    notes : what was left out, and why
+    """
+
+    rows: "pd.DataFrame"
+    notes: tuple[str, ...] = ()
+
+    def then(
+        self, choose: "Callable[..., Selection]", *settings: Any, **named: Any
+    ) -> "Selection":
+        """What `choose` keeps of the rows, with its notes after those of before."""
+        found = choose(self.rows, *settings, **named)
+        return Selection(found.rows, (*self.notes, *found.notes))
+
+
+def comparable(
+    rows: "pd.DataFrame",
+    settings: Sequence[str],
+    what: str,
+    keys: Sequence[str] = (),
+    *,
+    intervals: bool = True,
+) -> Selection:
+    """One row a network, its latest, of the settings that most networks share.
+
+    Of settings that equally many share, those of the latest row count. What is not
+    known of a setting is one more value that it can have.
+
+    Parameters
+    ----------
+    rows : of one measure
+    settings : columns in which rows must agree; those that are absent are ignored
+    what : the measure, for the notes
+    keys : columns of which each value has a row of its own, beside the network
+    intervals : whether intervals are shown, which must then be of one kind
+    """
+    import pandas as pd
+
+    if rows.empty:
+        return Selection(rows)
+    notes = []
+    rows = rows.assign(value=pd.to_numeric(rows["value"], errors="coerce"))
+    empty = ~np.isfinite(rows["value"].to_numpy(np.float64))
+    if empty.any():
+        lost = sorted(set(rows["model"][empty]) - set(rows["model"][~empty]))
+        names = lost or list(dict.fromkeys(rows["model"][empty]))
+        notes.append(f"{what}: no value of {named_some(names)}.")
+    rows = rows[~empty].sort_values("created", kind="stable")
+    shared = [name for name in settings if name in rows]
+    if shared and len(rows):
+        known = rows[shared].astype(object).where(rows[shared].notna(), "unknown")
+        settled = known.astype(str).agg("\n".join, axis=1)
+        agrees = settled == _most_shared(settled, rows["model"])
+        if not agrees.all():
+            differing = [_plain(name) for name in shared if known[name].nunique() > 1]
+            notes.append(
+                f"{what}: {_rows(~agrees)} of another {' or '.join(differing)} left "
+                "out."
+            )
+            rows = rows[agrees]
+    found = one_interval(rows, what) if intervals else Selection(rows)
+    rows, notes = found.rows, [*notes, *found.notes]
+    later = rows.duplicated(["model", *keys], keep="last")
+    if later.any():
+        notes.append(
+            f"{what}: {_rows(later)} replaced by later ones of the same network"
+            f"{_of_other_layers(rows) if 'layer' not in keys else ''}."
+        )
+    # By name: neither what is drawn nor what is resampled must depend on the order in
+    # which rows were written.
+    return Selection(rows[~later].sort_values("model", kind="stable"), tuple(notes))
+
+
+def one_interval(rows: "pd.DataFrame", what: str) -> Selection:
+    """Rows whose intervals are of the kind that most networks have, or that have none.
+
+    Parameters
+    ----------
+    rows : of one panel, the latest last
+    what : the panel, for the notes
+    """
+    if rows.empty or "interval" not in rows:
+        return Selection(rows)
+    kinds = rows["interval"].map(_kind_of, na_action="ignore")
+    there = kinds.notna()
+    if kinds[there].nunique() < 2:
+        return Selection(rows)
+    chosen = _most_shared(kinds[there], rows["model"][there])
+    shown = kinds == chosen
+    others = named_some(list(dict.fromkeys(kinds[there & ~shown])))
+    kept = rows[shown | ~there]
+    lost = sorted(set(rows["model"]) - set(kept["model"]))
+    note = (
+        f"{what}: intervals are over {chosen}; {_rows(there & ~shown)} "
+        f"with intervals over {others} left out"
+    )
+    return Selection(kept, (f"{note}: {named_some(lost)}." if lost else f"{note}.",))
+
+
+def interval_over(word: str) -> str:
+    """What an interval is over, from the column ``interval``, as readers are told."""
+    return INTERVALS.get(word, word)
+
+
+def _kind_of(interval: str) -> str:
+    return INTERVALS.get(interval, POPULATION)
+
+
+def _most_shared(groups: "pd.Series[str]", models: "pd.Series[str]") -> str:
+    """The group of most networks; of equals the one with the latest row."""
+    sizes = models.groupby(groups).nunique()
+    best = groups[groups.isin(sizes.index[sizes == sizes.max()])]
+    return str(best.iloc[-1])
+
+
+def _of_other_layers(rows: "pd.DataFrame") -> str:
+    """Which networks have rows of several layers, in words."""
+    if "layer" not in rows:
+        return ""
+    layers = rows.groupby("model")["layer"].nunique()
+    several = list(layers.index[layers > 1])
+    return f"; several layers of {named_some(several)}" if several else ""
+
+
+def _rows(which: "pd.Series[bool]") -> str:
+    n = int(which.sum())
+    return f"{n} row" if n == 1 else f"{n} rows"
+
+
+def _plain(column: str) -> str:
+    return WORDS.get(column, column.removesuffix("_digest").replace("_", " "))

@@ -1,0 +1,67 @@
+"""Rows that stand side by side agree in their settings and in kind of interval."""
+
+import pandas as pd
+import pytest
+
+from ce_align.stages.comparable import (
+    MEASURE_SETTINGS,
+    SCORE_SETTINGS,
+    comparable,
+    one_interval,
+)
+
+
+def rows(*changes):
+    fixed = {"value": 1.0, "created": "2024", "layer": "l4", "interval": "images"}
+    fixed |= dict.fromkeys((*MEASURE_SETTINGS, *SCORE_SETTINGS), "x")
+    return pd.DataFrame([{**fixed, **change} for change in changes])
+
+
+@pytest.mark.parametrize("setting", [*MEASURE_SETTINGS, *SCORE_SETTINGS])
+def test_rows_of_settings_that_fewer_networks_have_are_left_out(setting):
+    settings = MEASURE_SETTINGS if setting in MEASURE_SETTINGS else SCORE_SETTINGS
+    mixed = rows({"model": "a"}, {"model": "b"}, {"model": "c", setting: "y"})
+    found = comparable(mixed, settings, "D_B")
+    assert list(found.rows["model"]) == ["a", "b"]
+    (note,) = found.notes
+    assert note.startswith("D_B: 1 row of another ")
+
+
+def test_of_settings_that_equally_many_have_those_of_the_latest_row_count():
+    mixed = rows({"model": "a", "seed": 1, "created": "2025"}, {"model": "b"})
+    for order in ([0, 1], [1, 0]):
+        found = comparable(mixed.iloc[order], SCORE_SETTINGS, "it")
+        assert list(found.rows["model"]) == ["a"]
+
+
+def test_an_unknown_setting_is_another_than_a_known_one():
+    mixed = rows({"model": "a", "seed": None}, {"model": "b"}, {"model": "c"})
+    assert list(comparable(mixed, SCORE_SETTINGS, "it").rows["model"]) == ["b", "c"]
+    unknown = mixed.assign(seed=None)
+    assert len(comparable(unknown, SCORE_SETTINGS, "it").rows) == 3
+
+
+def test_a_panel_has_one_kind_of_interval_and_says_which():
+    mixed = rows(
+        *({"model": "a"}, {"model": "b", "interval": "classes"}),
+        *({"model": "c", "interval": None}, {"model": "d", "interval": "comparisons"}),
+    )
+    found = comparable(mixed, MEASURE_SETTINGS, "D_B")
+    assert list(found.rows["model"]) == ["a", "b", "c"]
+    assert found.notes == (
+        "D_B: intervals are over images or classes, as if drawn anew; 1 row with "
+        "intervals over comparisons, as if independent (the paper's) left out: d.",
+    )
+    assert len(comparable(mixed, MEASURE_SETTINGS, "D_B", intervals=False).rows) == 4
+    assert one_interval(mixed[:3], "D_B").notes == ()
+
+
+def test_a_network_with_both_kinds_of_interval_is_shown_with_that_of_the_others():
+    mixed = rows(
+        {"model": "a"},
+        {"model": "b"},
+        {"model": "b", "interval": "comparisons", "created": "2025"},
+    )
+    found = comparable(mixed, MEASURE_SETTINGS, "D_B")
+    assert list(found.rows["interval"]) == ["images", "images"]
+    assert found.notes[0].endswith("left out.")
