@@ -42,14 +42,9 @@ class Solid:
     """Points q of the solid's own frame that meet all of its constraints.
 
     These are: q₁² + q₂² + q₃² ≤ radius² over the `round_axes`, and low ≤ qᵢ ≤ high for
-    the `bounds` of each axis.
-
-    Attributes
-    ----------
-    centre, half : position and half-axes in the frame of the object, whose radius is
-        about 1; x to the right, y up, z towards the viewer
-    paint : which of the object's colours it has
-    turn : axis and angle in degrees by which the solid is rotated about its centre
+    the `bounds` of each axis. `centre` and `half` (half-axes) are in the frame of the
+    object, whose radius is about 1, with x to the right, y up and z towards the viewer;
+    `turn` is an axis and an angle in degrees, of a rotation about the centre.
     """
 
     centre: Vector
@@ -101,9 +96,6 @@ def rotation(axis: int, degrees: float) -> Matrix:
 class Hits:
     """What each ray of a rectangle of the image meets first.
 
-    Attributes
-    ----------
-    rows, columns : the rectangle of rays that can meet something
     solid : (height, width), number of the solid, −1 for none
     depth : (height, width), coordinate towards the viewer
     normal : (3, height, width), outward unit vector; arbitrary where nothing is met
@@ -159,15 +151,11 @@ def cast(
         np.copyto(depth[place], near, where=met)
         np.copyto(which[place], np.int8(number), where=met)
         np.copyto(normal[:, place[0], place[1]], found, where=met)
-    normal /= np.sqrt(_squares(normal) + np.float32(1e-12))
+    length = normal[0] * normal[0] + normal[1] * normal[1]
+    length += normal[2] * normal[2]
+    normal /= np.sqrt(length + np.float32(1e-12))
     downwards = slice(len(grid) - rows.stop, len(grid) - rows.start)
     return Hits(downwards, columns, which[::-1], depth[::-1], normal[:, ::-1])
-
-
-def _squares(vectors: Floats) -> Floats:
-    total: Floats = vectors[0] * vectors[0] + vectors[1] * vectors[1]
-    total += vectors[2] * vectors[2]
-    return total
 
 
 def _frames(
@@ -252,226 +240,202 @@ N_PROPORTIONS = 4
 Proportions = Sequence[float]
 
 
-def _between(low: float, high: float, share: float) -> float:
-    return low + (high - low) * share
-
-
-def _legs(
-    spread: tuple[float, float], top: float, bottom: float, thick: float, paint: str
-) -> list[Solid]:
-    height = (top - bottom) / 2
+def _scaled(shares: Proportions, *ranges: tuple[float, float]) -> list[float]:
+    """Lengths within ranges, from the share of each range."""
     return [
-        cylinder((x, bottom + height, z), (thick, height, thick), paint, axis=1)
-        for x in (-spread[0], spread[0])
-        for z in (-spread[1], spread[1])
+        low + (high - low) * share
+        for (low, high), share in zip(ranges, shares, strict=False)
     ]
 
 
+def _post(centre: Vector, thick: float, height: float, paint: str) -> Solid:
+    """An upright cylinder."""
+    return cylinder(centre, (thick, height, thick), paint, axis=1)
+
+
+def _pair(solid: Solid, axis: int = 2) -> list[Solid]:
+    """A solid that is not turned and its mirror image, that one first."""
+    mirrored = list(solid.centre)
+    mirrored[axis] *= -1
+    return [replace(solid, centre=tuple(mirrored)), solid]
+
+
+def _four(solid: Solid) -> list[Solid]:
+    """A solid and its mirror images to the left and to the back."""
+    return [part for half in _pair(solid, 0) for part in _pair(half)]
+
+
+def _legs(
+    x: float, z: float, top: float, bottom: float, thick: float, paint: str
+) -> list[Solid]:
+    height = (top - bottom) / 2
+    return _four(_post((x, bottom + height, z), thick, height, paint))
+
+
 def _animal(p: Proportions) -> list[Solid]:
-    length, leg = _between(0.42, 0.6, p[0]), _between(0.3, 0.55, p[1])
-    neck, ear = _between(0.15, 0.5, p[2]), _between(0.08, 0.24, p[3])
-    head = (length + 0.2, 0.22 + neck, 0.0)
+    length, leg, neck, ear = _scaled(
+        p, (0.42, 0.6), (0.3, 0.55), (0.15, 0.5), (0.08, 0.24)
+    )
+    x, y = length + 0.2, 0.22 + neck  # of the head
+    throat = ellipsoid(
+        (length, 0.1 + neck / 2, 0), (0.13, 0.2 + neck / 2, 0.12), "body"
+    )
+    tail = ellipsoid((-length - 0.1, 0.12, 0), (0.22, 0.045, 0.045), "accent")
     return [
         ellipsoid((0, 0.05, 0), (length, 0.27, 0.24), "body"),
-        ellipsoid(
-            (length, 0.1 + neck / 2, 0), (0.13, 0.2 + neck / 2, 0.12), "body"
-        ).turned(2, -22),
-        ellipsoid(head, (0.22, 0.17, 0.16), "body"),
-        ellipsoid((head[0] + 0.18, head[1] - 0.05, 0), (0.14, 0.09, 0.09), "accent"),
-        *(
-            ellipsoid(
-                (head[0] - 0.08, head[1] + 0.12 + ear / 2, z),
-                (0.05, ear, 0.05),
-                "accent",
-            )
-            for z in (-0.11, 0.11)
+        throat.turned(2, -22),
+        ellipsoid((x, y, 0), (0.22, 0.17, 0.16), "body"),
+        ellipsoid((x + 0.18, y - 0.05, 0), (0.14, 0.09, 0.09), "accent"),
+        *_pair(
+            ellipsoid((x - 0.08, y + 0.12 + ear / 2, 0.11), (0.05, ear, 0.05), "accent")
         ),
-        *(
-            ellipsoid((head[0] + 0.1, head[1] + 0.07, z), (0.035, 0.035, 0.03), "dark")
-            for z in (-0.12, 0.12)
-        ),
-        *_legs((length - 0.16, 0.13), 0.0, -0.15 - leg, 0.075, "body"),
-        ellipsoid((-length - 0.1, 0.12, 0), (0.22, 0.045, 0.045), "accent").turned(
-            2, -50
-        ),
+        *_pair(ellipsoid((x + 0.1, y + 0.07, 0.12), (0.035, 0.035, 0.03), "dark")),
+        *_legs(length - 0.16, 0.13, 0.0, -0.15 - leg, 0.075, "body"),
+        tail.turned(2, -50),
     ]
 
 
 def _boat(p: Proportions) -> list[Solid]:
-    deep, wide = _between(0.3, 0.5, p[0]), _between(0.24, 0.36, p[1])
+    deep, wide = _scaled(p, (0.3, 0.5), (0.24, 0.36))
     hull = [
         ellipsoid((0, -0.15, 0), (0.95, deep, wide), "body").cut(1, -1, 0),
         ellipsoid((0, -0.15, 0), (0.9, 0.05, wide * 0.92), "light").cut(1, -1, 1),
     ]
     if p[2] < 0.5:
-        tall = _between(0.75, 1.0, p[3])
+        (tall,) = _scaled(p[3:], (0.75, 1.0))
         sail = ellipsoid((-0.06, -0.02, 0), (0.62, tall - 0.05, 0.03), "light")
         jib = ellipsoid((0.06, -0.02, 0), (0.5, tall * 0.7, 0.03), "accent")
         return [
             *hull,
-            cylinder(
-                (0, tall / 2 - 0.1, 0), (0.03, tall / 2 + 0.05, 0.03), "dark", axis=1
-            ),
+            _post((0, tall / 2 - 0.1, 0), 0.03, tall / 2 + 0.05, "dark"),
             sail.cut(0, -1, 0).cut(1, 0, 1),
             jib.cut(0, 0, 1).cut(1, 0, 1),
         ]
-    tall = _between(0.12, 0.24, p[3])
+    (tall,) = _scaled(p[3:], (0.12, 0.24))
     return [
         *hull,
         box((-0.1, tall - 0.12, 0), (0.46, tall, wide * 0.66), "light"),
         box((-0.08, tall - 0.06, 0), (0.4, 0.05, wide * 0.68), "glass"),
-        *(
-            cylinder((x, 2 * tall + 0.08, 0), (0.08, 0.22, 0.08), "accent", axis=1)
-            for x in (-0.3, 0.06)
-        ),
+        *(_post((x, 2 * tall + 0.08, 0), 0.08, 0.22, "accent") for x in (-0.3, 0.06)),
     ]
 
 
 def _car(p: Proportions) -> list[Solid]:
-    tall, cabin = _between(0.16, 0.25, p[0]), _between(0.34, 0.6, p[1])
-    back, wheel = _between(-0.25, 0.08, p[2]), _between(0.17, 0.24, p[3])
-    roof = tall + 0.12
+    tall, cabin, back, wheel = _scaled(
+        p, (0.16, 0.25), (0.34, 0.6), (-0.25, 0.08), (0.17, 0.24)
+    )
+    roof, hub = tall + 0.12, wheel * 0.5
+    place = (0.56, -0.3, 0.38)
     return [
         box((0, -0.08, 0), (0.95, tall, 0.42), "body", radius=1.55),
         box((back, roof, 0), (cabin, 0.17, 0.36), "glass", radius=1.4),
         box((back, roof + 0.13, 0), (cabin * 0.86, 0.055, 0.34), "body"),
-        *(
-            cylinder((x, -0.3, z), (wheel, wheel, 0.09), "dark", axis=2)
-            for x in (-0.56, 0.56)
-            for z in (-0.38, 0.38)
-        ),
-        *(
-            cylinder((x, -0.3, z), (wheel * 0.5, wheel * 0.5, 0.1), "light", axis=2)
-            for x in (-0.56, 0.56)
-            for z in (-0.38, 0.38)
-        ),
-        *(
-            ellipsoid((0.86, -0.04, z), (0.07, 0.07, 0.09), "light")
-            for z in (-0.25, 0.25)
-        ),
+        *_four(cylinder(place, (wheel, wheel, 0.09), "dark", axis=2)),
+        *_four(cylinder(place, (hub, hub, 0.1), "light", axis=2)),
+        *_pair(ellipsoid((0.86, -0.04, 0.25), (0.07, 0.07, 0.09), "light")),
     ]
 
 
 def _chair(p: Proportions) -> list[Solid]:
-    wide, leg = _between(0.36, 0.5, p[0]), _between(0.4, 0.65, p[1])
-    back = _between(0.35, 0.55, p[2])
+    wide, leg, back = _scaled(p, (0.36, 0.5), (0.4, 0.65), (0.35, 0.55))
     parts = [
         box((0, 0, 0), (wide, 0.07, 0.42), "accent", radius=1.55),
-        *_legs((wide - 0.07, 0.34), 0, -leg, 0.06, "body"),
-        *(
-            cylinder((x, back, -0.38), (0.05, back, 0.05), "body", axis=1)
-            for x in (0.07 - wide, wide - 0.07)
-        ),
+        *_legs(wide - 0.07, 0.34, 0, -leg, 0.06, "body"),
+        *_pair(_post((wide - 0.07, back, -0.38), 0.05, back, "body"), 0),
     ]
     if p[3] < 0.5:
-        heights = (0.55, 1.0, 1.5, 1.9)
         slat = (wide - 0.05, 0.07, 0.035)
-        parts += [box((0, back * h, -0.38), slat, "body") for h in heights]
-    else:
-        parts.append(
-            box((0, back * 1.25, -0.38), (wide - 0.04, back * 0.75, 0.06), "accent")
-        )
-    return parts
+        heights = (0.55, 1.0, 1.5, 1.9)
+        return parts + [box((0, back * h, -0.38), slat, "body") for h in heights]
+    rest = (wide - 0.04, back * 0.75, 0.06)
+    return [*parts, box((0, back * 1.25, -0.38), rest, "accent")]
 
 
 def _face(p: Proportions) -> list[Solid]:
-    wide, tall = _between(0.52, 0.68, p[0]), _between(0.68, 0.84, p[1])
-    eye, nose = _between(0.2, 0.29, p[2]), _between(0.1, 0.2, p[3])
+    wide, tall, eye, nose = _scaled(
+        p, (0.52, 0.68), (0.68, 0.84), (0.2, 0.29), (0.1, 0.2)
+    )
     front = 0.64
-    pairs = [
+    behind = ellipsoid((0, 0.1, -0.09), (wide + 0.07, tall, front + 0.02), "hair")
+    above = ellipsoid((0, 0.08, 0), (wide + 0.04, tall, front + 0.03), "hair")
+    sides = [
         part
-        for side in (-1, 1)
+        for x, ear in ((-eye, -wide), (eye, wide))
         for part in (
-            ellipsoid((side * eye, 0.1, front * 0.83), (0.12, 0.075, 0.08), "light"),
-            ellipsoid((side * eye, 0.1, front * 0.93), (0.055, 0.06, 0.05), "dark"),
-            box((side * eye, 0.25, front * 0.86), (0.15, 0.028, 0.06), "hair"),
-            ellipsoid((side * wide, 0, 0), (0.08, 0.17, 0.12), "body"),
+            ellipsoid((x, 0.1, front * 0.83), (0.12, 0.075, 0.08), "light"),
+            ellipsoid((x, 0.1, front * 0.93), (0.055, 0.06, 0.05), "dark"),
+            box((x, 0.25, front * 0.86), (0.15, 0.028, 0.06), "hair"),
+            ellipsoid((ear, 0, 0), (0.08, 0.17, 0.12), "body"),
         )
     ]
     return [
         ellipsoid((0, 0, 0), (wide, tall, front), "body"),
-        ellipsoid((0, 0.1, -0.09), (wide + 0.07, tall, front + 0.02), "hair").cut(
-            2, -1, 0.35
-        ),
-        ellipsoid((0, 0.08, 0), (wide + 0.04, tall, front + 0.03), "hair").cut(
-            1, 0.5, 1
-        ),
-        *pairs,
+        behind.cut(2, -1, 0.35),
+        above.cut(1, 0.5, 1),
+        *sides,
         ellipsoid((0, -0.08, front), (nose * 0.65, 0.17, nose), "body"),
         ellipsoid((0, -0.38, front * 0.84), (0.22, 0.06, 0.08), "mouth"),
-        cylinder((0, -0.75, -0.08), (0.27, 0.25, 0.27), "body", axis=1),
+        _post((0, -0.75, -0.08), 0.27, 0.25, "body"),
     ]
 
 
 def _fruit(p: Proportions) -> list[Solid]:
-    tall, slim = _between(0.5, 0.85, p[0]), _between(0.45, 0.66, p[1])
-    stalk = [
-        cylinder((0.04, tall + 0.1, 0), (0.04, 0.18, 0.04), "dark", axis=1).turned(
-            2, -15
-        ),
-        ellipsoid((0.24, tall + 0.12, 0.02), (0.22, 0.035, 0.11), "leaf").turned(2, 25),
-    ]
+    tall, slim = _scaled(p, (0.5, 0.85), (0.45, 0.66))
     if p[2] < 0.35:  # a pair, like cherries
-        radius = 0.42
+        ball = (0.42, 0.42, 0.42)
         return [
-            ellipsoid((-0.4, -0.3, 0), (radius, radius, radius), "body"),
-            ellipsoid((0.4, -0.38, 0.1), (radius, radius, radius), "body"),
-            cylinder((-0.2, 0.35, 0), (0.03, 0.45, 0.03), "dark", axis=1).turned(
-                2, -27
-            ),
-            cylinder((0.2, 0.32, 0.05), (0.03, 0.48, 0.03), "dark", axis=1).turned(
-                2, 27
-            ),
+            ellipsoid((-0.4, -0.3, 0), ball, "body"),
+            ellipsoid((0.4, -0.38, 0.1), ball, "body"),
+            _post((-0.2, 0.35, 0), 0.03, 0.45, "dark").turned(2, -27),
+            _post((0.2, 0.32, 0.05), 0.03, 0.48, "dark").turned(2, 27),
             ellipsoid((0.22, 0.76, 0), (0.24, 0.04, 0.12), "leaf").turned(2, 15),
         ]
+    stalk = [
+        _post((0.04, tall + 0.1, 0), 0.04, 0.18, "dark").turned(2, -15),
+        ellipsoid((0.24, tall + 0.12, 0.02), (0.22, 0.035, 0.11), "leaf").turned(2, 25),
+    ]
     if p[2] < 0.7:  # a bulge at the top, like a pear
-        top = ellipsoid(
-            (0, tall * 0.5, 0), (slim * 0.6, tall * 0.5, slim * 0.6), "body"
-        )
+        bulge = (slim * 0.6, tall * 0.5, slim * 0.6)
+        top = ellipsoid((0, tall * 0.5, 0), bulge, "body")
         return [ellipsoid((0, -0.25, 0), (slim, slim, slim), "body"), top, *stalk]
     return [ellipsoid((0, 0, 0), (slim + 0.1, tall, slim + 0.1), "body"), *stalk]
 
 
 def _plane(p: Proportions) -> list[Solid]:
-    thick, sweep = _between(0.12, 0.18, p[0]), _between(5, 32, p[1])
-    span, fin = _between(0.6, 0.85, p[2]), _between(0.2, 0.36, p[3])
+    thick, sweep, span, fin = _scaled(
+        p, (0.12, 0.18), (5, 32), (0.6, 0.85), (0.2, 0.36)
+    )
     parts = [
         ellipsoid((0, 0, 0), (1.0, thick, thick), "body"),
         ellipsoid((0.68, thick * 0.55, 0), (0.17, 0.07, 0.09), "glass"),
         box((-0.85, fin * 0.8, 0), (0.11, fin * 0.8, 0.025), "accent").turned(2, 20),
     ]
     for side in (-1, 1):
+        place = (0.05 - sweep / 110, 0, side * span / 2)
+        wing = box(place, (0.18, 0.025, span / 2 + 0.05), "accent", radius=1.6)
+        tail = box((-0.86, 0.05, side * 0.2), (0.09, 0.02, 0.2), "accent")
+        engine = (0.08, -0.09, side * span * 0.5)
         parts += [
-            box(
-                (0.05 - sweep / 110, 0, side * span / 2),
-                (0.18, 0.025, span / 2 + 0.05),
-                "accent",
-                radius=1.6,
-            ).turned(1, -side * sweep),
-            box((-0.86, 0.05, side * 0.2), (0.09, 0.02, 0.2), "accent").turned(
-                1, -side * sweep
-            ),
-            cylinder(
-                (0.08, -0.09, side * span * 0.5), (0.17, 0.07, 0.07), "dark", axis=0
-            ),
+            wing.turned(1, -side * sweep),
+            tail.turned(1, -side * sweep),
+            cylinder(engine, (0.17, 0.07, 0.07), "dark", axis=0),
         ]
     return parts
 
 
 def _table(p: Proportions) -> list[Solid]:
-    wide, deep = _between(0.65, 0.95, p[0]), _between(0.4, 0.62, p[1])
-    leg = _between(0.4, 0.75, p[2])
-    plate = (wide, 0.06, deep)
+    wide, deep, leg = _scaled(p, (0.65, 0.95), (0.4, 0.62), (0.4, 0.75))
+    plate, foot = (wide, 0.06, deep), (wide * 0.5, 0.05, deep * 0.55)
     if p[3] < 0.5:
         return [
             box((0, 0.2, 0), plate, "body", radius=1.65),
             box((0, 0.1, 0), (wide * 0.86, 0.07, deep * 0.84), "accent"),
-            *_legs((wide * 0.83, deep * 0.78), 0.2, 0.2 - leg, 0.065, "accent"),
+            *_legs(wide * 0.83, deep * 0.78, 0.2, 0.2 - leg, 0.065, "accent"),
         ]
     return [
         cylinder((0, 0.2, 0), plate, "body", axis=1),
-        cylinder((0, 0.2 - leg / 2, 0), (0.1, leg / 2, 0.1), "accent", axis=1),
-        cylinder((0, 0.2 - leg, 0), (wide * 0.5, 0.05, deep * 0.55), "accent", axis=1),
+        _post((0, 0.2 - leg / 2, 0), 0.1, leg / 2, "accent"),
+        cylinder((0, 0.2 - leg, 0), foot, "accent", axis=1),
     ]
 
 
