@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path, PurePosixPath
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +26,7 @@ from ce_align.errors import ConfigError, DataError
 __all__ = [
     "GRAY",
     "ImageSet",
+    "Pixels",
     "centre_crop",
     "centre_cropped",
     "decode_image",
@@ -42,8 +43,7 @@ MAX_PIXELS = 100_000_000
 MIN_EDGE = 2
 #: Modes of Pillow with an alpha channel, and its value where nothing shines through.
 ALPHA_MODES, OPAQUE = ("RGBA", "RGBa", "LA", "La", "PA"), 255
-#: Number of the tag.
-EXIF_ORIENTATION = 0x0112
+EXIF_ORIENTATION = ExifTags.Base.Orientation
 
 
 def decode_image(encoded: bytes, name: str) -> Image.Image:
@@ -111,21 +111,28 @@ def has_transparency(encoded: bytes) -> bool:
         return bool(np.asarray(image.convert("RGBA"))[:, :, 3].min() < OPAQUE)
 
 
-class PixelSource(Protocol):
+class Pixels:
     """Pixels of images by number, made or read when asked for."""
 
     def load(self, index: int) -> Image.Image:
         """Decoded RGB image."""
+        raise NotImplementedError
 
     def encoded(self, index: int) -> bytes:
         """Bytes of an image file that decodes to the same pixels."""
+        return encode_ppm(np.asarray(self.load(index)))
 
     def digest(self, index: int) -> str:
         """Digest of the encoded bytes."""
+        return digest_bytes(self.encoded(index))
+
+    def height_and_width(self, index: int) -> tuple[int, int] | None:
+        """Size in pixels; None if the image must be decoded to tell."""
+        return None
 
 
 @dataclass(frozen=True)
-class _EncodedPixels:
+class _EncodedPixels(Pixels):
     """Pixels from encoded files."""
 
     source: FileSource
@@ -137,32 +144,23 @@ class _EncodedPixels:
     def encoded(self, index: int) -> bytes:
         return self.source.read(self.names[index])
 
-    def digest(self, index: int) -> str:
-        return digest_bytes(self.encoded(index))
-
     def height_and_width(self, index: int) -> tuple[int, int] | None:
         try:
             with Image.open(io.BytesIO(self.encoded(index))) as image:
-                upright = image.getexif().get(ExifTags.Base.Orientation, 1) == 1
+                upright = image.getexif().get(EXIF_ORIENTATION, 1) == 1
                 return (image.height, image.width) if upright else None
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
             return None
 
 
 @dataclass(frozen=True)
-class _ArrayPixels:
+class _ArrayPixels(Pixels):
     """Pixels from an array (n, height, width, 3) of uint8."""
 
     array: NDArray[np.uint8]
 
     def load(self, index: int) -> Image.Image:
         return Image.fromarray(self.array[index])
-
-    def encoded(self, index: int) -> bytes:
-        return encode_ppm(self.array[index])
-
-    def digest(self, index: int) -> str:
-        return digest_bytes(self.encoded(index))
 
     def height_and_width(self, index: int) -> tuple[int, int]:
         height, width = self.array.shape[1:3]
@@ -173,18 +171,18 @@ class _ArrayPixels:
 class ImageSet:
     """Ordered images with identifiers and per-image columns.
 
-    Attributes
-    ----------
     identifier : short name for people; never trusted as an identity
     ids : stimulus identifiers, unique
     columns : values an image each, such as ``object_name``; the folder of each image
         is the column ``label`` when images lie in several folders
+    index : place of each image in `pixels`
+    screen : visual angles of the images and of the screen on which they are shown
     origin : ``files``, or ``simulated`` for images that are computed
     """
 
     identifier: str
     ids: tuple[str, ...]
-    pixels: PixelSource
+    pixels: Pixels
     columns: Mapping[str, NDArray[Any]] = field(default_factory=dict)
     index: tuple[int, ...] = ()
     screen: tuple[float, float] | None = None
@@ -211,16 +209,9 @@ class ImageSet:
     ) -> "ImageSet":
         """Images of a folder, zip or tar.
 
-        Parameters
-        ----------
-        path : folder or archive
-        order : ``natural`` sorts by the numbers in the names, ``name`` by letter; a
-            sequence of file names states the order itself
-
-        Raises
-        ------
-        DataError
-            If there are no images, or `order` names files that are not there.
+        An `order` of ``natural`` sorts by the numbers in the names, ``name`` by letter;
+        a sequence of file names states the order itself. Raises DataError if there are
+        no images, or `order` names files that are not there.
         """
         source = open_source(path)
         if isinstance(order, str):
@@ -263,13 +254,7 @@ class ImageSet:
         ids: Sequence[str] | None = None,
         columns: Mapping[str, NDArray[Any]] | None = None,
     ) -> "ImageSet":
-        """Images from an array (n, height, width, 3) of uint8.
-
-        Raises
-        ------
-        DataError
-            If the array has another shape or type.
-        """
+        """Images from an array (n, height, width, 3) of uint8, else DataError."""
         array = np.asarray(array)
         if array.ndim != 4 or array.shape[3] != 3 or array.dtype != np.uint8:
             raise DataError(
@@ -292,18 +277,11 @@ class ImageSet:
 
     @cached_property
     def sizes(self) -> NDArray[np.int64]:
-        """Height and width (n, 2) of every image in pixels, decoded only if need be.
-
-        Raises
-        ------
-        DataError
-            If an image cannot be read.
-        """
-        # Most sources know without decoding; what a screen shows is another size.
-        known = getattr(self.pixels, "height_and_width", lambda _: None)
+        """Height and width (n, 2) of every image in pixels, decoded only if need be."""
         sizes = []
         for i, place in enumerate(self.index):
-            size = known(place) if self.screen is None else None
+            # What a screen shows is another size.
+            size = self.pixels.height_and_width(place) if self.screen is None else None
             sizes.append(size or self.load(i).size[::-1])
         return np.array(sizes, dtype=np.int64)
 
@@ -391,12 +369,8 @@ def place_on_screen(
 
     A larger screen pads with gray, a smaller one crops the centre; nothing is resized.
     Sizes and offsets are rounded half to even, as Brain-Score's ``place_on_screen``
-    does, to which the result is equal pixel for pixel.
-
-    Raises
-    ------
-    DataError
-        If an angle is not positive.
+    does, to which the result is equal pixel for pixel. Raises DataError if an angle is
+    not positive.
     """
     if not (source_degrees > 0 and target_degrees > 0):
         raise DataError(
@@ -430,21 +404,10 @@ def centre_crop(
     short_edge: int | None = None,
     resampling: Image.Resampling = Image.Resampling.BICUBIC,
 ) -> Image.Image:
-    """Centre of an image whose short edge was resized, by default to `size`, bicubic.
+    """Square centre of an image whose short edge was resized, by default to `size`.
 
     Pillow's resampling, which smooths before it shrinks; sizes and places are rounded
     as torchvision's ``Resize`` and ``CenterCrop`` round them.
-
-    Parameters
-    ----------
-    image : of any shape
-    size : edge of the square, in pixels
-    short_edge : of the resized image, at least `size`; None for `size` itself
-    resampling : Pillow's filter
-
-    Returns
-    -------
-    (size, size) image
     """
     short = min(image.size)
     width, height = (int((short_edge or size) * edge / short) for edge in image.size)
@@ -468,10 +431,10 @@ def validation_crop(image: Image.Image, size: int) -> Image.Image:
 
 
 @dataclass(frozen=True)
-class _CroppedPixels:
+class _CroppedPixels(Pixels):
     """Crops of the images of another source."""
 
-    whole: PixelSource
+    whole: Pixels
     edge: int
     crop: Callable[[Image.Image, int], Image.Image]
     name: str
@@ -479,9 +442,6 @@ class _CroppedPixels:
 
     def load(self, index: int) -> Image.Image:
         return self.crop(self.whole.load(index), self.edge)
-
-    def encoded(self, index: int) -> bytes:
-        return encode_ppm(np.asarray(self.load(index)))
 
     def digest(self, index: int) -> str:
         # Kept: every network asks for the digest of every image.
@@ -496,10 +456,7 @@ class _CroppedPixels:
 def centre_cropped(images: ImageSet, size: int) -> ImageSet:
     """Images with the short edge resized to `size` and cropped to a square.
 
-    Raises
-    ------
-    ConfigError
-        If `size` is not positive.
+    Raises ConfigError if `size` is not positive.
     """
     return _cropped(images, size, centre_crop, f"centre{size}bicubic")
 
@@ -507,10 +464,7 @@ def centre_cropped(images: ImageSet, size: int) -> ImageSet:
 def validation_crops(images: ImageSet, size: int) -> ImageSet:
     """Images as `validation_crop` shows them.
 
-    Raises
-    ------
-    ConfigError
-        If `size` is not positive.
+    Raises ConfigError if `size` is not positive.
     """
     return _cropped(images, size, validation_crop, f"validation{size}bilinear")
 

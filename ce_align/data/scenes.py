@@ -5,14 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
 from ce_align.data.drawing import BACKGROUNDS, TEXTURES, Scene, render_scene
-from ce_align.data.imagefiles import encode_ppm
-from ce_align.data.imagesets import ImageSet
+from ce_align.data.imagesets import ImageSet, Pixels
 from ce_align.data.objects import N_PROPORTIONS, OBJECTS
-from ce_align.digests import digest_bytes
 from ce_align.errors import ConfigError
 
 __all__ = [
@@ -72,23 +69,14 @@ def sample_scene(seed: int, number: int, n_classes: int = MAX_CLASSES) -> Scene:
 
 
 @dataclass(frozen=True)
-class _ScenePixels:
+class _ScenePixels(Pixels):
     """Pixels that are drawn each time, so that no number of scenes fills memory."""
 
     scenes: tuple[Scene, ...]
     size: int
 
-    def _draw(self, index: int) -> NDArray[np.uint8]:
-        return render_scene(self.scenes[index], self.size)
-
     def load(self, index: int) -> Image.Image:
-        return Image.fromarray(self._draw(index))
-
-    def encoded(self, index: int) -> bytes:
-        return encode_ppm(self._draw(index))
-
-    def digest(self, index: int) -> str:
-        return digest_bytes(self.encoded(index))
+        return Image.fromarray(render_scene(self.scenes[index], self.size))
 
     def height_and_width(self, index: int) -> tuple[int, int]:
         return self.size, self.size

@@ -13,10 +13,9 @@ from PIL import Image
 
 from ce_align import __version__
 from ce_align.checks import named_some
-from ce_align.data.imagefiles import encode_ppm
-from ce_align.data.imagesets import ImageSet
+from ce_align.data.imagesets import ImageSet, Pixels
 from ce_align.data.scenes import SIMULATED_IMAGES, find_images, procedural_scenes
-from ce_align.digests import combine_digests, digest_bytes, digest_json
+from ce_align.digests import combine_digests, digest_json
 from ce_align.errors import ConfigError, DataError
 from ce_align.files import atomic_folder
 from ce_align.progress import Progress, silent
@@ -157,7 +156,7 @@ def _spaced(n_images: int, n: int) -> list[int]:
 
 
 @dataclass(frozen=True, eq=False)
-class PlacedPixels:
+class PlacedPixels(Pixels):
     """Pixels of all images, one image after the other.
 
     Attributes
@@ -191,14 +190,6 @@ class PlacedPixels:
     def load(self, index: int) -> Image.Image:
         """Decoded RGB image."""
         return Image.fromarray(self.array(index))
-
-    def encoded(self, index: int) -> bytes:
-        """The image as a PPM file."""
-        return encode_ppm(self.array(index))
-
-    def digest(self, index: int) -> str:
-        """Digest of the encoded bytes."""
-        return digest_bytes(self.encoded(index))
 
     def height_and_width(self, index: int) -> tuple[int, int]:
         """In pixels."""
