@@ -207,65 +207,40 @@ FRONT_YAW = -30.0
 
 @dataclass(frozen=True)
 class Scene:
-    """All that determines one image, apart from its number of pixels.
-
-    Attributes
-    ----------
-    object_name : class
-    x, y : position of the object in half image widths, rightwards and upwards
-    size : radius of the object in half image widths
-    yaw, pitch, roll : degrees by which the object is turned about the vertical, towards
-        the viewer, and in the image plane; applied in this order
-    hue, saturation, brightness : of the object's main colour, in [0, 1]
-    texture : pattern on the main colour
-    light : azimuth of the light in degrees, counterclockwise from the right
-    background : kind
-    background_hue, background_brightness, background_contrast : in [0, 1]
-    proportions : shape within the class, in [0, 1]
-    seed : of the details of the background
-    """
+    """All that determines one image, apart from its number of pixels."""
 
     object_name: str
+    # In half image widths: the object's place, rightwards and upwards, and radius.
     x: float
     y: float
     size: float
+    # Degrees by which the object is turned about the vertical, towards the viewer, and
+    # in the image plane; applied in this order.
     yaw: float
     pitch: float
     roll: float
+    # The object's main colour, in [0, 1], and the pattern on it.
     hue: float
     saturation: float
     brightness: float
     texture: str
+    # Azimuth of the light in degrees, counterclockwise from the right.
     light: float
     background: str
     background_hue: float
     background_brightness: float
     background_contrast: float
+    # Shape within the class, in [0, 1].
     proportions: tuple[float, ...]
+    # Of the details of the background.
     seed: tuple[int, ...]
 
 
 def render_scene(scene: Scene, size: int) -> NDArray[np.uint8]:
-    """Image of a scene.
-
-    Parameters
-    ----------
-    scene : what to draw
-    size : height and width in pixels
-
-    Returns
-    -------
-    (size, size, 3)
-    """
-    image = BACKGROUNDS[scene.background](
-        np.random.default_rng(scene.seed),
-        size,
-        (
-            scene.background_hue,
-            scene.background_brightness,
-            scene.background_contrast,
-        ),
-    )
+    """Image (size, size, 3) of a scene."""
+    look = scene.background_hue, scene.background_brightness, scene.background_contrast
+    paint = BACKGROUNDS[scene.background]
+    image = paint(np.random.default_rng(scene.seed), size, look)
     n_rays = size * OVERSAMPLING
     rays = ((np.arange(n_rays) + 0.5) * 2 / n_rays - 1).astype(np.float32)
     pose = rotation(2, scene.roll) @ rotation(0, scene.pitch)
@@ -273,14 +248,14 @@ def render_scene(scene: Scene, size: int) -> NDArray[np.uint8]:
     solids = OBJECTS[scene.object_name](scene.proportions)
     hits = cast(solids, pose, (scene.x, scene.y), scene.size, rays)
     if hits.solid.size:
-        colour = _paint(scene, solids, hits, rays, pose)
+        colour = _painted(scene, solids, hits, rays, pose)
         _compose(image, hits, shade(colour, hits, scene.light))
     np.clip(image, 0, 1, out=image)
     pixels = (image * 255 + np.float32(0.5)).astype(np.uint8)
     return np.ascontiguousarray(pixels.transpose(1, 2, 0))
 
 
-def _paint(
+def _painted(
     scene: Scene, solids: Sequence[Solid], hits: Hits, rays: Floats, pose: Matrix
 ) -> Floats:
     """Colours (3, height, width) of what the rays meet, before any light."""
@@ -313,13 +288,8 @@ def _pattern(scene: Scene, hits: Hits, rays: Floats, pose: Matrix) -> Floats:
     frequency = 3.5 / scene.size
     to_object = (pose.T * frequency).round(DECIMALS).astype(np.float32)
     x, y, z = (row[0] * x + row[1] * y + row[2] * depth for row in to_object)
-    if scene.texture == "stripes":
-        return _sharpen(wave(x))
-    return _sharpen(wave(x) * wave(y) * wave(z) * 3)
-
-
-def _sharpen(pattern: Floats) -> Floats:
-    sharp: Floats = np.clip(pattern * 3 - 1, 0, 1)
+    spots = wave(x) if scene.texture == "stripes" else wave(x) * wave(y) * wave(z) * 3
+    sharp: Floats = np.clip(spots * 3 - 1, 0, 1)
     return sharp
 
 

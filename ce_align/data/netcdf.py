@@ -26,7 +26,7 @@ from ce_align.files import DAMAGE, atomic_path, import_xarray, reason
 if TYPE_CHECKING:
     import xarray as xr
 
-__all__ = ["describe_files", "read_recording", "write_recording"]
+__all__ = ["describe_file", "describe_files", "read_recording", "write_recording"]
 
 FORMAT = "ce_align recording 1"
 #: Columns of other names are numbered; "/" and blanks mean something to netCDF.

@@ -30,6 +30,7 @@ __all__ = [
     "join_rows",
     "joining_note",
     "load_recording",
+    "register_recording_reader",
     "register_recording_source",
     "register_recordings",
     "shared_columns",
@@ -290,6 +291,8 @@ def register_recordings(entries: Mapping[str, Entry]) -> None:
 
 #: Loader of each prefix of names; it takes what follows ``prefix/``.
 SOURCES: dict[str, Callable[[str], Recording]] = {}
+#: Reader of each kind of file, by the suffix of its name.
+READERS: dict[str, Callable[[Path], Recording]] = {}
 
 
 def register_recording_source(prefix: str, loader: Callable[[str], Recording]) -> None:
@@ -297,10 +300,15 @@ def register_recording_source(prefix: str, loader: Callable[[str], Recording]) -
     SOURCES[prefix] = loader
 
 
+def register_recording_reader(suffix: str, reader: Callable[[Path], Recording]) -> None:
+    """Let paths with a suffix name recordings, which are not listed."""
+    READERS[suffix] = reader
+
+
 def _source_of(name: str) -> tuple[Callable[[str], Recording] | None, str]:
     """Loader of a name that says its source, and the name there."""
     prefix, _, rest = name.partition("/")
-    is_file = name.endswith(".nc")
+    is_file = Path(name).suffix in READERS
     return (None if is_file or not rest else SOURCES.get(prefix)), rest
 
 
@@ -324,7 +332,7 @@ def expand_recordings(patterns: tuple[str, ...]) -> list[str]:
         ]
         if not matches and _source_of(pattern)[0]:
             matches = [pattern]
-        if not matches and pattern.endswith(".nc"):
+        if not matches and Path(pattern).suffix in READERS:
             path = Path(pattern)
             matches = sorted(map(str, path.parent.glob(path.name))) or [pattern]
         if not matches:
@@ -352,10 +360,8 @@ def load_recording(name: str) -> Recording:
     loader, rest = _source_of(name)
     if loader is not None:
         return loader(rest)
-    if name.endswith(".nc"):
-        from ce_align.data.netcdf import read_recording
-
-        return read_recording(Path(name))
+    if reader := READERS.get(Path(name).suffix):
+        return reader(Path(name))
     return load_recording(expand_recordings((name,))[0])
 
 

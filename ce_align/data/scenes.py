@@ -90,22 +90,8 @@ def procedural_scenes(
     Image k depends on `seed`, `n_classes`, `size` and k only: a larger set begins with
     the smaller one. Each class has the same number of images, or one more.
 
-    Parameters
-    ----------
-    n : number of images
-    seed : of everything that is random
-    n_classes : number of kinds of object
-    size : height and width in pixels
-
-    Returns
-    -------
-    Images with the columns ``object_name`` and the other variables of `Scene`, all
-    independent of the class.
-
-    Raises
-    ------
-    ConfigError
-        If a number is out of its range.
+    The columns are ``object_name`` and the other variables of `Scene`, all independent
+    of the class. Raises ConfigError if a number is out of its range.
 
     >>> scenes = procedural_scenes(16, size=64)
     >>> scenes.load(3).size, str(scenes.columns["object_name"][3])
@@ -149,19 +135,10 @@ def default_images() -> str:
 
 
 def find_images(name: str, n_scenes: int = MIN_SCENES) -> ImageSet:
-    """Image set of a name.
+    """Images of a folder, zip or tar, or the first procedural scenes: ``simulated``.
 
-    Parameters
-    ----------
-    name : folder, zip or tar, or ``simulated``
-    n_scenes : procedural scenes, at least 400; always the same ones
-
-    Raises
-    ------
-    ConfigError
-        If there is nothing of that name.
-    DataError
-        If it holds no images.
+    Of scenes there are `n_scenes`, at least 400. Raises ConfigError if there is nothing
+    of that name, DataError if it holds no images.
     """
     if name == SIMULATED_IMAGES:
         return procedural_scenes(max(n_scenes, MIN_SCENES))

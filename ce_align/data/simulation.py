@@ -8,19 +8,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ce_align.checks import check_finite
 from ce_align.data.imagesets import ImageSet
 from ce_align.data.recordings import Entry, Recording
 from ce_align.data.scenes import procedural_scenes
-from ce_align.errors import ConfigError, DataError
+from ce_align.errors import ConfigError
 
 __all__ = [
     "SIMULATED",
     "TUNING_SHARES",
     "Population",
     "Truth",
-    "planted_recording",
+    "poisson_recording",
     "simulated_recording",
+    "standardised",
 ]
 
 Floats = NDArray[np.float64]
@@ -35,8 +35,6 @@ class Truth:
 
     Counts of neuroid j for stimulus i are Poisson with mean ``rates[i, j]``.
 
-    Attributes
-    ----------
     rates : (n_stimuli, n_neuroids), expected spike counts of one presentation
     explained : (n_stimuli, n_neuroids), the part of the signal that is a function of
         the features or scenes; mean 0 and variance 1 for each neuroid
@@ -49,45 +47,6 @@ class Truth:
     explained: Floats
     explainable_fraction: float
     n_repetitions: int
-
-    def correlation(self, n_first: int, n_second: int) -> Floats:
-        """Expected correlation of averages over two sets of presentations.
-
-        Averaging m counts of mean λ leaves a noise of variance λ / m, so that
-        r = var(λ) / √((var(λ) + mean(λ) / m₁) (var(λ) + mean(λ) / m₂)), up to terms of
-        order 1 / n_stimuli.
-
-        Returns
-        -------
-        (n_neuroids,)
-        """
-        signal, noise = self.rates.var(axis=0, ddof=1), self.rates.mean(axis=0)
-        first, second = signal + noise / n_first, signal + noise / n_second
-        expected: Floats = signal / np.sqrt(first * second)
-        return expected
-
-    @property
-    def ceilings(self) -> Floats:
-        """Expected split-half ceiling after Spearman–Brown, (n_neuroids,).
-
-        Raises
-        ------
-        DataError
-            If there is one repetition only.
-        """
-        if self.n_repetitions < 2:
-            raise DataError("a ceiling needs at least 2 repetitions, found 1")
-        half = self.n_repetitions // 2
-        r = self.correlation(half, self.n_repetitions - half)
-        ceilings: Floats = 2 * r / (1 + r)
-        return ceilings
-
-    @property
-    def raw_correlations(self) -> Floats:
-        """Expected correlation of ``explained`` with averaged counts, (n_neuroids,)."""
-        reliability = self.correlation(self.n_repetitions, self.n_repetitions)
-        raw: Floats = np.sqrt(self.explainable_fraction * reliability)
-        return raw
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,9 +61,6 @@ class SimulatedRecording:
 class Population:
     """How many neuroids there are, and how they answer to what drives them.
 
-    Attributes
-    ----------
-    n_neuroids : number of neuroids
     n_repetitions : presentations of each stimulus
     explainable_fraction : share of the signal variance that follows the drive; the
         rest is peculiar to neuroid and stimulus, and no model predicts it
@@ -113,10 +69,7 @@ class Population:
         for neuroids whose expected counts would become negative
     seed : of tuning and noise
 
-    Raises
-    ------
-    ConfigError
-        If a number is out of its range.
+    Raises ConfigError if a number is out of its range.
     """
 
     n_neuroids: int
@@ -142,62 +95,13 @@ class Population:
                 raise ConfigError(f"{name} must be {limit}, found {value}")
 
 
-def planted_recording(
-    features: NDArray[Any], population: Population, *, images: ImageSet | None = None
-) -> SimulatedRecording:
-    """Neuroids a stated part of whose signal is linear in given features.
-
-    A regression on `features` has the normalised score `explainable_fraction`, less
-    what it loses by learning from few stimuli.
-
-    Parameters
-    ----------
-    features : (n_stimuli, n_features); columns are standardised before their weights,
-        which are normally distributed, are applied
-    population : neuroids and their answers
-    images : the stimuli; procedural scenes if None
-
-    Raises
-    ------
-    DataError
-        If the features are not a finite matrix, never vary, or do not fit the images.
-    """
-    features = np.asarray(features, dtype=np.float64)
-    if features.ndim != 2:
-        raise DataError(
-            f"features must be (n_stimuli, n_features), found shape {features.shape}"
-        )
-    check_finite(features, "features")
-    varying = np.ptp(features, axis=0) > 0 if len(features) else np.zeros(1, bool)
-    if not varying.any():
-        raise DataError(
-            f"features {features.shape} are the same for all stimuli, so that nothing "
-            "can be planted; give features that vary"
-        )
-    if images is None:
-        images = procedural_scenes(len(features), seed=population.seed)
-    if len(images) != len(features):
-        raise DataError(
-            f"features has {len(features)} rows for {len(images)} images; give a row "
-            "for each image"
-        )
-    rng = np.random.default_rng([population.seed, 2])
-    weights = rng.normal(size=(int(varying.sum()), population.n_neuroids))
-    drive = standardised(features[:, varying]) @ weights
-    return poisson_recording(images, drive, population, rng)
-
-
 def poisson_recording(
     images: ImageSet, drive: Floats, population: Population, rng: np.random.Generator
 ) -> SimulatedRecording:
     """Poisson counts of neuroids that are driven by a function of the stimuli.
 
-    Parameters
-    ----------
-    images : the stimuli
     drive : (n_stimuli, n_neuroids); its scale and mean do not matter, but every neuroid
         must be driven unequally by the stimuli
-    population : neuroids and their answers
     rng : of the rest of the signal and of the counts
     """
     fraction = population.explainable_fraction
@@ -265,25 +169,12 @@ def simulated_recording(
     image_size: int = 112,
     seed: int = 0,
 ) -> SimulatedRecording:
-    """IT-like neuroids that see procedural scenes.
+    """A `Population` of IT-like neuroids that see procedural scenes of `image_size`.
 
     Each neuroid is tuned to the category, to where and in which pose objects of its
     preferred categories appear, and to place, size, colour and background whatever
     the category. The remaining part of its signal is peculiar to neuroid and stimulus:
-    no model predicts it.
-
-    Parameters
-    ----------
-    n_images : number of scenes
-    n_repetitions, n_neuroids, explainable_fraction, mean_count, modulation : as in
-        `ce_align.data.simulation.Population`
-    image_size : height and width of the scenes in pixels
-    seed : of scenes, tuning and noise
-
-    Raises
-    ------
-    ConfigError
-        If a number is out of its range.
+    no model predicts it. Raises ConfigError if a number is out of its range.
     """
     population = Population(
         n_neuroids, n_repetitions, explainable_fraction, mean_count, modulation, seed

@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from planted import ceilings, planted_recording
 
 from ce_align.data.imagesets import ImageSet
 from ce_align.data.importers.arrays import import_recording
 from ce_align.data.recordings import Recording
-from ce_align.data.simulation import Population, planted_recording
+from ce_align.data.simulation import Population
 from ce_align.errors import ConfigError, DataError
 from ce_align.metrics.ceiling import split_half_ceiling
 from ce_align.metrics.predictivity import brainscore_splits, cross_validated_r
@@ -82,7 +83,7 @@ def test_the_explainable_fraction_is_recovered(images, tmp_path, fraction):
     expected = explained / np.sqrt(explained + spurious)
     assert abs(row.raw - expected) < 3 * row.error
     assert row.value == pytest.approx(row.raw**2 / row.ceiling)
-    assert row.ceiling == pytest.approx(np.median(simulated.truth.ceilings), abs=0.02)
+    assert row.ceiling == pytest.approx(np.median(ceilings(simulated.truth)), abs=0.02)
 
 
 def test_layers_of_one_call_share_one_pass(images, tmp_path, monkeypatch):
