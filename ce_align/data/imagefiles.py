@@ -77,13 +77,7 @@ class MemorySource:
 
 
 def _files_below(folder: Path) -> Iterator[Path]:
-    """Files of a folder and of those below it, linked ones too.
-
-    Raises
-    ------
-    DataError
-        If a folder cannot be read.
-    """
+    """Files of a folder and of those below it, linked ones too."""
 
     def refused(error: OSError) -> NoReturn:
         raise DataError(
@@ -107,8 +101,9 @@ def _files_below(folder: Path) -> Iterator[Path]:
 class FolderSource:
     """Image files below a folder."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, remedy: str = "") -> None:
         self._folder = folder
+        self._remedy = f"; {remedy}" if remedy else ""
 
     @cached_property
     def names(self) -> tuple[str, ...]:
@@ -128,7 +123,7 @@ class FolderSource:
             return path.read_bytes()
         except OSError as error:
             raise DataError(
-                f"image {path} cannot be read: {error.strerror or error}"
+                f"image {path} cannot be read: {error.strerror or error}{self._remedy}"
             ) from error
 
 
@@ -265,11 +260,8 @@ def _linked(
 def open_source(path: Path) -> FileSource:
     """Images of a folder, zip or tar.
 
-    Raises
-    ------
-    DataError
-        If there is nothing at `path`, it is of another kind, is damaged or holds no
-        image.
+    Raises DataError if there is nothing at `path`, or it is of another kind, is damaged
+    or holds no image.
     """
     if not path.exists():
         raise DataError(f"no images at {path}; give a folder, a zip or a tar")
@@ -305,11 +297,6 @@ ORDERS: dict[str, Callable[[str], Any]] = {"natural": _natural_key, "name": str}
 
 def order_names(names: Sequence[str], order: str) -> tuple[str, ...]:
     """Sort file names by the numbers in them (``natural``) or by letter (``name``).
-
-    Raises
-    ------
-    ConfigError
-        If `order` is neither.
 
     >>> order_names(["im10.png", "im9.png"], "natural")
     ('im9.png', 'im10.png')

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ce_align.checks import named_some, nearest_names
-from ce_align.data.imagefiles import MAX_FILE_BYTES
+from ce_align.data.imagefiles import FolderSource
 from ce_align.data.imagesets import ImageSet
 from ce_align.digests import combine_digests, digest_json
 from ce_align.errors import AccessError, ConfigError, DataError
@@ -60,20 +60,9 @@ class LabelledImages:
 class LabelledSplits:
     """A data set for linear evaluation.
 
-    Attributes
-    ----------
-    name : as the user calls it
-    classes : their names, in the order of the labels
-    train, test : every class of `test` occurs in `train`
-    validation : official images that choose the strength; None if there are none
-    convention : which accuracy is reported
-    validation_share : of each class of `train`, to be split off where there is no
-        official validation
-
-    Raises
-    ------
-    DataError
-        If there are fewer than two classes, or one that is not in `train`.
+    `classes` are in the order of the labels. Official `validation` images choose the
+    strength; without them `validation_share` of each class of `train` is split off.
+    Raises DataError if there are fewer than two classes, or one that is not in `train`.
     """
 
     name: str
@@ -114,12 +103,8 @@ def read_splits(path: Path) -> LabelledSplits:
 
     Images lie in ``SPLIT/CLASS/``, at any depth below. ``train`` is needed and one of
     ``test`` and ``val`` (also ``validation``, ``valid``). Where there is no ``test``,
-    ``val`` is what is tested on, and does not choose the strength.
-
-    Raises
-    ------
-    DataError
-        If there is nothing of that kind at `path`.
+    ``val`` is what is tested on, and does not choose the strength. Raises DataError if
+    there is nothing of that kind at `path`.
     """
     images = ImageSet.from_path(path)
     places = [key.split("/") for key in images.ids]
@@ -163,15 +148,11 @@ def read_splits(path: Path) -> LabelledSplits:
 class PublishedSet:
     """How torchvision names a data set, and where its files come from.
 
-    Attributes
-    ----------
     reader : class of ``torchvision.datasets``
     arguments : of the reader for train, test and, if it is official, validation
-    url : of the files
     folder : below the root, made from the files
     contents : of the folder
     convention : accuracy that its authors report
-    validation_share : see `LabelledSplits`
     """
 
     reader: str
@@ -240,24 +221,11 @@ DATASETS: dict[str, PublishedSet] = {
 
 
 def load_splits(name: str, root: Path, *, download: bool = False) -> LabelledSplits:
-    """Data set by its name, or of a folder or archive of one's own.
+    """One of the published `DATASETS` below `root`, or of a path: see `read_splits`.
 
-    DTD is its first official partition.
-
-    Parameters
-    ----------
-    name : of `DATASETS`, else see `read_splits`
-    root : folder where torchvision's data sets lie
-    download : fetch a published data set that is not there
-
-    Raises
-    ------
-    ConfigError
-        If the name means nothing.
-    AccessError
-        If the data set is not there, or cannot be downloaded.
-    DataError
-        If what is there is damaged.
+    DTD is its first official partition. Raises ConfigError if the name means nothing,
+    AccessError if the data set is not there or cannot be downloaded, DataError if what
+    is there is damaged.
     """
     if name not in DATASETS:
         if Path(name).exists():
@@ -276,7 +244,7 @@ def load_splits(name: str, root: Path, *, download: bool = False) -> LabelledSpl
             )
         _download(name, known, root)
     parts = {
-        split: _part(f"{name}/{split}", _read(name, known, root, split))
+        split: _part(f"{name}/{split}", _read(name, known, root, split), root)
         for split in known.arguments
     }
     return LabelledSplits(
@@ -324,25 +292,9 @@ def _download(name: str, known: PublishedSet, root: Path) -> None:
         ) from error
 
 
-@dataclass(frozen=True)
-class _Files:
-    """Encoded images by their paths."""
-
-    names: tuple[str, ...]
-
-    def read(self, name: str) -> bytes:
-        """Encoded bytes of one image."""
-        try:
-            with Path(name).open("rb") as file:
-                return file.read(MAX_FILE_BYTES)
-        except OSError as error:
-            raise DataError(
-                f"image {name} cannot be read: {error.strerror}; unpack the data set "
-                "again"
-            ) from error
-
-
-def _part(identifier: str, read: Any) -> tuple[LabelledImages, tuple[str, ...]]:
+def _part(
+    identifier: str, read: Any, root: Path
+) -> tuple[LabelledImages, tuple[str, ...]]:
     """Images and classes of one split, and the classes' names."""
     if hasattr(read, "data"):
         labels = np.array(read.targets, np.int64)
@@ -352,5 +304,6 @@ def _part(identifier: str, read: Any) -> tuple[LabelledImages, tuple[str, ...]]:
         paths = read._images if hasattr(read, "_images") else read._image_files
         names = tuple(str(path) for path in paths)
         labels = np.array(read._labels, np.int64)
-        images = ImageSet.from_encoded(identifier, names, _Files(names), names, {})
+        source = FolderSource(root, remedy="unpack the data set again")
+        images = ImageSet.from_encoded(identifier, names, source, names, {})
     return LabelledImages(images, labels), tuple(map(str, read.classes))

@@ -38,12 +38,8 @@ def write_recording(
 ) -> None:
     """Write a recording and its images, so that the file can be moved.
 
-    Parameters
-    ----------
-    recording : what to write
-    path : netCDF file
-    images : ``inside`` the netCDF file, or ``beside`` it in ``NAME.images.zip``, which
-        must then move with it
+    Images are ``inside`` the netCDF file, or ``beside`` it in ``NAME.images.zip``, to
+    be moved with it.
     """
     xr = import_xarray()
     files = {
@@ -98,13 +94,9 @@ def write_recording(
 def read_recording(path: Path) -> Recording:
     """Recording written by `write_recording`.
 
-    Rows that show equal images are joined into repetitions.
-
-    Raises
-    ------
-    DataError
-        If the file is not a recording, its images are not there, or its content is
-        not what was written.
+    Rows that show equal images are joined into repetitions. Raises DataError if the
+    file is not a recording, its images are not there, or its content is not what was
+    written.
     """
     xr = import_xarray()
     if not path.exists():

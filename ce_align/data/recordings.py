@@ -39,6 +39,8 @@ __all__ = [
 
 #: Regions that networks commit layers for; they are written in any case.
 REGIONS = ("V1", "V2", "V4", "IT")
+Indices = NDArray[np.intp]
+
 #: No screen is seen at more.
 MAX_DEGREES = 180
 
@@ -56,17 +58,10 @@ def canonical_region(name: str) -> str:
 def without_silent(
     responses: NDArray[np.float64], neuroid_ids: tuple[str, ...]
 ) -> tuple[NDArray[np.float64], tuple[str, ...], str | None]:
-    """Responses without neuroids that tell no stimulus from another.
+    """Responses, and names, without neuroids that tell no stimulus from another.
 
-    Parameters
-    ----------
-    responses : (n_stimuli, n_repetitions, n_neuroids)
-    neuroid_ids : their names
-
-    Returns
-    -------
-    responses, neuroid_ids, note : what is left, and which were left out; all as given,
-        and no note, if none is silent or all are
+    `responses` are (n_stimuli, n_repetitions, n_neuroids). A note says which were left
+    out; all is as given, without a note, if no neuroid is silent or all are.
     """
     silent = _is_silent(responses)
     # Infinite responses are no silence: they are refused.
@@ -101,12 +96,9 @@ def _nan_average(responses: NDArray[np.float64]) -> NDArray[np.float64]:
 class Protocol:
     """How Brain-Score scores on a recording that is its own.
 
-    Attributes
-    ----------
     benchmark : its identifier there
     metric : its metric, in words
     regression : ``pls`` or ``ridge``; None if its number cannot be had from ours
-    components, alpha : of the regression
     ceiling : whether its ceiling is the split-half reliability of the repetitions
     """
 
@@ -122,9 +114,6 @@ class Protocol:
 class Recording:
     """Responses of neuroids in one region to every image of a set.
 
-    Attributes
-    ----------
-    identifier : short name
     images : the stimuli, in the order of the rows
     responses : (n_stimuli, n_repetitions, n_neuroids), spike counts or rates; NaN
         where a stimulus was shown fewer times
@@ -137,11 +126,8 @@ class Recording:
     protocol : of a recording that Brain-Score holds: its splits and its ceiling are
         kept, whatever they are
 
-    Raises
-    ------
-    DataError
-        If shapes do not fit, ids repeat, a value is infinite, or a neuroid has no
-        response or never changes.
+    Raises DataError if shapes do not fit, ids repeat, a value is infinite, or a neuroid
+    has no response or never changes.
     """
 
     identifier: str
@@ -211,10 +197,7 @@ class Recording:
     def averaged(self) -> NDArray[np.float64]:
         """Responses averaged over repetitions, (n_stimuli, n_neuroids).
 
-        Raises
-        ------
-        DataError
-            If a neuroid has no response to some stimulus.
+        Raises DataError if a neuroid has no response to some stimulus.
         """
         average = _nan_average(self.responses)
         absent = np.isnan(average)
@@ -231,14 +214,8 @@ class Recording:
     def strata(self, column: str | None = None) -> NDArray[np.str_] | None:
         """Class of each stimulus for stratified splits, or None.
 
-        Parameters
-        ----------
-        column : column to use instead of the recording's own; ``"none"`` for none
-
-        Raises
-        ------
-        ConfigError
-            If there is no such column.
+        `column` replaces the recording's own, ``"none"`` by none. Raises ConfigError if
+        there is no such column.
         """
         column = column if column is not None else self.stratify
         if column is None or column == "none":
@@ -316,12 +293,8 @@ def expand_recordings(patterns: tuple[str, ...]) -> list[str]:
     """Names of recordings that patterns stand for, each once, in order.
 
     A pattern is a name, a glob over names, a group, a path to a netCDF file or a glob
-    over such paths, or a name with the prefix of a source.
-
-    Raises
-    ------
-    ConfigError
-        If a pattern stands for nothing; the nearest names are listed.
+    over such paths, or a name with the prefix of a source. Raises ConfigError, which
+    lists the nearest names, if a pattern stands for nothing.
     """
     found: dict[str, None] = {}
     for pattern in patterns:
@@ -348,12 +321,7 @@ def expand_recordings(patterns: tuple[str, ...]) -> list[str]:
 def load_recording(name: str) -> Recording:
     """Recording of a registered name, of a source, or of a netCDF file.
 
-    Raises
-    ------
-    ConfigError
-        If the name is unknown.
-    DataError
-        If the file does not hold a recording.
+    Raises ConfigError if the name is unknown, DataError if the file holds no recording.
     """
     if name in RECORDINGS:
         return RECORDINGS[name].load()
@@ -363,9 +331,6 @@ def load_recording(name: str) -> Recording:
     if reader := READERS.get(Path(name).suffix):
         return reader(Path(name))
     return load_recording(expand_recordings((name,))[0])
-
-
-Indices = NDArray[np.intp]
 
 
 def equal_files(images: ImageSet) -> Indices:
@@ -394,16 +359,11 @@ def first_rows(contents: Sequence[Any]) -> Indices:
 def join_rows(responses: NDArray[np.float64], first: Indices) -> NDArray[np.float64]:
     """Responses with the rows of one image as its repetitions.
 
-    Parameters
-    ----------
     responses : (n_rows, n_repetitions, n_neuroids)
-    first : (n_rows,)
-        For each row the first row of its image.
+    first : (n_rows,), for each row the first row of its image
 
-    Returns
-    -------
-    (n_images, n_most, n_neuroids)
-        In the order of first rows; NaN where an image was shown fewer times.
+    The result (n_images, n_most, n_neuroids) is in the order of first rows, and NaN
+    where an image was shown fewer times.
     """
     parts = []
     for row in np.unique(first):
@@ -427,10 +387,7 @@ def shared_columns(
 ) -> tuple[dict[str, NDArray[Any]], list[str]]:
     """Columns of joined rows, and the names of those that differ within an image.
 
-    Raises
-    ------
-    DataError
-        If the column to stratify by differs.
+    Raises DataError if the column to stratify by differs.
     """
     kept, differing = {}, []
     for name, values in columns.items():
@@ -449,21 +406,9 @@ def shared_columns(
 def join_equal_images(recording: Recording, first: Indices) -> Recording:
     """Recording with the rows of equal images as repetitions of one stimulus.
 
-    Parameters
-    ----------
-    recording : as it was given
-    first : (n_stimuli,)
-        For each row the first row of its image, such as `equal_pixels` gives.
-
-    Returns
-    -------
-    Recording
-        With a note of what was joined; the same object if nothing was.
-
-    Raises
-    ------
-    DataError
-        If the column to stratify by differs between rows of an image.
+    `first` (n_stimuli,) is for each row the first row of its image, such as
+    `equal_pixels` gives. A note says what was joined; the same object is returned if
+    nothing was. Raises DataError if the column to stratify by differs within an image.
     """
     rows = np.unique(first)
     if len(rows) == len(first):

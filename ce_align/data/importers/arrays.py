@@ -1,7 +1,7 @@
 """Recordings from a lab's own arrays, images and tables."""
 
 import csv
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -29,25 +29,21 @@ from ce_align.data.recordings import (
     without_silent,
 )
 from ce_align.errors import ConfigError, DataError
-from ce_align.progress import Progress, silent
+from ce_align.progress import Notify, Progress, quiet, silent
 
 __all__ = [
     "import_recording",
 ]
 
-#: Columns that are meant to name images, whatever they hold.
 NAMING = {"file", "filename", "imagefile", "imagefilename", "imagename", "imagepath"}
 
 
 @dataclass(frozen=True)
 class Table:
-    """A csv table.
+    """Values of a csv table by column, in order.
 
-    Attributes
-    ----------
-    path : of the file
-    columns : values by name, in order; a column without a name, such as the index that
-        pandas writes, is left out unless it is the only one
+    A column without a name, such as the index that pandas writes, is left out unless it
+    is the only one.
     """
 
     path: Path
@@ -60,18 +56,11 @@ class Table:
 
 
 def read_table(path: Path, files: Sequence[str] = ()) -> Table:
-    """Table of a csv file with a header.
+    """Table of a csv file.
 
-    Parameters
-    ----------
-    path : of the file
-    files : image files; a first line that names one of them is no header, and columns
-        are called column 1, column 2, ...
-
-    Raises
-    ------
-    DataError
-        If the file is no table, or has two columns of one name.
+    Its first line is the header, unless it names one of the image `files`: columns are
+    called column 1, column 2, ... then. Raises DataError if the file is no table, or
+    has two columns of one name.
     """
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
@@ -100,57 +89,44 @@ def read_table(path: Path, files: Sequence[str] = ()) -> Table:
 
 
 def listed_images(table: Table, files: Sequence[str]) -> list[str]:
-    """Image file of each line: the column of which every value names a file.
+    """Image file of each line: the column of which every value names one of `files`.
 
-    Parameters
-    ----------
-    table : with such a column
-    files : names of all image files
-
-    Raises
-    ------
-    DataError
-        If no column names images throughout, or two do and disagree.
+    Raises DataError if no column names images throughout, or two do and disagree.
     """
     naming = _naming_columns(table, files)
     if not naming:
-        best, absent = _nearest_to_naming(table, files)
+        absent = {name: _absent(cells, files) for name, cells in table.columns.items()}
+        best = min(absent, key=lambda column: len(absent[column]))
         raise DataError(
             f"no column of {table.path} names the images; nearest is {best!r}: "
-            f"{len(absent)} of {table.n_lines} listed images are not there, or are "
-            f"there more than once: {named_some(absent)}"
+            f"{len(absent[best])} of {table.n_lines} listed images are not there, or "
+            f"are there more than once: {named_some(absent[best])}"
         )
-    _refuse_contradiction(table, naming)
     return next(iter(naming.values()))
 
 
 def lines_of_rows(
     table: Table, files: Sequence[str], shown: Sequence[str]
 ) -> tuple[list[int], str | None]:
-    """Which line of a table belongs to each row of a recording.
+    """Which line of a table belongs to each row of a recording, of which `shown` tells.
 
-    Parameters
-    ----------
-    table : one line a row, or one line an image if a column names them
-    files : names of all image files
-    shown : the file of each row
-
-    Returns
-    -------
-    lines, column : the column that names the images, None if lines follow the rows
-
-    Raises
-    ------
-    DataError
-        If names contradict the rows, or the number of lines does not fit.
+    The table has one line a row, or one line an image if a column names them; that
+    column, or None, is returned too. Raises DataError if names contradict the rows, or
+    the number of lines does not fit.
     """
     naming = _naming_columns(table, files)
     if naming:
-        _refuse_contradiction(table, naming)
         column, named = next(iter(naming.items()))
         if named == list(shown):
             return list(range(len(named))), column
-        _refuse_accident(table, column, shown)
+        cells = [value.strip() for value in table.columns[column]]
+        # Images may be called by numbers, which other columns hold by accident.
+        if not _is_naming(column) and all(map(str.isdecimal, cells)):
+            raise DataError(
+                f"column {column!r} of {table.path} may name the images ({shown[0]}, "
+                "...), but in another order than the rows; call it 'filename' if it "
+                "does, else give its values another form"
+            )
         line_of = {name: line for line, name in enumerate(named)}
         absent = [name for name in dict.fromkeys(shown) if name not in line_of]
         if absent or len(line_of) < len(named):
@@ -161,10 +137,9 @@ def lines_of_rows(
             )
         return [line_of[name] for name in shown], column
     for column, values in table.columns.items():
-        found = find_names(files, values)
-        meant = "".join(filter(str.isalnum, column)).lower() in NAMING
-        if (meant or any(found)) and any(map(is_image_name, values)):
-            absent = [v for v, name in zip(values, found, strict=True) if name is None]
+        absent = _absent(values, files)
+        meant = _is_naming(column) or len(absent) < len(values)
+        if meant and any(map(is_image_name, values)):
             raise DataError(
                 f"column {column!r} of {table.path} names {len(absent)} files that are "
                 f"not among the images, or are there more than once: "
@@ -180,64 +155,36 @@ def lines_of_rows(
 
 def _naming_columns(table: Table, files: Sequence[str]) -> dict[str, list[str]]:
     """Columns all of whose values name files, by full file names if there are any."""
-    found = {
-        column: [name for name in find_names(files, values) if name is not None]
-        for column, values in table.columns.items()
-    }
-    full = {c: names for c, names in found.items() if len(names) == table.n_lines}
-    by_file = {
-        column: names
-        for column, names in full.items()
-        if all(map(is_image_name, _cells(table, column)))
-    }
-    return by_file or full
-
-
-def _cells(table: Table, column: str) -> list[str]:
-    return [value.strip() for value in table.columns[column]]
-
-
-def _nearest_to_naming(table: Table, files: Sequence[str]) -> tuple[str, list[str]]:
-    """The column that names most files, and what it holds beside."""
-    absent = {
-        column: [
-            value
-            for value, name in zip(values, find_names(files, values), strict=True)
-            if name is None
-        ]
-        for column, values in table.columns.items()
-    }
-    best = min(absent, key=lambda column: len(absent[column]))
-    return best, absent[best]
-
-
-def _refuse_contradiction(table: Table, naming: dict[str, list[str]]) -> None:
-    (first, named), *others = naming.items()
-    for column, other in others:
-        if other != named:
+    full, by_file = {}, {}
+    for column, values in table.columns.items():
+        names = [name for name in find_names(files, values) if name is not None]
+        if len(names) == table.n_lines:
+            full[column] = names
+            if all(is_image_name(value.strip()) for value in values):
+                by_file[column] = names
+    naming = by_file or full
+    for column, names in naming.items():
+        first = next(iter(naming))
+        if names != naming[first]:
             raise DataError(
                 f"columns {first!r} and {column!r} of {table.path} both name the "
                 "images, in different orders; leave one of them out"
             )
+    return naming
 
 
-def _refuse_accident(table: Table, column: str, shown: Sequence[str]) -> None:
-    """Refuse numbers that may be no names, though images are called by numbers."""
-    meant = "".join(filter(str.isalnum, column)).lower() in NAMING
-    if meant or not all(value.isdecimal() for value in _cells(table, column)):
-        return
-    raise DataError(
-        f"column {column!r} of {table.path} may name the images ({shown[0]}, ...), but "
-        "in another order than the rows; call it 'filename' if it does, else give its "
-        "values another form"
-    )
+def _absent(values: Sequence[str], files: Sequence[str]) -> list[str]:
+    """Values that name none of the files, or several."""
+    found = find_names(files, values)
+    return [value for value, name in zip(values, found, strict=True) if name is None]
+
+
+def _is_naming(column: str) -> bool:
+    """Whether a column is meant to name images, whatever it holds."""
+    return "".join(filter(str.isalnum, column)).lower() in NAMING
 
 
 AXES = ("stimulus", "repetition", "neuroid")
-
-
-def _tell_nobody(line: str) -> None:
-    """Keep silent."""
 
 
 def import_recording(
@@ -252,7 +199,7 @@ def import_recording(
     stimuli: Path | None = None,
     stratify: str | None = None,
     keep_silent: bool = False,
-    tell: Callable[[str], None] = _tell_nobody,
+    tell: Notify = quiet,
     progress: Progress = silent,
 ) -> Recording:
     """Recording from an array of responses and a folder or archive of images.
@@ -334,7 +281,7 @@ def import_recording(
 
 
 def _images_of_rows(
-    source: FileSource, order: str, images: Path, tell: Callable[[str], None]
+    source: FileSource, order: str, images: Path, tell: Notify
 ) -> list[str]:
     """File of each row."""
     if order in ORDERS:
@@ -358,7 +305,7 @@ def _images_of_rows(
 
 
 def _tell_equal_axes(
-    array: NDArray[np.float64], axes: Sequence[str], tell: Callable[[str], None]
+    array: NDArray[np.float64], axes: Sequence[str], tell: Notify
 ) -> None:
     """Say which axes only the user can tell apart."""
     for one, other in ((0, 1), (0, 2), (1, 2)):
@@ -369,9 +316,7 @@ def _tell_equal_axes(
             )
 
 
-def _look_at(
-    images: ImageSet, tell: Callable[[str], None], progress: Progress
-) -> NDArray[np.intp]:
+def _look_at(images: ImageSet, tell: Notify, progress: Progress) -> NDArray[np.intp]:
     """For each image the first with the same pixels; say what is not applied."""
     pixels, turned, clear = [], [], []
     for i, name in enumerate(images.ids):
@@ -395,7 +340,7 @@ def _look_at(
 
 
 def _attached(
-    path: Path, source: FileSource, shown: Sequence[str], tell: Callable[[str], None]
+    path: Path, source: FileSource, shown: Sequence[str], tell: Notify
 ) -> dict[str, NDArray[np.str_]]:
     """Columns of a table, one value a row."""
     table = read_table(path)
