@@ -255,9 +255,8 @@ def _post(centre: Vector, thick: float, height: float, paint: str) -> Solid:
 
 def _pair(solid: Solid, axis: int = 2) -> list[Solid]:
     """A solid that is not turned and its mirror image, that one first."""
-    mirrored = list(solid.centre)
-    mirrored[axis] *= -1
-    return [replace(solid, centre=tuple(mirrored)), solid]
+    x, y, z = (-c if i == axis else c for i, c in enumerate(solid.centre))
+    return [replace(solid, centre=(x, y, z)), solid]
 
 
 def _four(solid: Solid) -> list[Solid]:
