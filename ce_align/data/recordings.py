@@ -28,12 +28,10 @@ __all__ = [
     "first_rows",
     "join_equal_images",
     "join_rows",
-    "joining_note",
     "load_recording",
     "register_recording_reader",
     "register_recording_source",
     "register_recordings",
-    "shared_columns",
     "without_silent",
 ]
 
@@ -169,19 +167,17 @@ class Recording:
         n_infinite = int(np.isinf(self.responses).sum())
         if n_infinite:
             raise DataError(f"{self.identifier} has {n_infinite} infinite responses")
-        silent = np.isnan(self.responses).all(axis=(0, 1))
-        self._refuse_neuroids(silent, "have no response at all (only NaN)")
-        self._refuse_neuroids(
-            _is_silent(self.responses), "respond equally to every stimulus"
-        )
-
-    def _refuse_neuroids(self, which: NDArray[np.bool_], fault: str) -> None:
-        if which.any():
+        faults = {
+            "have no response at all (only NaN)": np.isnan(self.responses).all((0, 1)),
+            "respond equally to every stimulus": _is_silent(self.responses),
+        }
+        for fault, which in faults.items():
             names = [self.neuroid_ids[i] for i in np.flatnonzero(which)]
-            raise DataError(
-                f"{len(names)} of {len(self.neuroid_ids)} neuroids of "
-                f"{self.identifier} {fault}: {named_some(names)}; leave them out"
-            )
+            if names:
+                raise DataError(
+                    f"{len(names)} of {len(self.neuroid_ids)} neuroids of "
+                    f"{self.identifier} {fault}: {named_some(names)}; leave them out"
+                )
 
     @property
     def n_repetitions(self) -> int:
@@ -356,51 +352,56 @@ def first_rows(contents: Sequence[Any]) -> Indices:
     )
 
 
-def join_rows(responses: NDArray[np.float64], first: Indices) -> NDArray[np.float64]:
-    """Responses with the rows of one image as its repetitions.
+def join_rows(
+    responses: NDArray[np.float64],
+    columns: Mapping[str, NDArray[Any]],
+    first: Indices,
+    names: Sequence[str],
+    *,
+    stratify: str | None,
+    identifier: str,
+) -> tuple[NDArray[np.float64], dict[str, NDArray[Any]], str | None]:
+    """Responses and columns with the rows of one image as its repetitions, and a note.
 
     responses : (n_rows, n_repetitions, n_neuroids)
     first : (n_rows,), for each row the first row of its image
+    names : of the images of the rows, for the note; there is none if none are joined
 
-    The result (n_images, n_most, n_neuroids) is in the order of first rows, and NaN
-    where an image was shown fewer times.
+    The responses (n_images, n_most, n_neuroids) are in the order of first rows, and NaN
+    where an image was shown fewer times; columns that differ within an image are left
+    out. Raises DataError if the column to stratify by differs.
     """
-    parts = []
-    for row in np.unique(first):
-        rows = np.flatnonzero(first == row)
-        part = responses[rows].reshape(-1, responses.shape[2])
-        # Of several rows, padding in the middle would part their repetitions.
-        parts.append(part[~np.isnan(part).all(axis=1)] if len(rows) > 1 else part)
-    joined = np.full(
-        (len(parts), max(map(len, parts)), responses.shape[2]), np.nan, dtype=np.float64
-    )
-    for place, part in zip(joined, parts, strict=True):
-        place[: len(part)] = part
-    return joined
-
-
-def shared_columns(
-    columns: Mapping[str, NDArray[Any]],
-    first: Indices,
-    stratify: str | None,
-    identifier: str,
-) -> tuple[dict[str, NDArray[Any]], list[str]]:
-    """Columns of joined rows, and the names of those that differ within an image.
-
-    Raises DataError if the column to stratify by differs.
-    """
-    kept, differing = {}, []
-    for name, values in columns.items():
-        if (np.asarray(values)[first] == values).all():
-            kept[name] = np.asarray(values)[np.unique(first)]
-        else:
-            differing.append(name)
+    rows, counts = np.unique(first, return_counts=True)
+    if len(rows) == len(first):
+        return responses, dict(columns), None
+    same = {
+        name: values[rows]
+        for name, values in columns.items()
+        if (values[first] == values).all()
+    }
+    differing = [name for name in columns if name not in same]
     if stratify in differing:
         raise DataError(
             f"{identifier} shows equal images with different values of {stratify!r}, "
             "the column to stratify by; correct it, or do not stratify"
         )
-    return kept, differing
+    parts = []
+    for row, count in zip(rows, counts, strict=True):
+        part = responses[first == row].reshape(-1, responses.shape[2])
+        # Of several rows, padding in the middle would part their repetitions.
+        parts.append(part[~np.isnan(part).all(axis=1)] if count > 1 else part)
+    joined = np.full((len(parts), max(map(len, parts)), responses.shape[2]), np.nan)
+    for place, part in zip(joined, parts, strict=True):
+        place[: len(part)] = part
+    shared = [names[row] for row in rows[counts > 1]]
+    note = (
+        f"{counts[counts > 1].sum()} rows show {len(shared)} "
+        f"image{'s' if len(shared) > 1 else ''} more than once and are repetitions now "
+        f"({named_some(shared)})"
+    )
+    if differing:
+        note += f", without the columns that differ: {named_some(differing)}"
+    return joined, same, note
 
 
 def join_equal_images(recording: Recording, first: Indices) -> Recording:
@@ -410,30 +411,20 @@ def join_equal_images(recording: Recording, first: Indices) -> Recording:
     `equal_pixels` gives. A note says what was joined; the same object is returned if
     nothing was. Raises DataError if the column to stratify by differs within an image.
     """
-    rows = np.unique(first)
-    if len(rows) == len(first):
-        return recording
-    columns, differing = shared_columns(
-        recording.images.columns, first, recording.stratify, recording.identifier
+    images = recording.images
+    responses, columns, note = join_rows(
+        recording.responses,
+        images.columns,
+        first,
+        images.ids,
+        stratify=recording.stratify,
+        identifier=recording.identifier,
     )
-    images = replace(recording.images.select(list(rows)), columns=columns)
+    if note is None:
+        return recording
     return replace(
         recording,
-        images=images,
-        responses=join_rows(recording.responses, first),
-        notes=(*recording.notes, joining_note(first, recording.images.ids, differing)),
+        images=replace(images.select(np.unique(first).tolist()), columns=columns),
+        responses=responses,
+        notes=(*recording.notes, note),
     )
-
-
-def joining_note(first: Indices, names: Sequence[str], differing: Sequence[str]) -> str:
-    """What was joined, in one line."""
-    rows, counts = np.unique(first, return_counts=True)
-    shared = [names[row] for row in rows[counts > 1]]
-    n_images = f"{len(shared)} image{'s' if len(shared) > 1 else ''}"
-    note = (
-        f"{counts[counts > 1].sum()} rows show {n_images} more than once and are "
-        f"repetitions now ({named_some(shared)})"
-    )
-    if differing:
-        note += f", without the columns that differ: {named_some(differing)}"
-    return note

@@ -24,8 +24,6 @@ from ce_align.data.recordings import (
     canonical_region,
     first_rows,
     join_rows,
-    joining_note,
-    shared_columns,
     without_silent,
 )
 from ce_align.errors import ConfigError, DataError
@@ -254,15 +252,14 @@ def import_recording(
     columns = {k: values[file_of_row] for k, values in image_set.columns.items()}
     if stimuli is not None:
         columns |= _attached(stimuli, source, shown, tell)
-    columns, differing = shared_columns(columns, first, stratify, identifier)
-    notes = []
-    if len(np.unique(first)) < len(first):
-        notes.append(joining_note(first, shown, differing))
-        array = join_rows(array, first)
+    array, columns, joined = join_rows(
+        array, columns, first, shown, stratify=stratify, identifier=identifier
+    )
     ids = tuple(f"neuroid_{i:04d}" for i in range(array.shape[2]))
+    left_out = None
     if not keep_silent:
-        array, ids, note = without_silent(array, ids)
-        notes += [note] if note else []
+        array, ids, left_out = without_silent(array, ids)
+    notes = tuple(filter(None, (joined, left_out)))
     for note in notes:
         tell(note)
     return Recording(
@@ -276,7 +273,7 @@ def import_recording(
         degrees=degrees,
         stratify=stratify,
         origin="imported",
-        notes=tuple(notes),
+        notes=notes,
     )
 
 
