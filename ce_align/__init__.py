@@ -1,14 +1,74 @@
 """Contrastive-equivariant networks and their alignment with visual cortex.
 
-Importing this package is cheap: torch and brainscore_vision are imported only by the
-functions that need them.
+    import ce_align as ce
+
+    recording = ce.load_recording("simulated")
+    result = ce.score("torchvision/resnet18", recording, layer="layer4")
+    result.frame
+
+Names or objects everywhere: a network is a name, a `torch.nn.Module` that
+`load_network` was given, or an array of features; a recording is a name, a file, or
+responses and images that `make_recording` was given.
+
+Importing the package is cheap: what a name needs is imported when the name is used.
 """
 
+from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
+from typing import Any
 
 try:
     __version__ = version("ce-align")
 except PackageNotFoundError:  # run from a source tree that was never installed
     __version__ = "0+source"
 
-__all__ = ["__version__"]
+#: Where each public name is. `__init__.pyi` says the same to editors.
+_FACE = {
+    **dict.fromkeys(
+        (
+            *("analyze", "correlate", "figure", "load_network", "load_recording"),
+            *("make_recording", "open_results", "overlap", "score", "table", "train"),
+            "transfer",
+        ),
+        "ce_align.api",
+    ),
+    "run": "ce_align.runner",
+    "Outcome": "ce_align.stages.running",
+    "Hardware": "ce_align.stages.running",
+    "ResultStore": "ce_align.results",
+    "ImageSet": "ce_align.data.imagesets",
+    "Recording": "ce_align.data.recordings",
+    "Network": "ce_align.models.networks",
+    "FeatureArray": "ce_align.models.given",
+    "AnalysisConfig": "ce_align.stages.measures",
+    "CorrelateConfig": "ce_align.stages.correlate",
+    "FigureConfig": "ce_align.report.paper.files",
+    "OfficialConfig": "ce_align.stages.official",
+    "OverlapConfig": "ce_align.stages.overlap",
+    "ScoreConfig": "ce_align.stages.score",
+    "TableConfig": "ce_align.report.paper.files",
+    "TrainConfig": "ce_align.trainer.presets",
+    "TransferConfig": "ce_align.stages.transfer",
+    "CeAlignError": "ce_align.errors",
+    "ConfigError": "ce_align.errors",
+    "DataError": "ce_align.errors",
+    "AccessError": "ce_align.errors",
+}
+#: Rooms of arrays in, arrays out, for whoever wants the mathematics alone.
+_ROOMS = ("metrics", "augment")
+
+__all__ = ["__version__", *_FACE, *_ROOMS]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _ROOMS:
+        return import_module(f"ce_align.{name}")
+    if name not in _FACE:
+        raise AttributeError(f"module 'ce_align' has no attribute {name!r}")
+    found = getattr(import_module(_FACE[name]), name)
+    globals()[name] = found
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from ce_align.config import StageConfig
 from ce_align.errors import CeAlignError, ConfigError
-from ce_align.run import distinct
+from ce_align.runner import distinct
 
 __all__ = ["Recipe", "load_recipe"]
 

@@ -13,9 +13,9 @@ PACKAGE = Path(__file__).resolve().parent.parent / "ce_align"
 FLOORS = (
     {"__main__"},
     {"cli"},
-    {"demonstration"},
+    {"api", "demonstration"},
     {"recipes"},
-    {"run"},
+    {"runner"},
     {"report"},
     {"stages"},
     {"brainscore"},

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from ce_align.recipes import load_recipe
-from ce_align.run import STAGES
+from ce_align.runner import STAGES
 
 ROOT = Path(__file__).resolve().parent.parent
 RECIPES = sorted(

@@ -138,7 +138,7 @@ def analyze(
     from ce_align.data.scenes import default_images
     from ce_align.models.catalogue import expand, invariant_sibling
     from ce_align.report.terminal import measure_table
-    from ce_align.run import run
+    from ce_align.runner import run
     from ce_align.stages.measures import AnalysisConfig, MeasureRow
     from ce_align.stages.plan import METRICS
     from ce_align.stages.running import Hardware

@@ -51,7 +51,7 @@ def correlate(
 ) -> None:
     """Correlate every measure with predictivity, across networks."""
     from ce_align.report.terminal import correlation_tables
-    from ce_align.run import run
+    from ce_align.runner import run
     from ce_align.stages.correlate import CorrelateConfig, CorrelationRow
 
     config = CorrelateConfig(recordings=tuple(against or ()), seed=seed)
@@ -88,7 +88,7 @@ def overlap(
     from ce_align.data.recordings import expand_recordings
     from ce_align.models.catalogue import expand
     from ce_align.report.terminal import overlap_table
-    from ce_align.run import run
+    from ce_align.runner import run
     from ce_align.stages.overlap import OverlapConfig, OverlapRow
     from ce_align.stages.running import Hardware
 

@@ -34,7 +34,7 @@ def demo(
     from ce_align.demonstration import demo_recipe
     from ce_align.report.page import write_report
     from ce_align.report.terminal import score_tables
-    from ce_align.run import run
+    from ce_align.runner import run
     from ce_align.stages.score import ScoreRow
 
     register()

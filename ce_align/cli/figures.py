@@ -51,7 +51,7 @@ def figures(
     """Draw the paper's figures, and further ones, from stored rows."""
     from ce_align.report.paper import FIGURES
     from ce_align.report.paper.files import FigureConfig
-    from ce_align.run import run as run_configs
+    from ce_align.runner import run as run_configs
 
     configs = [
         FigureConfig(

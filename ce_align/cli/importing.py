@@ -156,7 +156,7 @@ def import_scores(
     `correlate` and the figures use them like scores of one's own, and say that they
     are imported.
     """
-    from ce_align.run import run
+    from ce_align.runner import run
     from ce_align.stages.imported import ImportConfig, ImportedRow
 
     outcome = run([ImportConfig(file=str(file))], results)

@@ -63,7 +63,7 @@ def run(
     from ce_align.brainscore import register, register_networks
     from ce_align.recipes import load_recipe
     from ce_align.results import ResultStore
-    from ce_align.run import run as run_configs
+    from ce_align.runner import run as run_configs
     from ce_align.stages.running import Hardware
 
     register()
@@ -99,7 +99,7 @@ def run(
 def _print_plan(recipes: "list[Recipe]", store: "ResultStore") -> None:
     from rich.table import Table
 
-    from ce_align.run import plan
+    from ce_align.runner import plan
 
     table = Table()
     for name in ("recipe", "serves", "stage"):

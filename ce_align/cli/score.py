@@ -147,7 +147,7 @@ def score(
         official_tables,
         score_tables,
     )
-    from ce_align.run import run
+    from ce_align.runner import run
     from ce_align.stages.official import OfficialConfig, OfficialRow
     from ce_align.stages.running import Hardware
     from ce_align.stages.score import ScoreConfig, ScoreRow

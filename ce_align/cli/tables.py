@@ -32,7 +32,7 @@ def tables(
     """Write the paper's tables from stored rows."""
     from ce_align.report.paper import TABLES
     from ce_align.report.paper.files import TableConfig
-    from ce_align.run import run
+    from ce_align.runner import run
 
     configs = [TableConfig(table=name) for name in dict.fromkeys(which or TABLES)]
     tell_written(run(configs, results, out=out), everything=not which)

@@ -145,7 +145,7 @@ def train(
     json: Json = False,
 ) -> None:
     """Train a contrastive-equivariant network; goes on where it was stopped."""
-    from ce_align.run import run
+    from ce_align.runner import run
     from ce_align.stages.train import TrainOptions
     from ce_align.trainer.data import open_images
     from ce_align.trainer.distributed import one_report

@@ -26,6 +26,7 @@ from ce_align.errors import CeAlignError, ConfigError, DataError
 from ce_align.files import atomic_path, cache_folder, check_space
 from ce_align.models.activations import LayerFailure, Pool
 from ce_align.models.devices import BATCH_SIZES, reading, resolve_device
+from ce_align.models.given import FeatureArray
 from ce_align.models.networks import Behaviour, Network, Probe
 from ce_align.progress import Notify, quiet
 
@@ -66,7 +67,7 @@ class Features:
 
 
 def extract(
-    network: Network,
+    network: Network | FeatureArray,
     images: ImageSet,
     layers: Sequence[str],
     *,
@@ -90,7 +91,7 @@ def extract(
 
     Parameters
     ----------
-    network : to read; it is not changed
+    network : to read; it is not changed. An array of features is taken as it is
     images : to show
     layers : names of its layers
     batch_size : images at a time; None for 16, or 256 on a GPU
@@ -120,6 +121,8 @@ def extract(
         If the disk or the memory is too small.
     """
     network.check_layers(list(layers))
+    if isinstance(network, FeatureArray):
+        return network.features(images)
     if not len(images) or (batch_size is not None and batch_size < 1):
         raise ConfigError(
             f"expected images and a batch size of at least 1, found {len(images)} "

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
@@ -13,6 +14,7 @@ from ce_align.progress import Notify, Progress, quiet, silent
 from ce_align.results import NetworkFacts, ResultStore, Row
 
 if TYPE_CHECKING:
+    import pandas as pd
     import xarray as xr
 
     from ce_align.data.imagesets import ImageSet
@@ -41,7 +43,15 @@ class Hardware:
     compiled: bool = False
 
 
-@dataclass
+#: Columns of rows that are shown first, where they are.
+SHOWN = (
+    *("model", "other", "baseline", "recording", "dataset", "images", "layer"),
+    *("metric", "measure", "value", "low", "high", "error", "raw", "ceiling"),
+    *("n_networks", "p", "q", "note"),
+)
+
+
+@dataclass(repr=False)
 class Outcome:
     """What a run did.
 
@@ -52,6 +62,7 @@ class Outcome:
     notes : what a reader should know of the whole
     n_done, n_stored : configurations that were computed, and found in the store
     failures : what was asked for, and why it was not done
+    store : where the rows are
     """
 
     rows: list[Row] = field(default_factory=list)
@@ -60,10 +71,30 @@ class Outcome:
     n_done: int = 0
     n_stored: int = 0
     failures: list[tuple[str, CeAlignError]] = field(default_factory=list)
+    store: ResultStore | None = None
 
     def of(self, row_type: type[RowType]) -> list[RowType]:
         """The rows of one type."""
         return [row for row in self.rows if isinstance(row, row_type)]
+
+    @property
+    def frame(self) -> "pd.DataFrame":
+        """Every column of every row."""
+        import pandas as pd
+
+        return pd.DataFrame([row.model_dump() for row in self.rows])
+
+    @property
+    def arrays(self) -> "dict[str, xr.Dataset]":
+        """Arrays behind the rows, such as r of every neuroid, by ``config_id``."""
+        if self.store is None:
+            return {}
+        stages = dict.fromkeys((row.stage, row.config_id) for row in self.rows)
+        return {
+            config_id: self.store.arrays(stage, config_id)
+            for stage, config_id in stages
+            if self.store.has_arrays(stage, config_id)
+        }
 
     def add(self, other: "Outcome") -> None:
         """Add what another part of the run did."""
@@ -73,6 +104,37 @@ class Outcome:
         self.n_done += other.n_done
         self.n_stored += other.n_stored
         self.failures += other.failures
+
+    def __repr__(self) -> str:
+        parts = [self._summary]
+        if self.rows:
+            parts.append(self._shown.to_string(index=False, na_rep="", max_rows=20))
+        parts += [f"failed: {what}: {error}" for what, error in self.failures]
+        return "\n".join([*parts, *self.notes])
+
+    def _repr_html_(self) -> str:
+        parts = [f"<p><b>{self._summary}</b></p>"]
+        if self.rows:
+            table = self._shown.to_html(index=False, na_rep="", max_rows=20, border=0)
+            parts.append(table)
+        lines = [f"failed: {what}: {error}" for what, error in self.failures]
+        parts += [f"<p>{escape(line)}</p>" for line in (*lines, *self.notes)]
+        return "\n".join(parts)
+
+    @property
+    def _summary(self) -> str:
+        counts = {
+            f"{len(self.rows)} row{'' if len(self.rows) == 1 else 's'}": True,
+            f"{len(self.files)} files": self.files,
+            f"{self.n_stored} in the store already": self.n_stored,
+            f"{len(self.failures)} failed": self.failures,
+        }
+        return ", ".join(text for text, there in counts.items() if there)
+
+    @property
+    def _shown(self) -> "pd.DataFrame":
+        frame = self.frame.dropna(axis="columns", how="all")
+        return frame[[name for name in SHOWN if name in frame]].round(4)
 
 
 class Probed(NamedTuple):
@@ -148,6 +210,9 @@ class Run:
     _loaded: dict[Hashable, Any] = field(default_factory=dict, repr=False)
     #: Failures that were noted, kept in `outcome` or `_loaded`, so that ids are unique.
     _told: set[int] = field(default_factory=set, repr=False)
+
+    def __post_init__(self) -> None:
+        self.outcome.store = self.store
 
     @contextmanager
     def attempt(self, what: str, *configs: StageConfig) -> Iterator[None]:

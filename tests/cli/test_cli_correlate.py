@@ -8,7 +8,7 @@ import pytest
 
 from ce_align.config import StageConfig
 from ce_align.results import ResultStore
-from ce_align.run import run
+from ce_align.runner import run
 from ce_align.stages.correlate import CorrelateConfig
 from ce_align.stages.imported import ImportedRow
 from ce_align.stages.measures import MeasureRow

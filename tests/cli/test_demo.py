@@ -7,7 +7,7 @@ import pytest
 from ce_align import demonstration as demo
 from ce_align.demonstration import demo_recipe
 from ce_align.report.paper.files import FigureConfig
-from ce_align.run import STAGES
+from ce_align.runner import STAGES
 from ce_align.stages.analyze import AnalysisConfig
 from ce_align.stages.score import ScoreConfig
 from ce_align.stages.train import training_folder

@@ -8,7 +8,7 @@ from ce_align.errors import DataError
 from ce_align.report.inputs import Inputs, read_others
 from ce_align.report.paper import draw
 from ce_align.report.paper.files import FigureConfig, TableConfig
-from ce_align.run import run
+from ce_align.runner import run
 
 
 def test_other_networks_are_ranked_with_ours(synthetic):

@@ -13,7 +13,7 @@ from ce_align.errors import ConfigError, DataError
 from ce_align.models.networks import Network
 from ce_align.models.preprocessing import Preprocessing
 from ce_align.results import ResultStore
-from ce_align.run import run
+from ce_align.runner import run
 from ce_align.stages import transfer as stage
 from ce_align.stages.online import OnlineConfig
 from ce_align.stages.running import Run

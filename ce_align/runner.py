@@ -6,7 +6,7 @@ named while the rest is done.
 """
 
 from collections.abc import Hashable, Iterable, Iterator, Sequence
-from concurrent.futures import Executor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
@@ -54,9 +54,9 @@ def run(
     ----------
     configs : of any stages; each is executed once
     results : folder where rows go, and are looked up
-    where : executes groups of configurations at once; None for here, one by one. Groups
-        go there and outcomes come back pickled, and what a person should know is among
-        the notes
+    where : of processes, on this machine or others, that execute groups of
+        configurations at once; None for here, one by one. Groups go there and outcomes
+        come back pickled; what a person should know is among the notes
     **settings : other attributes of `ce_align.stages.running.Run`, such as ``force``,
         ``hardware`` or ``progress``
 
@@ -67,8 +67,13 @@ def run(
     Raises
     ------
     ConfigError
-        If no stage executes a type of configuration.
+        If no stage executes a type of configuration, or `where` is of threads.
     """
+    if isinstance(where, ThreadPoolExecutor):
+        raise ConfigError(
+            "networks change what threads of a process share; give an executor of "
+            "processes"
+        )
     store = results if isinstance(results, ResultStore) else ResultStore(Path(results))
     whole = Run(store, **settings)
     stages = _by_stage(configs)

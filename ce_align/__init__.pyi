@@ -1,0 +1,37 @@
+from ce_align import augment as augment
+from ce_align import metrics as metrics
+from ce_align.api import analyze as analyze
+from ce_align.api import correlate as correlate
+from ce_align.api import figure as figure
+from ce_align.api import load_network as load_network
+from ce_align.api import load_recording as load_recording
+from ce_align.api import make_recording as make_recording
+from ce_align.api import open_results as open_results
+from ce_align.api import overlap as overlap
+from ce_align.api import score as score
+from ce_align.api import table as table
+from ce_align.api import train as train
+from ce_align.api import transfer as transfer
+from ce_align.data.imagesets import ImageSet as ImageSet
+from ce_align.data.recordings import Recording as Recording
+from ce_align.errors import AccessError as AccessError
+from ce_align.errors import CeAlignError as CeAlignError
+from ce_align.errors import ConfigError as ConfigError
+from ce_align.errors import DataError as DataError
+from ce_align.models.given import FeatureArray as FeatureArray
+from ce_align.models.networks import Network as Network
+from ce_align.report.paper.files import FigureConfig as FigureConfig
+from ce_align.report.paper.files import TableConfig as TableConfig
+from ce_align.results import ResultStore as ResultStore
+from ce_align.runner import run as run
+from ce_align.stages.correlate import CorrelateConfig as CorrelateConfig
+from ce_align.stages.measures import AnalysisConfig as AnalysisConfig
+from ce_align.stages.official import OfficialConfig as OfficialConfig
+from ce_align.stages.overlap import OverlapConfig as OverlapConfig
+from ce_align.stages.running import Hardware as Hardware
+from ce_align.stages.running import Outcome as Outcome
+from ce_align.stages.score import ScoreConfig as ScoreConfig
+from ce_align.stages.transfer import TransferConfig as TransferConfig
+from ce_align.trainer.presets import TrainConfig as TrainConfig
+
+__version__: str

@@ -1,0 +1,487 @@
+"""The functions of `import ce_align as ce`: names or objects in, an outcome out.
+
+Each makes configurations and gives them to the one runner, as the commands do.
+"""
+
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ce_align.config import StageConfig
+from ce_align.data.imagesets import ImageSet
+from ce_align.data.recordings import Recording, without_silent
+from ce_align.data.recordings import load_recording as _load_recording
+from ce_align.errors import ConfigError, DataError
+from ce_align.models.given import FeatureArray
+from ce_align.results import ResultStore
+from ce_align.runner import run
+from ce_align.stages.running import Outcome
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.figure import Figure
+    from torch import nn
+
+    from ce_align.models.networks import Network
+
+    NetworkLike: TypeAlias = str | Path | Network | FeatureArray | NDArray[Any]
+    RecordingLike: TypeAlias = str | Path | Recording
+
+__all__ = [
+    *("analyze", "correlate", "figure", "load_network", "load_recording"),
+    *("make_recording", "open_results", "overlap", "score", "table", "train"),
+    "transfer",
+]
+
+
+def load_network(
+    network: "str | Path | nn.Module",
+    *,
+    name: str | None = None,
+    seed: int = 0,
+    **description: Any,
+) -> "Network":
+    """A network by its name, or a module of torch with its preprocessing.
+
+    Parameters
+    ----------
+    network : a name as the commands take it (``torchvision/resnet50``, ``timm/NAME``,
+        ``ce_mmcr_l0.1``, a checkpoint, the folder of a training, ``FILE.py:callable``),
+        or a `torch.nn.Module`, which is put into evaluation mode
+    name : of a module in rows; its class's name if there is none
+    seed : of random weights
+    **description : of a module: ``input_size``, ``mean`` and ``std`` of RGB in [0, 1],
+        ``interpolation``, and ``layers``, the layer committed to each region; what is
+        left out is ImageNet's
+
+    Raises
+    ------
+    ConfigError, DataError, AccessError
+        See `ce_align.models.load.load_network`.
+    """
+    from torch import nn
+
+    from ce_align.models.load import described_network
+    from ce_align.models.load import load_network as load
+
+    if isinstance(network, nn.Module):
+        network.eval()
+        return described_network(name or type(network).__name__, network, description)
+    if name is not None or description:
+        raise ConfigError(
+            "name and preprocessing are those of a torch.nn.Module; a network that is "
+            f"called {network} has its own"
+        )
+    _know_brainscore()
+    return load(str(network), seed=seed)
+
+
+def load_recording(name: str | Path) -> Recording:
+    """A recording by its name, or from a ``.nc`` file.
+
+    Raises
+    ------
+    ConfigError, DataError, AccessError
+        If there is none, it cannot be read, or it is private.
+    """
+    _know_brainscore()
+    return _load_recording(str(name))
+
+
+def make_recording(
+    responses: NDArray[Any],
+    images: "ImageSet | NDArray[np.uint8]",
+    region: str,
+    *,
+    name: str = "mine",
+    neuroids: Sequence[str] | None = None,
+    degrees: float = 8.0,
+) -> Recording:
+    """A recording from one's own arrays.
+
+    Parameters
+    ----------
+    responses : (n_stimuli, n_neuroids), or (n_stimuli, n_repetitions, n_neuroids) with
+        NaN where a stimulus was shown fewer times; without repetitions there is no
+        ceiling, and so no normalised score
+    images : (n_stimuli, height, width, 3) of uint8, or an `ImageSet`
+    region : recorded area, such as ``IT``
+    name : of the recording in rows
+    neuroids : names of the neuroids
+    degrees : visual angle of the images
+
+    Raises
+    ------
+    DataError
+        If shapes do not fit, or values are not finite.
+    """
+    values = np.asarray(responses, dtype=np.float64)
+    if values.ndim == 2:
+        values = values[:, None]
+    if values.ndim != 3:
+        raise DataError(
+            "responses must be (n_stimuli, n_neuroids) or (n_stimuli, n_repetitions, "
+            f"n_neuroids), found {values.shape}"
+        )
+    if not isinstance(images, ImageSet):
+        images = ImageSet.from_array(name, images)
+    ids = tuple(neuroids or (f"{name}_{i:04d}" for i in range(values.shape[2])))
+    values, ids, note = without_silent(values, ids)
+    return Recording(
+        identifier=name,
+        images=images,
+        responses=values,
+        neuroid_ids=ids,
+        region=region,
+        degrees=degrees,
+        origin="imported",
+        notes=(note,) if note else (),
+    )
+
+
+def open_results(folder: str | Path = "results") -> ResultStore:
+    """The rows that a folder keeps: ``.frame(stage)``, ``.arrays(stage, config_id)``.
+
+    Raises
+    ------
+    ConfigError
+        If there is no such folder.
+    """
+    if not Path(folder).is_dir():
+        raise ConfigError(f"there is no folder {folder}; results are kept in one")
+    return ResultStore(Path(folder))
+
+
+def score(
+    networks: "NetworkLike | Sequence[NetworkLike]",
+    recordings: "RecordingLike | Sequence[RecordingLike]",
+    *,
+    layer: str | Sequence[str] = "committed",
+    results: str | Path = "results",
+    run_options: Mapping[str, Any] | None = None,
+    **settings: Any,
+) -> Outcome:
+    """Predict recordings from networks: raw r, ceiling, and raw² / ceiling.
+
+    Parameters
+    ----------
+    networks : names, `Network` objects, or arrays of features (n_stimuli, n_features)
+        in the order of the recording's stimuli
+    recordings : names, ``.nc`` files, or `Recording` objects
+    layer : of each network; ``committed`` for the one of the region, ``all``
+    results : folder that keeps the rows; what is in it is not computed again
+    run_options : such as ``force`` or ``hardware``, see `ce_align.stages.running.Run`
+    **settings : of `ScoreConfig`, such as ``regression`` or ``splits``
+
+    Raises
+    ------
+    CeAlignError
+        If nothing could be scored; else what failed is among ``.failures``.
+    """
+    from ce_align.stages.score import ScoreConfig
+
+    given = _Given()
+    layers = [layer] if isinstance(layer, str) else layer
+    configs = [
+        ScoreConfig(model=model, recording=recording, layer=name, **settings)
+        for model in given.networks(networks)
+        for recording in given.recordings(recordings)
+        for name in layers
+    ]
+    return _run(configs, results, given, run_options)
+
+
+def analyze(
+    networks: "NetworkLike | Sequence[NetworkLike]",
+    metric: str | Sequence[str] = "bures",
+    *,
+    images: "str | Path | ImageSet" = "simulated",
+    baseline: "NetworkLike | None" = None,
+    layer: str = "committed",
+    results: str | Path = "results",
+    run_options: Mapping[str, Any] | None = None,
+    **settings: Any,
+) -> Outcome:
+    """Measure how networks organise the variability that augmentations cause.
+
+    Parameters
+    ----------
+    networks : names or `Network` objects, which all look at the same views
+    metric : ``bures``, ``decoding``, ``factorization``, ``dimensionality``,
+        ``steerability``, or several of them
+    images : folder, zip or tar, ``simulated``, or an `ImageSet`
+    baseline : network that differences of Bures distances are taken from; None for the
+        published one of the same objective at λ = 0, if there is one
+    layer, results, run_options : as in `score`
+    **settings : of `AnalysisConfig`, such as ``comparisons`` or ``views``
+
+    Raises
+    ------
+    CeAlignError
+        If nothing could be measured; else what failed is among ``.failures``.
+    """
+    from ce_align.models.catalogue import invariant_sibling
+    from ce_align.stages.measures import AnalysisConfig
+
+    given = _Given()
+    (source,) = given.named([images], ImageSet, "images")
+    (other,) = given.networks(baseline) if baseline is not None else (None,)
+    configs = [
+        AnalysisConfig(
+            metric=kind,  # type: ignore[arg-type]
+            model=model,
+            layer=layer,
+            images=source,
+            baseline=(other or invariant_sibling(model)) if kind == "bures" else None,
+            **settings,
+        )
+        for kind in ([metric] if isinstance(metric, str) else metric)
+        for model in given.networks(networks)
+    ]
+    return _run(configs, results, given, run_options)
+
+
+def overlap(
+    first: "NetworkLike",
+    second: "NetworkLike",
+    recording: "RecordingLike",
+    *,
+    layers: tuple[str, str] = ("committed", "committed"),
+    results: str | Path = "results",
+    run_options: Mapping[str, Any] | None = None,
+    **settings: Any,
+) -> Outcome:
+    """Partition the explained variance of a recording between two networks.
+
+    Arguments are those of `score`; settings those of `OverlapConfig`.
+    """
+    from ce_align.stages.overlap import OverlapConfig
+
+    given = _Given()
+    (target,) = given.recordings(recording)
+    (a,), (b,) = given.networks(first), given.networks(second)
+    config = OverlapConfig(
+        model_a=a,
+        model_b=b,
+        recording=target,
+        layer_a=layers[0],
+        layer_b=layers[1],
+        **settings,
+    )
+    return _run([config], results, given, run_options)
+
+
+def transfer(
+    networks: "NetworkLike | Sequence[NetworkLike]",
+    datasets: str | Path | Sequence[str | Path],
+    *,
+    layer: str = "committed",
+    results: str | Path = "results",
+    run_options: Mapping[str, Any] | None = None,
+    **settings: Any,
+) -> Outcome:
+    """Accuracy of a linear probe of frozen features on other data sets.
+
+    `datasets` are names such as ``cifar10``, or folders with ``train/CLASS`` and
+    ``test/CLASS``; other arguments are those of `score`, settings those of
+    `TransferConfig`.
+    """
+    from ce_align.stages.transfer import TransferConfig
+
+    given = _Given()
+    configs = [
+        TransferConfig(model=model, dataset=str(name), layer=layer, **settings)
+        for model in given.networks(networks)
+        for name in ([datasets] if isinstance(datasets, str | Path) else datasets)
+    ]
+    return _run(configs, results, given, run_options)
+
+
+def correlate(
+    recordings: str | Sequence[str] = (),
+    *,
+    results: str | Path = "results",
+    seed: int = 0,
+) -> Outcome:
+    """Correlate every stored measure with predictivity, across networks.
+
+    Parameters
+    ----------
+    recordings : names; none for all that have scores
+    results : folder of the rows
+    seed : of the resampling
+
+    Raises
+    ------
+    DataError
+        If fewer than five networks have both a score and a measure.
+    """
+    from ce_align.stages.correlate import CorrelateConfig
+
+    names = (recordings,) if isinstance(recordings, str) else tuple(recordings)
+    return _run([CorrelateConfig(recordings=names, seed=seed)], results)
+
+
+def train(
+    objective: str,
+    weight: float,
+    images: str | Path,
+    *,
+    preset: str = "paper-in1k",
+    out: str | Path | None = None,
+    run_options: Mapping[str, Any] | None = None,
+    **settings: Any,
+) -> Path:
+    """Train a contrastive-equivariant network, or go on training it.
+
+    Parameters
+    ----------
+    objective : ``mmcr``, ``barlow`` or ``simclr``
+    weight : equivariance weight λ, from 0 (invariant) to 1
+    images : folder, archive, packed folder, or ``simulated``
+    preset : ``paper-in1k``, ``paper-in100``, ``weak`` or ``tiny``
+    out : folder of the run; None for one below ``runs`` that is named by the settings
+    run_options : see `ce_align.stages.running.Run`
+    **settings : of `TrainConfig`, such as ``epochs`` or ``backbone``
+
+    Returns
+    -------
+    The folder, which is a network's name now.
+    """
+    from ce_align.stages.train import TrainOptions, training_folder
+    from ce_align.trainer.presets import preset_config
+
+    config = preset_config(
+        preset,
+        objective,
+        equivariance_weight=weight,
+        images=str(images),
+        **settings,
+    )
+    folder = Path(out) if out is not None else training_folder(config)
+    options = {"training": TrainOptions(folder=folder), **(run_options or {})}
+    _run([config], folder, options=options)
+    return folder
+
+
+def figure(
+    name: str,
+    results: "str | Path | ResultStore | Outcome" = "results",
+    columns: int = 2,
+) -> "Figure":
+    """A figure of stored rows, to show or ``savefig``.
+
+    Parameters
+    ----------
+    name : ``1`` to ``8``, ``forest``, ``layers``, ``overlap`` or ``training``
+    results : folder of the rows, or the outcome of a run, whose folder it is
+    columns : width in columns of a page
+
+    Raises
+    ------
+    ConfigError
+        If there is no such figure.
+    DataError
+        If there are no rows of what it shows.
+    """
+    from ce_align.report.material import Material
+    from ce_align.report.paper import draw
+    from ce_align.report.paper.files import FigureConfig
+
+    config = FigureConfig(figure=name, columns=1 if columns == 1 else 2)
+    return draw(config.figure, Material.load(_folder(results)), config.columns).figure
+
+
+def table(
+    name: str, results: "str | Path | ResultStore | Outcome" = "results"
+) -> "pd.DataFrame":
+    """A table of the paper, ``1`` to ``5``, from stored rows; see `figure`."""
+    from ce_align.report.material import Material
+    from ce_align.report.paper import build_table
+    from ce_align.report.paper.files import TableConfig
+
+    config = TableConfig(table=name)
+    return build_table(config.table, Material.load(_folder(results))).shown
+
+
+def _folder(results: "str | Path | ResultStore | Outcome") -> Path:
+    if isinstance(results, Outcome):
+        results = results.store or "results"
+    return results.folder if isinstance(results, ResultStore) else Path(results)
+
+
+def _run(
+    configs: Sequence[StageConfig],
+    results: str | Path,
+    given: "_Given | None" = None,
+    options: Mapping[str, Any] | None = None,
+) -> Outcome:
+    """Run, and raise what went wrong if there is nothing else."""
+    _know_brainscore()
+    settings = {"notify": lambda line: print(line, file=sys.stderr), **(options or {})}
+    outcome = run(configs, results, given=given.objects if given else {}, **settings)
+    if outcome.failures and not outcome.rows:
+        raise outcome.failures[0][1]
+    return outcome
+
+
+def _know_brainscore() -> None:
+    """Let names of Brain-Score's recordings and networks be known."""
+    from ce_align.brainscore import register, register_networks
+
+    register()
+    register_networks()
+
+
+class _Given:
+    """Objects by the names that stand for them in configurations."""
+
+    def __init__(self) -> None:
+        self.objects: dict[str, Any] = {}
+
+    def networks(self, networks: Any) -> list[str]:
+        """Names of networks."""
+        from ce_align.models.networks import Network
+
+        if isinstance(networks, np.ndarray):
+            networks = [FeatureArray("features", networks)]
+        if isinstance(networks, str | Path | Network | FeatureArray):
+            networks = [networks]
+        return self.named(networks, (Network, FeatureArray), "network")
+
+    def recordings(self, recordings: Any) -> list[str]:
+        """Names of recordings."""
+        if isinstance(recordings, str | Path | Recording):
+            recordings = [recordings]
+        return self.named(recordings, Recording, "recording")
+
+    def named(self, things: Iterable[Any], kinds: Any, what: str) -> list[str]:
+        """Names of names and objects.
+
+        Raises
+        ------
+        ConfigError
+            If something is neither, or two objects have one name.
+        """
+        found = []
+        for thing in things:
+            if isinstance(thing, kinds):
+                name = getattr(thing, "name", None) or thing.identifier
+                if self.objects.setdefault(name, thing) is not thing:
+                    raise ConfigError(
+                        f"two objects are called {name!r}; give one another name"
+                    )
+                found.append(name)
+            elif isinstance(thing, str | Path):
+                found.append(str(thing))
+            else:
+                raise ConfigError(
+                    f"expected the name of a {what} or an object, found a "
+                    f"{type(thing).__name__}; a torch.nn.Module becomes a network with "
+                    "load_network"
+                )
+        return found

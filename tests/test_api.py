@@ -1,0 +1,171 @@
+"""The face: names or objects in, rows out, the same as by configurations."""
+
+import ast
+import importlib
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import ce_align as ce
+from ce_align.errors import ConfigError, DataError
+
+
+@pytest.fixture
+def stimuli(rng):
+    coarse = rng.integers(0, 256, (60, 4, 4, 3), np.uint8)
+    return coarse.repeat(4, axis=1).repeat(4, axis=2)
+
+
+@pytest.fixture
+def recording(rng, stimuli):
+    signal = stimuli[:, ::4, ::4].reshape(60, -1) / 255.0 @ rng.normal(size=(48, 5))
+    responses = signal[:, None] + 0.5 * rng.normal(size=(60, 6, 5))
+    return ce.make_recording(responses, stimuli, "IT", name="toy")
+
+
+@pytest.fixture
+def module():
+    torch.manual_seed(0)
+    return torch.nn.Sequential(
+        torch.nn.Conv2d(3, 6, 5, stride=3), torch.nn.Tanh(), torch.nn.Flatten()
+    )
+
+
+SMALL = {"components": 5, "splits": 3}
+
+
+def test_a_module_is_scored_in_three_lines(module, recording, tmp_path):
+    network = ce.load_network(module, name="mine", input_size=16, layers={"IT": "2"})
+    result = ce.score(network, recording, results=tmp_path, **SMALL)
+    (row,) = result.rows
+    assert (row.model, row.recording, row.layer) == ("mine", "toy", "2")
+    assert result.frame.loc[0, "value"] == row.value
+    assert result.arrays[row.config_id]["r"].shape == (3, 5)
+    again = ce.score(network, recording, results=tmp_path, **SMALL)
+    assert again.n_stored == 1
+    assert again.rows == result.rows
+
+
+def test_an_array_of_features_has_the_score_of_the_network_it_is_from(
+    module, recording, stimuli, tmp_path
+):
+    from ce_align.models.features import extract
+
+    network = ce.load_network(module, input_size=16, layers={"IT": "2"})
+    shown = recording.images.on_screen(recording.degrees, 8.0)
+    features = extract(network, shown, ["2"], cache=None)["2"].values
+    (expected,) = ce.score(network, recording, results=tmp_path, **SMALL).rows
+    (row,) = ce.score(np.array(features), recording, results=tmp_path, **SMALL).rows
+    assert (row.value, row.raw) == (expected.value, expected.raw)
+    assert row.layer == "features"
+    again = ce.score(np.array(features), recording, results=tmp_path, **SMALL)
+    assert again.n_stored == 1
+    other = ce.score(np.array(features[::-1]), recording, results=tmp_path, **SMALL)
+    assert other.n_stored == 0
+    assert other.rows[0].raw != row.raw
+
+
+@pytest.mark.parametrize(
+    ("features", "message"),
+    [
+        (np.zeros((59, 4)), "59 stimuli, but toy has 60"),
+        (np.zeros(60), r"\(n_stimuli, n_features\)"),
+        (np.full((60, 4), np.nan), "NaN"),
+        (np.array([["a"]]), "must be numbers"),
+    ],
+)
+def test_an_array_that_is_no_features_is_refused(
+    features, message, recording, tmp_path
+):
+    with pytest.raises(DataError, match=message):
+        ce.score(features, recording, results=tmp_path)
+
+
+def test_features_are_no_network_that_can_see(recording, tmp_path):
+    features = ce.FeatureArray("mine", np.ones((60, 4)))
+    with pytest.raises(ConfigError, match="give a network"):
+        ce.analyze(features, "bures", results=tmp_path, comparisons=10, views=4)
+
+
+def test_a_module_is_analysed_and_drawn_in_three_lines(module, tmp_path):
+    network = ce.load_network(module, name="mine", input_size=16, layers={"IT": "1"})
+    small = {"comparisons": 10, "views": 4, "crops": 4, "photometrics": 4, "size": 16}
+    result = ce.analyze(network, "bures", results=tmp_path, **small)
+    assert {row.metric for row in result.rows} >= {"augmentation_augmentation"}
+    assert all(row.model == "mine" for row in result.rows)
+    drawn = ce.figure("1", result)
+    drawn.savefig(tmp_path / "figure.png")
+    assert (tmp_path / "figure.png").stat().st_size > 1000
+
+
+def test_responses_and_features_have_a_bures_distance(recording, rng):
+    averaged = recording.averaged()
+    covariances = [np.cov(x, rowvar=False) for x in (averaged, averaged + 1)]
+    distance = ce.metrics.bures.squared_bures_distance(*covariances)
+    assert distance == pytest.approx(0, abs=1e-8)
+
+
+def test_own_responses_without_repetitions_have_no_ceiling(stimuli, rng, tmp_path):
+    recording = ce.make_recording(rng.normal(size=(60, 3)), stimuli, "V4", name="one")
+    (row,) = ce.score("pixels", recording, results=tmp_path, **SMALL).rows
+    assert row.value is None
+    assert "no repetitions" in row.note
+
+
+def test_what_fails_is_raised_if_it_is_all_and_named_if_it_is_not(recording, tmp_path):
+    with pytest.raises(ConfigError, match="nothing"):
+        ce.score("nothing", recording, results=tmp_path)
+    result = ce.score(["nothing", "pixels"], recording, results=tmp_path, **SMALL)
+    assert [row.model for row in result.rows] == ["pixels"]
+    assert [what for what, _ in result.failures] == ["nothing"]
+    assert "1 row" in repr(result)
+    assert "failed: nothing" in repr(result)
+
+
+def test_an_outcome_is_shown_as_html_without_reading_names_as_markup(
+    module, recording, tmp_path
+):
+    network = ce.load_network(module, name="<b>", input_size=16, layers={"IT": "2"})
+    shown = ce.score(network, recording, results=tmp_path, **SMALL)._repr_html_()
+    assert "&lt;b&gt;" in shown
+    assert "<td>toy</td>" in shown
+
+
+def test_two_objects_of_one_name_are_refused(module, recording, tmp_path):
+    networks = [ce.load_network(module, name="a", input_size=16) for _ in range(2)]
+    with pytest.raises(ConfigError, match="two objects are called 'a'"):
+        ce.score(networks, recording, results=tmp_path)
+    with pytest.raises(ConfigError, match="load_network"):
+        ce.score(module, recording, results=tmp_path)
+
+
+def test_every_name_of_the_face_is_there_and_the_stub_says_the_same():
+    names = set(ce.__all__)
+    for name in names:
+        assert getattr(ce, name) is not None
+    stub = ast.parse(Path(ce.__file__).with_suffix(".pyi").read_text())
+    told = {
+        alias.asname: f"{node.module}.{alias.name}"
+        for node in ast.walk(stub)
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+    }
+    assert set(told) | {"__version__"} == names
+    for name, where in told.items():
+        module, _, own = where.rpartition(".")
+        expected = getattr(importlib.import_module(module), own)
+        assert getattr(ce, name) is expected, name
+
+
+def test_the_face_costs_nothing_until_it_is_used():
+    code = "import sys, ce_align; dir(ce_align); print(len(sys.modules))"
+    bare = "import sys, importlib.metadata; print(len(sys.modules))"
+    n, n_bare = (
+        int(subprocess.check_output([sys.executable, "-c", text]))
+        for text in (code, bare)
+    )
+    assert n - n_bare < 40

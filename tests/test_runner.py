@@ -1,0 +1,109 @@
+"""The one runner: shared loads, stored rows, failures, and other executors."""
+
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from multiprocessing import get_context
+
+import numpy as np
+import pytest
+
+from ce_align.config import StageConfig
+from ce_align.data import recordings
+from ce_align.data.imagesets import ImageSet
+from ce_align.data.recordings import Recording
+from ce_align.errors import ConfigError
+from ce_align.results import ResultStore
+from ce_align.runner import distinct, plan, run
+from ce_align.stages.score import ScoreConfig
+
+SMALL = {"components": 3, "splits": 2}
+
+
+@pytest.fixture
+def toy(rng):
+    """A small recording by its name."""
+    images = ImageSet.from_array("toy", rng.integers(0, 256, (40, 16, 16, 3), np.uint8))
+    responses = rng.normal(size=(40, 4, 3)) + rng.normal(size=(40, 1, 3))
+    return {"toy": Recording("toy", images, responses, ("a", "b", "c"), "IT")}
+
+
+def configs(*models, **settings):
+    return [
+        ScoreConfig(model=model, recording="toy", **{**SMALL, **settings})
+        for model in models
+    ]
+
+
+def numbers(outcome):
+    return [row.model_dump(exclude={"created"}) for row in outcome.rows]
+
+
+def test_a_recording_is_loaded_once_for_all_networks(toy, tmp_path, monkeypatch):
+    loaded = []
+
+    def load(name):
+        loaded.append(name)
+        return toy[name]
+
+    monkeypatch.setattr(recordings, "load_recording", load)
+    outcome = run(configs("pixels", "gabor"), tmp_path)
+    assert loaded == ["toy"]
+    assert [row.model for row in outcome.rows] == ["pixels", "gabor"]
+    assert (outcome.n_done, outcome.n_stored) == (2, 0)
+    assert run(configs("gabor"), tmp_path).n_stored == 1
+
+
+def test_what_fails_is_kept_with_its_reason_until_it_no_longer_does(toy, tmp_path):
+    absent = ScoreConfig(model="pixels", recording="absent.nc", **SMALL)
+    outcome = run([absent, *configs("pixels")], tmp_path, given=toy)
+    ((what, error),) = outcome.failures
+    assert what == "absent.nc"
+    assert len(outcome.rows) == 1
+    store = ResultStore(tmp_path)
+    (failure,) = store.failures("score")
+    assert failure.config["recording"] == "absent.nc"
+    assert failure.message == str(error)
+    good = {"absent.nc": toy["toy"]}
+    assert not run([absent], tmp_path, given=good).failures
+    assert store.failures("score") == []
+
+
+def test_a_name_that_means_nothing_is_no_failure_to_keep(toy, tmp_path):
+    outcome = run(configs("nothing"), tmp_path, given=toy)
+    assert isinstance(outcome.failures[0][1], ConfigError)
+    assert ResultStore(tmp_path).failures() == []
+
+
+def test_committed_and_its_name_are_one_layer(toy, tmp_path):
+    asked = [*configs("gabor"), *configs("gabor", layer="complex")]
+    assert len(distinct(asked)) == 2
+    (row,) = run(asked, tmp_path, given=toy).rows
+    assert row.layer == "complex"
+
+
+def test_another_executor_gives_the_same_rows(tmp_path, toy):
+    here = run(configs("pixels", "gabor"), tmp_path / "here", given=toy)
+    asked = configs("pixels", "gabor", "nothing")
+    with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as executor:
+        there = run(asked, tmp_path / "there", given=toy, where=executor)
+    assert numbers(there) == numbers(here)
+    assert [what for what, _ in there.failures] == ["nothing"]
+    assert run(configs("gabor"), tmp_path / "there", given=toy).n_stored == 1
+
+
+def test_threads_share_what_networks_change_of_the_process(tmp_path, toy):
+    with (
+        ThreadPoolExecutor(2) as executor,
+        pytest.raises(ConfigError, match="processes"),
+    ):
+        run(configs("pixels"), tmp_path, given=toy, where=executor)
+
+
+def test_a_configuration_of_no_stage_is_refused(tmp_path):
+    with pytest.raises(ConfigError, match="no stage executes a StageConfig"):
+        run([StageConfig()], tmp_path)
+
+
+def test_a_plan_counts_what_is_stored_without_loading(toy, tmp_path):
+    asked = configs("gabor", "nothing", layer="complex")
+    run(asked, tmp_path, given=toy)
+    assert plan(asked, ResultStore(tmp_path)) == {"score": (2, 1)}
