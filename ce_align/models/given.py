@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from ce_align.checks import check_finite
 from ce_align.digests import combine_digests, digest_array
 from ce_align.errors import ConfigError, DataError
+from ce_align.results import NetworkFacts
 
 if TYPE_CHECKING:
     from ce_align.data.imagesets import ImageSet
@@ -41,6 +42,7 @@ class FeatureArray:
     name: str
     values: NDArray[Any]
     layers: dict[str, str] = field(default_factory=dict, init=False)
+    facts: NetworkFacts = field(default_factory=NetworkFacts, init=False)
 
     def __post_init__(self) -> None:
         values = np.asarray(self.values)
@@ -56,20 +58,6 @@ class FeatureArray:
     def digest(self) -> str:
         """Identity: of the values alone."""
         return combine_digests("features", digest_array(self.values))
-
-    @property
-    def module(self) -> NoReturn:
-        """There is none: no other image can be shown.
-
-        Raises
-        ------
-        ConfigError
-            Always.
-        """
-        raise ConfigError(
-            f"{self.name} is an array of features, which can be scored; give a network "
-            "for analyses and transfer, which show it other images"
-        )
 
     def layer_for(self, region: str) -> str:
         """The only layer, whatever the region."""

@@ -75,7 +75,7 @@ def execute(configs: Sequence[AnalysisConfig], run: Run) -> None:
 
 def _job(config: AnalysisConfig, run: Run) -> Job:
     """The networks behind a configuration; one without its baseline, if that fails."""
-    network = run.network(config.model, config.seed)
+    network = run.network(config.model, config.seed, live=True)
     usual = network.layer_for("IT")
     layer = usual if config.layer == COMMITTED else config.layer
     subject = _subject(config.model, layer, config.seed, run)
@@ -91,7 +91,7 @@ def _job(config: AnalysisConfig, run: Run) -> Job:
 
 
 def _subject(name: str, layer: str, seed: int, run: Run) -> Subject:
-    network = run.network(name, seed)
+    network = run.network(name, seed, live=True)
     chosen = None if layer == COMMITTED else layer
     return run.load(
         name,

@@ -269,10 +269,23 @@ class Run:
                 if not isinstance(found, CeAlignError):
                     del self._loaded[key]
 
-    def network(self, name: str, seed: int) -> "Network":
-        """A network by name; `seed` is of weights that are random."""
+    def network(self, name: str, seed: int, *, live: bool = False) -> "Network":
+        """A network by name.
+
+        Parameters
+        ----------
+        name : of a network, or of features that were given
+        seed : of weights that are random
+        live : it must be a network that images can be shown to
+        """
+        from ce_align.models.given import FeatureArray
         from ce_align.models.load import load_network
 
+        if live and isinstance(self.given.get(name), FeatureArray):
+            raise ConfigError(
+                f"{name} is an array of features, which can be scored; give a network "
+                "for analyses and transfer, which show it other images"
+            )
         if name in self.given:
             return self.given[name]  # type: ignore[no-any-return]
         return self.load(

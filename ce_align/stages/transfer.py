@@ -107,7 +107,7 @@ def execute(configs: Sequence[TransferConfig], run: Run) -> None:
             ready.append((config, run.splits(config.dataset)))
     if not ready:  # no images: the network need not be loaded
         return
-    network = run.network(model, seed)
+    network = run.network(model, seed, live=True)
     for config, data in ready:
         with run.attempt(f"{model} × {config.dataset}", config):
             layer = config.layer

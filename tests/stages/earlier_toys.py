@@ -5,11 +5,11 @@ The documents in ``earlier/`` were written by the code of commit 0354047: those 
 """
 
 import numpy as np
+from ce_align.run import run
 
 from ce_align.data.imagesets import ImageSet
 from ce_align.data.labelled import LabelledImages, LabelledSplits
 from ce_align.data.recordings import Recording
-from ce_align.run import run
 from ce_align.stages.measures import AnalysisConfig
 from ce_align.stages.overlap import OverlapConfig
 from ce_align.stages.score import ScoreConfig
