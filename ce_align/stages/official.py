@@ -59,7 +59,9 @@ def execute(configs: Sequence[OfficialConfig], run: Run) -> None:
     from ce_align.brainscore.official import official_scores
 
     recording = run.recording(configs[0].recording)
-    network = run.network(configs[0].model, ScoreConfig.model_fields["seed"].default)
+    network = run.network(
+        configs[0].model, ScoreConfig.model_fields["seed"].default, live=True
+    )
     configs = with_layers(configs, network, recording, run)
     probe = network.probe(
         [config.layer for config in configs], allow_unstable=run.allow_unstable
