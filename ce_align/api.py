@@ -388,24 +388,24 @@ def figure(
     DataError
         If there are no rows of what it shows.
     """
-    from ce_align.report.material import Material
+    from ce_align.report.inputs import Inputs
     from ce_align.report.paper import draw
     from ce_align.report.paper.files import FigureConfig
 
     config = FigureConfig(figure=name, columns=1 if columns == 1 else 2)
-    return draw(config.figure, Material.load(_folder(results)), config.columns).figure
+    return draw(config.figure, Inputs.load(_folder(results)), config.columns).figure
 
 
 def table(
     name: str, results: "str | Path | ResultStore | Outcome" = "results"
 ) -> "pd.DataFrame":
     """A table of the paper, ``1`` to ``5``, from stored rows; see `figure`."""
-    from ce_align.report.material import Material
+    from ce_align.report.inputs import Inputs
     from ce_align.report.paper import build_table
     from ce_align.report.paper.files import TableConfig
 
     config = TableConfig(table=name)
-    return build_table(config.table, Material.load(_folder(results))).shown
+    return build_table(config.table, Inputs.load(_folder(results))).shown
 
 
 def _folder(results: "str | Path | ResultStore | Outcome") -> Path:

@@ -12,7 +12,6 @@ from ce_align.cli.screen import (
     print_json,
     print_table,
     progress_bars,
-    report_failures,
 )
 from ce_align.errors import ConfigError
 
@@ -184,7 +183,8 @@ def train(
             training=TrainOptions(hardware, folder, validation, hf),
             notify=message,
         )
-    report_failures(outcome.failures)
+        for _, error in outcome.failures:
+            raise error
     rows = outcome.rows
     if not rows:  # another process reports for this one
         return

@@ -43,7 +43,9 @@ from ce_align.models.preprocessing import Preprocessing
 from ce_align.progress import Progress, quiet_stdout, silent
 from ce_align.results import NetworkFacts
 
-__all__ = ["SOURCES", "Loader", "load_network", "register_source"]
+__all__ = [
+    *("SOURCES", "Loader", "described_network", "load_network", "register_source"),
+]
 
 
 class Description(Preprocessing):
@@ -52,7 +54,7 @@ class Description(Preprocessing):
     layers: dict[str, str] = Field(default_factory=dict)
 
 
-def _described(
+def described_network(
     name: str, module: nn.Module, description: Any, code: LocalCode | None = None
 ) -> Network:
     """Network from a module and what it says of its input and layers.
@@ -94,7 +96,7 @@ def _load_user_file(path: Path, attribute: str, *, seed: int = 0) -> Network:
         raise DataError(
             f"{name} returned a {type(module).__name__}; expected a torch.nn.Module"
         )
-    return _described(name, module, getattr(module, "ce_align", {}), code)
+    return described_network(name, module, getattr(module, "ce_align", {}), code)
 
 
 def _callable(module: ModuleType, attribute: str, path: Path) -> Callable[[], Any]:
@@ -304,6 +306,6 @@ def _load_file(name: str, path: Path, option: str) -> Network:
         _log.warning(text)
     described = {key: metadata[key] for key in DESCRIBED if key in metadata}
     description = {"layers": stage_layers(module), **described}
-    network = _described(name, module, description)
+    network = described_network(name, module, description)
     facts = training_facts({"backbone": architecture, **stated_settings(metadata)})
     return replace(network, origin="; ".join(said), facts=facts)

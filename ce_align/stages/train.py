@@ -104,7 +104,9 @@ def execute(configs: Sequence[TrainConfig], run: Run) -> None:
         folder = options.folder or training_folder(config, run.runs)
         if len(configs) > 1:
             run.progress("trainings", done, len(configs))
-        with run.attempt(str(folder), config):
+        # What a command says of its one training is not kept beside the training.
+        kept = [config] if run.training is None else []
+        with run.attempt(str(folder), *kept):
             if images is None:
                 images = open_images(config.images, config.view_size, config.seed)
                 if options.validation is not None:
@@ -115,7 +117,8 @@ def execute(configs: Sequence[TrainConfig], run: Run) -> None:
             if is_there and not run.force and run.training is None:
                 run.outcome.n_stored += 1
             else:
-                run.notify(f"training {folder}")
+                if kept:
+                    run.notify(f"training {folder}")
                 rows = train(
                     config,
                     images,

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from ce_align.run import run
 from earlier_toys import measure_all, toy_images, toy_recording, toy_splits
 from toys import toy_config, toy_network
 
@@ -17,7 +18,6 @@ from ce_align.models.catalogue import EXPORTED, PUBLISHED
 from ce_align.models.checkpoints import save_safetensors
 from ce_align.models.load import load_network
 from ce_align.results import FACTS, NetworkFacts, ResultStore
-from ce_align.run import run
 from ce_align.stages.imported import ImportConfig
 from ce_align.stages.online import OnlineConfig
 from ce_align.stages.overlap import OverlapConfig
