@@ -1,8 +1,10 @@
 """Imports point downwards only, and importing the package is cheap."""
 
 import ast
+import importlib
 import subprocess
 import sys
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -116,3 +118,64 @@ def test_array_rooms_import_without_torch_and_brainscore(room):
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     ).stdout.split()
     assert not {"torch", "brainscore_vision"} & set(loaded)
+
+
+def _module_name(path: Path) -> str:
+    parts = path.relative_to(PACKAGE.parent).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def _trees() -> dict[str, ast.Module]:
+    return {
+        _module_name(path): ast.parse(path.read_text())
+        for path in PACKAGE.rglob("*.py")
+    }
+
+
+def _taken_from(tree: ast.Module) -> list[tuple[str, str]]:
+    """Modules of the package and the names that are imported from them."""
+    return [
+        (node.module, alias.name)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom) and node.module
+        for alias in node.names
+        if node.module.startswith("ce_align")
+    ]
+
+
+def test_what_others_import_is_what_a_module_exports():
+    trees = _trees()
+    exported = {
+        name: set(getattr(importlib.import_module(name), "__all__", ()))
+        for name in trees
+        if not name.endswith("__main__")
+    }
+    taken = {
+        f"{own} takes {name} from {module}"
+        for own, tree in trees.items()
+        for module, name in _taken_from(tree)
+        if f"{module}.{name}" not in trees
+        and module != "ce_align"
+        and name not in exported[module]
+    }
+    assert taken == set()
+
+
+def test_there_is_no_circle_of_imports_inside_a_room():
+    trees = _trees()
+    graph: dict[str, set[str]] = {}
+    for own, tree in trees.items():
+        # Those of functions and of type checkers come when all modules are there.
+        graph[own] = {
+            f"{module}.{name}" if f"{module}.{name}" in trees else module
+            for module, name in _taken_from(ast.Module(_top(tree), []))
+        } - {own}
+    order = TopologicalSorter(graph)
+    try:
+        order.prepare()
+    except CycleError as error:
+        pytest.fail(" → ".join(error.args[1]))
+
+
+def _top(tree: ast.Module) -> list[ast.stmt]:
+    return [node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)]

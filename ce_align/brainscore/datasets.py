@@ -13,7 +13,7 @@ from ce_align.brainscore.upstream import (
 from ce_align.data.recordings import Entry, Protocol, Recording
 from ce_align.errors import DataError
 
-__all__ = ["DATASETS", "Dataset", "entries", "is_cached", "load"]
+__all__ = ["BUCKET", "DATASETS", "Dataset", "entries", "is_cached", "load"]
 
 #: Bucket of Brain-Score's storage that holds the recordings, and the folder there.
 BUCKET = "brainscore-storage"

@@ -43,6 +43,7 @@ __all__ = [
     "only_json",
     "print_json",
     "print_table",
+    "print_tables",
     "progress_bars",
     "report_failures",
     "take_any_encoding",

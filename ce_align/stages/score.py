@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from ce_align.stages.official import OfficialConfig
 
 __all__ = [
-    *("ScoreConfig", "ScoreRow", "execute", "score", "shared"),
+    *("VISUAL_DEGREES", "ScoreConfig", "ScoreRow", "execute", "score", "shared"),
     *("with_ceiling_kinds", "with_layers"),
 ]
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from ce_align.data.imagesets import ImageSet
 from ce_align.data.netcdf import write_recording
@@ -122,6 +123,46 @@ def test_networks_of_a_recipe_share_views_and_rows_with_the_command(ce_align, to
         *("--photometrics", 4, "--runs", 2, "--size", 32, "--family", "tiny"),
     )
     assert "2 of 2 were in results already" in err
+
+
+PAIRS = '''
+"""Toy overlap, transfer and correlation, for a test."""
+from ce_align.stages.overlap import OverlapConfig
+from ce_align.stages.transfer import TransferConfig
+RECIPE = [
+    OverlapConfig(model_a="nets.py:build", model_b="nets.py:other", recording="toy.nc"),
+    TransferConfig(model="nets.py:build", dataset="tints", runs=1, size=32),
+]
+'''
+
+
+def test_overlap_and_transfer_of_a_recipe_are_those_of_the_commands(
+    ce_align, toys, tmp_path
+):
+    rng = np.random.default_rng(0)
+    for part in ("train", "test"):
+        for tint in range(2):
+            folder = tmp_path / "tints" / part / str(tint)
+            folder.mkdir(parents=True)
+            for k in range(5):
+                pixels = rng.integers(0, 200, (32, 32, 3), np.uint8)
+                pixels[..., tint] += 50
+                Image.fromarray(pixels).save(folder / f"{k}.png")
+    (tmp_path / "pairs.py").write_text(PAIRS)
+    status, out, err = ce_align("run", "pairs.py", "--json")
+    assert status == 0, err
+    rows = json.loads(out)
+    _, first, err = ce_align(
+        *("overlap", "--model", "nets.py:build", "--model", "nets.py:other"),
+        *("--recording", "toy.nc", "--json"),
+    )
+    assert "1 of 1 were in results already" in err
+    _, second, err = ce_align(
+        *("transfer", "--model", "nets.py:build", "--dataset", "tints"),
+        *("--runs", 1, "--size", 32, "--json"),
+    )
+    assert "1 of 1 were in results already" in err
+    assert rows == [*json.loads(first), *json.loads(second)]
 
 
 def test_commands_of_the_report_find_its_rows_in_the_store(ce_align, toys):
