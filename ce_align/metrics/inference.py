@@ -221,8 +221,8 @@ def _multiples(
     from scipy import special
 
     quantile = float(special.stdtrit(freedom, (1 + level) / 2))
-    rounding = ROUNDING * np.abs(data).max()
-    if np.ptp(data) <= rounding:
+    rounding = ROUNDING * np.abs(data).max(initial=0.0)
+    if not len(data) or np.ptp(data) <= rounding:
         return quantile, quantile
     n = len(data)
     step = max(1, BATCH_INDICES // n)

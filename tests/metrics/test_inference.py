@@ -137,6 +137,13 @@ def test_interval_over_combinations_covers_effects_of_rows_and_columns(rng, scal
     assert 0.92 - 4 * 0.011 <= share <= most
 
 
+def test_combinations_whose_columns_add_up_to_nothing_have_an_interval_of_rows(rng):
+    effects = np.repeat(np.where(np.arange(10) % 2, 0.01, -0.01), 9).reshape(10, 9)
+    found = crossed_interval(1.0, effects, rng)
+    assert found.low < 1.0 < found.high
+    assert found.high - 1.0 > np.sqrt(np.sum(effects.sum(axis=1) ** 2))
+
+
 def test_intervals_over_pairs_refuse_impossible_pairs(rng):
     values = rng.normal(size=9)
     ring = [(k, (k + 1) % 9) for k in range(9)]
