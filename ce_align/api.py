@@ -3,14 +3,18 @@
 Each makes configurations and gives them to the one runner, as the commands do.
 """
 
+import inspect
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import ValidationError
 
+from ce_align.checks import nearest_names
 from ce_align.config import StageConfig
 from ce_align.data.imagesets import ImageSet
 from ce_align.data.recordings import Recording, without_silent
@@ -19,7 +23,13 @@ from ce_align.errors import ConfigError, DataError
 from ce_align.models.given import FeatureArray
 from ce_align.results import ResultStore
 from ce_align.runner import run
+from ce_align.stages.earlier import stored_rows
+from ce_align.stages.measures import AnalysisConfig, Metric
+from ce_align.stages.overlap import OverlapConfig
 from ce_align.stages.running import Outcome
+from ce_align.stages.score import ScoreConfig
+from ce_align.stages.transfer import TransferConfig
+from ce_align.trainer.presets import TrainConfig, preset_config
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -36,6 +46,62 @@ __all__ = [
     *("make_recording", "open_results", "overlap", "score", "table", "train"),
     "transfer",
 ]
+
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+def _takes(kind: type[StageConfig]) -> Callable[[Function], Function]:
+    """Show the settings of a configuration in a function's signature and help.
+
+    What is wrong with one is said in one line.
+    """
+
+    def with_settings(function: Function) -> Function:
+        signature = inspect.signature(function)
+        own = [p for p in signature.parameters.values() if p.kind is not p.VAR_KEYWORD]
+        settings = [
+            inspect.Parameter(
+                name,
+                inspect.Parameter.KEYWORD_ONLY,
+                default=field.default,
+                annotation=field.annotation,
+            )
+            for name, field in kind.model_fields.items()
+            if not field.is_required() and name not in signature.parameters
+        ]
+
+        @wraps(function)
+        def checked(*args: Any, **settings: Any) -> Any:
+            try:
+                return function(*args, **settings)
+            except ValidationError as error:
+                raise ConfigError(_fault(error, kind)) from None
+
+        shown: Any = checked
+        shown.__signature__ = signature.replace(parameters=[*own, *settings])
+        return cast(Function, shown)
+
+    return with_settings
+
+
+def _fault(error: ValidationError, kind: type[StageConfig]) -> str:
+    fault = error.errors()[0]
+    name = ".".join(map(str, fault["loc"])) or error.title
+    if fault["type"] == "extra_forbidden":
+        near = ", ".join(nearest_names(name, kind.model_fields)) or "none"
+        return f"there is no setting {name!r}; nearest: {near}"
+    return f"{name}: {fault['msg']}, found {fault['input']!r}"
+
+
+class Results(ResultStore):
+    """The folder that keeps the rows of all runs."""
+
+    def frame(self, stage: str | None = None) -> "pd.DataFrame":
+        """Rows of a stage, or of all, with all that is known of their networks."""
+        import pandas as pd
+
+        return pd.DataFrame(stored_rows(self, stage))
 
 
 def load_network(
@@ -143,8 +209,11 @@ def make_recording(
     )
 
 
-def open_results(folder: str | Path = "results") -> ResultStore:
-    """The rows that a folder keeps: ``.frame(stage)``, ``.arrays(stage, config_id)``.
+def open_results(folder: str | Path = "results") -> Results:
+    """The rows that a folder keeps.
+
+    ``.frame(stage)`` are rows, ``.arrays(stage, config_id)`` what is behind them, and
+    ``.failures()`` why there are none of what failed.
 
     Raises
     ------
@@ -153,9 +222,10 @@ def open_results(folder: str | Path = "results") -> ResultStore:
     """
     if not Path(folder).is_dir():
         raise ConfigError(f"there is no folder {folder}; results are kept in one")
-    return ResultStore(Path(folder))
+    return Results(Path(folder))
 
 
+@_takes(ScoreConfig)
 def score(
     networks: "NetworkLike | Sequence[NetworkLike]",
     recordings: "RecordingLike | Sequence[RecordingLike]",
@@ -182,8 +252,6 @@ def score(
     CeAlignError
         If nothing could be scored; else what failed is among ``.failures``.
     """
-    from ce_align.stages.score import ScoreConfig
-
     given = _Given()
     layers = [layer] if isinstance(layer, str) else layer
     configs = [
@@ -195,9 +263,10 @@ def score(
     return _run(configs, results, given, run_options)
 
 
+@_takes(AnalysisConfig)
 def analyze(
     networks: "NetworkLike | Sequence[NetworkLike]",
-    metric: str | Sequence[str] = "bures",
+    metric: Metric | Sequence[Metric] = "bures",
     *,
     images: "str | Path | ImageSet" = "simulated",
     baseline: "NetworkLike | None" = None,
@@ -225,14 +294,13 @@ def analyze(
         If nothing could be measured; else what failed is among ``.failures``.
     """
     from ce_align.models.catalogue import invariant_sibling
-    from ce_align.stages.measures import AnalysisConfig
 
     given = _Given()
     (source,) = given.named([images], ImageSet, "images")
     (other,) = given.networks(baseline) if baseline is not None else (None,)
     configs = [
         AnalysisConfig(
-            metric=kind,  # type: ignore[arg-type]
+            metric=kind,
             model=model,
             layer=layer,
             images=source,
@@ -245,6 +313,7 @@ def analyze(
     return _run(configs, results, given, run_options)
 
 
+@_takes(OverlapConfig)
 def overlap(
     first: "NetworkLike",
     second: "NetworkLike",
@@ -259,8 +328,6 @@ def overlap(
 
     Arguments are those of `score`; settings those of `OverlapConfig`.
     """
-    from ce_align.stages.overlap import OverlapConfig
-
     given = _Given()
     (target,) = given.recordings(recording)
     (a,), (b,) = given.networks(first), given.networks(second)
@@ -275,6 +342,7 @@ def overlap(
     return _run([config], results, given, run_options)
 
 
+@_takes(TransferConfig)
 def transfer(
     networks: "NetworkLike | Sequence[NetworkLike]",
     datasets: str | Path | Sequence[str | Path],
@@ -290,8 +358,6 @@ def transfer(
     ``test/CLASS``; other arguments are those of `score`, settings those of
     `TransferConfig`.
     """
-    from ce_align.stages.transfer import TransferConfig
-
     given = _Given()
     configs = [
         TransferConfig(model=model, dataset=str(name), layer=layer, **settings)
@@ -326,6 +392,7 @@ def correlate(
     return _run([CorrelateConfig(recordings=names, seed=seed)], results)
 
 
+@_takes(TrainConfig)
 def train(
     objective: str,
     weight: float,
@@ -353,7 +420,6 @@ def train(
     The folder, which is a network's name now.
     """
     from ce_align.stages.train import TrainOptions, training_folder
-    from ce_align.trainer.presets import preset_config
 
     config = preset_config(
         preset,

@@ -2,6 +2,7 @@
 
 import ast
 import importlib
+import inspect
 import subprocess
 import sys
 from pathlib import Path
@@ -169,3 +170,30 @@ def test_the_face_costs_nothing_until_it_is_used():
         for text in (code, bare)
     )
     assert n - n_bare < 40
+
+
+def test_settings_are_in_the_signature_and_a_wrong_one_is_one_line(recording, tmp_path):
+    parameters = inspect.signature(ce.score).parameters
+    assert parameters["regression"].default == "pls"
+    assert "settings" not in parameters
+    with pytest.raises(ConfigError, match="no setting 'regresion'; nearest: regress"):
+        ce.score("pixels", recording, results=tmp_path, regresion="ridge")
+    with pytest.raises(ConfigError, match="splits"):
+        ce.score("pixels", recording, results=tmp_path, splits=0)
+    with pytest.raises(ConfigError, match="no setting 'epoch'; nearest: epochs"):
+        ce.train("mmcr", 0.1, "simulated", preset="tiny", out=tmp_path, epoch=1)
+
+
+def test_results_are_frames_and_arrays(recording, tmp_path):
+    with pytest.raises(ConfigError, match="no folder"):
+        ce.open_results(tmp_path / "none")
+    (row,) = ce.score("pixels", recording, results=tmp_path, **SMALL).rows
+    results = ce.open_results(tmp_path)
+    assert list(results.frame("score")["value"]) == [row.value]
+    assert results.arrays("score", row.config_id)["r"].shape == (3, 5)
+
+
+def test_training_gives_a_network(tmp_path):
+    folder = ce.train("mmcr", 0.3, "simulated", preset="tiny", out=tmp_path, epochs=0)
+    network = ce.load_network(folder)
+    assert (network.facts.objective, network.facts.equivariance_weight) == ("mmcr", 0.3)
