@@ -17,7 +17,7 @@ from pydantic import ValidationError
 from ce_align.checks import nearest_names
 from ce_align.config import StageConfig
 from ce_align.data.imagesets import ImageSet
-from ce_align.data.recordings import Recording, without_silent
+from ce_align.data.recordings import Recording, canonical_region, without_silent
 from ce_align.data.recordings import load_recording as _load_recording
 from ce_align.errors import ConfigError, DataError
 from ce_align.models.given import FeatureArray
@@ -195,14 +195,15 @@ def make_recording(
         )
     if not isinstance(images, ImageSet):
         images = ImageSet.from_array(name, images)
-    ids = tuple(neuroids or (f"{name}_{i:04d}" for i in range(values.shape[2])))
+    numbered = (f"{name}_{i:04d}" for i in range(values.shape[2]))
+    ids = tuple(numbered if neuroids is None else map(str, neuroids))
     values, ids, note = without_silent(values, ids)
     return Recording(
         identifier=name,
         images=images,
         responses=values,
         neuroid_ids=ids,
-        region=region,
+        region=canonical_region(region),
         degrees=degrees,
         origin="imported",
         notes=(note,) if note else (),
@@ -298,17 +299,23 @@ def analyze(
     given = _Given()
     (source,) = given.named([images], ImageSet, "images")
     (other,) = given.networks(baseline) if baseline is not None else (None,)
+    models = given.networks(networks)
+    # A published network's own; an object is known by its name alone.
+    usual = {
+        name: None if ("network", name) in given.objects else invariant_sibling(name)
+        for name in models
+    }
     configs = [
         AnalysisConfig(
             metric=kind,
             model=model,
             layer=layer,
             images=source,
-            baseline=(other or invariant_sibling(model)) if kind == "bures" else None,
+            baseline=(other or usual[model]) if kind == "bures" else None,
             **settings,
         )
         for kind in ([metric] if isinstance(metric, str) else metric)
-        for model in given.networks(networks)
+        for model in models
     ]
     return _run(configs, results, given, run_options)
 
@@ -507,7 +514,7 @@ class _Given:
     """Objects by the names that stand for them in configurations."""
 
     def __init__(self) -> None:
-        self.objects: dict[str, Any] = {}
+        self.objects: dict[tuple[str, str], Any] = {}
 
     def networks(self, networks: Any) -> list[str]:
         """Names of networks."""
@@ -533,21 +540,31 @@ class _Given:
         ConfigError
             If something is neither, or two objects have one name.
         """
-        found = []
+        found: list[str] = []
+        objects: set[str] = set()
+        names: set[str] = set()
         for thing in things:
             if isinstance(thing, kinds):
                 name = getattr(thing, "name", None) or thing.identifier
-                if self.objects.setdefault(name, thing) is not thing:
+                if self.objects.setdefault((what, name), thing) is not thing:
                     raise ConfigError(
                         f"two objects are called {name!r}; give one another name"
                     )
                 found.append(name)
+                objects.add(name)
             elif isinstance(thing, str | Path):
                 found.append(str(thing))
+                names.add(str(thing))
             else:
                 raise ConfigError(
                     f"expected the name of a {what} or an object, found a "
                     f"{type(thing).__name__}; a torch.nn.Module becomes a network with "
-                    "load_network"
+                    "load_network, features one of several with FeatureArray(name, "
+                    "values)"
                 )
+        if objects & names:
+            raise ConfigError(
+                f"{min(objects & names)!r} is the name of an object and of something "
+                "else; give the object another name"
+            )
         return found

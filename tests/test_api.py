@@ -40,10 +40,11 @@ SMALL = {"components": 5, "splits": 3}
 
 
 def test_a_module_is_scored_in_three_lines(module, recording, tmp_path):
-    network = ce.load_network(module, name="mine", input_size=16, layers={"IT": "2"})
+    network = ce.load_network(module, name="toy", input_size=16, layers={"IT": "2"})
+    # A network and a recording may share a name.
     result = ce.score(network, recording, results=tmp_path, **SMALL)
     (row,) = result.rows
-    assert (row.model, row.recording, row.layer) == ("mine", "toy", "2")
+    assert (row.model, row.recording, row.layer) == ("toy", "toy", "2")
     assert result.frame.loc[0, "value"] == row.value
     assert result.arrays[row.config_id]["r"].shape == (3, 5)
     again = ce.score(network, recording, results=tmp_path, **SMALL)
@@ -140,6 +141,9 @@ def test_two_objects_of_one_name_are_refused(module, recording, tmp_path):
     networks = [ce.load_network(module, name="a", input_size=16) for _ in range(2)]
     with pytest.raises(ConfigError, match="two objects are called 'a'"):
         ce.score(networks, recording, results=tmp_path)
+    network = ce.load_network(module, name="pixels", input_size=16)
+    with pytest.raises(ConfigError, match="name of an object and of something else"):
+        ce.score([network, "pixels"], recording, results=tmp_path)
     with pytest.raises(ConfigError, match="load_network"):
         ce.score(module, recording, results=tmp_path)
 

@@ -23,7 +23,9 @@ def toy(rng):
     """A small recording by its name."""
     images = ImageSet.from_array("toy", rng.integers(0, 256, (40, 16, 16, 3), np.uint8))
     responses = rng.normal(size=(40, 4, 3)) + rng.normal(size=(40, 1, 3))
-    return {"toy": Recording("toy", images, responses, ("a", "b", "c"), "IT")}
+    return {
+        ("recording", "toy"): Recording("toy", images, responses, ("a", "b", "c"), "IT")
+    }
 
 
 def configs(*models, **settings):
@@ -42,7 +44,7 @@ def test_a_recording_is_loaded_once_for_all_networks(toy, tmp_path, monkeypatch)
 
     def load(name):
         loaded.append(name)
-        return toy[name]
+        return toy["recording", name]
 
     monkeypatch.setattr(recordings, "load_recording", load)
     outcome = run(configs("pixels", "gabor"), tmp_path)
@@ -62,7 +64,7 @@ def test_what_fails_is_kept_with_its_reason_until_it_no_longer_does(toy, tmp_pat
     (failure,) = store.failures("score")
     assert failure.config["recording"] == "absent.nc"
     assert failure.message == str(error)
-    good = {"absent.nc": toy["toy"]}
+    good = {("recording", "absent.nc"): toy["recording", "toy"]}
     assert not run([absent], tmp_path, given=good).failures
     assert store.failures("score") == []
 

@@ -184,8 +184,9 @@ class Run:
     out : folder of tables and figures
     datasets : folder of published data sets; None for the one in the cache
     responses : folder of answers to views; None for the one in the cache
-    given : networks, recordings and image sets that are at hand, by name; all others
-        are loaded by their names
+    given : networks, recordings, image sets and labelled data sets that are at hand,
+        such as ``{("recording", name): recording}`` (network, images, dataset); all
+        others are loaded by their names
     other_rows : files of rows that are correlated with those of the store
     training : how networks are trained; None for the defaults
     progress, notify : told of units done, and of what a person should know
@@ -201,7 +202,7 @@ class Run:
     out: Path = Path("paper")
     datasets: Path | None = None
     responses: Path | None = None
-    given: Mapping[str, Any] = field(default_factory=dict)
+    given: Mapping[tuple[str, str], Any] = field(default_factory=dict)
     other_rows: Sequence[Path] = ()
     training: "TrainOptions | None" = None
     progress: Progress = silent
@@ -281,13 +282,13 @@ class Run:
         from ce_align.models.given import FeatureArray
         from ce_align.models.load import load_network
 
-        if live and isinstance(self.given.get(name), FeatureArray):
+        if live and isinstance(self.given.get(("network", name)), FeatureArray):
             raise ConfigError(
                 f"{name} is an array of features, which can be scored; give a network "
                 "for analyses and transfer, which show it other images"
             )
-        if name in self.given:
-            return self.given[name]  # type: ignore[no-any-return]
+        if ("network", name) in self.given:
+            return self.given["network", name]  # type: ignore[no-any-return]
         return self.load(
             name,
             ("network", name, seed),
@@ -298,24 +299,24 @@ class Run:
         """A recording by name."""
         from ce_align.data.recordings import load_recording
 
-        if name in self.given:
-            return self.given[name]  # type: ignore[no-any-return]
+        if ("recording", name) in self.given:
+            return self.given["recording", name]  # type: ignore[no-any-return]
         return self.load(name, ("recording", name), lambda: load_recording(name))
 
     def images(self, name: str, n: int) -> "ImageSet":
         """Images by name; procedural ones are as many as `n`."""
         from ce_align.data.scenes import find_images
 
-        if name in self.given:
-            return self.given[name]  # type: ignore[no-any-return]
+        if ("images", name) in self.given:
+            return self.given["images", name]  # type: ignore[no-any-return]
         return self.load(name, ("images", name, n), lambda: find_images(name, n))
 
     def splits(self, name: str) -> "LabelledSplits":
         """A labelled data set by name."""
         from ce_align.data.labelled import load_splits
 
-        if name in self.given:
-            return self.given[name]  # type: ignore[no-any-return]
+        if ("dataset", name) in self.given:
+            return self.given["dataset", name]  # type: ignore[no-any-return]
         root = self.datasets or cache_folder("datasets")
         return self.load(
             name,
