@@ -5,11 +5,11 @@ The documents in ``earlier/`` were written by the code of commit 0354047: those 
 """
 
 import numpy as np
-from ce_align.run import run
 
 from ce_align.data.imagesets import ImageSet
 from ce_align.data.labelled import LabelledImages, LabelledSplits
 from ce_align.data.recordings import Recording
+from ce_align.runner import run
 from ce_align.stages.measures import AnalysisConfig
 from ce_align.stages.overlap import OverlapConfig
 from ce_align.stages.score import ScoreConfig
@@ -45,12 +45,15 @@ def measure_all(store):
         OverlapConfig(**both, layer_a="pixels", layer_b="complex", folds=2),
         AnalysisConfig(metric="bures", **shapes, images="toys", **small),
     ]
-    given = {"toy": toy_recording(), "toys": toy_images()}
+    given = {
+        ("recording", "toy"): toy_recording(),
+        ("images", "toys"): toy_images(),
+    }
     views = store.folder / "views"
     measured = run(configs, store, given=given, responses=views)
     accuracy = TransferConfig(
         model="pixels", dataset="toys", layer="pixels", size=16, runs=1
     )
-    read = run([accuracy], store, given={"toys": toy_splits()})
+    read = run([accuracy], store, given={("dataset", "toys"): toy_splits()})
     assert not measured.failures + read.failures
     return measured.rows + read.rows, measured.n_stored + read.n_stored

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from ce_align.run import run
 from earlier_toys import measure_all, toy_images, toy_recording, toy_splits
 from toys import toy_config, toy_network
 
@@ -18,6 +17,7 @@ from ce_align.models.catalogue import EXPORTED, PUBLISHED
 from ce_align.models.checkpoints import save_safetensors
 from ce_align.models.load import load_network
 from ce_align.results import FACTS, NetworkFacts, ResultStore
+from ce_align.runner import run
 from ce_align.stages.imported import ImportConfig
 from ce_align.stages.online import OnlineConfig
 from ce_align.stages.overlap import OverlapConfig
@@ -37,8 +37,8 @@ def facts_of_row(row):
     return NetworkFacts(**{name: getattr(row, name) for name in FACTS})
 
 
-def run_toys(store, network, config, **given):
-    given = {"toy": network, "toy recording": toy_recording(), **given}
+def run_toys(store, network, config, given):
+    given = {("network", "toy"): network, **given}
     outcome = run([config], store, given=given, responses=store.folder / "views")
     assert not outcome.failures
     return outcome
@@ -47,7 +47,7 @@ def run_toys(store, network, config, **given):
 def toy_score(network, recording, store):
     names = {"model": "toy", "recording": "toy recording", "layer": "1"}
     config = ScoreConfig(**names, regression="ridge", alpha=1.0, splits=2)
-    return run_toys(store, network, config, **{"toy recording": recording})
+    return run_toys(store, network, config, {("recording", "toy recording"): recording})
 
 
 @pytest.fixture
@@ -94,7 +94,12 @@ def test_measures_say_what_their_network_and_its_baseline_are(network, store):
     baseline = dataclasses.replace(toy_network(1, "zero"), facts=zero)
     images = dataclasses.replace(toy_images(), origin="simulated")
     config = toy_config(baseline="zero")
-    rows = run_toys(store, network, config, zero=baseline, toys=images).rows
+    rows = run_toys(
+        store,
+        network,
+        config,
+        {("network", "zero"): baseline, ("images", "toys"): images},
+    ).rows
     assert {row.stage for row in rows} == {"analyze"}
     assert {row.origin for row in rows} == {"simulated"}
     assert all(facts_of_row(row) == OWN for row in rows)
@@ -112,7 +117,11 @@ def test_an_overlap_says_what_both_networks_are(network, store):
     config = OverlapConfig(
         model_a="toy", model_b="other", recording="toy recording", **layers
     )
-    rows = run_toys(store, network, config, other=other).rows
+    given = {
+        ("network", "other"): other,
+        ("recording", "toy recording"): toy_recording(),
+    }
+    rows = run_toys(store, network, config, given).rows
     for row in rows:
         assert facts_of_row(row) == OWN
         known = row.other_objective, row.other_equivariance_weight
@@ -121,7 +130,7 @@ def test_an_overlap_says_what_both_networks_are(network, store):
 
 def test_an_accuracy_says_how_its_network_was_trained(network, store):
     config = TransferConfig(model="toy", dataset="toys", layer="1", size=16, runs=1)
-    (row,) = run_toys(store, network, config, toys=toy_splits()).rows
+    (row,) = run_toys(store, network, config, {("dataset", "toys"): toy_splits()}).rows
     assert facts_of_row(row) == OWN
     assert (row.stage, row.origin) == ("transfer", "files")
 
