@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,10 +19,12 @@ from ce_align.config import StageConfig
 from ce_align.data.imagesets import ImageSet
 from ce_align.data.recordings import Recording, canonical_region, without_silent
 from ce_align.data.recordings import load_recording as _load_recording
-from ce_align.errors import ConfigError, DataError
+from ce_align.errors import ConfigError, DataError, explained
 from ce_align.models.given import FeatureArray
+from ce_align.report.paper.files import FigureConfig, TableConfig
 from ce_align.results import ResultStore
-from ce_align.runner import run
+from ce_align.runner import register_brainscore, run
+from ce_align.stages.correlate import CorrelateConfig
 from ce_align.stages.earlier import stored_rows
 from ce_align.stages.measures import AnalysisConfig, Metric
 from ce_align.stages.overlap import OverlapConfig
@@ -59,16 +61,19 @@ def _takes(kind: type[StageConfig]) -> Callable[[Function], Function]:
 
     def with_settings(function: Function) -> Function:
         signature = inspect.signature(function)
-        own = [p for p in signature.parameters.values() if p.kind is not p.VAR_KEYWORD]
+        every = signature.parameters.values()
+        own = [p for p in every if p.kind is not p.VAR_KEYWORD]
         settings = [
             inspect.Parameter(
                 name,
                 inspect.Parameter.KEYWORD_ONLY,
-                default=field.default,
+                default=field.get_default(call_default_factory=True),
                 annotation=field.annotation,
             )
             for name, field in kind.model_fields.items()
-            if not field.is_required() and name not in signature.parameters
+            if len(own) < len(every)
+            and not field.is_required()
+            and name not in signature.parameters
         ]
 
         @wraps(function)
@@ -76,22 +81,20 @@ def _takes(kind: type[StageConfig]) -> Callable[[Function], Function]:
             try:
                 return function(*args, **settings)
             except ValidationError as error:
-                raise ConfigError(_fault(error, kind)) from None
+                fault = error.errors()[0]
+                if fault["type"] != "extra_forbidden":
+                    raise explained(error) from None
+                name = str(fault["loc"][-1])
+                near = ", ".join(nearest_names(name, kind.model_fields)) or "none"
+                raise ConfigError(
+                    f"there is no setting {name!r}; nearest: {near}"
+                ) from None
 
         shown: Any = checked
         shown.__signature__ = signature.replace(parameters=[*own, *settings])
         return cast(Function, shown)
 
     return with_settings
-
-
-def _fault(error: ValidationError, kind: type[StageConfig]) -> str:
-    fault = error.errors()[0]
-    name = ".".join(map(str, fault["loc"])) or error.title
-    if fault["type"] == "extra_forbidden":
-        near = ", ".join(nearest_names(name, kind.model_fields)) or "none"
-        return f"there is no setting {name!r}; nearest: {near}"
-    return f"{name}: {fault['msg']}, found {fault['input']!r}"
 
 
 class Results(ResultStore):
@@ -118,7 +121,7 @@ def load_network(
     network : a name as the commands take it (``torchvision/resnet50``, ``timm/NAME``,
         ``ce_mmcr_l0.1``, a checkpoint, the folder of a training, ``FILE.py:callable``),
         or a `torch.nn.Module`, which is put into evaluation mode
-    name : of a module in rows; its class's name if there is none
+    name : of the module, as rows show it; None for its class's name
     seed : of random weights
     **description : of a module: ``input_size``, ``mean`` and ``std`` of RGB in [0, 1],
         ``interpolation``, and ``layers``, the layer committed to each region; what is
@@ -142,7 +145,7 @@ def load_network(
             "name and preprocessing are those of a torch.nn.Module; a network that is "
             f"called {network} has its own"
         )
-    _know_brainscore()
+    register_brainscore()
     return load(str(network), seed=seed)
 
 
@@ -154,7 +157,7 @@ def load_recording(name: str | Path) -> Recording:
     ConfigError, DataError, AccessError
         If there is none, it cannot be read, or it is private.
     """
-    _know_brainscore()
+    register_brainscore()
     return _load_recording(str(name))
 
 
@@ -183,7 +186,7 @@ def make_recording(
     Raises
     ------
     DataError
-        If shapes do not fit, or values are not finite.
+        If shapes do not fit, or a value is infinite.
     """
     values = np.asarray(responses, dtype=np.float64)
     if values.ndim == 2:
@@ -296,6 +299,12 @@ def analyze(
     """
     from ce_align.models.catalogue import invariant_sibling
 
+    metrics = [metric] if isinstance(metric, str) else list(metric)
+    if baseline is not None and "bures" not in metrics:
+        raise ConfigError(
+            "a baseline is for differences of Bures distances; leave it out, or add "
+            "the metric 'bures'"
+        )
     given = _Given()
     (source,) = given.named([images], ImageSet, "images")
     (other,) = given.networks(baseline) if baseline is not None else (None,)
@@ -314,7 +323,7 @@ def analyze(
             baseline=(other or usual[model]) if kind == "bures" else None,
             **settings,
         )
-        for kind in ([metric] if isinstance(metric, str) else metric)
+        for kind in metrics
         for model in models
     ]
     return _run(configs, results, given, run_options)
@@ -374,11 +383,13 @@ def transfer(
     return _run(configs, results, given, run_options)
 
 
+@_takes(CorrelateConfig)
 def correlate(
     recordings: str | Sequence[str] = (),
     *,
     results: str | Path = "results",
-    seed: int = 0,
+    run_options: Mapping[str, Any] | None = None,
+    **settings: Any,
 ) -> Outcome:
     """Correlate every stored measure with predictivity, across networks.
 
@@ -386,17 +397,17 @@ def correlate(
     ----------
     recordings : names; none for all that have scores
     results : folder of the rows
-    seed : of the resampling
+    run_options : as in `score`
+    **settings : of `CorrelateConfig`: ``permutations``, and ``seed`` of the resampling
 
     Raises
     ------
     DataError
         If fewer than five networks have both a score and a measure.
     """
-    from ce_align.stages.correlate import CorrelateConfig
-
     names = (recordings,) if isinstance(recordings, str) else tuple(recordings)
-    return _run([CorrelateConfig(recordings=names, seed=seed)], results)
+    config = CorrelateConfig(recordings=names, **settings)
+    return _run([config], results, options=run_options)
 
 
 @_takes(TrainConfig)
@@ -414,7 +425,7 @@ def train(
 
     Parameters
     ----------
-    objective : ``mmcr``, ``barlow`` or ``simclr``
+    objective : ``mmcr``, ``barlow``, ``simclr``, or one that was registered
     weight : equivariance weight λ, from 0 (invariant) to 1
     images : folder, archive, packed folder, or ``simulated``
     preset : ``paper-in1k``, ``paper-in100``, ``weak`` or ``tiny``
@@ -441,10 +452,11 @@ def train(
     return folder
 
 
+@_takes(FigureConfig)
 def figure(
     name: str,
     results: "str | Path | ResultStore | Outcome" = "results",
-    columns: int = 2,
+    columns: Literal[1, 2] = 2,
 ) -> "Figure":
     """A figure of stored rows, to show or ``savefig``.
 
@@ -463,19 +475,18 @@ def figure(
     """
     from ce_align.report.inputs import Inputs
     from ce_align.report.paper import draw
-    from ce_align.report.paper.files import FigureConfig
 
-    config = FigureConfig(figure=name, columns=1 if columns == 1 else 2)
+    config = FigureConfig(figure=name, columns=columns)
     return draw(config.figure, Inputs.load(_folder(results)), config.columns).figure
 
 
+@_takes(TableConfig)
 def table(
     name: str, results: "str | Path | ResultStore | Outcome" = "results"
 ) -> "pd.DataFrame":
     """A table of the paper, ``1`` to ``5``, from stored rows; see `figure`."""
     from ce_align.report.inputs import Inputs
     from ce_align.report.paper import build_table
-    from ce_align.report.paper.files import TableConfig
 
     config = TableConfig(table=name)
     return build_table(config.table, Inputs.load(_folder(results))).shown
@@ -483,7 +494,9 @@ def table(
 
 def _folder(results: "str | Path | ResultStore | Outcome") -> Path:
     if isinstance(results, Outcome):
-        results = results.store or "results"
+        if results.store is None:
+            raise ConfigError("the outcome is of no folder of results")
+        results = results.store
     return results.folder if isinstance(results, ResultStore) else Path(results)
 
 
@@ -493,21 +506,12 @@ def _run(
     given: "_Given | None" = None,
     options: Mapping[str, Any] | None = None,
 ) -> Outcome:
-    """Run, and raise what went wrong if there is nothing else."""
-    _know_brainscore()
+    """Run, and raise the first failure if there are no rows."""
     settings = {"notify": lambda line: print(line, file=sys.stderr), **(options or {})}
     outcome = run(configs, results, given=given.objects if given else {}, **settings)
     if outcome.failures and not outcome.rows:
         raise outcome.failures[0][1]
     return outcome
-
-
-def _know_brainscore() -> None:
-    """Let names of Brain-Score's recordings and networks be known."""
-    from ce_align.brainscore import register, register_networks
-
-    register()
-    register_networks()
 
 
 class _Given:

@@ -1,8 +1,12 @@
 """The errors that ce_align raises: each says what was expected, found and to do."""
 
 import errno
-from collections.abc import Iterator
-from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from pydantic import ValidationError
+
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
 
 __all__ = [
     "AccessError",
@@ -13,7 +17,6 @@ __all__ = [
     "explained",
     "first_line",
     "is_signal",
-    "noted",
 ]
 
 
@@ -61,11 +64,22 @@ def first_line(error: BaseException) -> str:
         return ""
 
 
+def _fault(found: "ErrorDetails") -> str:
+    """What is wrong with one setting."""
+    own = found.get("ctx", {}).get("error")
+    if isinstance(own, CeAlignError):  # says what was found, and what to do
+        return str(own)
+    where = ".".join(map(str, found["loc"]))
+    return f"{where}: {found['msg']}, found {found['input']!r}"
+
+
 def explained(error: Exception) -> CeAlignError:
     """An error in one line: itself, if it is one of ours."""
     if isinstance(error, CeAlignError):
         return error
-    if isinstance(error, MemoryError):
+    if isinstance(error, ValidationError):
+        found: CeAlignError = ConfigError("; ".join(map(_fault, error.errors())))
+    elif isinstance(error, MemoryError):
         advice = str(error) or "use fewer images or a smaller layer"
         found = CeAlignError(f"not enough memory: {advice}")
     elif isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
@@ -81,18 +95,3 @@ def explained(error: Exception) -> CeAlignError:
         found = CeAlignError(f"unexpected {summary} (--debug shows where)")
     found.__cause__ = error
     return found
-
-
-@contextmanager
-def noted(what: str, failures: list[tuple[str, CeAlignError]]) -> Iterator[None]:
-    """Add a failure of `what` to `failures` instead of ending the work on the rest.
-
-    What nobody foresaw is noted too: one network must not end a night's work. Signals
-    that ask to stop are passed on.
-    """
-    try:
-        yield
-    except Exception as error:
-        if is_signal(error):
-            raise
-        failures.append((what, explained(error)))

@@ -6,7 +6,7 @@ named while the rest is done.
 """
 
 from collections.abc import Hashable, Iterable, Iterator, Sequence
-from concurrent.futures import Executor, ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor, as_completed
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
@@ -20,12 +20,12 @@ from ce_align.progress import quiet, silent
 from ce_align.results import ResultStore
 from ce_align.stages.running import Outcome, Run
 
-__all__ = ["STAGES", "distinct", "plan", "run"]
+__all__ = ["STAGES", "distinct", "plan", "register_brainscore", "run"]
 
 #: The module that executes each stage, in the order of execution: networks are trained
 #: before they are scored, and rows are there before they are drawn. It has two
-#: functions: ``shared`` says what configurations have in common that belong into one
-#: group, and ``execute`` takes a group.
+#: functions: ``shared`` gives the key that configurations of one group share, and
+#: ``execute`` takes a group.
 STAGES = {
     "train": "ce_align.stages.train",
     "online": "ce_align.stages.online",
@@ -54,9 +54,10 @@ def run(
     ----------
     configs : of any stages; each is executed once
     results : folder where rows go, and are looked up
-    where : of processes, on this machine or others, that execute groups of
-        configurations at once; None for here, one by one. Groups go there and outcomes
-        come back pickled; what a person should know is among the notes
+    where : executor of processes, here or on other machines, to run groups of
+        configurations in parallel; None runs them one by one in this process. Groups
+        and outcomes are pickled, messages are returned in `Outcome.notes`. Sources and
+        objectives of your own must be registered in the workers, too
     **settings : other attributes of `ce_align.stages.running.Run`, such as ``force``,
         ``hardware`` or ``progress``
 
@@ -74,6 +75,7 @@ def run(
             "networks change what threads of a process share; give an executor of "
             "processes"
         )
+    register_brainscore()
     store = results if isinstance(results, ResultStore) else ResultStore(Path(results))
     whole = Run(store, **settings)
     stages = _by_stage(configs)
@@ -83,20 +85,46 @@ def run(
         if len(stages) > 1:
             n = len(chosen)
             whole.notify(f"{stage}: {n} configuration{'s' if n > 1 else ''}")
-        if where is not None:
-            there = replace(whole, progress=silent, notify=quiet, outcome=Outcome())
-            asked = [where.submit(_alone, stage, group, there) for group in groups]
-            for group, answer in zip(groups, asked, strict=True):
-                with whole.attempt(_named(group[0]), *group):
-                    whole.outcome.add(answer.result())
-            continue
-        for done, group in enumerate(groups):
-            if len(groups) > 1:
-                whole.progress(f"{stage}: groups", done, len(groups))
-            _execute(module, group, whole)
-        if len(groups) > 1:
-            whole.progress(f"{stage}: groups", len(groups), len(groups))
+        if where is None:
+            for done, group in enumerate(groups):
+                _tell(whole, stage, done, len(groups))
+                _execute(module, group, whole)
+        else:
+            _submit(where, stage, groups, whole)
+        _tell(whole, stage, len(groups), len(groups))
     return whole.outcome
+
+
+def _tell(run: Run, stage: str, done: int, n_groups: int) -> None:
+    if n_groups > 1:
+        run.progress(f"{stage}: groups", done, n_groups)
+
+
+def _submit(
+    where: Executor, stage: str, groups: Sequence[Sequence[StageConfig]], run: Run
+) -> None:
+    """Execute groups elsewhere, and take their outcomes in the order of the groups."""
+    there = replace(
+        run, progress=silent, notify=quiet, outcome=Outcome(), _loaded={}, _told=set()
+    )
+    asked = [where.submit(_alone, stage, group, there) for group in groups]
+    try:
+        for done, _ in enumerate(as_completed(asked), 1):
+            _tell(run, stage, done, len(groups))
+        for group, answer in zip(groups, asked, strict=True):
+            with run.attempt(_named(group[0]), *group):
+                run.outcome.add(answer.result())
+    finally:
+        for answer in asked:
+            answer.cancel()
+
+
+def register_brainscore() -> None:
+    """Let Brain-Score's recordings and networks be known by name."""
+    from ce_align.brainscore import register, register_networks
+
+    register()
+    register_networks()
 
 
 def _execute(module: ModuleType, group: Sequence[StageConfig], run: Run) -> None:
@@ -108,6 +136,7 @@ def _execute(module: ModuleType, group: Sequence[StageConfig], run: Run) -> None
 
 def _alone(stage: str, group: Sequence[StageConfig], run: Run) -> Outcome:
     """Outcome of a group that is executed elsewhere, such as in another process."""
+    register_brainscore()
     run = replace(run, notify=run.outcome.notes.append)
     _execute(_module(stage), group, run)
     return run.outcome

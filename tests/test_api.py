@@ -201,3 +201,14 @@ def test_training_gives_a_network(tmp_path):
     folder = ce.train("mmcr", 0.3, "simulated", preset="tiny", out=tmp_path, epochs=0)
     network = ce.load_network(folder)
     assert (network.facts.objective, network.facts.equivariance_weight) == ("mmcr", 0.3)
+
+
+def test_what_would_be_ignored_is_refused(tmp_path):
+    with pytest.raises(ConfigError, match="Bures"):
+        ce.analyze("gabor", "decoding", baseline="pixels", results=tmp_path)
+    with pytest.raises(ConfigError, match="columns: Input should be 1 or 2, found 3"):
+        ce.figure("1", tmp_path, columns=3)
+    with pytest.raises(ConfigError, match="99"):
+        ce.figure("99", tmp_path)
+    with pytest.raises(ConfigError, match="nearest: permutations"):
+        ce.correlate(results=tmp_path, permutation=3)

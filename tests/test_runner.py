@@ -10,9 +10,10 @@ from ce_align.config import StageConfig
 from ce_align.data import recordings
 from ce_align.data.imagesets import ImageSet
 from ce_align.data.recordings import Recording
-from ce_align.errors import ConfigError
+from ce_align.errors import AccessError, CeAlignError, ConfigError
 from ce_align.results import ResultStore
 from ce_align.runner import distinct, plan, run
+from ce_align.stages.running import Outcome, Run
 from ce_align.stages.score import ScoreConfig
 
 SMALL = {"components": 3, "splits": 2}
@@ -84,11 +85,14 @@ def test_committed_and_its_name_are_one_layer(toy, tmp_path):
 
 def test_another_executor_gives_the_same_rows(tmp_path, toy):
     here = run(configs("pixels", "gabor"), tmp_path / "here", given=toy)
-    asked = configs("pixels", "gabor", "nothing")
+    # Names of Brain-Score are known there, too: this recording is private, not unknown.
+    private = ScoreConfig(model="pixels", recording="sanghavi2020", **SMALL)
+    asked = [*configs("pixels", "gabor", "nothing"), private]
     with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as executor:
         there = run(asked, tmp_path / "there", given=toy, where=executor)
     assert numbers(there) == numbers(here)
-    assert [what for what, _ in there.failures] == ["nothing"]
+    assert {what for what, _ in there.failures} == {"nothing", "sanghavi2020"}
+    assert isinstance(dict(there.failures)["sanghavi2020"], AccessError)
     assert run(configs("gabor"), tmp_path / "there", given=toy).n_stored == 1
 
 
@@ -109,3 +113,23 @@ def test_a_plan_counts_what_is_stored_without_loading(toy, tmp_path):
     asked = configs("gabor", "nothing", layer="complex")
     run(asked, tmp_path, given=toy)
     assert plan(asked, ResultStore(tmp_path)) == {"score": (2, 1)}
+
+
+class Stopped(CeAlignError):
+    exit_status = 130
+
+
+@pytest.mark.parametrize("signal", [KeyboardInterrupt(), SystemExit(143), Stopped("")])
+def test_what_asks_to_stop_is_no_failure(signal, tmp_path):
+    whole = Run(ResultStore(tmp_path))
+    with pytest.raises(type(signal)), whole.attempt("network"):
+        raise signal
+    assert not whole.outcome.failures
+
+
+def test_what_several_parts_need_fails_once(tmp_path):
+    parts = [Outcome(failures=[("net", ConfigError("gone"))]) for _ in range(2)]
+    whole = Outcome()
+    for part in parts:
+        whole.add(part)
+    assert [what for what, _ in whole.failures] == ["net"]

@@ -7,7 +7,6 @@ from types import FrameType
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
-from pydantic import ValidationError
 
 from ce_align import __version__
 from ce_align.cli import (
@@ -30,10 +29,10 @@ from ce_align.cli import (
     transfer,
 )
 from ce_align.cli.screen import fault, take_any_encoding
-from ce_align.errors import CeAlignError, explained
+from ce_align.errors import explained
 
 if TYPE_CHECKING:
-    from pydantic_core import ErrorDetails
+    pass
 
 __all__ = ["app", "main"]
 
@@ -79,23 +78,6 @@ def _terminate(signum: int, frame: FrameType | None) -> NoReturn:
     raise SystemExit(128 + signum)
 
 
-def _explain(error: Exception) -> tuple[str, int]:
-    """One line and the exit status for what went wrong."""
-    if isinstance(error, ValidationError):
-        return "; ".join(map(_fault, error.errors())), 2
-    found = explained(error)
-    return str(found), found.exit_status
-
-
-def _fault(found: "ErrorDetails") -> str:
-    """What is wrong with one setting."""
-    own = found.get("ctx", {}).get("error")
-    if isinstance(own, CeAlignError):  # says what was found, and what to do
-        return str(own)
-    where = ".".join(map(str, found["loc"]))
-    return f"{where}: {found['msg']}, found {found['input']!r}"
-
-
 def main() -> None:
     """Entry point of the command."""
     # Brain-Score would otherwise run pip inside this process.
@@ -108,6 +90,6 @@ def main() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     except Exception as error:  # every fault ends here, in one line
-        text, status = _explain(error)
-        fault(text, error)
-        sys.exit(status)
+        found = explained(error)
+        fault(str(found), error)
+        sys.exit(found.exit_status)

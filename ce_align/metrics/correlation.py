@@ -1,4 +1,4 @@
-"""Do networks with more of a measure predict the brain better?"""
+"""Correlation of measures with predictivity across networks: r, intervals, p and q."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace

@@ -10,7 +10,7 @@ In the notation of the code, for one split and component: `score` is X_k w for e
 stimulus, with the deflated features X_k and feature weights w of unit length; `image`
 is K times the score of the training stimuli; `loading` is the regression of the
 responses on the score; and `cross` is (X_kᵀY_k)ᵀ(X_kᵀY_k), neuroids by neuroids, whose
-dominant eigenvector gives the weights.
+dominant eigenvector gives the response weights; the feature weights w follow from them.
 """
 
 from collections.abc import Callable
@@ -37,7 +37,7 @@ REFRESH = 1e-3
 
 
 def _nipals_weights(cross: Array, start: int) -> tuple[Array, int] | None:
-    """Weights where scikit-learn's power iteration stops.
+    """Response weights (n_neuroids,) where scikit-learn's power iteration stops.
 
     They are scaled so that the feature weights that they stand for have unit length;
     the iteration compares two of those by their squared distance.

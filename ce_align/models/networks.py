@@ -311,6 +311,8 @@ class Network:
     def digest(self) -> str:
         """Digest of weights, architecture, attributes, code and preprocessing.
 
+        Files and variables that its passes read are part of it, too.
+
         It is computed at every call, so that it is right after weights have changed.
         What passes write and images do not depend on is no part of it: see `probe`.
         """

@@ -277,9 +277,11 @@ class _Reading:
             )
         # One family is in memory at a time.
         families = ((name, self._load(job.subject, name)) for name in GEOMETRY_FAMILIES)
-        if config.metric == "factorization":
-            return factorize(families, config)
-        return measure_dimensionality(families, config)
+        over_families = {
+            "factorization": factorize,
+            "dimensionality": measure_dimensionality,
+        }
+        return over_families[config.metric](families, config)
 
     @contextmanager
     def _named(self, subject: Subject) -> Iterator[None]:

@@ -360,6 +360,7 @@ def _associate(
             n_permutations=config.permutations,
         )
         found += [(tuple(networks), association) for association in associations]
+    # One false discovery rate covers the whole table.
     q = benjamini_hochberg([association.p for _, association in found])
     partial = np.array([association.partial.p for _, association in found])
     defined = np.isfinite(partial)

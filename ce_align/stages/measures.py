@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     *("AnalysisConfig", "Estimate", "IntervalKind", "MeasureRow", "Measured"),
-    *("Measurement", "Metric", "Run", "joined_notes"),
+    *("Measurement", "Metric", "HeldOut"),
     *("mean_over_pairs", "mean_over_runs", "mean_over_units", "without_interval"),
 ]
 
@@ -195,11 +195,6 @@ class Measured:
         ]
 
 
-def joined_notes(*notes: str | None) -> str | None:
-    """One note of those that there are."""
-    return "; ".join(note for note in notes if note) or None
-
-
 def _finite(value: float) -> float | None:
     return float(value) if np.isfinite(value) else None
 
@@ -273,7 +268,7 @@ def mean_over_pairs(
     return Estimate(pair_interval(values, pairs, rng), units, None)
 
 
-class Run(NamedTuple):
+class HeldOut(NamedTuple):
     """What one run found on the images that it held out.
 
     Attributes
@@ -289,7 +284,7 @@ class Run(NamedTuple):
     n_views: int
 
 
-def mean_over_runs(runs: Sequence[Run], test_share: float, seed: int) -> Estimate:
+def mean_over_runs(runs: Sequence[HeldOut], test_share: float, seed: int) -> Estimate:
     """Mean over runs that hold out different images, with its interval over images.
 
     Runs share images, so their own spread says too little. An image adds to every run
@@ -323,7 +318,7 @@ def mean_over_runs(runs: Sequence[Run], test_share: float, seed: int) -> Estimat
 
 
 def _untrusted(
-    runs: Sequence[Run], mean: float, effects: NDArray[np.float64]
+    runs: Sequence[HeldOut], mean: float, effects: NDArray[np.float64]
 ) -> str | None:
     """Why the effects of held-out images do not show how certain a mean of runs is."""
     if not np.isfinite(mean):

@@ -21,11 +21,11 @@ from ce_align.metrics.factorization import (
 )
 from ce_align.metrics.paired_design import image_splits
 from ce_align.metrics.parameter_decoding import Decoding, decode_parameters
+from ce_align.results import joined_notes
 from ce_align.stages.measures import (
     AnalysisConfig,
+    HeldOut,
     Measured,
-    Run,
-    joined_notes,
     mean_over_runs,
     mean_over_units,
     without_interval,
@@ -106,7 +106,7 @@ def decode(
         )
 
     runs: dict[Method, list[Decoding]] = {way: [] for way in METHODS}
-    within: dict[Method, list[Run]] = {way: [] for way in METHODS}
+    within: dict[Method, list[HeldOut]] = {way: [] for way in METHODS}
     weak = subsets["weak"]
     counts: dict[str, tuple[int, int]] = {}
     for split in _splits(n_images, config):
@@ -146,28 +146,28 @@ def decode(
     return measured
 
 
-def _series(method: str, runs: list[Decoding]) -> dict[str, list[Run]]:
+def _series(method: str, runs: list[Decoding]) -> dict[str, list[HeldOut]]:
     """What every run found, by the name of the measure."""
     series = {f"decoding_{method}": [_mean(run) for run in runs]}
     for name in SUBSETS:
         series[f"decoding_{method}_{name}"] = [_mean(run, name) for run in runs]
     for k, name in enumerate(PARAMETER_NAMES):
         series[f"decoding_{method}_{name}"] = [
-            Run(float(run.r2["all"][k]), run.effects["all"][:, k], run.n_test_views)
+            HeldOut(float(run.r2["all"][k]), run.effects["all"][:, k], run.n_test_views)
             for run in runs
         ]
     return series
 
 
-def _mean(run: Decoding, subset: str = "all") -> Run:
+def _mean(run: Decoding, subset: str = "all") -> HeldOut:
     if subset not in run.r2:
         return _nothing(len(run.effects["all"]))
     effects = run.mean_effects(subset)
-    return Run(run.mean_r2(subset), effects, run.n_held_out[subset])
+    return HeldOut(run.mean_r2(subset), effects, run.n_held_out[subset])
 
 
-def _nothing(n_images: int) -> Run:
-    return Run(float("nan"), np.full(n_images, np.nan), 0)
+def _nothing(n_images: int) -> HeldOut:
+    return HeldOut(float("nan"), np.full(n_images, np.nan), 0)
 
 
 def _decoding_note(
@@ -335,7 +335,7 @@ def steer(
     measured = Measured()
     for name in ("by_parameters", "by_transformation", "displacement_share"):
         runs = [
-            Run(getattr(run, name), run.effects[name], run.n_test_views)
+            HeldOut(getattr(run, name), run.effects[name], run.n_test_views)
             for run in found
         ]
         # Only regressions know training images.

@@ -103,7 +103,13 @@ class Outcome:
         self.notes += other.notes
         self.n_done += other.n_done
         self.n_stored += other.n_stored
-        self.failures += other.failures
+        # What several parts need has failed in each of them.
+        told = {(what, str(error)) for what, error in self.failures}
+        self.failures += [
+            (what, error)
+            for what, error in other.failures
+            if (what, str(error)) not in told
+        ]
 
     def __repr__(self) -> str:
         parts = [self._summary]
@@ -338,7 +344,7 @@ class Run:
         A network that has another name now, as after its folder was renamed, has the
         rows that it had; they are stored under the new name, too. `networks` are all
         that the rows depend on, in the same order as for `keep`; they and `origin`, of
-        the data, say what rows of earlier versions do not.
+        the data, supply what rows of earlier versions lack.
         """
         from ce_align.models.networks import Behaviour
 
@@ -431,7 +437,7 @@ def _with_facts(
                 facts = network.facts
                 known[f"{role}_objective"] = facts.objective
                 known[f"{role}_equivariance_weight"] = facts.equivariance_weight
-        # A name under which less is known does not take from what was.
+        # A name under which less is known does not erase what was known.
         update = {name: value for name, value in known.items() if value is not None}
         found.append(row.model_copy(update=update))
     return found

@@ -19,11 +19,11 @@ from ce_align.metrics.bures import (
     squared_bures_distance,
     squared_bures_distances_to_reference,
 )
+from ce_align.results import joined_notes
 from ce_align.stages.measures import (
     AnalysisConfig,
     Estimate,
     Measured,
-    joined_notes,
     mean_over_pairs,
     mean_over_units,
 )

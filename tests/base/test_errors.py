@@ -1,10 +1,11 @@
-"""What fails is noted in a line, and the rest goes on."""
+"""What is raised becomes one line, and asks to stop or does not."""
 
 import errno
 
 import pytest
+from pydantic import BaseModel, PositiveInt, ValidationError
 
-from ce_align.errors import CeAlignError, DataError, explained, first_line, noted
+from ce_align.errors import ConfigError, DataError, explained, first_line
 
 
 @pytest.mark.parametrize(
@@ -20,29 +21,21 @@ from ce_align.errors import CeAlignError, DataError, explained, first_line, note
         ),
     ],
 )
-def test_any_failure_is_noted_in_one_line_and_the_rest_is_done(error, text):
-    failures, done = [], []
-    for name in ("first", "second"):
-        with noted(name, failures):
-            if name == "first":
-                raise error
-            done.append(name)
-    assert done == ["second"]
-    ((what, found),) = failures
-    assert (what, str(found)) == ("first", text)
+def test_any_failure_is_explained_in_one_line(error, text):
+    found = explained(error)
+    assert str(found) == text
     assert found is error or found.__cause__ is error
 
 
-class Stopped(CeAlignError):
-    exit_status = 130
+def test_a_wrong_setting_is_explained_in_one_line():
+    class Settings(BaseModel):
+        splits: PositiveInt
 
-
-@pytest.mark.parametrize("signal", [KeyboardInterrupt(), SystemExit(143), Stopped("")])
-def test_what_asks_to_stop_is_not_noted(signal):
-    failures = []
-    with pytest.raises(type(signal)), noted("network", failures):
-        raise signal
-    assert not failures
+    with pytest.raises(ValidationError) as caught:
+        Settings(splits=0)
+    found = explained(caught.value)
+    assert isinstance(found, ConfigError)
+    assert str(found) == "splits: Input should be greater than 0, found 0"
 
 
 def test_an_error_that_cannot_give_its_text_has_none():

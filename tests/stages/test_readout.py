@@ -10,7 +10,7 @@ from toys import toy_config
 
 from ce_align.augment import PARAMETER_NAMES, sample
 from ce_align.errors import DataError
-from ce_align.stages.measures import Run, mean_over_runs, mean_over_units
+from ce_align.stages.measures import HeldOut, mean_over_runs, mean_over_units
 from ce_align.stages.readout import (
     _splits,
     _subsets,
@@ -156,7 +156,7 @@ def runs_of(rng, values, n_images=400, n_views=100, size=0.1):
         held_out = rng.permutation(n_images)[: n_images // 5]
         drawn = size * rng.normal(size=len(held_out))
         effects[held_out] = drawn - drawn.mean()
-        found.append(Run(value, effects, n_views))
+        found.append(HeldOut(value, effects, n_views))
     return found
 
 
