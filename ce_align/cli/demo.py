@@ -62,6 +62,7 @@ def demo(
             progress=progress,
         )
     print_tables(score_tables(outcome.of(ScoreRow)))
+    outcome.notes.clear()  # the report holds them
     tell_outcome(outcome, results)
     message(NEXT.format(out=out))
     message(f"The report is {page.resolve()}")

@@ -129,8 +129,8 @@ def tell_written(outcome: "Outcome", *, everything: bool) -> None:
 
     for path in outcome.files:
         message(f"wrote {path}")
-    for note in outcome.notes:
-        message(note)
+    for caption in outcome.captions:
+        message(caption)
     failures = []
     for name, error in outcome.failures:
         if everything and isinstance(error, NothingToDraw):

@@ -9,6 +9,7 @@ from ce_align.demonstration import demo_recipe
 from ce_align.report.paper.files import FigureConfig
 from ce_align.runner import STAGES
 from ce_align.stages.analyze import AnalysisConfig
+from ce_align.stages.overlap import OverlapConfig
 from ce_align.stages.score import ScoreConfig
 from ce_align.stages.train import training_folder
 from ce_align.trainer.presets import TrainConfig
@@ -80,3 +81,20 @@ def test_what_failed_is_named_and_the_rest_is_in_the_report(ce_align, monkeypatc
     assert "nowhere.py" in err
     assert "gabor" in out
     assert "gabor" in Path("here/report.html").read_text()
+
+
+@pytest.mark.slow
+def test_notes_of_figures_stand_under_them_and_not_on_the_screen(ce_align, monkeypatch):
+    def recipe(runs):
+        pair = {"model_a": "gabor", "model_b": "pixels", "recording": "simulated"}
+        return [OverlapConfig(**pair), FigureConfig(figure="overlap")]
+
+    monkeypatch.setattr(demo, "demo_recipe", recipe)
+    status, _, err = ce_align("demo", "--out", "here")
+    assert status == 0
+    assert "figure_overlap:" not in err
+    status, _, err = ce_align(
+        "figures", "--which", "overlap", "--results", "here/results"
+    )
+    assert status == 0
+    assert "figure_overlap: Simulated" in err

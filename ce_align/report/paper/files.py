@@ -97,7 +97,7 @@ def execute(configs: Sequence[FigureConfig | TableConfig], run: Run) -> None:
                 made = build_table(config.table, inputs)
                 run.outcome.files += write_table(made, path)
             run.outcome.n_done += 1
-            run.outcome.notes += [f"{config.stem}: {note}" for note in made.notes]
+            run.outcome.captions += [f"{config.stem}: {note}" for note in made.notes]
 
 
 def write_table(table: BuiltTable, path: Path) -> list[Path]:
