@@ -18,10 +18,10 @@ from numpy.typing import NDArray
 
 from benchmarks.speed._machine import best_of, describe
 from ce_align.metrics.gram import centred_gram
+from ce_align.metrics.pearson import columnwise_pearson_r
 from ce_align.metrics.pls import kernel_pls
 from ce_align.metrics.predictivity import (
     brainscore_splits,
-    columnwise_pearson_r,
     cross_validated_r,
     summarise,
 )

@@ -13,14 +13,17 @@ from numpy.typing import ArrayLike, NDArray
 
 from ce_align.errors import ConfigError, DataError
 from ce_align.metrics.gram import Array
-from ce_align.metrics.predictivity import columnwise_pearson_r
+from ce_align.metrics.pearson import columnwise_pearson_r
 
 __all__ = [
-    *("Ceiling", "chance_of_ceiling", "equally_halved", "repeated_ceiling"),
-    *("split_half_ceiling", "variance_ceiling"),
+    *("Ceiling", "chance_of_ceiling", "equally_halved", "predictor_ceiling"),
+    *("repeated_ceiling", "split_half_ceiling", "variance_ceiling"),
 ]
 
 CeilingKind = Literal["split-half", "variance"]
+
+#: Stimuli shown twice below which Brain-Score's `predictor_consistency` has no number.
+LEAST_REPEATED = 10
 
 #: Reliability this many standard errors (as of noise) above zero needs no test.
 CLEARLY = 5.0
@@ -36,14 +39,14 @@ class Ceiling:
 
     Attributes
     ----------
-    kind : how it was estimated
+    kind : how it was estimated: a `CeilingKind`, or ``predictor-consistency``
     value : mean over splits of the median over neuroids; it may be zero or below
     per_split_neuroid : (n_splits, n_neuroids), of ``variance`` one split; NaN where
         undefined
     n_stimuli : stimuli whose repetitions entered, of any neuroid
     """
 
-    kind: CeilingKind
+    kind: str
     value: float
     per_split_neuroid: Array
     n_stimuli: int
@@ -99,6 +102,50 @@ def split_half_ceiling(
     stacked = np.stack(corrected)
     value = float(np.nanmedian(stacked, axis=1).mean())
     return Ceiling("split-half", value, stacked, int(used.sum()))
+
+
+def predictor_ceiling(
+    responses: ArrayLike, order: ArrayLike, *, n_splits: int = 10, seed: int = 0
+) -> Ceiling:
+    """Reliability of neuroids that predict, as Brain-Score halves their repetitions.
+
+    Like `split_half_ceiling`, but each stimulus has halves of its own, of those
+    repetitions that it has.
+
+    Parameters
+    ----------
+    responses : (n_stimuli, n_repetitions, n_neuroids)
+    order : (n_stimuli,), names that stimuli are sorted by, on which random halves
+        depend: their ``image_id``
+    n_splits, seed : Brain-Score's are the defaults
+
+    Raises
+    ------
+    DataError
+        If fewer than ten stimuli were shown twice.
+
+    Reference: Muzellec & Kar (2025), Reverse predictivity.
+    """
+    values = _checked_repetitions(responses)
+    shown = ~np.isnan(values).all(axis=2)
+    rows = [row for row in np.argsort(order, kind="stable") if shown[row].sum() > 1]
+    if len(rows) < LEAST_REPEATED:
+        raise DataError(
+            f"{len(rows)} stimuli were shown twice; the ceiling needs {LEAST_REPEATED}"
+        )
+    rng, corrected = np.random.default_rng(seed), []
+    for _ in range(n_splits):
+        halves = np.full((2, len(rows), values.shape[2]), np.nan)
+        for place, row in enumerate(rows):
+            drawn = rng.permutation(np.flatnonzero(shown[row]))
+            for half, kept in enumerate(np.split(drawn, [len(drawn) // 2])):
+                halves[half, place] = _mean_of_shown(values[row, kept][np.newaxis])[0]
+        r = columnwise_pearson_r(*halves)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            corrected.append(2 * r / (1 + r))
+    stacked = np.stack(corrected)
+    value = float(np.nanmedian(stacked, axis=1).mean())
+    return Ceiling("predictor-consistency", value, stacked, len(rows))
 
 
 def variance_ceiling(responses: ArrayLike) -> Ceiling:

@@ -8,7 +8,10 @@ from numpy.typing import ArrayLike, NDArray
 
 from ce_align.errors import ConfigError, DataError
 
-__all__ = ["GRAM_DTYPES", "Array", "Indices", "Splits", "centred_gram", "mirror_upper"]
+__all__ = [
+    *("GRAM_DTYPES", "Array", "Indices", "Splits", "centred_gram", "mirror_upper"),
+    *("narrowed", "restored"),
+]
 
 Array = NDArray[np.float64]
 Indices = NDArray[np.intp]
@@ -131,3 +134,32 @@ def mirror_upper(matrix: Array, tile: int = 512) -> Array:
         matrix[rows, rows] = corner + np.triu(corner, 1).T
         matrix[row + tile :, rows] = matrix[rows, row + tile :].T
     return matrix.T
+
+
+def narrowed(responses: Array) -> tuple[Array, Array | None]:
+    """Responses without the directions that no stimulus drives.
+
+    Linear regressions with shared settings do not notice a rotation of their targets,
+    so that 20,000 neuroids need no more work than there are stimuli.
+
+    Parameters
+    ----------
+    responses : (n_stimuli, n_neuroids)
+
+    Returns
+    -------
+    targets : (n_stimuli, n_targets), with no more targets than stimuli
+    basis : (n_neuroids, n_targets), orthonormal; ``targets @ basis.T`` are the
+        responses. None if they are the targets themselves
+    """
+    from scipy.linalg import qr
+
+    if responses.shape[1] <= len(responses):
+        return responses, None
+    basis, triangle = qr(responses.T, mode="economic", check_finite=False)
+    return np.ascontiguousarray(triangle.T), basis
+
+
+def restored(targets: Array, basis: Array | None) -> Array:
+    """Responses, (n, n_neuroids), of targets that `narrowed` made, (n, n_targets)."""
+    return targets if basis is None else targets @ basis.T

@@ -11,6 +11,8 @@ stimulus, with the deflated features X_k and feature weights w of unit length; `
 is K times the score of the training stimuli; `loading` is the regression of the
 responses on the score; and `cross` is (X_kᵀY_k)ᵀ(X_kᵀY_k), neuroids by neuroids, whose
 dominant eigenvector gives the response weights; the feature weights w follow from them.
+More neuroids than stimuli are rotated into as many targets as there are stimuli, which
+changes nothing of this.
 """
 
 from collections.abc import Callable
@@ -19,13 +21,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from ce_align.errors import ConfigError, DataError
-from ce_align.metrics.gram import Array, Indices, Splits
+from ce_align.metrics.gram import Array, Indices, Splits, narrowed, restored
 
-__all__ = ["PLS_MODES", "check_components", "kernel_pls"]
+__all__ = ["MAX_ITER", "PLS_MODES", "TOLERANCE", "check_components", "kernel_pls"]
 
-#: From `cross` and the neuroid to start from, to weights (n_neuroids,) and the number
-#: of iterations; None where `cross` is zero to within rounding.
-Leading = Callable[[Array, int], tuple[Array, int] | None]
+#: From `cross` and the weights to start from, to weights (n_targets,) and the number of
+#: iterations; None where `cross` is zero to within rounding.
+Leading = Callable[[Array, Array], tuple[Array, int] | None]
 
 #: scikit-learn's defaults, which Brain-Score leaves as they are.
 MAX_ITER, TOLERANCE = 500, 1e-6
@@ -36,15 +38,13 @@ ROUNDINGS = 10
 REFRESH = 1e-3
 
 
-def _nipals_weights(cross: Array, start: int) -> tuple[Array, int] | None:
-    """Response weights (n_neuroids,) where scikit-learn's power iteration stops.
+def _nipals_weights(cross: Array, start: Array) -> tuple[Array, int] | None:
+    """Response weights (n_targets,) where scikit-learn's power iteration stops.
 
     They are scaled so that the feature weights that they stand for have unit length;
     the iteration compares two of those by their squared distance.
     """
-    weights = np.zeros(len(cross))
-    weights[start] = 1.0
-    previous = image_before = weights
+    previous = image_before = weights = start
     for n_iter in range(1, MAX_ITER + 1):
         image = cross @ weights
         squared_length = float(weights @ image)
@@ -61,7 +61,7 @@ def _nipals_weights(cross: Array, start: int) -> tuple[Array, int] | None:
     return weights, n_iter
 
 
-def _exact_weights(cross: Array, start: int) -> tuple[Array, int] | None:
+def _exact_weights(cross: Array, start: Array) -> tuple[Array, int] | None:
     """Weights from the dominant eigenvector, scaled as `_nipals_weights` does."""
     from scipy.linalg import eigh
 
@@ -172,15 +172,22 @@ class _Problem:
     """What the splits share: the Gram matrix, the centred responses, their product."""
 
     def __init__(self, gram: Array, responses: Array, gram_dtype: str) -> None:
-        self.gram, self.responses = gram, responses
+        self.gram, self.neuroids = gram, responses
+        #: What the components explain: neuroids, or what `narrowed` makes of them.
+        self.responses, self.basis = narrowed(responses)
         # The last column, the Gram matrix summed over stimuli, centres the splits.
-        self.products = gram @ np.column_stack([responses, np.ones(len(gram))])
+        self.products = gram @ np.column_stack([self.responses, np.ones(len(gram))])
         self.variation = float(np.trace(gram))
         self.rounding = ROUNDINGS * float(np.finfo(np.float64).eps)
         self.least_response = self.rounding * np.abs(responses).max(axis=0)
         self.least_variation = (
             ROUNDINGS * float(np.finfo(gram_dtype).eps) * self.variation
         )
+
+    def weights(self, neuroid: int) -> Array:
+        """What a neuroid is of the targets, (n_targets,)."""
+        basis = np.eye(1, self.responses.shape[1], neuroid)
+        return np.asarray(basis[0] if self.basis is None else self.basis[neuroid])
 
 
 class _SplitFit:
@@ -191,10 +198,9 @@ class _SplitFit:
     """
 
     def __init__(self, problem: _Problem, train: Indices, n_components: int) -> None:
-        n_stimuli, n_neuroids = problem.responses.shape
-        self.train = train
+        n_stimuli, n_targets = problem.responses.shape
+        self.problem, self.train = problem, train
         self.rest = np.setdiff1d(np.arange(n_stimuli), train)
-        self.least_response = problem.least_response
         self.least_variation = problem.least_variation
         self.mean = problem.responses[train].mean(axis=0)
         self.responses = problem.responses[train] - self.mean
@@ -216,7 +222,7 @@ class _SplitFit:
         self.scores = np.zeros((n_components, n_stimuli))
         self.train_scores = np.zeros((n_components, n_stimuli))
         self.images = np.zeros((n_components, n_stimuli))
-        self.loadings = np.zeros((n_components, n_neuroids))
+        self.loadings = np.zeros((n_components, n_targets))
         self.energies = np.zeros(n_components)
         self.refresh()
 
@@ -231,20 +237,22 @@ class _SplitFit:
         self.cross = (cross + cross.T) / 2
         self.fresh_trace = float(np.trace(self.cross))
 
-    def first_varying(self) -> int | None:
-        """First neuroid of which the components so far leave more than rounding."""
+    def start(self) -> Array | None:
+        """Weights of the first neuroid that the components leave more than rounding."""
         k = len(self.n_iter)
         scores = self.train_scores[:k, self.train]
-        for neuroid, least in enumerate(self.least_response):
-            explained = self.loadings[:k, neuroid] @ scores
-            if np.abs(self.responses[:, neuroid] - explained).max() > least:
-                return neuroid
+        for neuroid, least in enumerate(self.problem.least_response):
+            weights = self.problem.weights(neuroid)
+            responses = self.problem.neuroids[self.train, neuroid]
+            left = responses - responses.mean() - (self.loadings[:k] @ weights) @ scores
+            if np.abs(left).max() > least:
+                return weights
         return None
 
     def extract(self, leading: Leading) -> bool:
         """Add the next component's score; False where nothing is left to extract."""
         k = len(self.n_iter)
-        start = self.first_varying()
+        start = self.start()
         found = None if start is None else leading(self.cross, start)
         if found is None:
             return False
@@ -304,4 +312,4 @@ class _SplitFit:
         k = len(self.n_iter)
         predicted: Array = self.scores[:k, test].T @ self.loadings[:k]
         predicted += self.mean
-        return predicted
+        return restored(predicted, self.problem.basis)

@@ -2,7 +2,8 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -10,16 +11,29 @@ from numpy.typing import ArrayLike, NDArray
 from ce_align.checks import named_some
 from ce_align.errors import ConfigError, DataError
 from ce_align.metrics.gram import GRAM_DTYPES, Array, Indices, Splits, centred_gram
+from ce_align.metrics.pearson import columnwise_pearson_r
 from ce_align.metrics.pls import PLS_MODES, check_components, kernel_pls
 from ce_align.metrics.ridge import check_alphas, kernel_ridge, leave_one_out_alphas
+from ce_align.metrics.unitwise import neuron_to_neuron_r, reverse_pls_r
 
 __all__ = [
-    *("REGRESSIONS", "brainscore_splits", "columnwise_pearson_r"),
-    *("cross_validated_r", "normalised_score", "summarise"),
+    *("REGRESSIONS", "brainscore_splits", "cross_validated_r", "normalised_score"),
+    "summarise",
 ]
 
 #: Forms the Gram matrix of the features, which takes long.
 FormGram = Callable[[], Array]
+
+#: Strengths that Brain-Score's `ridgecv` chooses from, in squared feature units.
+BRAINSCORE_ALPHAS = (
+    *(0.01, 0.1, 0.5, 1.0),
+    *np.linspace(1e1, 1e2, 4, endpoint=False),
+    *np.linspace(1e2, 1e3, 18, endpoint=False),
+    *np.linspace(1e3, 1e4, 18, endpoint=False),
+    *np.linspace(1e4, 1e5, 18, endpoint=False),
+    *np.linspace(1e5, 1e6, 18, endpoint=False),
+    *np.linspace(1e6, 1e7, 19),
+)
 
 #: A correlation needs at least two points.
 MIN_TEST = 2
@@ -102,41 +116,6 @@ def _checked_classes(
     return classes
 
 
-def columnwise_pearson_r(a: Array, b: Array) -> Array:
-    """Pearson correlation of each column of `a` with that of `b`.
-
-    Parameters
-    ----------
-    a, b : (n_stimuli, n_neuroids), NaN where a value is missing; each column is
-        correlated over the rows that both have
-
-    Returns
-    -------
-    (n_neuroids,), NaN where a column is constant or fewer than two rows are shared
-    """
-    shared = np.isfinite(a) & np.isfinite(b)
-    n_shared = np.maximum(shared.sum(axis=0), 1)
-    a, b = _centred(a, shared, n_shared), _centred(b, shared, n_shared)
-    norms = np.sqrt((a * a).sum(axis=0) * (b * b).sum(axis=0))
-    with np.errstate(invalid="ignore", divide="ignore"):
-        r: Array = (a * b).sum(axis=0) / norms
-    return np.clip(r, -1.0, 1.0)
-
-
-def _centred(values: Array, shared: NDArray[np.bool_], n_shared: Array) -> Array:
-    """Columns about their mean over the shared rows, of unit size; zero elsewhere."""
-    kept = np.where(shared, values, 0.0)
-    centred = np.where(shared, kept - kept.sum(axis=0) / n_shared, 0.0)
-    # A column of one value is exactly zero: its computed mean may miss it by rounding.
-    highest = np.where(shared, values, -np.inf).max(axis=0)
-    lowest = np.where(shared, values, np.inf).min(axis=0)
-    centred[:, highest <= lowest] = 0.0
-    # Unit scale, so that squares neither overflow nor vanish.
-    largest = np.abs(centred).max(axis=0)
-    largest[largest == 0] = 1.0
-    return np.asarray(centred / largest)
-
-
 @dataclass(frozen=True)
 class _Settings:
     """What the regressions may be told; each heeds what concerns it."""
@@ -161,35 +140,94 @@ class _Settings:
             check_alphas([self.alpha])
 
 
-def _predict_pls(
-    gram: FormGram, n_features: int, rates: Array, splits: Splits, settings: _Settings
-) -> Sequence[Array]:
+def _pls_r(
+    features: NDArray[Any],
+    gram: FormGram,
+    rates: Array,
+    splits: Splits,
+    settings: _Settings,
+) -> Array:
     check_components(settings.n_components, splits)
-    if settings.n_components > n_features:
+    if features.ndim == 2 and settings.n_components > features.shape[1]:
         raise DataError(
             "n_components must be at most the number of features, but is "
-            f"{settings.n_components} for {n_features}; reduce n_components"
+            f"{settings.n_components} for {features.shape[1]}; reduce n_components"
         )
-    return kernel_pls(
+    fit = kernel_pls(
         gram(),
         rates,
         splits,
         n_components=settings.n_components,
         mode=settings.mode,
         gram_dtype=settings.gram_dtype,
-    ).predictions
+    )
+    return _r_of(fit.predictions, rates, splits)
 
 
-def _predict_ridge(
-    gram: FormGram, n_features: int, rates: Array, splits: Splits, settings: _Settings
-) -> Sequence[Array]:
+def _ridge_r(
+    features: NDArray[Any],
+    gram: FormGram,
+    rates: Array,
+    splits: Splits,
+    settings: _Settings,
+) -> Array:
     formed, alpha = gram(), settings.alpha
     alphas = leave_one_out_alphas(formed) if alpha is None else [alpha]
-    return kernel_ridge(formed, rates, splits, alphas=alphas).predictions
+    fit = kernel_ridge(formed, rates, splits, alphas=alphas)
+    return _r_of(fit.predictions, rates, splits)
 
 
-#: Each checks its settings, forms the Gram matrix, predicts the test stimuli of splits.
-REGRESSIONS = {"pls": _predict_pls, "ridge": _predict_ridge}
+def _ridgecv_r(
+    features: NDArray[Any],
+    gram: FormGram,
+    rates: Array,
+    splits: Splits,
+    settings: _Settings,
+) -> Array:
+    fit = kernel_ridge(gram(), rates, splits, alphas=BRAINSCORE_ALPHAS)
+    return _r_of(fit.predictions, rates, splits)
+
+
+def _reverse_pls_r(
+    features: NDArray[Any],
+    gram: FormGram,
+    rates: Array,
+    splits: Splits,
+    settings: _Settings,
+) -> Array:
+    n_components = settings.n_components
+    return reverse_pls_r(features, gram(), rates, splits, n_components=n_components)
+
+
+def _neuron_to_neuron_r(
+    features: NDArray[Any],
+    gram: FormGram,
+    rates: Array,
+    splits: Splits,
+    settings: _Settings,
+) -> Array:
+    return neuron_to_neuron_r(features, rates, splits)
+
+
+def _r_of(predictions: Sequence[Array], rates: Array, splits: Splits) -> Array:
+    """Pearson r of predicted and recorded responses, (n_splits, n_neuroids)."""
+    r = np.empty((len(splits), rates.shape[1]))
+    for split, (train, test) in enumerate(splits):
+        r[split] = columnwise_pearson_r(predictions[split], rates[test])
+        # A regression on a constant predicts it with rounding errors, whose
+        # correlation means nothing.
+        r[split, np.ptp(rates[train], axis=0) == 0] = np.nan
+    return r
+
+
+#: Each checks its settings, and correlates the test stimuli of every split.
+REGRESSIONS = {
+    "pls": _pls_r,
+    "ridge": _ridge_r,
+    "ridgecv": _ridgecv_r,
+    "reverse_pls": _reverse_pls_r,
+    "neuron_to_neuron": _neuron_to_neuron_r,
+}
 
 
 def cross_validated_r(
@@ -201,6 +239,7 @@ def cross_validated_r(
     mode: str = "nipals",
     n_components: int = 25,
     alpha: float | None = None,
+    groups: ArrayLike | None = None,
     gram_dtype: str = "float64",
     progress: Callable[[int, int], None] | None = None,
 ) -> Array:
@@ -213,16 +252,20 @@ def cross_validated_r(
     responses : (n_stimuli, n_neuroids), averaged over repetitions, finite, rows in the
         order of `features`
     splits : (train, test), row numbers, such as `brainscore_splits` gives
-    regression : a key of `REGRESSIONS`
+    regression : ``pls``; ``ridge``; ``ridgecv``, whose strength is one of Brain-Score's
+        97; ``reverse_pls``, from neuroids to units; ``neuron_to_neuron``, by the unit
+        that is most like a neuroid
     mode, n_components : for PLS, see `kernel_pls`; Brain-Score has 25 components
     alpha : for ridge, the strength, 1 being Brain-Score's `ridge`. Without it each
         split takes the strength of least leave-one-out error among 22, from 1e-6 to 10
         times the total variation of the features
+    groups : (n_neuroids,), such as animals: each is fitted by itself, so that each has
+        a strength of its own; not for ``reverse_pls``
     gram_dtype, progress : see `centred_gram`
 
     Returns
     -------
-    (n_splits, n_neuroids)
+    (n_splits, n_neuroids), of ``reverse_pls`` (n_splits, n_features)
         Pearson r over the test stimuli; NaN where a neuroid does not vary over the
         training or the test stimuli, or its prediction does not.
 
@@ -239,25 +282,24 @@ def cross_validated_r(
     settings = _Settings(regression, mode, n_components, alpha, gram_dtype)
     values = np.asanyarray(features)
     rates = _checked_responses(responses)
-    n_features = n_components  # of features that the Gram matrix will refuse
-    if values.ndim == 2:
-        n_features = values.shape[1]
-        if len(values) != len(rates):
-            raise DataError(
-                f"features has {len(values)} stimuli but responses has {len(rates)}; "
-                "align both on stimulus_id"
-            )
+    if values.ndim == 2 and len(values) != len(rates):
+        raise DataError(
+            f"features has {len(values)} stimuli but responses has {len(rates)}; "
+            "align both on stimulus_id"
+        )
     if not len(splits):
         raise DataError("there are no splits; give at least one (train, test)")
     rows = [_checked_split(train, test, len(rates)) for train, test in splits]
-    gram = partial(centred_gram, values, dtype=gram_dtype, progress=progress)
-    predictions = REGRESSIONS[regression](gram, n_features, rates, rows, settings)
+    form = partial(centred_gram, values, dtype=gram_dtype, progress=progress)
+    correlate = partial(
+        REGRESSIONS[regression], values, cache(form), splits=rows, settings=settings
+    )
+    if groups is None:
+        return correlate(rates=rates)
+    names = np.asarray(groups)
     r = np.empty((len(rows), rates.shape[1]))
-    for split, (train, test) in enumerate(rows):
-        r[split] = columnwise_pearson_r(predictions[split], rates[test])
-        # A regression on a constant predicts it with rounding errors, whose
-        # correlation means nothing.
-        r[split, np.ptp(rates[train], axis=0) == 0] = np.nan
+    for name in np.unique(names):
+        r[:, names == name] = correlate(rates=rates[:, names == name])
     return r
 
 

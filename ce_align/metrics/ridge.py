@@ -16,7 +16,14 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from ce_align.errors import ConfigError, DataError
-from ce_align.metrics.gram import Array, Indices, Splits, mirror_upper
+from ce_align.metrics.gram import (
+    Array,
+    Indices,
+    Splits,
+    mirror_upper,
+    narrowed,
+    restored,
+)
 
 __all__ = ["RidgeFit", "check_alphas", "kernel_ridge", "leave_one_out_alphas"]
 
@@ -67,7 +74,8 @@ def kernel_ridge(
     ConfigError
         If `alphas` is empty or has a strength that is not positive and finite.
     DataError
-        If a strength is lost in the rounding of the Gram matrix.
+        If every strength is lost in the rounding of the Gram matrix. Of several, those
+        that are lost are not chosen.
 
     Notes
     -----
@@ -77,8 +85,9 @@ def kernel_ridge(
     """
     strengths = check_alphas(alphas)
     offset = responses.mean(axis=0)
+    rates, basis = narrowed(responses - offset)
     # The column of ones is the intercept's.
-    targets = np.column_stack([responses - offset, np.ones(len(gram))])
+    targets = np.column_stack([rates, np.ones(len(gram))])
     sets = [
         (train, np.setdiff1d(np.arange(len(gram)), train), test)
         for train, test in splits
@@ -87,6 +96,8 @@ def kernel_ridge(
     best: list[_Dual] = []
     for position, alpha in enumerate(strengths):
         inverse = _regularised_inverse(gram, float(alpha))
+        if inverse is None:
+            continue
         solved = inverse @ targets
         duals = [_dual_without(inverse, solved, train, rest) for train, rest, _ in sets]
         errors[:, position] = [dual.squared_error for dual in duals]
@@ -94,8 +105,16 @@ def kernel_ridge(
             dual if errors[split].argmin() == position else best[split]
             for split, dual in enumerate(duals)
         ]
+    if not best:
+        raise DataError(
+            f"ridge strength {strengths.max():.3g} is lost in the rounding of features "
+            f"of total variation {np.trace(gram):.3g}; use a larger one"
+        )
+    # Of targets that stand for more neuroids, the mean is over these.
+    errors *= rates.shape[1] / responses.shape[1]
     predictions = [
-        gram[np.ix_(test, train)] @ dual.coefficients + dual.intercept + offset
+        restored(gram[np.ix_(test, train)] @ dual.coefficients + dual.intercept, basis)
+        + offset
         for dual, (train, _, test) in zip(best, sets, strict=True)
     ]
     return RidgeFit(tuple(predictions), strengths[errors.argmin(axis=1)], errors)
@@ -125,18 +144,15 @@ def check_alphas(alphas: ArrayLike) -> Array:
     return checked
 
 
-def _regularised_inverse(gram: Array, alpha: float) -> Array:
-    """Inverse of the Gram matrix plus `alpha` on its diagonal."""
+def _regularised_inverse(gram: Array, alpha: float) -> Array | None:
+    """Inverse of the Gram matrix plus `alpha` on its diagonal; None if that is lost."""
     from scipy.linalg import lapack
 
     matrix = np.array(gram.T, order="F")  # symmetric, and quicker than transposing
     matrix[np.diag_indices_from(matrix)] += alpha
     factor, info = lapack.dpotrf(matrix, lower=0, clean=0, overwrite_a=1)
     if info:
-        raise DataError(
-            f"ridge strength {alpha:.3g} is lost in the rounding of features of total "
-            f"variation {np.trace(gram):.3g}; use a larger one"
-        )
+        return None
     inverse, _ = lapack.dpotri(factor, lower=0, overwrite_c=1)
     return mirror_upper(inverse)
 

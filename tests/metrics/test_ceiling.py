@@ -8,13 +8,14 @@ from ce_align.errors import ConfigError, DataError
 from ce_align.metrics.ceiling import (
     chance_of_ceiling,
     equally_halved,
+    predictor_ceiling,
     repeated_ceiling,
     split_half_ceiling,
     variance_ceiling,
 )
+from ce_align.metrics.pearson import columnwise_pearson_r
 from ce_align.metrics.predictivity import (
     brainscore_splits,
-    columnwise_pearson_r,
     normalised_score,
     summarise,
 )
@@ -26,12 +27,13 @@ def recording(rng, n_stimuli=60, n_repetitions=10, n_neuroids=7, noise=1.0):
     return signal + noise * rng.standard_normal(shape)
 
 
-def brainscore_ceiling(responses):
+def brainscore_ceiling(responses, ceiler="internal_consistency", names=None):
     from brainscore_core.supported_data_standards.brainio.assemblies import (
         NeuronRecordingAssembly,
     )
-    from brainscore_vision.metrics.internal_consistency import InternalConsistency
+    from brainscore_vision import load_ceiling
 
+    named = np.arange(len(responses)) if names is None else np.asarray(names)
     shown = ~np.isnan(responses).all(axis=2)
     stimuli, repetitions = np.nonzero(shown)
     n_neuroids = responses.shape[2]
@@ -40,13 +42,14 @@ def brainscore_ceiling(responses):
         coords={
             "stimulus_id": ("presentation", [f"image_{s:03}" for s in stimuli]),
             "object_name": ("presentation", ["thing"] * len(stimuli)),
+            "image_id": ("presentation", named[stimuli]),
             "repetition": ("presentation", repetitions),
             "neuroid_id": ("neuroid", [f"site_{n:03}" for n in range(n_neuroids)]),
             "region": ("neuroid", ["IT"] * n_neuroids),
         },
         dims=["presentation", "neuroid"],
     )
-    score = InternalConsistency()(assembly)
+    score = load_ceiling(ceiler)(assembly)
     return float(score), score.raw.transpose("split", "neuroid").values
 
 
@@ -58,6 +61,27 @@ def test_ceiling_equals_brain_score(rng, n_repetitions):
     value, per_split_neuroid = brainscore_ceiling(responses)
     assert ours.value == pytest.approx(value, abs=1e-9)
     np.testing.assert_allclose(ours.per_split_neuroid, per_split_neuroid, atol=1e-9)
+
+
+@pytest.mark.brainscore
+@pytest.mark.filterwarnings("ignore:An input array is constant")
+def test_predictor_ceiling_equals_brain_score(rng):
+    responses = recording(rng, n_repetitions=6)
+    responses[:, :, 2] = 0.0
+    for stimulus, n_shown in enumerate(rng.integers(1, 7, len(responses))):
+        responses[stimulus, rng.permutation(6)[n_shown:]] = np.nan
+    names = rng.permutation([f"image {i}" for i in range(len(responses))])
+    ours = predictor_ceiling(responses, names)
+    value, per_split_neuroid = brainscore_ceiling(
+        responses, "predictor_consistency", names
+    )
+    assert ours.value == pytest.approx(value, abs=1e-9)
+    np.testing.assert_allclose(ours.per_split_neuroid, per_split_neuroid, atol=1e-9)
+    repeated = (~np.isnan(responses[:, :, 0])).sum(axis=1) > 1
+    assert ours.n_stimuli == repeated.sum()
+    few = np.flatnonzero(repeated)[:9]
+    with pytest.raises(DataError, match="9 stimuli were shown twice"):
+        predictor_ceiling(responses[few], names[few])
 
 
 @pytest.mark.brainscore

@@ -4,8 +4,9 @@ from sklearn.cross_decomposition import PLSRegression
 
 from ce_align.errors import ConfigError, DataError
 from ce_align.metrics.gram import centred_gram
+from ce_align.metrics.pearson import columnwise_pearson_r
 from ce_align.metrics.pls import kernel_pls
-from ce_align.metrics.predictivity import brainscore_splits, columnwise_pearson_r
+from ce_align.metrics.predictivity import brainscore_splits
 
 pytestmark = pytest.mark.filterwarnings("ignore:Maximum number of iterations")
 

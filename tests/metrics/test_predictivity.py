@@ -8,11 +8,11 @@ from hypothesis import strategies as st
 
 from ce_align.errors import ConfigError, DataError
 from ce_align.metrics.gram import centred_gram
+from ce_align.metrics.pearson import columnwise_pearson_r
 from ce_align.metrics.pls import kernel_pls
 from ce_align.metrics.predictivity import (
     REGRESSIONS,
     brainscore_splits,
-    columnwise_pearson_r,
     cross_validated_r,
     normalised_score,
     summarise,
@@ -20,6 +20,9 @@ from ce_align.metrics.predictivity import (
 from ce_align.metrics.ridge import kernel_ridge
 
 N_STIMULI, N_FEATURES, N_NEUROIDS = 160, 300, 12
+
+#: Regressions of each neuroid on all units.
+FORWARD = ("pls", "ridge", "ridgecv")
 
 
 @pytest.fixture
@@ -42,9 +45,12 @@ def brainscore_r(features, responses, classes, stratified, regression):
     )
     from brainscore_vision.metrics import regression_correlation
 
-    make = {
-        "pls": regression_correlation.pls_regression,
-        "ridge": regression_correlation.ridge_regression,
+    make, kind = {
+        "pls": ("pls_regression", "CrossRegressedCorrelation"),
+        "ridge": ("ridge_regression", "CrossRegressedCorrelation"),
+        "ridgecv": ("dual_ridge_cv_regression", "CrossRegressedCorrelation"),
+        "reverse_pls": ("pls_regression", "ReverseCrossRegressedCorrelation"),
+        "neuron_to_neuron": ("single_regression", "CrossRegressedCorrelation"),
     }[regression]
     # Not in the order of identifiers, as recordings are not.
     order = np.random.default_rng(3).permutation(len(features))
@@ -65,8 +71,8 @@ def brainscore_r(features, responses, classes, stratified, regression):
             dims=["presentation", "neuroid"],
         )
 
-    metric = regression_correlation.CrossRegressedCorrelation(
-        regression=make(),
+    metric = getattr(regression_correlation.metric, kind)(
+        regression=getattr(regression_correlation.metric, make)(),
         correlation=regression_correlation.pearsonr_correlation(),
         crossvalidation_kwargs={
             "stratification_coord": "object_name" if stratified else None
@@ -81,10 +87,13 @@ def brainscore_r(features, responses, classes, stratified, regression):
 
 
 @pytest.mark.brainscore
-@pytest.mark.parametrize("regression", ["pls", "ridge"])
+@pytest.mark.parametrize("regression", sorted(REGRESSIONS))
 @pytest.mark.parametrize("stratified", [True, False])
 def test_correlations_and_score_equal_brain_score(rng, planted, regression, stratified):
     features, responses, _ = planted
+    if regression == "reverse_pls":  # 25 components need as many neuroids
+        mixed = responses @ rng.standard_normal((N_NEUROIDS, 40))
+        responses = mixed + rng.standard_normal(mixed.shape)
     classes = rng.choice(["bear", "car", "face"], N_STIMULI)
     splits = brainscore_splits(N_STIMULI, stratify=classes if stratified else None)
     r = cross_validated_r(features, responses, splits, regression=regression, alpha=1.0)
@@ -93,6 +102,64 @@ def test_correlations_and_score_equal_brain_score(rng, planted, regression, stra
     )
     np.testing.assert_allclose(r, expected, rtol=0, atol=1e-9)
     assert summarise(r) == pytest.approx((score, error), abs=1e-9)
+
+
+@pytest.mark.brainscore
+@pytest.mark.filterwarnings("ignore:An input array is constant")
+@pytest.mark.parametrize("n_features", [60, 300])
+@pytest.mark.parametrize("n_neuroids", [3, 200])
+def test_ridgecv_equals_brain_score_whatever_is_many(
+    rng, planted, n_features, n_neuroids
+):
+    features = planted[0][:, :n_features]
+    responses = features @ rng.standard_normal((n_features, n_neuroids))
+    responses += 30 * rng.standard_normal(responses.shape)
+    r = cross_validated_r(
+        features, responses, brainscore_splits(N_STIMULI), regression="ridgecv"
+    )
+    _, _, expected = brainscore_r(
+        features, responses, ["thing"] * N_STIMULI, False, "ridgecv"
+    )
+    np.testing.assert_allclose(r, expected, rtol=0, atol=1e-9)
+
+
+@pytest.mark.brainscore
+@pytest.mark.filterwarnings("ignore:An input array is constant")
+def test_units_that_are_silent_have_no_number_in_reverse_as_in_brain_score(
+    rng, planted
+):
+    features, responses, splits = planted
+    features[:, [0, 5]] = 0.0  # the power iteration starts at the first that varies
+    responses = np.hstack([responses, rng.standard_normal((N_STIMULI, 20))])
+    r = cross_validated_r(features, responses, splits, regression="reverse_pls")
+    _, _, expected = brainscore_r(
+        features, responses, ["thing"] * N_STIMULI, False, "reverse_pls"
+    )
+    assert np.flatnonzero(np.isnan(r[0])).tolist() == [0, 5]
+    np.testing.assert_allclose(r, expected, rtol=0, atol=1e-9)
+
+
+def test_reverse_pls_refuses_fewer_neuroids_than_components(planted):
+    features, responses, splits = planted
+    with pytest.raises(DataError, match="12 are fewer than 25"):
+        cross_validated_r(features, responses, splits, regression="reverse_pls")
+
+
+@pytest.mark.parametrize("regression", FORWARD)
+def test_groups_of_neuroids_are_fitted_as_if_alone(rng, planted, regression):
+    features, responses, splits = planted
+    responses[:, ::2] *= 0.01  # of another strength
+    responses[:, ::2] += rng.standard_normal((N_STIMULI, N_NEUROIDS // 2))
+    animals = np.array(["F", "N"])[np.arange(N_NEUROIDS) % 2]
+    options = {"regression": regression, "n_components": 5}
+    r = cross_validated_r(features, responses, splits, groups=animals, **options)
+    for animal in "FN":
+        alone = cross_validated_r(
+            features, responses[:, animals == animal], splits, **options
+        )
+        np.testing.assert_array_equal(r[:, animals == animal], alone)
+    pooled = cross_validated_r(features, responses, splits, **options)
+    assert np.abs(pooled - r).max() > 1e-6
 
 
 @pytest.mark.brainscore
@@ -177,7 +244,7 @@ def test_predictivity_ignores_gain_and_baseline_common_to_neuroids(planted):
     )
 
 
-@pytest.mark.parametrize("regression", sorted(REGRESSIONS))
+@pytest.mark.parametrize("regression", FORWARD)
 def test_shuffled_responses_are_not_predicted(rng, regression):
     features = rng.standard_normal((400, 40))
     responses = features @ rng.standard_normal((40, 20))
@@ -208,7 +275,7 @@ def test_correlation_is_undefined_where_a_neuroid_is_constant(planted):
     responses[train, 0] = 0.3
     responses[test, 1] = 0.3
     responses[:, 2] = 0.3
-    for regression in REGRESSIONS:
+    for regression in FORWARD:
         r = cross_validated_r(features, responses, splits[:1], regression=regression)
         np.testing.assert_array_equal(np.isnan(r[0]), np.arange(N_NEUROIDS) < 3)
         assert np.isfinite(summarise(r)).all()
@@ -229,7 +296,7 @@ def test_correlation_is_undefined_where_features_do_not_vary_in_training(rng):
     n_stimuli=st.integers(20, 50),
     n_features=st.integers(1, 60),
     n_neuroids=st.integers(1, 5),
-    regression=st.sampled_from(sorted(REGRESSIONS)),
+    regression=st.sampled_from(FORWARD),
     dtype=st.sampled_from(["float16", "float32", "float64", "int8"]),
     seed=st.integers(0, 1000),
 )
@@ -303,7 +370,10 @@ def test_data_that_do_not_fit_are_refused_in_words(planted, change, words):
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"regression": "lasso"}, r"unknown regression 'lasso'; choose from \['pls'"),
+        (
+            {"regression": "lasso"},
+            r"unknown regression 'lasso'; choose from \['neuron_to_",
+        ),
         ({"mode": "svd"}, "unknown PLS mode"),
         ({"gram_dtype": "float16"}, "unknown Gram precision"),
         ({"n_components": 0}, "n_components must be at least 1"),

@@ -28,7 +28,7 @@ def test_one_strength_is_scikit_learns_ridge(rng, shape, alpha):
         np.testing.assert_allclose(predicted, model.predict(features[test]), atol=1e-8)
 
 
-@pytest.mark.parametrize("shape", [(150, 40), (150, 400)])
+@pytest.mark.parametrize("shape", [(150, 40), (150, 400), (60, 90, 200)])
 def test_leave_one_out_errors_are_those_of_ridgecv(rng, shape):
     features, responses = planted(rng, *shape)
     splits = brainscore_splits(shape[0], n_splits=3)
@@ -114,6 +114,14 @@ def test_impossible_strengths_are_refused(rng, alphas):
         kernel_ridge(
             centred_gram(features), responses, brainscore_splits(30), alphas=alphas
         )
+
+
+def test_strengths_lost_in_rounding_are_not_chosen(rng):
+    features, responses = planted(rng, 60, 5)
+    gram, splits = centred_gram(features * 1e6), brainscore_splits(60)
+    fit = kernel_ridge(gram, responses, splits, alphas=[1e-9, 1e12])
+    np.testing.assert_array_equal(fit.alphas, 1e12)
+    assert np.isinf(fit.squared_errors[:, 0]).all()
 
 
 def test_strengths_lost_in_rounding_are_refused(rng):
