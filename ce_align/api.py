@@ -17,7 +17,7 @@ from pydantic import ValidationError
 from ce_align.checks import nearest_names
 from ce_align.config import StageConfig
 from ce_align.data.imagesets import ImageSet
-from ce_align.data.recordings import Recording, canonical_region, without_silent
+from ce_align.data.recordings import Recording, canonical_region
 from ce_align.data.recordings import load_recording as _load_recording
 from ce_align.errors import ConfigError, DataError, explained
 from ce_align.models.given import FeatureArray
@@ -200,8 +200,7 @@ def make_recording(
         images = ImageSet.from_array(name, images)
     numbered = (f"{name}_{i:04d}" for i in range(values.shape[2]))
     ids = tuple(numbered if neuroids is None else map(str, neuroids))
-    values, ids, note = without_silent(values, ids)
-    return Recording(
+    return Recording.without_silent(
         identifier=name,
         images=images,
         responses=values,
@@ -209,7 +208,6 @@ def make_recording(
         region=canonical_region(region),
         degrees=degrees,
         origin="imported",
-        notes=(note,) if note else (),
     )
 
 

@@ -11,7 +11,7 @@ from ce_align.brainscore.upstream import import_brainscore
 from ce_align.checks import named_some
 from ce_align.data.imagefiles import FolderSource
 from ce_align.data.imagesets import ImageSet
-from ce_align.data.recordings import Protocol, Recording, without_silent
+from ce_align.data.recordings import Protocol, Recording
 from ce_align.digests import combine_digests, digest_bytes
 from ce_align.errors import DataError
 from ce_align.files import atomic_path
@@ -188,20 +188,15 @@ def recording_from_assembly(
             f"{', '.join(counts.index[counts > 1])}, so that Brain-Score would not "
             "average them; drop these coordinates"
         )
-    responses, names, note = without_silent(
-        _by_repetition(assembly, ids, identifier),
-        tuple(map(str, assembly["neuroid_id"].values)),
-    )
     stimuli, coords = assembly.attrs.get("stimulus_set"), _presentation_coords(order)
-    return Recording(
+    return Recording.without_silent(
         identifier=identifier,
         images=_images_of(stimuli, ids, identifier, coords),
-        responses=responses,
-        neuroid_ids=names,
+        responses=_by_repetition(assembly, ids, identifier),
+        neuroid_ids=tuple(map(str, assembly["neuroid_id"].values)),
         region=region,
         degrees=degrees,
         stratify=stratify,
-        notes=(note,) if note else (),
         protocol=protocol,
     )
 
@@ -313,9 +308,8 @@ def assembly_from_recording(
         stimulus = np.arange(len(values))
         coords: dict[str, Any] = {}
     else:
-        shown = ~np.isnan(recording.responses).all(axis=2)
-        stimulus, repetition = np.nonzero(shown)
-        values = recording.responses[stimulus, repetition]
+        shown = recording.presentations()
+        stimulus, repetition, values = shown.stimulus, shown.repetition, shown.values
         coords = {"repetition": ("presentation", repetition)}
     for name, column in _stimulus_columns(recording.images).items():
         coords[name] = ("presentation", column[stimulus])

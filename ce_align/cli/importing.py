@@ -125,7 +125,8 @@ def import_(
     for line in lines:
         message(line)
     write_recording(recording, out, images=keep_images.value)
-    n_stimuli, n_repetitions, n_neuroids = recording.responses.shape
+    n_stimuli, n_neuroids = len(recording.images), len(recording.neuroid_ids)
+    n_repetitions = recording.n_repetitions
     message(
         f"{out}: {n_stimuli} stimuli × {n_repetitions} repetitions × {n_neuroids} "
         f"neuroids, {recording.region}, images at {recording.degrees:g}°"

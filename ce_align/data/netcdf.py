@@ -3,6 +3,7 @@
 import json
 import re
 import zipfile
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -13,12 +14,12 @@ from numpy.typing import NDArray
 
 from ce_align.data.imagefiles import FileSource, MemorySource, ZipSource
 from ce_align.data.imagesets import ImageSet
+from ce_align.data.joining import equal_pixels, join_equal_images
+from ce_align.data.presentations import Presentations
 from ce_align.data.recordings import (
     Entry,
     Recording,
     canonical_region,
-    equal_pixels,
-    join_equal_images,
 )
 from ce_align.errors import DataError
 from ce_align.files import DAMAGE, atomic_path, import_xarray, reason
@@ -28,7 +29,8 @@ if TYPE_CHECKING:
 
 __all__ = ["describe_file", "describe_files", "read_recording", "write_recording"]
 
-FORMAT = "ce_align recording 1"
+#: A recording with only what the first format has is written in it.
+FORMAT, FURTHER = "ce_align recording 1", "ce_align recording 2"
 #: Columns of other names are numbered; "/" and blanks mean something to netCDF.
 PLAIN = re.compile(r"[A-Za-z0-9_]+", re.ASCII)
 
@@ -46,18 +48,23 @@ def write_recording(
         f"{i:06d}": recording.images.encoded(i) for i in range(len(recording.images))
     }
     variables: dict[str, Any] = {
-        "responses": (("stimulus", "repetition", "neuroid"), recording.responses),
+        **_responses_of(recording),
         "stimulus_id": ("stimulus", np.array(recording.images.ids, dtype=object)),
         "neuroid_id": ("neuroid", np.array(recording.neuroid_ids, dtype=object)),
     }
-    for i, (name, values) in enumerate(recording.images.columns.items()):
-        kept = values if values.dtype.kind in "iufb" else values.astype(str)
-        kept = kept if kept.dtype.kind != "U" else kept.astype(object)
-        safe = name if PLAIN.fullmatch(name) else f"{i}th"
-        variables[f"column_{safe}"] = ("stimulus", kept, {"name": name})
+    variables |= _columns(recording.images.columns, "column", "stimulus")
+    variables |= _columns(recording.neuroids, "neuroid_column", "neuroid")
     first = equal_pixels(recording.images)
+    further = {
+        "window": list(recording.window or ()),
+        "licence": recording.licence,
+        "citation": recording.citation,
+    }
+    there = {name: value for name, value in further.items() if value}
+    new = bool(there) or not variables.keys().isdisjoint({"split", "presentations"})
     attributes = {
-        "format": FORMAT,
+        **there,
+        "format": FURTHER if new or recording.neuroids else FORMAT,
         "identifier": recording.identifier,
         "region": recording.region,
         "degrees": recording.degrees,
@@ -82,13 +89,45 @@ def write_recording(
                 archive.writestr(f"{name}.img", data)
     compressed = {
         name: {"zlib": True, "complevel": 1}
-        for name in ("responses", "image_bytes")
+        for name in ("responses", "presentations", "image_bytes")
         if name in variables
     }
     with atomic_path(path) as temporary:
         xr.Dataset(variables, attrs=attributes).to_netcdf(
             temporary, engine="netcdf4", encoding=compressed
         )
+
+
+def _responses_of(recording: Recording) -> dict[str, Any]:
+    """Variables of the responses: a rectangle, or a row a presentation."""
+    held = recording.responses
+    found: dict[str, Any] = {}
+    if recording.split is not None:
+        found["split"] = ("stimulus", recording.split.astype(object))
+    if recording.time_bins is not None:
+        found["time_bins"] = (("time_bin", "edge"), recording.time_bins)
+    if not isinstance(held, Presentations):
+        return found | {"responses": (("stimulus", "repetition", "neuroid"), held)}
+    held = held.in_order()
+    axes = ("presentation", "neuroid", "time_bin")[: held.values.ndim]
+    return found | {
+        "presentations": (axes, held.values),
+        "shown": ("presentation", held.stimulus.astype(np.int64)),
+        "repetition": ("presentation", held.repetition.astype(np.int64)),
+    }
+
+
+def _columns(
+    columns: Mapping[str, NDArray[Any]], kind: str, axis: str
+) -> dict[str, Any]:
+    found = {}
+    for i, (name, values) in enumerate(columns.items()):
+        values = np.asarray(values)
+        kept = values if values.dtype.kind in "iufb" else values.astype(str)
+        kept = kept if kept.dtype.kind != "U" else kept.astype(object)
+        safe = name if PLAIN.fullmatch(name) else f"{i}th"
+        found[f"{kind}_{safe}"] = (axis, kept, {"name": name})
+    return found
 
 
 def read_recording(path: Path) -> Recording:
@@ -108,32 +147,66 @@ def read_recording(path: Path) -> Recording:
         raise DataError(
             f"{path} is not a netCDF file, or damaged: {reason(error)}"
         ) from error
-    if dataset.attrs.get("format") != FORMAT:
+    if dataset.attrs.get("format") not in (FORMAT, FURTHER):
         raise DataError(
             f"{path} is not a recording of ce_align (format "
             f"{dataset.attrs.get('format')!r}); make one with `ce-align import`"
         )
     attributes = dataset.attrs
-    recording = Recording(
+    try:
+        recording, written = _recording(dataset, path), str(attributes["digest"])
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
+        raise DataError(
+            f"{path} is no whole recording: {_fault(error)}; import it again"
+        ) from error
+    if recording.digest != written:
+        raise DataError(
+            f"{path} was changed after it was written (digest {recording.digest}, "
+            f"written {written}); import it again"
+        )
+    if "region" not in recording.neuroids:
+        recording = replace(recording, region=canonical_region(recording.region))
+    if attributes.get("distinct_images"):
+        return recording
+    return join_equal_images(recording, equal_pixels(recording.images))
+
+
+def _recording(dataset: "xr.Dataset", path: Path) -> Recording:
+    attributes = dataset.attrs
+    window = np.atleast_1d(attributes.get("window", ())).astype(float).tolist()
+    responses: NDArray[np.float64] | Presentations
+    if "presentations" in dataset:
+        responses = Presentations(
+            dataset["presentations"].values,
+            dataset["shown"].values.astype(np.intp),
+            dataset["repetition"].values.astype(np.intp),
+        )
+    else:
+        responses = dataset["responses"].values.astype(np.float64)
+    return Recording(
         identifier=str(attributes["identifier"]),
         images=_read_images(dataset, path),
-        responses=dataset["responses"].values.astype(np.float64),
+        responses=responses,
         neuroid_ids=tuple(map(str, dataset["neuroid_id"].values)),
         region=str(attributes["region"]),
         degrees=float(attributes["degrees"]),
         stratify=str(attributes["stratify"]) or None,
         origin=str(attributes["origin"]),
-        notes=tuple(json.loads(attributes.get("notes", "[]"))),
+        notes=tuple(map(str, json.loads(attributes.get("notes", "[]")))),
+        neuroids=_read_columns(dataset, "neuroid_column_"),
+        split=dataset["split"].values.astype(str) if "split" in dataset else None,
+        window=(window[0], window[1]) if len(window) == 2 else None,
+        time_bins=dataset["time_bins"].values if "time_bins" in dataset else None,
+        licence=str(attributes.get("licence", "")),
+        citation=str(attributes.get("citation", "")),
     )
-    if recording.digest != attributes["digest"]:
-        raise DataError(
-            f"{path} was changed after it was written (digest {recording.digest}, "
-            f"written {attributes['digest']}); import it again"
-        )
-    recording = replace(recording, region=canonical_region(recording.region))
-    if attributes.get("distinct_images"):
-        return recording
-    return join_equal_images(recording, equal_pixels(recording.images))
+
+
+def _fault(error: Exception) -> str:
+    """What is missing or wrong, in words."""
+    if isinstance(error, KeyError):
+        return f"it lacks {error.args[0]!r}"
+    return str(error) or type(error).__name__
 
 
 def describe_file(path: Path) -> Entry | None:
@@ -141,15 +214,18 @@ def describe_file(path: Path) -> Entry | None:
     xr = import_xarray()
     try:
         with xr.open_dataset(path, engine="netcdf4") as dataset:
-            if dataset.attrs.get("format") != FORMAT:
+            if dataset.attrs.get("format") not in (FORMAT, FURTHER):
                 return None
+            ragged = "presentations" in dataset
             return Entry(
                 name=str(path),
                 region=canonical_region(str(dataset.attrs["region"])),
                 load=partial(read_recording, path),
                 images=dataset.sizes["stimulus"],
                 neuroids=dataset.sizes["neuroid"],
-                repetitions=dataset.sizes["repetition"],
+                repetitions=int(dataset["repetition"].max()) + 1
+                if ragged
+                else dataset.sizes["repetition"],
                 access=f"{dataset.attrs['origin']}: this folder",
                 origin=str(dataset.attrs["origin"]),
             )
@@ -183,13 +259,18 @@ def _read_images(dataset: "xr.Dataset", path: Path) -> ImageSet:
         if not beside.exists():
             raise DataError(f"the images of {path.name} should be beside it: {beside}")
         source = ZipSource(beside)
-    columns: dict[str, NDArray[Any]] = {}
-    for name in dataset.data_vars:
-        if str(name).startswith("column_"):
-            values = dataset[name].values
-            values = values.astype(str) if values.dtype.kind == "O" else values
-            stated = dataset[name].attrs.get("name", str(name).removeprefix("column_"))
-            columns[str(stated)] = values
+    columns = _read_columns(dataset, "column_")
     return ImageSet.from_encoded(
         str(dataset.attrs["identifier"]), ids, source, names, columns
     )
+
+
+def _read_columns(dataset: "xr.Dataset", prefix: str) -> dict[str, NDArray[Any]]:
+    columns: dict[str, NDArray[Any]] = {}
+    for name in map(str, dataset.data_vars):
+        if name.startswith(prefix):
+            values = dataset[name].values
+            values = values.astype(str) if values.dtype.kind == "O" else values
+            stated = dataset[name].attrs.get("name", name.removeprefix(prefix))
+            columns[str(stated)] = values
+    return columns

@@ -1,8 +1,7 @@
 """Neural recordings: responses to an image set, with their repetitions."""
 
-import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from functools import cached_property
 from pathlib import Path
@@ -13,6 +12,13 @@ from numpy.typing import NDArray
 
 from ce_align.checks import check_unique, named_some, nearest_names
 from ce_align.data.imagesets import ImageSet
+from ce_align.data.presentations import (
+    Presentations,
+    Responses,
+    average_of,
+    is_silent,
+    of_neuroids,
+)
 from ce_align.digests import combine_digests, digest_array, digest_json
 from ce_align.errors import ConfigError, DataError
 
@@ -22,17 +28,11 @@ __all__ = [
     "Protocol",
     "Recording",
     "canonical_region",
-    "equal_files",
-    "equal_pixels",
     "expand_recordings",
-    "first_rows",
-    "join_equal_images",
-    "join_rows",
     "load_recording",
     "register_recording_reader",
     "register_recording_source",
     "register_recordings",
-    "without_silent",
 ]
 
 #: Regions that networks commit layers for; they are written in any case.
@@ -51,43 +51,6 @@ def canonical_region(name: str) -> str:
     """
     stripped = name.strip()
     return stripped.upper() if stripped.upper() in REGIONS else stripped
-
-
-def without_silent(
-    responses: NDArray[np.float64], neuroid_ids: tuple[str, ...]
-) -> tuple[NDArray[np.float64], tuple[str, ...], str | None]:
-    """Responses, and names, without neuroids that tell no stimulus from another.
-
-    `responses` are (n_stimuli, n_repetitions, n_neuroids). A note says which were left
-    out; all is as given, without a note, if no neuroid is silent or all are.
-    """
-    silent = _is_silent(responses)
-    # Infinite responses are no silence: they are refused.
-    if not silent.any() or silent.all() or np.isinf(responses).any():
-        return responses, neuroid_ids, None
-    names = [neuroid_ids[i] for i in np.flatnonzero(silent)]
-    left = tuple(neuroid_ids[i] for i in np.flatnonzero(~silent))
-    note = f"{len(names)} of {len(neuroid_ids)} neuroids are silent and left out: "
-    return responses[:, :, ~silent], left, note + named_some(names)
-
-
-def _is_silent(responses: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """Neuroids of NaN alone, or with one average for all stimuli, (n_neuroids,)."""
-    average = _nan_average(responses)
-    highest = np.where(np.isnan(average), -np.inf, average).max(axis=0)
-    lowest = np.where(np.isnan(average), np.inf, average).min(axis=0)
-    # Equal responses may have averages that differ by rounding.
-    rounding = 1e-12 * np.maximum(np.abs(highest), np.abs(lowest))
-    silent: NDArray[np.bool_] = ~(highest - lowest > rounding)
-    return silent
-
-
-def _nan_average(responses: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Averages over repetitions that are not NaN, (n_stimuli, n_neuroids)."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)  # rows without repetition
-        average: NDArray[np.float64] = np.nanmean(responses, axis=1)
-    return average
 
 
 @dataclass(frozen=True)
@@ -110,19 +73,27 @@ class Protocol:
 
 @dataclass(frozen=True, eq=False)
 class Recording:
-    """Responses of neuroids in one region to every image of a set.
+    """Responses of neuroids to every image of a set.
 
-    images : the stimuli, in the order of the rows
-    responses : (n_stimuli, n_repetitions, n_neuroids), spike counts or rates; NaN
-        where a stimulus was shown fewer times
-    neuroid_ids : unique names of the recorded sites
-    region : V1, V2, V4, IT or another area
+    images : the stimuli
+    responses : spike counts or rates: (n_stimuli, n_repetitions, n_neuroids) in the
+        order of the images, NaN where a stimulus was shown fewer times; or
+        `Presentations`, whose memory does not grow with the most repetitions
+    neuroid_ids : unique names of the recorded sites, such as ``animal/site``
+    region : V1, V2, V4, IT or another area; of several, where `neuroids` has a column
+        ``region``, it is their list
     degrees : visual angle of the images
     stratify : column of ``images`` over which splits are balanced, or None
     origin : ``recorded``, ``simulated`` or ``imported``
     notes : what a reader of its numbers should know, such as neuroids left out
     protocol : of a recording that Brain-Score holds: its splits and its ceiling are
         kept, whatever they are
+    neuroids : columns with a value a neuroid; ``animal``, ``region`` and the stated
+        ``reliability`` have a meaning
+    split : ``train`` or ``test`` for each stimulus, where that is fixed
+    window : start and end in ms after stimulus onset of what was summed or averaged
+    time_bins : (n_bins, 2), the same for each bin of `Presentations` with time
+    licence, citation : of published recordings
 
     Raises DataError if shapes do not fit, ids repeat, a value is infinite, or a neuroid
     has no response or never changes.
@@ -130,26 +101,23 @@ class Recording:
 
     identifier: str
     images: ImageSet
-    responses: NDArray[np.float64]
+    responses: Responses
     neuroid_ids: tuple[str, ...]
-    region: str
+    region: str = ""
     degrees: float = 8.0
     stratify: str | None = None
     origin: str = "recorded"
     notes: tuple[str, ...] = ()
     protocol: Protocol | None = None
+    neuroids: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+    split: NDArray[np.str_] | None = None
+    window: tuple[float, float] | None = None
+    time_bins: NDArray[np.float64] | None = None
+    licence: str = ""
+    citation: str = ""
 
     def __post_init__(self) -> None:
-        shape = self.responses.shape
-        expected = (len(self.images), len(self.neuroid_ids))
-        if self.responses.ndim != 3 or (shape[0], shape[2]) != expected:
-            raise DataError(
-                f"responses of {self.identifier} must be (stimulus, repetition, "
-                f"neuroid) = ({expected[0]}, any, {expected[1]}), found {shape}; check "
-                "the order of the axes and that every image has a row"
-            )
-        if 0 in shape:
-            raise DataError(f"{self.identifier} is empty: responses are {shape}")
+        self._check_shapes()
         check_unique(self.neuroid_ids, f"neuroid ids of {self.identifier}")
         if not 0 < self.degrees <= MAX_DEGREES:
             raise DataError(
@@ -161,15 +129,89 @@ class Recording:
                 f"{self.identifier} has no column {self.stratify!r} to stratify by; "
                 f"its columns are {sorted(self.images.columns)}"
             )
+        self._check_columns()
         self._check_values()
+        responses = self.responses
+        if isinstance(responses, Presentations) and responses.values.ndim == 2:
+            room = len(self.images) * responses.n_repetitions
+            # Half as many rows are a rectangle with gaps: one form for one content.
+            if 2 * len(responses.values) >= room:
+                everything = np.arange(len(self.images))
+                object.__setattr__(self, "responses", responses.rectangle(everything))
+
+    def _check_shapes(self) -> None:
+        n_stimuli, n_neuroids = len(self.images), len(self.neuroid_ids)
+        responses = self.responses
+        if not isinstance(responses, Presentations):
+            shape = responses.shape
+            if responses.ndim != 3 or (shape[0], shape[2]) != (n_stimuli, n_neuroids):
+                raise DataError(
+                    f"responses of {self.identifier} must be (stimulus, repetition, "
+                    f"neuroid) = ({n_stimuli}, any, {n_neuroids}), found {shape}; "
+                    "check the order of the axes and that every image has a row"
+                )
+        else:
+            shape = responses.values.shape
+            if shape[1] != n_neuroids:
+                raise DataError(
+                    f"presentations of {self.identifier} must have {n_neuroids} "
+                    f"neuroids, found values {shape}"
+                )
+        if 0 in shape:
+            raise DataError(f"{self.identifier} is empty: responses are {shape}")
+        n_bins = 0
+        if isinstance(responses, Presentations):
+            n_bins = shape[2] if len(shape) == 3 else 0
+            shown = np.unique(responses.stimulus)
+            if len(shown) != n_stimuli or shown[-1] != n_stimuli - 1:
+                raise DataError(
+                    f"{self.identifier} has {n_stimuli} images, but presentations of "
+                    f"{len(shown)}; leave out images that were not shown"
+                )
+        stated = 0 if self.time_bins is None else len(self.time_bins)
+        if n_bins != stated:
+            raise DataError(
+                f"{self.identifier} has {n_bins} time bins, but {stated} are named"
+            )
+
+    def _check_columns(self) -> None:
+        for name, values in self.neuroids.items():
+            if np.shape(values) != (len(self.neuroid_ids),):
+                raise DataError(
+                    f"column {name!r} of the neuroids of {self.identifier} must have "
+                    f"{len(self.neuroid_ids)} values, found {np.shape(values)}"
+                )
+        if "region" in self.neuroids:
+            listed = ", ".join(dict.fromkeys(map(str, self.neuroids["region"])))
+            if self.region not in ("", listed):
+                raise DataError(
+                    f"{self.identifier} is said to be of {self.region}, but its "
+                    f"neuroids are of {listed}"
+                )
+            object.__setattr__(self, "region", listed)
+        if not self.region:
+            raise DataError(f"{self.identifier} has no region; give one, such as IT")
+        if self.split is not None:
+            parts = set(map(str, self.split))
+            if len(self.split) != len(self.images) or parts != {"train", "test"}:
+                raise DataError(
+                    f"the split of {self.identifier} must say 'train' or 'test' for "
+                    f"each of {len(self.images)} stimuli, and both; found "
+                    f"{sorted(parts)} for {len(self.split)}"
+                )
 
     def _check_values(self) -> None:
-        n_infinite = int(np.isinf(self.responses).sum())
+        held = self.responses
+        values = held.values if isinstance(held, Presentations) else held
+        n_infinite = int(np.isinf(values).sum())
         if n_infinite:
             raise DataError(f"{self.identifier} has {n_infinite} infinite responses")
+        average = average_of(held, len(self.images))
+        absent = np.isnan(average)
+        absent = absent.all(axis=0) if absent.ndim == 2 else absent.all(axis=(0, 2))
         faults = {
-            "have no response at all (only NaN)": np.isnan(self.responses).all((0, 1)),
-            "respond equally to every stimulus": _is_silent(self.responses),
+            "have no response at all (only NaN)": absent,
+            "respond equally to every stimulus": is_silent(average),
         }
         for fault, which in faults.items():
             names = [self.neuroid_ids[i] for i in np.flatnonzero(which)]
@@ -179,33 +221,116 @@ class Recording:
                     f"{self.identifier} {fault}: {named_some(names)}; leave them out"
                 )
 
+    @classmethod
+    def without_silent(
+        cls,
+        identifier: str,
+        images: ImageSet,
+        responses: Responses,
+        neuroid_ids: tuple[str, ...],
+        region: str = "",
+        *,
+        neuroids: Mapping[str, NDArray[Any]] | None = None,
+        notes: tuple[str, ...] = (),
+        **fields: Any,
+    ) -> "Recording":
+        """Recording without neuroids that tell no stimulus from another.
+
+        A note says which were left out. If all are silent, or a response is infinite,
+        it is refused as by the class.
+        """
+        neuroids = neuroids or {}
+        held = responses.values if isinstance(responses, Presentations) else responses
+        n_neuroids = held.shape[1 if held is not responses else -1]
+        fits = held.size > 0 and n_neuroids == len(neuroid_ids)
+        if fits and not np.isinf(held).any():
+            silent = is_silent(average_of(responses, len(images)))
+            if silent.any() and not silent.all():
+                names = [neuroid_ids[i] for i in np.flatnonzero(silent)]
+                note = (
+                    f"{len(names)} of {len(neuroid_ids)} neuroids are silent and left "
+                    f"out: {named_some(names)}"
+                )
+                responses = of_neuroids(responses, ~silent)
+                neuroid_ids = tuple(neuroid_ids[i] for i in np.flatnonzero(~silent))
+                neuroids = {k: np.asarray(v)[~silent] for k, v in neuroids.items()}
+                notes = (*notes, note)
+        return cls(
+            identifier, images, responses, neuroid_ids, region,
+            neuroids=neuroids, notes=notes, **fields,
+        )  # fmt: skip
+
+    @property
+    def regions(self) -> tuple[str, ...]:
+        """Regions of the neuroids, in order."""
+        held = self.neuroids.get("region")
+        return (self.region,) if held is None else tuple(dict.fromkeys(map(str, held)))
+
+    @property
+    def animals(self) -> tuple[str, ...]:
+        """Animals of the neuroids, in order; none if they are not named."""
+        return tuple(dict.fromkeys(map(str, self.neuroids.get("animal", ()))))
+
     @property
     def n_repetitions(self) -> int:
         """Largest number of times that a stimulus was shown."""
-        return int(self.responses.shape[1])
+        held = self.responses
+        if isinstance(held, Presentations):
+            return held.n_repetitions
+        return int(held.shape[1])
 
     @property
     def has_repetitions(self) -> bool:
         """Whether a stimulus was shown twice, so that there may be a ceiling."""
-        shown = ~np.isnan(self.responses)
-        return bool((shown.sum(axis=1) > 1).any())
+        held = self.responses
+        if isinstance(held, Presentations):
+            return bool((np.bincount(held.stimulus) > 1).any())
+        return bool(((~np.isnan(held)).sum(axis=1) > 1).any())
 
     def averaged(self) -> NDArray[np.float64]:
-        """Responses averaged over repetitions, (n_stimuli, n_neuroids).
+        """Responses averaged over repetitions, (n_stimuli, n_neuroids[, n_bins]).
 
         Raises DataError if a neuroid has no response to some stimulus.
         """
-        average = _nan_average(self.responses)
+        average = average_of(self.responses, len(self.images))
         absent = np.isnan(average)
         if absent.any():
-            ids = [self.images.ids[i] for i in np.flatnonzero(absent.any(axis=1))]
+            some = absent if absent.ndim == 2 else absent.any(axis=2)
+            ids = [self.images.ids[i] for i in np.flatnonzero(some.any(axis=1))]
             raise DataError(
                 f"{self.identifier} lacks {int(absent.sum())} averages: "
-                f"{int(absent.any(axis=0).sum())} neuroids have no response to "
+                f"{int(some.any(axis=0).sum())} neuroids have no response to "
                 f"{len(ids)} stimuli ({named_some(ids)}); leave out those stimuli or "
                 "neuroids"
             )
         return average
+
+    def presentations(self) -> Presentations:
+        """Every presentation, in the order of stimuli and repetitions."""
+        held = self.responses
+        if isinstance(held, Presentations):
+            return held.in_order()
+        stimulus, repetition = np.nonzero(~np.isnan(held).all(axis=2))
+        return Presentations(held[stimulus, repetition], stimulus, repetition)
+
+    def repeated(self) -> tuple[NDArray[np.float64], NDArray[np.float64] | None]:
+        """What a ceiling is computed from.
+
+        Returns
+        -------
+        rectangle : (n, n_repetitions, n_neuroids), stimuli with their repetitions
+        once : (m, n_neuroids), the stimuli that were shown once where presentations
+            are ragged, so that no rectangle of all is made; else None
+        """
+        held = self.responses
+        if not isinstance(held, Presentations):
+            return held, None
+        counts = np.bincount(held.stimulus)
+        often = np.flatnonzero(counts > 1)
+        alone = held.values[counts[held.stimulus] == 1]
+        if not len(often):
+            return held.rectangle(np.flatnonzero(counts)), None
+        return held.rectangle(often), alone.astype(np.float64) if len(alone) else None
 
     def strata(self, column: str | None = None) -> NDArray[np.str_] | None:
         """Class of each stimulus for stratified splits, or None.
@@ -223,16 +348,143 @@ class Recording:
             )
         return np.asarray(self.images.columns[column]).astype(str)
 
+    def select(
+        self,
+        *,
+        region: str | None = None,
+        animal: str | None = None,
+        reliability: float | None = None,
+        neuroids: Sequence[str] | None = None,
+        time: int | None = None,
+    ) -> "Recording":
+        """Recording of some neuroids, or of one time bin.
+
+        Parameters
+        ----------
+        region, animal : of the neuroids to keep
+        reliability : keep neuroids whose stated reliability is larger
+        neuroids : ids to keep
+        time : place of a time bin
+
+        Raises
+        ------
+        ConfigError
+            If there is no such region, animal, neuroid, bin or column, or nothing is
+            left; it says what there is.
+        """
+        kept = np.ones(len(self.neuroid_ids), dtype=bool)
+        if region is not None:
+            kept &= self._of(canonical_region(region), "region", self.regions)
+        if animal is not None:
+            kept &= self._of(animal, "animal", self.animals)
+        if reliability is not None:
+            if "reliability" not in self.neuroids:
+                raise ConfigError(
+                    f"{self.identifier} states no reliability of its neuroids, so that "
+                    "none can be asked for"
+                )
+            stated = np.asarray(self.neuroids["reliability"], dtype=np.float64)
+            kept &= stated > reliability
+        if neuroids is not None:
+            unknown = [name for name in neuroids if name not in set(self.neuroid_ids)]
+            if unknown:
+                raise ConfigError(
+                    f"{self.identifier} has no neuroids {named_some(unknown)}; its ids "
+                    f"are such as {named_some(self.neuroid_ids)}"
+                )
+            kept &= np.isin(np.array(self.neuroid_ids), list(neuroids))
+        if not kept.any():
+            raise ConfigError(
+                f"no neuroid of {self.identifier} is left of {len(kept)}; ask for less"
+            )
+        responses, bins, window = self.responses, self.time_bins, self.window
+        if time is not None:
+            if bins is None or not 0 <= time < len(bins):
+                there = "no time bins" if bins is None else f"bins 0 to {len(bins) - 1}"
+                raise ConfigError(
+                    f"{self.identifier} has no time bin {time}: it has {there}"
+                )
+            assert isinstance(responses, Presentations)
+            window = (float(bins[time, 0]), float(bins[time, 1]))
+            responses = replace(responses, values=responses.values[:, :, time])
+            bins = None
+        if kept.all() and time is None and (region is None or self.region == region):
+            return self
+        columns = {k: np.asarray(v)[kept] for k, v in self.neuroids.items()}
+        left = of_neuroids(responses, kept)
+        ids = tuple(self.neuroid_ids[i] for i in np.flatnonzero(kept))
+        return replace(
+            self,
+            responses=left,
+            neuroid_ids=ids,
+            neuroids=columns,
+            region="" if "region" in columns else self.region,
+            window=window,
+            time_bins=bins,
+        )
+
+    def _of(
+        self, wanted: str, column: str, there: tuple[str, ...]
+    ) -> NDArray[np.bool_]:
+        if wanted not in there:
+            what = ", ".join(there) or "no names of any"
+            raise ConfigError(
+                f"{self.identifier} has no {column} {wanted!r}; it has {what}"
+            )
+        held = self.neuroids.get(column)
+        if held is None:  # all are of the one region
+            return np.ones(len(self.neuroid_ids), dtype=bool)
+        chosen: NDArray[np.bool_] = np.asarray(held).astype(str) == wanted
+        return chosen
+
+    def of_stimuli(self, places: Indices) -> "Recording":
+        """Recording of some stimuli, in the order given."""
+        held = self.responses
+        responses: Responses
+        if isinstance(held, Presentations):
+            place = np.full(len(self.images), -1)
+            place[places] = np.arange(len(places))
+            rows = np.flatnonzero(place[held.stimulus] >= 0)
+            _, repetition = np.unique(held.repetition[rows], return_inverse=True)
+            responses = Presentations(
+                held.values[rows], place[held.stimulus[rows]], repetition
+            )
+        else:
+            responses = held[places]
+        return replace(
+            self,
+            images=self.images.select(places.tolist()),
+            responses=responses,
+            split=None,
+        )
+
     @cached_property
     def digest(self) -> str:
         """Digest of images, responses and everything that names their rows."""
         columns = {k: [str(v) for v in vs] for k, vs in self.images.columns.items()}
-        names = digest_json(
-            [self.images.ids, self.neuroid_ids, self.region, self.degrees, columns]
-        )
+        named: list[Any] = [
+            *(self.images.ids, self.neuroid_ids, self.region, self.degrees, columns)
+        ]
+        further = {
+            "neuroids": {k: [str(v) for v in vs] for k, vs in self.neuroids.items()},
+            "split": None if self.split is None else list(map(str, self.split)),
+            "time_bins": None if self.time_bins is None else self.time_bins.tolist(),
+        }
+        # What a recording does not have is no part of what it is.
+        if there := {name: value for name, value in further.items() if value}:
+            named.append(there)
+        held = self.responses
+        digests = [self.images.digest, digest_json(named)]
+        if isinstance(held, Presentations):
+            held = held.in_order()
+            digests += [
+                digest_array(held.stimulus.astype(np.int64)),
+                digest_array(held.repetition.astype(np.int64)),
+            ]
+        values = held.values if isinstance(held, Presentations) else held
         # NaN has many bit patterns; two readings of one recording must agree.
-        canonical = np.where(np.isnan(self.responses), np.nan, self.responses)
-        return combine_digests(self.images.digest, names, digest_array(canonical))
+        canonical = np.where(np.isnan(values), np.nan, values)
+        return combine_digests(*digests, digest_array(canonical))
 
 
 @dataclass(frozen=True)
@@ -327,104 +579,3 @@ def load_recording(name: str) -> Recording:
     if reader := READERS.get(Path(name).suffix):
         return reader(Path(name))
     return load_recording(expand_recordings((name,))[0])
-
-
-def equal_files(images: ImageSet) -> Indices:
-    """For each image the first one with the same encoded bytes, (n_images,)."""
-    return first_rows([images.image_digest(i) for i in range(len(images))])
-
-
-def equal_pixels(images: ImageSet) -> Indices:
-    """For each image the first one with the same pixels, (n_images,); decodes all."""
-    return first_rows([images.pixel_digest(i) for i in range(len(images))])
-
-
-def first_rows(contents: Sequence[Any]) -> Indices:
-    """For each content the first place where it stands.
-
-    >>> first_rows(["a", "b", "a"]).tolist()
-    [0, 1, 0]
-    """
-    places: dict[Any, int] = {}
-    return np.array(
-        [places.setdefault(content, i) for i, content in enumerate(contents)],
-        dtype=np.intp,
-    )
-
-
-def join_rows(
-    responses: NDArray[np.float64],
-    columns: Mapping[str, NDArray[Any]],
-    first: Indices,
-    names: Sequence[str],
-    *,
-    stratify: str | None,
-    identifier: str,
-) -> tuple[NDArray[np.float64], dict[str, NDArray[Any]], str | None]:
-    """Responses and columns with the rows of one image as its repetitions, and a note.
-
-    responses : (n_rows, n_repetitions, n_neuroids)
-    first : (n_rows,), for each row the first row of its image
-    names : of the images of the rows, for the note; there is none if none are joined
-
-    The responses (n_images, n_most, n_neuroids) are in the order of first rows, and NaN
-    where an image was shown fewer times; columns that differ within an image are left
-    out. Raises DataError if the column to stratify by differs.
-    """
-    rows, counts = np.unique(first, return_counts=True)
-    if len(rows) == len(first):
-        return responses, dict(columns), None
-    same = {
-        name: values[rows]
-        for name, values in columns.items()
-        if (values[first] == values).all()
-    }
-    differing = [name for name in columns if name not in same]
-    if stratify in differing:
-        raise DataError(
-            f"{identifier} shows equal images with different values of {stratify!r}, "
-            "the column to stratify by; correct it, or do not stratify"
-        )
-    parts = []
-    for row, count in zip(rows, counts, strict=True):
-        part = responses[first == row].reshape(-1, responses.shape[2])
-        # Of several rows, padding in the middle would part their repetitions.
-        parts.append(part[~np.isnan(part).all(axis=1)] if count > 1 else part)
-    joined = np.full((len(parts), max(map(len, parts)), responses.shape[2]), np.nan)
-    for place, part in zip(joined, parts, strict=True):
-        place[: len(part)] = part
-    shared = [names[row] for row in rows[counts > 1]]
-    note = (
-        f"{counts[counts > 1].sum()} rows show {len(shared)} "
-        f"image{'s' if len(shared) > 1 else ''} more than once and are repetitions now "
-        f"({named_some(shared)})"
-    )
-    if differing:
-        note += f", without the columns that differ: {named_some(differing)}"
-    return joined, same, note
-
-
-def join_equal_images(recording: Recording, first: Indices) -> Recording:
-    """Recording with the rows of equal images as repetitions of one stimulus.
-
-    `first` (n_stimuli,) is for each row the first row of its image, such as
-    `equal_pixels` gives. A note says what was joined; the same object is returned if
-    nothing was. Raises DataError if the column to stratify by differs within an image.
-    """
-    images = recording.images
-    responses, columns, note = join_rows(
-        recording.responses,
-        images.columns,
-        first,
-        images.ids,
-        stratify=recording.stratify,
-        identifier=recording.identifier,
-    )
-    if note is None:
-        return recording
-    return replace(
-        recording,
-        images=replace(images.select(np.unique(first).tolist()), columns=columns),
-        responses=responses,
-        notes=(*recording.notes, note),
-    )

@@ -148,8 +148,10 @@ def predictor_ceiling(
     return Ceiling("predictor-consistency", value, stacked, len(rows))
 
 
-def variance_ceiling(responses: ArrayLike) -> Ceiling:
+def variance_ceiling(responses: ArrayLike, once: ArrayLike | None = None) -> Ceiling:
     """Reliability of the averages, whatever the number of repetitions of each.
+
+    `once`, (m, n_neuroids), are further stimuli that were shown once.
 
     Raises
     ------
@@ -172,7 +174,7 @@ def variance_ceiling(responses: ArrayLike) -> Ceiling:
     numbers of repetitions.
     """
     values = _checked_repetitions(responses)
-    reliability = _reliability(values)
+    reliability = _reliability(values, once)
     if np.isnan(reliability).all():
         raise DataError(
             "no neuroid has varying averages and a stimulus shown twice, so there is "
@@ -192,6 +194,7 @@ def equally_halved(responses: ArrayLike) -> bool:
 
 def repeated_ceiling(
     responses: ArrayLike,
+    once: ArrayLike | None = None,
     *,
     kind: CeilingKind | Literal["auto"] = "auto",
     n_splits: int = 10,
@@ -199,8 +202,9 @@ def repeated_ceiling(
 ) -> Ceiling:
     """The ceiling of a kind; ``auto`` is split-half where it is right.
 
-    Where repetitions are unequal or cannot be divided in two equal halves, it takes
-    `variance_ceiling`: of three repetitions, Spearman–Brown is 5 % off.
+    Where repetitions are unequal (some stimuli were shown `once`, say) or cannot be
+    divided in two equal halves, it takes `variance_ceiling`: of three repetitions,
+    Spearman–Brown is 5 % off.
 
     Raises
     ------
@@ -210,9 +214,10 @@ def repeated_ceiling(
         If there is no ceiling.
     """
     if kind == "auto":
-        kind = "split-half" if equally_halved(responses) else "variance"
+        equal = once is None and equally_halved(responses)
+        kind = "split-half" if equal else "variance"
     if kind == "variance":
-        return variance_ceiling(responses)
+        return variance_ceiling(responses, once)
     if kind == "split-half":
         return split_half_ceiling(responses, n_splits=n_splits, seed=seed)
     known = ["auto", *get_args(CeilingKind)]
@@ -273,10 +278,15 @@ def _shuffled(
     return shuffled
 
 
-def _reliability(values: Array) -> Array:
+def _reliability(values: Array, once: ArrayLike | None = None) -> Array:
     """Share of the averages' variance that is no noise, (n_neuroids,)."""
     mean, n_shown = _mean_of_shown(values)
     squares = np.nansum((values - mean[:, np.newaxis]) ** 2, axis=1)
+    if once is not None:
+        single = np.asarray(once, dtype=np.float64)
+        mean = np.concatenate([mean, single])
+        n_shown = np.concatenate([n_shown, (~np.isnan(single)).astype(n_shown.dtype)])
+        squares = np.concatenate([squares, np.zeros_like(single)])
     freedom = np.maximum(n_shown - 1, 0)
     seen = n_shown > 0
     # A neuroid that missed a stimulus is measured on the others.

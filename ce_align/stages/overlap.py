@@ -8,7 +8,8 @@ from numpy.typing import NDArray
 from pydantic import Field, NonNegativeInt
 
 from ce_align.config import COMMITTED, StageConfig
-from ce_align.data.recordings import Recording, equal_files, join_equal_images
+from ce_align.data.joining import equal_files, join_equal_images
+from ce_align.data.recordings import Recording
 from ce_align.metrics.inference import MIN_UNITS, unit_interval
 from ce_align.metrics.overlap import variance_overlap
 from ce_align.results import Row, joined_notes

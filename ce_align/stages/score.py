@@ -9,7 +9,8 @@ from pydantic import PositiveFloat, PositiveInt
 
 from ce_align.checks import named_some
 from ce_align.config import COMMITTED, StageConfig
-from ce_align.data.recordings import Protocol, Recording, equal_files
+from ce_align.data.joining import equal_files
+from ce_align.data.recordings import Protocol, Recording
 from ce_align.errors import CeAlignError, ConfigError, DataError
 from ce_align.metrics.ceiling import (
     Ceiling,
@@ -440,9 +441,11 @@ def _ceiling(
     # What is Brain-Score's own keeps its number.
     own = protocol is not None and config.ceiling == "auto"
     settings = {"n_splits": config.splits, "seed": config.seed}
+    repeated, once = recording.repeated()
     try:
         ceiling = repeated_ceiling(
-            recording.responses,
+            repeated,
+            once,
             kind="split-half" if own else config.ceiling,
             **settings,
         )
@@ -456,11 +459,11 @@ def _ceiling(
             "agree"
         ]
     notes = []
-    p = chance_of_ceiling(recording.responses, config.seed)
+    p = chance_of_ceiling(repeated, config.seed)
     if p is not None and p > CHANCE:
         notes.append(f"the ceiling is not told from chance (p = {p:.2g})")
     if ceiling.kind == "split-half":
-        other = variance_ceiling(recording.responses).value
+        other = variance_ceiling(repeated, once).value
         if abs(other - ceiling.value) > NOTED_DIFFERENCE * ceiling.value:
             notes.append(f"--ceiling variance gives a ceiling of {other:.4f}")
     return ceiling, notes

@@ -5,17 +5,14 @@ from hypothesis import strategies as st
 
 from ce_align.data import recordings as module
 from ce_align.data.imagesets import ImageSet
+from ce_align.data.joining import equal_files, equal_pixels, join_equal_images
 from ce_align.data.netcdf import read_recording, write_recording
 from ce_align.data.recordings import (
     Entry,
     Recording,
     canonical_region,
-    equal_files,
-    equal_pixels,
     expand_recordings,
-    join_equal_images,
     load_recording,
-    without_silent,
 )
 from ce_align.errors import ConfigError, DataError
 from ce_align.files import import_xarray
@@ -275,11 +272,13 @@ def test_equal_averages_that_differ_by_rounding_are_silence():
     responses[:, :, 0] = 0.1
     responses[3, 2, 0] = np.nan
     responses[:, 0, 1:] = np.random.default_rng(0).normal(size=(6, 3))
-    left, names, note = without_silent(responses, tuple("abcd"))
-    assert names == ("b", "c", "d")
-    assert note == "1 of 4 neuroids are silent and left out: a"
-    assert np.array_equal(left, responses[:, :, 1:], equal_nan=True)
-    assert without_silent(left, names)[2] is None
+    images = make_images(6)
+    left = Recording.without_silent("toy", images, responses, tuple("abcd"), "IT")
+    assert left.neuroid_ids == ("b", "c", "d")
+    assert left.notes == ("1 of 4 neuroids are silent and left out: a",)
+    assert np.array_equal(left.responses, responses[:, :, 1:], equal_nan=True)
+    again = Recording.without_silent("toy", images, left.responses, tuple("bcd"), "IT")
+    assert again.notes == ()
 
 
 @pytest.mark.parametrize(

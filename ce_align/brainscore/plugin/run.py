@@ -275,7 +275,7 @@ def _score(features: NDArray[np.float32], recording: Recording) -> float:
 
     splits = brainscore_splits(len(recording.images), stratify=recording.strata("none"))
     raw, _ = summarise(cross_validated_r(features, recording.averaged(), splits))
-    return normalised_score(raw, split_half_ceiling(recording.responses).value)
+    return normalised_score(raw, split_half_ceiling(recording.repeated()[0]).value)
 
 
 def _left_behind(folder: Path) -> list[Finding]:

@@ -19,13 +19,8 @@ from ce_align.data.imagefiles import (
     order_names,
 )
 from ce_align.data.imagesets import ImageSet, exif_orientation, has_transparency
-from ce_align.data.recordings import (
-    Recording,
-    canonical_region,
-    first_rows,
-    join_rows,
-    without_silent,
-)
+from ce_align.data.joining import first_rows, join_rows
+from ce_align.data.recordings import Recording, canonical_region
 from ce_align.errors import ConfigError, DataError
 from ce_align.progress import Notify, Progress, quiet, silent
 
@@ -252,29 +247,27 @@ def import_recording(
     columns = {k: values[file_of_row] for k, values in image_set.columns.items()}
     if stimuli is not None:
         columns |= _attached(stimuli, source, shown, tell)
-    array, columns, joined = join_rows(
+    rows, columns, joined = join_rows(
         array, columns, first, shown, stratify=stratify, identifier=identifier
     )
     ids = tuple(f"neuroid_{i:04d}" for i in range(array.shape[2]))
-    left_out = None
-    if not keep_silent:
-        array, ids, left_out = without_silent(array, ids)
-    notes = tuple(filter(None, (joined, left_out)))
-    for note in notes:
-        tell(note)
-    return Recording(
+    make = Recording if keep_silent else Recording.without_silent
+    recording = make(
         identifier=identifier,
         images=replace(
             image_set.select(file_of_row[np.unique(first)].tolist()), columns=columns
         ),
-        responses=array,
+        responses=rows,
         neuroid_ids=ids,
         region=canonical_region(region),
         degrees=degrees,
         stratify=stratify,
         origin="imported",
-        notes=notes,
+        notes=(joined,) if joined else (),
     )
+    for note in recording.notes:
+        tell(note)
+    return recording
 
 
 def _images_of_rows(
