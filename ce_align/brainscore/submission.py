@@ -393,6 +393,11 @@ def _write(
     with weights.open("rb") as file:
         sha256 = hashlib.file_digest(file, "sha256").hexdigest()
     prepared = network.preprocessing
+    if prepared.crop_pct is not None:
+        raise ConfigError(
+            f"{found.model} crops images, but a plugin shows whole ones; leave out "
+            "timm's preprocessing"
+        )
     try:
         spec = PluginSpec(
             identifier=identifier,

@@ -11,6 +11,7 @@ from typing import Any
 from ce_align.checks import nearest_names
 from ce_align.errors import ConfigError
 from ce_align.files import cache_folder
+from ce_align.names import FEATURES, HUB, LOCAL_HUB, split_name
 from ce_align.results import NetworkFacts
 
 __all__ = [
@@ -241,7 +242,10 @@ def is_cached(entry: Published) -> bool:
 
 def _is_source(name: str) -> bool:
     """Whether a name says itself where its network comes from."""
+    name = split_name(name).source
     file = name.rpartition(":")[0] or name
+    if name.startswith((HUB, LOCAL_HUB, FEATURES)):
+        return True
     return name in BASELINES or "/" in name or file.endswith(FILE_SUFFIXES)
 
 

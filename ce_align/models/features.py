@@ -122,7 +122,7 @@ def extract(
     """
     network.check_layers(list(layers))
     if isinstance(network, FeatureArray):
-        return network.features(images)
+        return network.features(images, layers)
     if not len(images) or (batch_size is not None and batch_size < 1):
         raise ConfigError(
             f"expected images and a batch size of at least 1, found {len(images)} "

@@ -15,7 +15,7 @@ from pydantic import Field, ValidationError
 from torch import nn
 
 from ce_align.checks import named_some, nearest_names
-from ce_align.errors import AccessError, CeAlignError, ConfigError, DataError
+from ce_align.errors import CeAlignError, ConfigError, DataError
 from ce_align.models.architectures import (
     build_architecture,
     gabor,
@@ -37,14 +37,18 @@ from ce_align.models.catalogue import (
 )
 from ce_align.models.checkpoints import read_checkpoint
 from ce_align.models.fetching import fetch
+from ce_align.models.given import FEATURE_FILES
+from ce_align.models.hub import load_hub, load_timm, timm_preprocessing
 from ce_align.models.localcode import LocalCode
 from ce_align.models.networks import Network
 from ce_align.models.preprocessing import Preprocessing
+from ce_align.names import FEATURES, HUB, LOCAL_HUB, NetworkName, split_name
 from ce_align.progress import Progress, quiet_stdout, silent
 from ce_align.results import NetworkFacts
 
 __all__ = [
-    *("SOURCES", "Loader", "described_network", "load_network", "register_source"),
+    *("SOURCES", "Loader", "described_network", "load_network", "named_part"),
+    "register_source",
 ]
 
 
@@ -181,40 +185,8 @@ def _backbone_facts(backbone: str, weights: str | None, seed: int) -> NetworkFac
     return NetworkFacts(backbone=backbone, pretraining=weights or None)
 
 
-def _load_timm(name: str, seed: int) -> Network:
-    try:
-        import timm
-    except ImportError as error:
-        raise ConfigError(
-            f"timm/{name} needs timm: pip install 'ce-align[timm]'"
-        ) from error
-    architecture, _, wanted = name.partition(":")
-    if not timm.is_model(architecture.partition(".")[0]) or wanted not in ("", "none"):
-        near = nearest_names(architecture, timm.list_models())
-        raise ConfigError(f"timm has no network {name!r}; nearest: {', '.join(near)}")
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        try:
-            module = timm.create_model(architecture, pretrained=not wanted)
-        except (OSError, RuntimeError) as error:
-            first = str(error).partition("\n")[0]
-            raise AccessError(
-                f"the weights of timm/{name} are not on this machine and cannot be "
-                f"downloaded: {first}; use timm/{architecture}:none for random ones"
-            ) from error
-    data = timm.data.resolve_model_data_config(module)
-    preprocessing = Preprocessing(
-        input_size=data["input_size"][1:], mean=data["mean"], std=data["std"]
-    )
-    backbone, _, tag = architecture.partition(".")
-    tag = str(module.pretrained_cfg.get("tag") or tag)
-    facts = _backbone_facts(backbone, None if wanted else tag, seed)
-    layers = stage_layers(module)
-    return Network(f"timm/{name}", module, preprocessing, layers, facts=facts)
-
-
 #: Loader of each prefix of names.
-SOURCES: dict[str, Loader] = {"torchvision": _load_torchvision, "timm": _load_timm}
+SOURCES: dict[str, Loader] = {"torchvision": _load_torchvision, "timm": load_timm}
 
 
 def register_source(prefix: str, loader: Loader) -> None:
@@ -237,9 +209,11 @@ def load_network(name: str, *, seed: int = 0, progress: Progress = silent) -> Ne
         a published network or its Brain-Score identifier, downloaded if it is not on
         this machine; ``torchvision/NAME`` with
         ``:WEIGHTS`` or ``:none`` (random); ``timm/NAME``; a registered source;
+        ``hf-hub:OWNER/REPO`` or ``local-dir:FOLDER``, as timm knows them;
         ``checkpoint.safetensors`` or ``checkpoint.pt:architecture``, with ``@teacher``
         for one of several networks in it; the folder of a training;
-        ``file.py:callable``; ``pixels``; ``gabor``
+        ``file.py:callable``; ``pixels``; ``gabor``. With ``@PART`` it is a part of
+        that network, with ``+timm`` it is fed as timm states
     seed : of random weights
     progress : told of megabytes while a published network is downloaded
 
@@ -252,31 +226,68 @@ def load_network(name: str, *, seed: int = 0, progress: Progress = silent) -> Ne
     AccessError
         If weights are neither on this machine nor can be downloaded.
     """
-    entry = find_published(name)
+    asked = split_name(name)
+    source = asked.source
+    file = source.partition(":")[0]
+    if asked.part and file.endswith(FILE_SUFFIXES) and not file.endswith(".py"):
+        # Of a checkpoint, the weights of one of several networks, such as a teacher's.
+        source += f"{'' if ':' in source else ':'}@{asked.part}"
+        asked = asked._replace(part="")
+    found = _load_source(source, name, seed, progress)
+    return named_part(found, asked, name)
+
+
+def named_part(whole: Network, asked: NetworkName, name: str) -> Network:
+    """The part of a network that a name asks for, with the preprocessing that it does.
+
+    Raises
+    ------
+    ConfigError
+        If there is no such part, or timm states no preprocessing.
+    """
+    found = whole.part(asked.part) if asked.part else whole
+    if asked.timm:
+        fed = timm_preprocessing(whole.module, whole.name)
+        found = replace(found, preprocessing=fed)
+    return replace(found, name=name) if asked.part or asked.timm else found
+
+
+def _load_source(source: str, name: str, seed: int, progress: Progress) -> Network:
+    entry = find_published(source)
     if entry is not None:
         return _load_published(entry, progress)
-    if name in BASELINES:
-        return {"pixels": pixels, "gabor": gabor}[name]()
-    file, _, option = name.rpartition(":") if ":" in name else (name, "", "")
+    if source in BASELINES:
+        return {"pixels": pixels, "gabor": gabor}[source]()
+    if source.startswith((HUB, LOCAL_HUB)):
+        return load_hub(source)
+    file, _, option = source.rpartition(":") if ":" in source else (source, "", "")
+    if source.startswith(FEATURES) or file.endswith(FEATURE_FILES[:-1]):
+        raise ConfigError(
+            f"{name} has features, which have a score but are no network: "
+            "ce-align score --features FILE"
+        )
     if file.endswith(".py"):
         if not option:
-            raise ConfigError(f"name the callable that builds the network: {name}:NAME")
+            raise ConfigError(
+                f"name the callable that builds the network: {source}:NAME"
+            )
         return _load_user_file(Path(file), option, seed=seed)
     if file.endswith(FILE_SUFFIXES):
         return _load_file(name, Path(file), option)
-    if (Path(name) / EXPORTED).is_file():
-        return _load_file(name, Path(name) / EXPORTED, "")
-    prefix, slash, rest = name.partition("/")
+    if (Path(source) / EXPORTED).is_file():
+        return _load_file(name, Path(source) / EXPORTED, "")
+    prefix, slash, rest = source.partition("/")
     if slash and prefix in SOURCES:
         return SOURCES[prefix](rest, seed)
     known = [*PUBLISHED, *BASELINES, *(f"{p}/{rest}" for p in SOURCES if slash)]
-    if name in GROUPS:
-        raise ConfigError(f"{name} is a group of networks; name one of them here")
+    if source in GROUPS:
+        raise ConfigError(f"{source} is a group of networks; name one of them here")
     raise ConfigError(
-        f"no network is called {name!r}; nearest: "
-        f"{', '.join(nearest_names(name, known)) or named_some(known)}; sources: "
-        f"{', '.join(f'{p}/NAME' for p in SOURCES)}, checkpoints "
-        f"({', '.join(FILE_SUFFIXES[:2])}, …), file.py:callable"
+        f"no network is called {source!r}; nearest: "
+        f"{', '.join(nearest_names(source, known)) or named_some(known)}; sources: "
+        f"{', '.join(f'{p}/NAME' for p in SOURCES)}, {HUB}OWNER/REPO, "
+        f"{LOCAL_HUB}FOLDER, checkpoints ({', '.join(FILE_SUFFIXES[:2])}, …), "
+        "file.py:callable"
     )
 
 
@@ -294,6 +305,9 @@ def _load_file(name: str, path: Path, option: str) -> Network:
     checkpoint = read_checkpoint(path)
     metadata: dict[str, Any] = dict(checkpoint.metadata)
     architecture = architecture or str(metadata.get("architecture", ""))
+    listed = path.name == EXPORTED and (path.parent / "config.json").is_file()
+    if not architecture and listed:  # a folder of the hub
+        return replace(load_hub(f"{LOCAL_HUB}{path.parent}"), name=name)
     if not architecture:
         raise ConfigError(
             f"{path} does not say its architecture; name it: {path}:resnet50"

@@ -7,9 +7,10 @@ random, that mix the images of a batch, or whose outputs do not have the images 
 first axis.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field, replace
+from fnmatch import fnmatchcase
 from typing import Any, Self
 from weakref import WeakKeyDictionary
 
@@ -28,7 +29,7 @@ from ce_align.models.preprocessing import Preprocessing
 from ce_align.progress import quiet_stdout
 from ce_align.results import UNKNOWN_CONTENT, NetworkFacts
 
-__all__ = ["Behaviour", "Network", "Probe", "probe_pixels"]
+__all__ = ["Behaviour", "Network", "Probe", "matching_layers", "probe_pixels"]
 
 #: Raise it when an identity means something else than before.
 IDENTITY = "network 2"
@@ -318,6 +319,24 @@ class Network:
         """
         return self.probe(()).digest
 
+    def part(self, name: str) -> Self:
+        """A part of it as a network of its own, which takes the same images.
+
+        Raises
+        ------
+        ConfigError
+            If there is no such part.
+        """
+        self.check_layers([name])
+        inside = f"{name}."
+        layers = {
+            region: layer.removeprefix(inside)
+            for region, layer in self.layers.items()
+            if layer.startswith(inside)
+        }
+        module = self._modules[name]
+        return replace(self, name=f"{self.name}@{name}", module=module, layers=layers)
+
     @contextmanager
     def running(self) -> Iterator[None]:
         """Run its code: it finds its own modules, and prints to standard error."""
@@ -379,6 +398,16 @@ class Network:
             f"{named_some(self.block_names()[::-1])}"
         )
 
+    def matching(self, pattern: str) -> list[str]:
+        """Layers that a pattern such as ``blocks.*`` names, in the network's order.
+
+        Raises
+        ------
+        ConfigError
+            If there is none.
+        """
+        return matching_layers(pattern, self._modules, self.name)
+
     def check_layers(self, layers: list[str]) -> None:
         """Raise ConfigError, with the nearest names, unless every layer exists."""
         for layer in layers:
@@ -406,6 +435,27 @@ class Network:
         silent = (nn.Dropout, nn.Identity, nn.Flatten)
         audible = [name for name, m in found if not isinstance(m, silent)]
         return composed or audible or [name for name, _ in found]
+
+
+def matching_layers(pattern: str, names: Iterable[str], what: str) -> list[str]:
+    """Names that a pattern means; ``*`` does not go beyond a dot.
+
+    >>> matching_layers("blocks.*", ["blocks.0", "blocks.0.mlp", "head"], "a network")
+    ['blocks.0']
+    """
+    known, parts = list(names), pattern.split(".")
+    found = [
+        name
+        for name in known
+        if len(inside := name.split(".")) == len(parts)
+        and all(map(fnmatchcase, inside, parts))
+    ]
+    if not found:
+        near = nearest_names(pattern, known) or known
+        raise ConfigError(
+            f"{what} has no layer like {pattern!r}; nearest: {named_some(near)}"
+        )
+    return found
 
 
 def _parts(module: nn.Module) -> list[tuple[str, nn.Module]]:
@@ -461,8 +511,9 @@ def _is_expanded(module: nn.Module, top: bool) -> bool:
     if _is_sequence(module):
         return top or any(_parts(child) for child in children)
     # Such as the encoder of a transformer, around its one sequence of equal blocks.
-    sequences = [child for child in children if _is_sequence(child)]
-    return len(sequences) == 1 and _repeats_blocks(sequences[0])
+    return (
+        sum(_is_sequence(child) and _repeats_blocks(child) for child in children) == 1
+    )
 
 
 def _repeats_blocks(sequence: nn.Module) -> bool:

@@ -1,12 +1,21 @@
 """How an image becomes a network's input."""
 
-from typing import Any, Literal
+import math
+from typing import Any, Literal, Self
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
-from pydantic import BaseModel, ConfigDict, PositiveFloat, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    PositiveFloat,
+    SerializerFunctionWrapHandler,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
 from ce_align.digests import digest_json
 from ce_align.errors import ConfigError
@@ -27,6 +36,10 @@ class Preprocessing(BaseModel):
     its shape, scaled to [0, 1], and normalised with `mean` and `std` of red, green and
     blue; one value stands for all three. The defaults are ImageNet's, and those of
     Brain-Score for networks in torch.
+
+    With `crop_pct` it is cropped, as timm does: the image's shorter edge becomes
+    `input_size` / `crop_pct` pixels (with ``squash`` both edges do), and the centre is
+    the input.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -34,7 +47,9 @@ class Preprocessing(BaseModel):
     input_size: int | tuple[int, int] = 224
     mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
     std: tuple[PositiveFloat, PositiveFloat, PositiveFloat] = (0.229, 0.224, 0.225)
-    interpolation: Literal["nearest", "bilinear", "bicubic"] = "bilinear"
+    interpolation: Literal["nearest", "bilinear", "bicubic", "lanczos"] = "bilinear"
+    crop_pct: PositiveFloat | None = None
+    crop_mode: Literal["center", "squash"] = "center"
 
     @field_validator("input_size", mode="before")
     @classmethod
@@ -58,6 +73,20 @@ class Preprocessing(BaseModel):
     def _colours(cls, given: Any) -> Any:
         alone = isinstance(given, tuple | list) and len(given) == 1
         return tuple(given) * 3 if alone else given
+
+    @model_serializer(mode="wrap")
+    def _stated(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        found: dict[str, Any] = dump(self)
+        # Identities and files of before know of no crop.
+        unsaid = ("crop_pct", "crop_mode") if self.crop_pct is None else ()
+        return {name: value for name, value in found.items() if name not in unsaid}
+
+    @model_validator(mode="after")
+    def _crops_squares(self) -> Self:
+        square = isinstance(self.input_size, int)
+        if self.crop_pct is not None and self.crop_mode == "center" and not square:
+            raise ValueError("a crop of the centre needs a square input")
+        return self
 
     @property
     def size(self) -> tuple[int, int]:
@@ -89,10 +118,23 @@ class Preprocessing(BaseModel):
     def resize(self, image: Image.Image) -> NDArray[np.uint8]:
         """Pixels (height, width, 3) of an RGB image."""
         height, width = self.size
+        if self.crop_pct is not None:
+            return np.asarray(self._cropped(image, self.crop_pct), dtype=np.uint8)
         if image.size != (width, height):
             method = Image.Resampling[self.interpolation.upper()]
             image = image.resize((width, height), method)
         return np.asarray(image, dtype=np.uint8)
+
+    def _cropped(self, image: Image.Image, crop_pct: float) -> Image.Image:
+        from torchvision.transforms import InterpolationMode, functional
+
+        edges = [math.floor(edge / crop_pct) for edge in self.size]
+        # One number is the shorter edge, whatever the shape.
+        target = edges if self.crop_mode == "squash" else edges[:1]
+        mode = InterpolationMode(self.interpolation)
+        resized = functional.resize(image, target, mode)
+        found: Image.Image = functional.center_crop(resized, list(self.size))
+        return found
 
     def normalise(
         self, pixels: torch.Tensor, *, luminance: bool = False

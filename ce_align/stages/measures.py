@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, NonNegativeInt, PositiveInt
 
-from ce_align.config import COMMITTED, StageConfig
+from ce_align.config import COMMITTED, NetworkConfig
 from ce_align.metrics.inference import (
     MIN_PAIRED,
     MIN_UNITS,
@@ -40,7 +40,7 @@ MIN_HELD_OUT, MIN_VIEWS = 50, 50
 MAX_SPREAD = 4.0
 
 
-class AnalysisConfig(StageConfig):
+class AnalysisConfig(NetworkConfig):
     """Settings of one kind of measure of one network.
 
     `layer` is averaged over places; ``committed`` is the one committed for IT.

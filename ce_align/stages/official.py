@@ -4,7 +4,7 @@ from collections.abc import Hashable, Sequence
 from importlib.metadata import version
 from typing import TYPE_CHECKING, ClassVar
 
-from ce_align.config import COMMITTED, StageConfig
+from ce_align.config import COMMITTED, NetworkConfig
 from ce_align.errors import CeAlignError, DataError
 from ce_align.results import Row, joined_notes
 from ce_align.stages.running import Probed, Run
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 __all__ = ["OfficialConfig", "OfficialRow", "execute", "shared"]
 
 
-class OfficialConfig(StageConfig):
+class OfficialConfig(NetworkConfig):
     """What was run; the settings are the benchmark's own."""
 
     stage: ClassVar = "official"

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 from ce_align.config import ConfigId, StageConfig
 from ce_align.errors import CeAlignError, ConfigError, explained, is_signal
 from ce_align.files import cache_folder
+from ce_align.names import FEATURES, split_name
 from ce_align.progress import Notify, Progress, quiet, silent
 from ce_align.results import NetworkFacts, ResultStore, Row
 
@@ -288,21 +289,31 @@ class Run:
         seed : of weights that are random
         live : it must be a network that images can be shown to
         """
-        from ce_align.models.given import FeatureArray
-        from ce_align.models.load import load_network
+        from ce_align.models.given import FeatureArray, load_features
+        from ce_align.models.load import load_network, named_part
 
-        if live and isinstance(self.given.get(("network", name)), FeatureArray):
+        features = name.startswith(FEATURES)
+        if live and (features or isinstance(self._given(name), FeatureArray)):
             raise ConfigError(
                 f"{name} is an array of features, which can be scored; give a network "
                 "for analyses and transfer, which show it other images"
             )
-        if ("network", name) in self.given:
-            return self.given["network", name]  # type: ignore[no-any-return]
-        return self.load(
-            name,
-            ("network", name, seed),
-            lambda: load_network(name, seed=seed, progress=self.progress),
-        )
+        if (given := self._given(name)) is not None:
+            return given  # type: ignore[no-any-return]
+        asked = split_name(name)
+        whole = self._given(asked.source)
+        if whole is not None:
+            return named_part(whole, asked, name)
+
+        def load() -> "Network":
+            if features:
+                return load_features(name)  # type: ignore[return-value]
+            return load_network(name, seed=seed, progress=self.progress)
+
+        return self.load(name, ("network", name, seed), load)
+
+    def _given(self, network: str) -> Any:
+        return self.given.get(("network", network))
 
     def recording(self, name: str) -> "Recording":
         """A recording by name."""

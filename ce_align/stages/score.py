@@ -8,7 +8,7 @@ import numpy as np
 from pydantic import PositiveFloat, PositiveInt
 
 from ce_align.checks import named_some
-from ce_align.config import COMMITTED, StageConfig
+from ce_align.config import COMMITTED, NetworkConfig
 from ce_align.data.joining import equal_files
 from ce_align.data.recordings import Protocol, Recording
 from ce_align.errors import CeAlignError, ConfigError, DataError
@@ -56,11 +56,11 @@ NOTED_DIFFERENCE = 0.02
 VISUAL_DEGREES = 8.0
 
 
-class ScoreConfig(StageConfig):
+class ScoreConfig(NetworkConfig):
     """Settings that a score depends on; the defaults are Brain-Score's.
 
-    `layer` is a layer's name, ``committed`` for the one committed for the region, or
-    ``all``.
+    `layer` is a layer's name, ``committed`` for the one committed for the region,
+    ``all`` for every block, or a pattern such as ``blocks.*``.
     """
 
     stage: ClassVar = "score"
@@ -155,7 +155,8 @@ def with_layers(
 ) -> list[LayerConfig]:
     """Configurations with the layers that they stand for, each once.
 
-    ``committed`` stands for the one committed for the region, ``all`` for every block.
+    ``committed`` stands for the one committed for the region, ``all`` for every block,
+    a pattern such as ``blocks.*`` for the layers of such names.
     A layer that does not exist is a failure of its configuration.
     """
     found: dict[LayerConfig, None] = {}
@@ -169,6 +170,8 @@ def with_layers(
                     raise DataError(
                         f"{network.name} has no layers: it is a single module"
                     )
+            elif set("*?[") & set(config.layer):
+                layers = network.matching(config.layer)
             else:
                 network.check_layers([config.layer])
                 layers = [config.layer]

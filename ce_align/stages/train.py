@@ -1,6 +1,5 @@
 """Training: settings in, a network that every other stage can name, and rows."""
 
-import json
 import math
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
@@ -9,11 +8,12 @@ from pathlib import Path
 from ce_align.augment import TRANSFORMS_VERSION
 from ce_align.config import ConfigId
 from ce_align.data.imagesets import ImageSet
-from ce_align.files import atomic_path
 from ce_align.models.checkpoints import save_safetensors
+from ce_align.models.hub import imported_timm
 from ce_align.models.load import load_network
 from ce_align.progress import Notify
 from ce_align.results import ResultStore, Row
+from ce_align.stages.export import share
 from ce_align.stages.running import Run
 from ce_align.trainer.data import data_digest, open_images
 from ce_align.trainer.engine import fit, untrained
@@ -21,7 +21,6 @@ from ce_align.trainer.module import (
     EXPORTED,
     exported_metadata,
     exported_state,
-    model_card,
 )
 from ce_align.trainer.presets import Hardware, TrainConfig
 
@@ -58,7 +57,7 @@ class TrainOptions:
     hardware : where and how
     folder : of the run; None for `training_folder` below the folder of runs
     validation : name of labelled images for probe and nearest neighbours
-    hf : write a folder ``hf`` for sharing, too: weights, config and card
+    hf : write a folder ``hf`` for the hub, too: weights, config and card
     """
 
     hardware: Hardware = field(default_factory=Hardware)
@@ -174,6 +173,8 @@ def train(
     CeAlignError
         If the loss is not finite, the disk is full, or a signal asked to stop.
     """
+    if hf:
+        imported_timm("a folder for the hub")  # before hours of training
     digest = data_digest(images)
     if config.epochs:
         module = fit(
@@ -196,10 +197,6 @@ def train(
     state = exported_state(module)
     metadata = exported_metadata(module, digest, len(images), metrics)
     save_safetensors(folder / EXPORTED, state, metadata)
-    if hf:
-        save_safetensors(folder / "hf" / EXPORTED, state, metadata)
-        _write(folder / "hf" / "config.json", json.dumps(metadata, indent=1) + "\n")
-        _write(folder / "hf" / "README.md", model_card(folder.name, metadata))
     config_id = training_id(config, digest)
     # As every other stage will load it: the folder may hold another network later.
     network = load_network(str(folder))
@@ -219,9 +216,6 @@ def train(
         for name, value in metrics.items()
     ]
     ResultStore(folder).put(config.stage, config_id, config, rows)
+    if hf:
+        share(network, folder / "hf", metadata, rows, notify=notify)
     return rows
-
-
-def _write(path: Path, text: str) -> None:
-    with atomic_path(path) as temporary:
-        temporary.write_text(text)

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import NonNegativeInt, PositiveInt
 
-from ce_align.config import COMMITTED, StageConfig
+from ce_align.config import COMMITTED, NetworkConfig
 from ce_align.data.imagesets import ImageSet, centre_cropped
 from ce_align.data.labelled import Convention, LabelledSplits
 from ce_align.errors import DataError, PassError
@@ -35,7 +35,7 @@ ALGORITHM = "linear evaluation 1"
 BLOCK = 2048
 
 
-class TransferConfig(StageConfig):
+class TransferConfig(NetworkConfig):
     """Settings of the linear evaluation of one network on one data set.
 
     `size` is the edge of the crop and of the network's input, in pixels; 0 for the

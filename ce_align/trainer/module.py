@@ -43,7 +43,6 @@ __all__ = [
     "epoch_line",
     "exported_metadata",
     "exported_state",
-    "model_card",
 ]
 
 #: Images that the nearest neighbours are sought among, and that are classified.
@@ -410,28 +409,3 @@ def exported_metadata(
         "metrics": {k: v for k, v in metrics.items() if math.isfinite(v)},
         "version": __version__,
     }
-
-
-def model_card(name: str, metadata: dict[str, Any]) -> str:
-    """A card for sharing: front matter, what it is, how to use it, what it scored."""
-    config = metadata["config"]
-    rows = "\n".join(f"| {k} | {v:.4g} |" for k, v in metadata["metrics"].items())
-    return f"""---
-library_name: ce-align
-pipeline_tag: image-feature-extraction
----
-# {name}
-
-{config["backbone"]} trained for {metadata["epochs"]} epochs with the
-{config["objective"]} objective at equivariance weight {config["equivariance_weight"]}
-(contrastive-equivariant self-supervised learning), at {metadata["input_size"]} pixels.
-
-The weights have torchvision's names; the metadata of the file hold normalisation,
-layers, settings and the digest of the images. To score them:
-
-    ce-align score --model {name}/{EXPORTED} --recording simulated
-
-| measure at the end of training | value |
-|---|---|
-{rows}
-"""

@@ -89,7 +89,7 @@ class PluginSpec(BaseModel):
     input_size: Annotated[int, Field(ge=1, le=4096)]
     mean: Colours
     std: Colours
-    interpolation: Literal["nearest", "bilinear", "bicubic"]
+    interpolation: Literal["nearest", "bilinear", "bicubic", "lanczos"]
     weights_url: str | None
     weights_sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
     bibtex: Annotated[str, Field(min_length=1)]

@@ -1,0 +1,74 @@
+"""How networks and files are named: one spelling, so that a name has one identity.
+
+A name of a network is a source (``torchvision/resnet50``, ``runs/a``,
+``file.py:build``, ``hf-hub:OWNER/REPO``, …), which may be followed by ``@PART``, one of
+the networks in it, and by ``+timm``, for the preprocessing that timm states.
+"""
+
+import os
+from pathlib import Path
+from typing import NamedTuple
+
+__all__ = ["FEATURES", "HUB", "LOCAL_HUB", "NetworkName", "plain_path", "split_name"]
+
+#: Begin names of networks from the hub, in the layout of the hub, and of features.
+HUB, LOCAL_HUB, FEATURES = "hf-hub:", "local-dir:", "features:"
+
+#: Ends names of networks that are fed as timm states.
+TIMM = "+timm"
+
+
+def plain_path(name: str) -> str:
+    """A name in one spelling; paths are relative if they lie in the current folder.
+
+    >>> plain_path("./runs//a/"), plain_path("torchvision/resnet18:none")
+    ('runs/a', 'torchvision/resnet18:none')
+    """
+    if "://" in name:
+        return name
+    # Such as file.py:callable, weights.pt:architecture or local-dir:FOLDER.
+    return ":".join(map(_plain, name.split(":")))
+
+
+def _plain(path: str) -> str:
+    if "/" not in path and not path.startswith(("~", ".")):
+        return path
+    path = os.path.normpath(Path(path).expanduser())
+    if not path.startswith(("/", "..")):
+        return path
+    here, whole = Path.cwd(), Path(os.path.normpath(Path.cwd() / path))
+    return str(whole.relative_to(here) if here in whole.parents else whole)
+
+
+class NetworkName(NamedTuple):
+    """What the name of a network says.
+
+    >>> str(NetworkName("clip.py:build", "visual", timm=True))
+    'clip.py:build@visual+timm'
+    """
+
+    source: str
+    part: str = ""
+    timm: bool = False
+
+    def __str__(self) -> str:
+        source = self.source
+        if self.part and source.startswith(HUB) and "@" not in source:
+            source += "@main"  # what follows the first @ there is a revision
+        part = f"@{self.part}" if self.part else ""
+        return f"{source}{part}{TIMM if self.timm else ''}"
+
+
+def split_name(name: str) -> NetworkName:
+    """The parts of a network's name.
+
+    >>> split_name("hf-hub:lab/net@v2@visual")
+    NetworkName(source='hf-hub:lab/net@v2', part='visual', timm=False)
+    """
+    timm = name.endswith(TIMM)
+    name = name.removesuffix(TIMM)
+    source, _, part = name.rpartition("@")
+    revision = name.startswith(HUB) and "@" not in source
+    if not source or not part or "/" in part or revision:
+        source, part = name, ""
+    return NetworkName(source, part, timm)
