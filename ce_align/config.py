@@ -25,9 +25,11 @@ class ConfigId(str):
     Attributes
     ----------
     nameless : the same whatever the networks are called
+    content : digests of what the settings name, and the algorithm
     """
 
     nameless: str
+    content: dict[str, str]
 
 
 class StageConfig(BaseModel):
@@ -72,6 +74,7 @@ class StageConfig(BaseModel):
             "content": content,
         }
         found = ConfigId(digest_json(whole))
+        found.content = content
         # Whether there is a baseline is more than its name.
         unnamed = {name: "" for name in NETWORKS if settings.get(name)}
         found.nameless = digest_json({**whole, "settings": {**settings, **unnamed}})

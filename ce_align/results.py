@@ -240,13 +240,15 @@ class ResultStore:
         rows: Sequence[Row],
         arrays: "xr.Dataset | None" = None,
         behaviours: Sequence[Any] = (),
+        identities: Sequence[dict[str, str]] = (),
         nameless: str | None = None,
     ) -> Path:
         """Store the rows of a configuration, and its arrays beside them.
 
         `behaviours` are what the networks behind the rows answer to fixed images, by
-        which a changed one is noticed; by `nameless`, an identity without names, they
-        are found again under other names (see `namesake`).
+        which a changed one is noticed, and `identities` what they are made of, by which
+        is said what changed; by `nameless`, an identity without names, they are found
+        again under other names (see `namesake`).
         """
         path = self._path(stage, config_id)
         document = {
@@ -254,7 +256,9 @@ class ResultStore:
             "config_id": config_id,
             "config": config.model_dump(mode="json"),
             "environment": _environment(),
+            "content": getattr(config_id, "content", {}),
             "behaviours": list(behaviours),
+            "identities": list(identities),
             "rows": [{**row.model_dump(mode="json"), "stage": stage} for row in rows],
         }
         # Arrays first: whoever sees the rows can rely on the arrays.
@@ -329,6 +333,13 @@ class ResultStore:
         """What the networks answered when a configuration's rows were stored."""
         found = _read(self._path(stage, config_id)).get("behaviours", [])
         return found if isinstance(found, list) else []
+
+    def identities(self, stage: str, config_id: str) -> list[dict[str, str]]:
+        """What the networks of stored rows are made of: digests by name of the part.
+
+        Nothing for rows of ce_align 0.1. See `ce_align.models.networks.Probe.summary`.
+        """
+        return list(_read(self._path(stage, config_id)).get("identities", []))
 
     def has_arrays(self, stage: str, config_id: str) -> bool:
         """Whether a stored configuration has arrays."""

@@ -6,6 +6,7 @@ from multiprocessing import get_context
 import numpy as np
 import pytest
 
+from ce_align.api import load_network
 from ce_align.config import StageConfig
 from ce_align.data import recordings
 from ce_align.data.imagesets import ImageSet
@@ -94,6 +95,41 @@ def test_another_executor_gives_the_same_rows(tmp_path, toy):
     assert {what for what, _ in there.failures} == {"nothing", "sanghavi2020"}
     assert isinstance(dict(there.failures)["sanghavi2020"], AccessError)
     assert run(configs("gabor"), tmp_path / "there", given=toy).n_stored == 1
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (lambda net, toy: setattr(net[0], "stride", (2, 2)), "attributes of mine"),
+        (lambda net, toy: net[0].bias.data.add_(1), "weights of mine"),
+        (lambda net, toy: None, ""),
+        (lambda net, toy: toy.responses.__iadd__(1), "recording"),
+    ],
+)
+def test_what_changed_since_rows_were_stored_is_said(change, told, toy, tmp_path):
+    from torch import nn
+
+    module = nn.Sequential(nn.Conv2d(3, 2, 3, stride=4))
+
+    def score():
+        lines = []
+        given = {**toy, ("network", "mine"): load_network(module, name="mine")}
+        asked = configs("mine", layer="0")
+        outcome = run(asked, tmp_path, given=given, notify=lines.append)
+        return outcome, lines
+
+    assert score()[1] == []
+    images, responses = (
+        toy["recording", "toy"].images,
+        toy["recording", "toy"].responses,
+    )
+    change(module, toy["recording", "toy"])
+    toy["recording", "toy"] = Recording("toy", images, responses, ("a", "b", "c"), "IT")
+    outcome, lines = score()
+    assert outcome.n_stored == (not told)
+    assert [line.partition(" differ from")[0] for line in lines] == [told] * bool(told)
+    (stored,) = outcome.store.identities("score", outcome.rows[0].config_id)
+    assert {"weights", "attributes", "structure", "preprocessing"} <= stored.keys()
 
 
 def test_threads_share_what_networks_change_of_the_process(tmp_path, toy):

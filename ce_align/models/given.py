@@ -157,7 +157,11 @@ class FeatureArray:
         }
         axes = dict.fromkeys(layers, 0)
         origin = "" if self.columns else IN_ORDER
-        return Probe(self.digest, behaviours=behaviours, axes=axes, origin=origin)
+        identity = {f"layer {k}": digest_array(v) for k, v in self.arrays.items()}
+        identity["stimuli"] = digest_json(dict(self.columns))
+        return Probe(
+            self.digest, identity, behaviours=behaviours, axes=axes, origin=origin
+        )
 
     def features(
         self, images: "ImageSet", layers: Sequence[str]

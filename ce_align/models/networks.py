@@ -34,6 +34,9 @@ __all__ = ["Behaviour", "Network", "Probe", "matching_layers", "probe_pixels"]
 #: Raise it when an identity means something else than before.
 IDENTITY = "network 2"
 
+#: Parts of an identity of which a network has hundreds.
+MANY = ("weight", "buffer", "attribute")
+
 #: What the passes of modules have been seen to write, by its name. A first pass may be
 #: the only one that writes.
 _TRANSIENT: WeakKeyDictionary[nn.Module, set[str]] = WeakKeyDictionary()
@@ -141,6 +144,7 @@ class Probe:
     Attributes
     ----------
     digest : of weights, architecture, attributes, code and preprocessing
+    identity : digest of each of them, see `Network.identity`
     unknown : parts of the network whose content cannot be read; with any of them,
         nothing is taken from a cache or store, nor kept in a cache
     behaviours : outputs of each layer that can be read
@@ -152,6 +156,7 @@ class Probe:
     """
 
     digest: str = ""
+    identity: Mapping[str, str] = field(default_factory=dict)
     unknown: tuple[str, ...] = ()
     behaviours: dict[str, Behaviour] = field(default_factory=dict)
     axes: dict[str, int] = field(default_factory=dict)
@@ -164,6 +169,22 @@ class Probe:
         if self.unknown or layer in self.marks:
             return None
         return self.behaviours.get(layer)
+
+    def summary(self) -> dict[str, str]:
+        """The identity in short, as it is stored: one digest of all weights, and such.
+
+        >>> Probe(identity={"weight a": "1", "weight b": "2", "code": "3"}).summary()
+        {'code': '3', 'weights': '21f76dfbfe6dfe21f762'}
+        """
+        found: dict[str, str] = {}
+        many: dict[str, dict[str, str]] = {}
+        for name, digest in self.identity.items():
+            kind, _, part = name.partition(" ")
+            if kind in MANY:
+                many.setdefault(f"{kind}s", {})[part] = digest
+            else:
+                found[name] = digest
+        return found | {kind: digest_json(parts) for kind, parts in many.items()}
 
     def note(self, layer: str) -> str | None:
         """What a row of the layer must say of the network; None if nothing."""
@@ -319,6 +340,17 @@ class Network:
         """
         return self.probe(()).digest
 
+    @property
+    def identity(self) -> dict[str, str]:
+        """What the digest is made of: the digest of each part, by its name.
+
+        They are ``weight NAME``, ``buffer NAME``, ``attribute NAME``, ``structure``,
+        ``class NAME`` and ``global NAME`` of the user's code, ``package NAME`` with its
+        version, ``file NAME`` and ``environment NAME`` that passes read,
+        ``preprocessing``, and ``code``, the Python file that builds it.
+        """
+        return dict(self.probe(()).identity)
+
     def part(self, name: str) -> Self:
         """A part of it as a network of its own, which takes the same images.
 
@@ -367,16 +399,22 @@ class Network:
         with self.running():
             entries |= reads.digests()
         unknown = {k: v for k, v in after.unknown.items() if k not in transient}
-        weights = (f"{k}:{tensor_digest(v)}" for k, v in self.module.named_parameters())
+        weights = {k: tensor_digest(v) for k, v in self.module.named_parameters()}
         digest = combine_digests(
             IDENTITY,
-            combine_digests(*weights),
+            combine_digests(*(f"{k}:{v}" for k, v in weights.items())),
             digest_json(entries),
-            self.preprocessing.fingerprint,
-            self.code.digest if self.code else "",
+            fed := self.preprocessing.fingerprint,
+            code := self.code.digest if self.code else "",
         )
+        entries = {
+            **{f"weight {name}": value for name, value in weights.items()},
+            **dict(sorted(entries.items())),
+            "preprocessing": fed,
+            **({"code": code} if code else {}),
+        }
         named = tuple(f"{name} ({kind})" for name, kind in unknown.items())
-        return replace(found, digest=digest, unknown=named)
+        return replace(found, digest=digest, identity=entries, unknown=named)
 
     def _contents(self) -> Contents:
         return Contents(self.module, self.code.modules if self.code else ())

@@ -7,7 +7,9 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
+from ce_align.checks import named_some
 from ce_align.config import ConfigId, StageConfig
+from ce_align.digests import digest_json
 from ce_align.errors import CeAlignError, ConfigError, explained, is_signal
 from ce_align.files import cache_folder
 from ce_align.names import FEATURES, split_name
@@ -372,6 +374,7 @@ class Run:
             source = store.namesake(stage, config_id.nameless) or config_id
             rows = store.get(stage, source, row_type)
         if not rows:
+            self._tell_changes(config, config_id, networks)
             return None
         stored = store.behaviours(stage, source)
         then = [Behaviour.read(document) for document in stored]
@@ -393,6 +396,41 @@ class Run:
         store.clear_failure(stage, config)
         self.outcome.n_stored += 1
         return rows
+
+    def _tell_changes(
+        self, config: StageConfig, config_id: ConfigId, networks: Sequence[Probed]
+    ) -> None:
+        """Say what is another since rows of the same settings were stored, if any are.
+
+        The latest count; those of ce_align 0.1 do not say what they were made from.
+        """
+        stage = config.stage
+        if ("settings", stage) not in self._loaded:
+            documents = sorted(self.store.documents(stage), key=_created)
+            self._loaded["settings", stage] = {
+                digest_json(document.get("config")): document for document in documents
+            }
+        settings = digest_json(config.model_dump(mode="json"))
+        then = self._loaded["settings", stage].get(settings, {})
+        before = then.get("identities", [])
+        changed = []
+        for network, known in zip(networks, before, strict=False):
+            now = network.probe.summary()
+            parts = [k for k in {**now, **known} if now.get(k) != known.get(k)]
+            changed += [f"{named_some(parts)} of {network.name}"] if parts else []
+        content = then.get("content", {})
+        changed += [
+            name
+            for name, digest in config_id.content.items()
+            if content
+            and content.get(name) != digest
+            and digest not in {network.probe.digest for network in networks}
+        ]
+        if changed:
+            self.notify(
+                f"{' and '.join(changed)} differ from when {stage} rows of these "
+                "settings were stored; they are computed again"
+            )
 
     def keep(
         self,
@@ -432,6 +470,7 @@ class Run:
             rows,
             arrays,
             behaviours=[None if b is None else b.document() for b in behaviours],
+            identities=[network.probe.summary() for network in networks],
             nameless=config_id.nameless if networks else None,
         )
 
@@ -455,6 +494,11 @@ def _with_facts(
         update = {name: value for name, value in known.items() if value is not None}
         found.append(row.model_copy(update=update))
     return found
+
+
+def _created(document: Mapping[str, Any]) -> str:
+    """When the rows of a stored result were computed."""
+    return max((str(row.get("created")) for row in document["rows"]), default="")
 
 
 def _renamed(row: RowType, config: StageConfig, config_id: str) -> RowType:

@@ -201,3 +201,76 @@ def test_other_precisions_are_known_again(precision):
     assert not first.failures
     assert first.digest == second.digest
     assert first.behaviour("1").agrees(second.behaviour("1"))
+
+
+def test_an_identity_lists_what_the_digest_is_made_of():
+    before = network(F.relu)
+    listed = before.identity
+    assert {"weight 0.weight", "weight 0.bias", "structure", "preprocessing"} <= {
+        *listed
+    }
+    assert listed["weight 0.bias"] != listed["weight 0.weight"]
+    with torch.no_grad():
+        before.module[0].bias += 1
+    changed = {k for k, v in before.identity.items() if v != listed[k]}
+    assert changed == {"weight 0.bias"}
+    other = network(F.relu, size=16)
+    assert {k for k, v in other.identity.items() if v != listed[k]} == {"preprocessing"}
+
+
+def test_what_is_stored_of_an_identity_is_short_and_tells_as_much():
+    before, after = network(F.relu), network(F.relu)
+    assert before.probe(()).summary() == after.probe(()).summary()
+    with torch.no_grad():
+        after.module[0].bias += 1
+    one, other = before.probe(()).summary(), after.probe(()).summary()
+    assert {k for k in one if one[k] != other[k]} == {"weights"}
+    assert len(one) < 12
+
+
+@pytest.mark.parametrize(
+    ("pattern", "expected"),
+    [
+        ("*", ["0", "1", "2"]),
+        ("[12]", ["1", "2"]),
+        ("blocks.*", ["blocks.0", "blocks.1"]),
+        ("blocks.*.mlp", ["blocks.0.mlp", "blocks.1.mlp"]),
+    ],
+)
+def test_a_pattern_names_layers_in_their_order_and_stops_at_dots(pattern, expected):
+    blocks = [nn.ModuleDict({"mlp": nn.Identity()}) for _ in range(2)]
+    net = network(F.relu, F.relu)
+    if "blocks" in pattern:
+        net.module.add_module("blocks", nn.Sequential(*blocks))
+    assert net.matching(pattern) == expected
+    with pytest.raises(ConfigError, match=r"no layer like 'block\.\*'; nearest: 0"):
+        network(F.relu).matching("block.*")
+
+
+@pytest.mark.parametrize(
+    ("name", "blocks"),
+    [
+        ("test_vit", "blocks.*"),
+        ("convnext_atto", "stages.*.blocks.*"),
+        ("swin_s3_tiny_224", "layers.*.blocks.*"),
+    ],
+)
+def test_all_layers_of_a_transformer_are_its_blocks(name, blocks):
+    pytest.importorskip("timm")
+    from ce_align.models.load import load_network
+
+    found = load_network(f"timm/{name}:none")
+    every = found.block_names()
+    assert set(found.matching(blocks)) <= set(every)
+    assert all(layer in found.matching("*") for layer in set(every) if "." not in layer)
+
+
+def test_a_part_of_a_network_is_a_network_of_the_same_images(images):
+    whole = network(F.relu)
+    whole = Network("net", nn.ModuleDict({"visual": whole.module}), Preprocessing())
+    part = whole.part("visual")
+    assert part.name == "net@visual"
+    assert part.digest == Network("other", part.module, Preprocessing()).digest
+    assert part.check_layers(["0"]) is None
+    with pytest.raises(ConfigError, match="nearest: visual"):
+        whole.part("vidual")
