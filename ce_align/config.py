@@ -35,12 +35,14 @@ class ConfigId(str):
 class StageConfig(BaseModel):
     """Frozen, validated settings of one stage; saved beside its results.
 
-    `stage` names the stage that a type of configuration is of.
+    `stage` names the stage that a type of configuration is of; `narrowing` the fields
+    that narrow a recording, which is identified by the digest of what is left.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
 
     stage: ClassVar[str]
+    narrowing: ClassVar[tuple[str, ...]] = ()
 
     @model_validator(mode="before")
     @classmethod
@@ -67,7 +69,8 @@ class StageConfig(BaseModel):
             Digests of the weights, images, responses and algorithm that the settings
             only name.
         """
-        settings: dict[str, Any] = self.model_dump(mode="json")
+        narrowing = {*self.narrowing}
+        settings: dict[str, Any] = self.model_dump(mode="json", exclude=narrowing)
         whole = {
             "stage": type(self).__name__,
             "settings": settings,

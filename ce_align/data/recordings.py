@@ -355,16 +355,17 @@ class Recording:
         animal: str | None = None,
         reliability: float | None = None,
         neuroids: Sequence[str] | None = None,
-        time: int | None = None,
+        time: int | tuple[float, float] | None = None,
     ) -> "Recording":
-        """Recording of some neuroids, or of one time bin.
+        """Recording of some neuroids, or of one time bin or window.
 
         Parameters
         ----------
         region, animal : of the neuroids to keep
         reliability : keep neuroids whose stated reliability is larger
         neuroids : ids to keep
-        time : place of a time bin
+        time : place of a time bin, or start and end in ms of a window, over whose bins
+            responses are averaged
 
         Raises
         ------
@@ -399,15 +400,11 @@ class Recording:
             )
         responses, bins, window = self.responses, self.time_bins, self.window
         if time is not None:
-            if bins is None or not 0 <= time < len(bins):
-                there = "no time bins" if bins is None else f"bins 0 to {len(bins) - 1}"
-                raise ConfigError(
-                    f"{self.identifier} has no time bin {time}: it has {there}"
-                )
-            assert isinstance(responses, Presentations)
-            window = (float(bins[time, 0]), float(bins[time, 1]))
-            responses = replace(responses, values=responses.values[:, :, time])
-            bins = None
+            inside = self._bins(time)
+            assert bins is not None and isinstance(responses, Presentations)
+            window = (float(bins[inside, 0].min()), float(bins[inside, 1].max()))
+            values = responses.values[:, :, inside].mean(axis=2)
+            responses, bins = replace(responses, values=values), None
         if kept.all() and time is None and (region is None or self.region == region):
             return self
         columns = {k: np.asarray(v)[kept] for k, v in self.neuroids.items()}
@@ -436,6 +433,26 @@ class Recording:
             return np.ones(len(self.neuroid_ids), dtype=bool)
         chosen: NDArray[np.bool_] = np.asarray(held).astype(str) == wanted
         return chosen
+
+    def _bins(self, time: int | tuple[float, float]) -> Indices:
+        """Places of the bins of a window, or of one bin."""
+        bins = self.time_bins
+        if bins is None:
+            raise ConfigError(
+                f"{self.identifier} has no time bin {time}: it has no time bins"
+            )
+        if isinstance(time, int):
+            inside = np.arange(len(bins)) == time
+            there = f"bins 0 to {len(bins) - 1}"
+        else:
+            inside = (bins[:, 0] >= time[0]) & (bins[:, 1] <= time[1])
+            there = f"bins from {bins[:, 0].min():g} to {bins[:, 1].max():g} ms"
+        if not inside.any():
+            what = time if isinstance(time, int) else f"{time[0]:g}:{time[1]:g}"
+            raise ConfigError(
+                f"{self.identifier} has no time bin {what}: it has {there}"
+            )
+        return np.flatnonzero(inside)
 
     def of_stimuli(self, places: Indices) -> "Recording":
         """Recording of some stimuli, in the order given."""

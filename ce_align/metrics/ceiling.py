@@ -17,7 +17,7 @@ from ce_align.metrics.pearson import columnwise_pearson_r
 
 __all__ = [
     *("Ceiling", "chance_of_ceiling", "equally_halved", "predictor_ceiling"),
-    *("repeated_ceiling", "split_half_ceiling", "variance_ceiling"),
+    *("repeated_ceiling", "split_half_ceiling", "stated_ceiling", "variance_ceiling"),
 ]
 
 CeilingKind = Literal["split-half", "variance"]
@@ -39,7 +39,8 @@ class Ceiling:
 
     Attributes
     ----------
-    kind : how it was estimated: a `CeilingKind`, or ``predictor-consistency``
+    kind : how it was estimated: a `CeilingKind`, ``predictor-consistency``, or
+        ``stated`` by who recorded it
     value : mean over splits of the median over neuroids; it may be zero or below
     per_split_neuroid : (n_splits, n_neuroids), of ``variance`` one split; NaN where
         undefined
@@ -183,6 +184,20 @@ def variance_ceiling(responses: ArrayLike, once: ArrayLike | None = None) -> Cei
     repeated = ((~np.isnan(values)).sum(axis=1) > 1).any(axis=1)
     value = float(np.nanmedian(reliability))
     return Ceiling("variance", value, reliability[np.newaxis], int(repeated.sum()))
+
+
+def stated_ceiling(reliability: ArrayLike) -> Ceiling:
+    """Median of the reliability that is stated of each neuroid, (n_neuroids,).
+
+    Raises
+    ------
+    DataError
+        If none is a number.
+    """
+    stated = np.asarray(reliability, dtype=np.float64)
+    if not np.isfinite(stated).any():
+        raise DataError("no neuroid has a stated reliability that is a number")
+    return Ceiling("stated", float(np.nanmedian(stated)), stated[np.newaxis], 0)
 
 
 def equally_halved(responses: ArrayLike) -> bool:

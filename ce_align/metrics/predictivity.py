@@ -241,6 +241,7 @@ def cross_validated_r(
     alpha: float | None = None,
     groups: ArrayLike | None = None,
     gram_dtype: str = "float64",
+    gram: FormGram | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Array:
     """Held-out correlation of predicted and recorded responses.
@@ -262,6 +263,7 @@ def cross_validated_r(
     groups : (n_neuroids,), such as animals: each is fitted by itself, so that each has
         a strength of its own; not for ``reverse_pls``
     gram_dtype, progress : see `centred_gram`
+    gram : gives what `centred_gram` gives of these features, if it is at hand
 
     Returns
     -------
@@ -290,9 +292,11 @@ def cross_validated_r(
     if not len(splits):
         raise DataError("there are no splits; give at least one (train, test)")
     rows = [_checked_split(train, test, len(rates)) for train, test in splits]
-    form = partial(centred_gram, values, dtype=gram_dtype, progress=progress)
+    form = gram or cache(
+        partial(centred_gram, values, dtype=gram_dtype, progress=progress)
+    )
     correlate = partial(
-        REGRESSIONS[regression], values, cache(form), splits=rows, settings=settings
+        REGRESSIONS[regression], values, form, splits=rows, settings=settings
     )
     if groups is None:
         return correlate(rates=rates)

@@ -79,28 +79,44 @@ def _notes(row: "ScoreRow | MeasureRow") -> list[str]:
 
 
 def score_tables(rows: "Sequence[ScoreRow]") -> Iterator[Table]:
-    """A table of scores for each recording, headed by what its rows share.
+    """A table of scores for each recording and region, headed by what its rows share.
 
     Notes of rows stand below it; a mark leads from a score to its note, unless all
     rows share it.
     """
-    for recording, group in _by_recording(rows):
+    for recording, region in dict.fromkeys((row.recording, row.region) for row in rows):
+        group = [r for r in rows if (r.recording, r.region) == (recording, region)]
         first = group[0]
+        further = {
+            "animal": [row.animal or "all" for row in group],
+            "ms": [_window(row) for row in group],
+            ">ceiling": [_number(row.ceiling) for row in group],
+        }
+        # What is the same for all stands in the title.
+        further = {k: v for k, v in further.items() if len(set(v)) > 1}
         notes = list(dict.fromkeys(n for row in group for n in _notes(row)))
         shared = [note for note in notes if all(note in _notes(row) for row in group)]
         marked = [note for note in notes if note not in shared]
         table = _table(
-            *("model", "layer", ">score", ">raw r", ">± error of splits"),
-            title=f"{recording}: {first.region}, {first.n_stimuli} stimuli × "
+            *("model", "layer", *further, ">score", ">raw r", ">± error of splits"),
+            title=f"{recording}: {region}, {first.n_stimuli} stimuli × "
             f"{first.n_neuroids} neuroids, {first.regression}\n{_ceiling_line(first)}",
             notes=[*shared, *(f"[{i}] {note}" for i, note in enumerate(marked, 1))],
         )
-        for row in group:
+        for place, row in enumerate(group):
             score, *others = map(_number, (row.value, row.raw, row.error))
+            known = [values[place] for values in further.values()]
             marks = [marked.index(n) + 1 for n in _notes(row) if n in marked]
             score += "".join(f" [{mark}]" for mark in marks)
-            table.add_row(row.model, row.layer, *map(Text, (score, *others)))
+            cells = map(Text, (*known, score, *others))
+            table.add_row(row.model, row.layer, *cells)
         yield table
+
+
+def _window(row: "ScoreRow") -> str:
+    if row.time_start is None or row.time_end is None:
+        return ""
+    return f"{row.time_start:g} to {row.time_end:g}"
 
 
 def _ceiling_line(row: "ScoreRow") -> str:

@@ -70,6 +70,8 @@ def comparable(
 ) -> Selection:
     """One row a network, its latest, of the settings that most networks share.
 
+    Of scores it is that of all neuroids, whatever their animal.
+
     Of settings that equally many share, those of the latest row count. What is not
     known of a setting is one more value that it can have.
 
@@ -86,6 +88,8 @@ def comparable(
     if rows.empty:
         return Selection(rows)
     notes = []
+    if "animal" in rows:  # of all animals together
+        rows = rows[rows["animal"].isna()]
     rows = rows.assign(value=pd.to_numeric(rows["value"], errors="coerce"))
     empty = ~np.isfinite(rows["value"].to_numpy(np.float64))
     if empty.any():

@@ -1,11 +1,14 @@
 """IT predictivity: how well a network's features predict a recording."""
 
-from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Literal, TypeVar
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cache, partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
 
 import numpy as np
-from pydantic import PositiveFloat, PositiveInt
+from pydantic import Field, PositiveFloat, PositiveInt, model_serializer
+from pydantic_core.core_schema import SerializerFunctionWrapHandler
 
 from ce_align.checks import named_some
 from ce_align.config import COMMITTED, NetworkConfig
@@ -16,8 +19,10 @@ from ce_align.metrics.ceiling import (
     Ceiling,
     chance_of_ceiling,
     repeated_ceiling,
+    stated_ceiling,
     variance_ceiling,
 )
+from ce_align.metrics.gram import centred_gram
 from ce_align.metrics.predictivity import (
     brainscore_splits,
     cross_validated_r,
@@ -64,6 +69,7 @@ class ScoreConfig(NetworkConfig):
     """
 
     stage: ClassVar = "score"
+    narrowing: ClassVar = ("region", "animal", "reliability", "neuroids", "time")
 
     model: str
     recording: str
@@ -76,7 +82,35 @@ class ScoreConfig(NetworkConfig):
     stratify: str | None = None
     seed: int = 1
     gram_dtype: Literal["float64", "float32"] = "float64"
-    ceiling: Literal["auto", "split-half", "variance"] = "auto"
+    ceiling: Literal["auto", "split-half", "variance", "stated"] = "auto"
+    region: str | None = Field(
+        default=None,
+        description="Region of the neuroids; without it each that is recorded.",
+    )
+    animal: str | None = Field(default=None, description="Animal of the neuroids.")
+    reliability: float | None = Field(
+        default=None, description="Keep neuroids whose stated reliability is larger."
+    )
+    neuroids: str | None = Field(
+        default=None,
+        description="File with the ids of the neuroids to keep, one a line.",
+    )
+    time: str | None = Field(
+        default=None,
+        description="Of a recording with time bins: 'all' for each, the number of one, "
+        "or START:END in ms to average over.",
+    )
+
+    @model_serializer(mode="wrap")
+    def _without_what_is_not_asked(
+        self, dump: SerializerFunctionWrapHandler
+    ) -> dict[str, Any]:
+        settings: dict[str, Any] = dump(self)
+        return {
+            name: value
+            for name, value in settings.items()
+            if name not in self.narrowing or value is not None
+        }
 
     @property
     def regression_name(self) -> str:
@@ -92,8 +126,13 @@ class ScoreRow(Row):
     `value` is raw² / ceiling, unclipped. It is None, and `note` says why, where the
     ceiling is not positive or there is none, as without repetitions. `raw` is the mean
     over splits of the median over neuroids of Pearson r, and `error` its standard error
-    over splits. The ceiling comes from the repetitions of `n_ceiling_stimuli` stimuli
-    in the way that `ceiling_kind` names; `note` marks what a reader should know.
+    over splits; None of one fixed split. The ceiling comes from the repetitions of
+    `n_ceiling_stimuli` stimuli in the way that `ceiling_kind` names; `note` marks what
+    a reader should know.
+
+    `animal` is None of all neuroids together, which is Brain-Score's number. It names
+    one animal, or is ``mean`` for the mean over animals, where `error` is the standard
+    error of `raw` over them. `time_start` and `time_end` are in ms after onset.
     """
 
     stage: str = ScoreConfig.stage
@@ -101,7 +140,7 @@ class ScoreRow(Row):
     region: str
     layer: str
     raw: float
-    error: float
+    error: float | None
     ceiling: float | None
     n_stimuli: int
     n_neuroids: int
@@ -112,6 +151,9 @@ class ScoreRow(Row):
     recording_digest: str
     ceiling_kind: str | None = None
     n_ceiling_stimuli: int | None = None
+    animal: str | None = None
+    time_start: float | None = None
+    time_end: float | None = None
 
 
 def with_ceiling_kinds(rows: "pd.DataFrame") -> "pd.DataFrame":
@@ -137,14 +179,92 @@ def execute(configs: Sequence[ScoreConfig], run: Run) -> None:
     ready = []
     for first, group in groups.items():
         with run.attempt(f"{model} × {first.recording}", *group):
-            ready.append((run.recording(first.recording), first, group))
+            recording = run.recording(first.recording)
+            ready.append((list(_parts(recording, first)), first, group))
     if not ready:  # nothing to predict: the network need not be loaded
         return
     network = run.network(model, seed)
-    for recording, first, group in ready:
+    for parts, first, group in ready:
         with run.attempt(f"{model} × {first.recording}", *group):
-            asked = with_layers(group, network, recording, run)
-            run.outcome.rows += score(network, recording, asked, run)
+            asked = {
+                found: part
+                for narrowed, part in parts
+                for found in with_layers(
+                    [config.model_copy(update=narrowed) for config in group],
+                    network,
+                    part,
+                    run,
+                )
+            }
+            run.outcome.rows += score(network, asked, run)
+
+
+def _parts(
+    recording: Recording, config: ScoreConfig
+) -> Iterator[tuple[dict[str, str], Recording]]:
+    """What is scored of a recording: a region each, and a time bin each.
+
+    Comes with the settings that ask for just this part.
+    """
+    ids = None if config.neuroids is None else _listed(Path(config.neuroids))
+    chosen = recording.select(
+        region=config.region,
+        animal=config.animal,
+        reliability=config.reliability,
+        neuroids=ids,
+    )
+    if config.reliability is not None:
+        note = f"neuroids with a stated reliability above {config.reliability:g}"
+        chosen = replace(chosen, notes=(*chosen.notes, note))
+    for region in chosen.regions:
+        narrowed = {"region": region} if len(chosen.regions) > 1 else {}
+        part = chosen.select(region=region)
+        for time, selected in _times(part, config.time):
+            yield narrowed | time, selected
+
+
+def _listed(path: Path) -> list[str]:
+    """Ids in a file, one a line."""
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, ValueError) as error:
+        raise ConfigError(
+            f"cannot read the ids of neuroids in {path}: {error}; give a text file "
+            "with one a line"
+        ) from error
+    return list(dict.fromkeys(line.strip() for line in lines if line.strip()))
+
+
+def _times(
+    recording: Recording, time: str | None
+) -> Iterator[tuple[dict[str, str], Recording]]:
+    """Time bins that are asked for, or the recording if it has none."""
+    bins = recording.time_bins
+    if bins is None and time is None:
+        yield {}, recording
+        return
+    if bins is None:
+        raise ConfigError(f"{recording.identifier} has no time bins; leave out --time")
+    if time is None:
+        raise ConfigError(
+            f"{recording.identifier} has {len(bins)} time bins from {bins.min():g} to "
+            f"{bins.max():g} ms; give --time all, the number of one, or START:END"
+        )
+    if time == "all":
+        for place in range(len(bins)):
+            yield {"time": str(place)}, recording.select(time=place)
+        return
+    try:
+        edges = [float(edge) for edge in time.split(":")]
+        (start, end) = edges if len(edges) == 2 else (int(time), None)
+    except ValueError:
+        raise ConfigError(
+            f"--time must be all, the number of a bin, or START:END in ms; found {time}"
+        ) from None
+    if end is None:
+        yield {}, recording.select(time=int(start))
+    else:
+        yield {}, recording.select(time=(start, end))
 
 
 def with_layers(
@@ -183,12 +303,9 @@ def with_layers(
 
 
 def score(
-    network: "Network",
-    recording: Recording,
-    configs: Sequence[ScoreConfig],
-    run: Run,
+    network: "Network", asked: Mapping[ScoreConfig, Recording], run: Run
 ) -> list[ScoreRow]:
-    """Score layers of one network against one recording.
+    """Score layers of one network against a recording, or against parts of one.
 
     Features of all layers come from one pass over the images. A configuration that is
     in the store is answered from there, as long as the network answers as it did; each
@@ -197,9 +314,9 @@ def score(
 
     Parameters
     ----------
-    network : network whose layers `configs` name
-    recording : the responses
-    configs : one for each layer, otherwise equal
+    network : network whose layers the configurations name
+    asked : for each configuration the part of the recording that it is about. They
+        differ only in the layer and the part; the parts have the same images
     run : where rows, and r of every split and neuroid, go
 
     Raises
@@ -211,31 +328,45 @@ def score(
     """
     from ce_align.models.features import ALGORITHM_VERSION, extract
 
-    layers = [config.layer for config in configs]
+    if not asked:
+        return []
+    layers = list(dict.fromkeys(config.layer for config in asked))
     probe = network.probe(layers, allow_unstable=run.allow_unstable)
-    identity = {
-        "weights": probe.digest,
-        "recording": recording.digest,
-        "algorithm": f"{ALGORITHM}, features {ALGORITHM_VERSION}",
+    ids = {
+        config: config.fingerprint(
+            weights=probe.digest,
+            recording=recording.digest,
+            algorithm=f"{ALGORITHM}, features {ALGORITHM_VERSION}",
+        )
+        for config, recording in asked.items()
     }
-    ids = {config: config.fingerprint(**identity) for config in configs}
-    asked = {c: [Probed(network.name, c.layer, probe, network.facts)] for c in configs}
-    rows: dict[ScoreConfig, ScoreRow] = {}
-    for config, config_id in ids.items():
+    known = {
+        name: [Probed(network.name, name, probe, network.facts)] for name in layers
+    }
+    rows: dict[ScoreConfig, list[ScoreRow]] = {}
+    for config, recording in asked.items():
         stored = run.recall(
-            config, config_id, ScoreRow, asked[config], origin=recording.origin
+            config,
+            ids[config],
+            ScoreRow,
+            known[config.layer],
+            origin=recording.origin,
         )
         if stored:
-            rows[config] = stored[0]
-    missing = [config for config in configs if config not in rows]
+            rows[config] = stored
+    missing = [config for config in asked if config not in rows]
     if missing:
         # Everything that can be refused is refused before hours of extraction.
-        target = _Target.of(recording, missing[0])
+        targets: dict[str, _Target] = {}
+        for config in missing:
+            recording = asked[config]
+            if recording.digest not in targets:
+                targets[recording.digest] = _Target.of(recording, config)
         failed: dict[str, CeAlignError] = {}
         features = extract(
             network,
             recording.images.on_screen(recording.degrees, VISUAL_DEGREES),
-            [config.layer for config in missing],
+            list(dict.fromkeys(config.layer for config in missing)),
             device=run.hardware.device,
             batch_size=run.hardware.batch_size,
             compile=run.hardware.compiled,
@@ -248,27 +379,38 @@ def score(
             notify=run.notify,
         )
         what = f"{network.name} × {recording.identifier}"
+        # One layer at a time, whose Gram matrix all parts of the recording share.
+        missing.sort(key=lambda config: layers.index(config.layer))
+        grams: dict[str, Callable[[], Any]] = {}
         for done, config in enumerate(missing):
             run.progress(what, done, len(missing))
             layer = config.layer
             with run.attempt(f"{network.name} {layer} × {config.recording}", config):
                 if layer in failed:
                     raise failed[layer]
-                r = target.predict(features[layer], config)
-                row = target.row(r, probe.digest, config, ids[config])
-                note = joined_notes(row.note, probe.note(layer))
-                row = row.model_copy(update={"note": note})
-                arrays = target.arrays(r)
-                (rows[config],) = run.keep(
+                if layer not in grams:
+                    values = features[layer].values
+                    form = partial(centred_gram, values, dtype=config.gram_dtype)
+                    grams = {layer: cache(form)}
+                target = targets[asked[config].digest]
+                r = target.predict(features[layer], config, grams[layer])
+                found = target.rows(r, probe.digest, config, ids[config])
+                noted = [
+                    row.model_copy(
+                        update={"note": joined_notes(row.note, probe.note(layer))}
+                    )
+                    for row in found
+                ]
+                rows[config] = run.keep(
                     config,
                     ids[config],
-                    [row],
-                    asked[config],
-                    arrays,
-                    origin=recording.origin,
+                    noted,
+                    known[layer],
+                    target.arrays(r),
+                    origin=target.recording.origin,
                 )
         run.progress(what, 1, 1)
-    return [rows[config] for config in configs if config in rows]
+    return [row for config in asked for row in rows.get(config, ())]
 
 
 @dataclass(frozen=True, eq=False)
@@ -289,17 +431,32 @@ class _Target:
             notes += _against_protocol(recording, protocol, config)
         notes += _equal_images(recording)
         averaged = recording.averaged()
-        splits = brainscore_splits(
-            len(recording.images),
-            stratify=recording.strata(config.stratify),
-            n_splits=config.splits,
-            seed=config.seed,
-        )
-        ceiling, why = _ceiling(recording, config)
+        if recording.split is None:
+            splits = brainscore_splits(
+                len(recording.images),
+                stratify=recording.strata(config.stratify),
+                n_splits=config.splits,
+                seed=config.seed,
+            )
+            ceiling, why = _ceiling(recording, config)
+        else:
+            train, test = (
+                np.flatnonzero(recording.split == part) for part in ("train", "test")
+            )
+            splits = [(train, test)]
+            # What is predicted, and its reliability, are of the test stimuli.
+            ceiling, why = _ceiling(recording.of_stimuli(test), config)
+            notes.append(
+                f"the recording's own split: {len(train)} stimuli to train, "
+                f"{len(test)} to test"
+            )
         return cls(recording, averaged, splits, ceiling, (*notes, *why))
 
     def predict(
-        self, features: "Features", config: ScoreConfig
+        self,
+        features: "Features",
+        config: ScoreConfig,
+        gram: "Callable[[], NDArray[np.float64]]",
     ) -> "NDArray[np.float64]":
         """Pearson r, (n_splits, n_neuroids)."""
         return cross_validated_r(
@@ -311,7 +468,28 @@ class _Target:
             n_components=config.components,
             alpha=config.alpha,
             gram_dtype=config.gram_dtype,
+            gram=gram,
         )
+
+    def rows(
+        self,
+        r: "NDArray[np.float64]",
+        model_digest: str,
+        config: ScoreConfig,
+        config_id: str,
+    ) -> list[ScoreRow]:
+        """Of all neuroids together; and of each of several animals, and their mean."""
+        whole = self.row(r, model_digest, config, config_id)
+        animals = self.recording.animals
+        if len(animals) < 2:
+            return [whole]
+        held = np.asarray(self.recording.neuroids["animal"]).astype(str)
+        found = [whole]
+        for animal in animals:
+            own = self.of(self.recording.select(animal=animal), config)
+            row = own.row(r[:, held == animal], model_digest, config, config_id)
+            found.append(row.model_copy(update={"animal": animal}))
+        return [*found, _mean_over_animals(found)]
 
     def row(
         self,
@@ -343,17 +521,19 @@ class _Target:
             region=self.recording.region,
             layer=config.layer,
             raw=raw,
-            error=error,
+            error=None if self.recording.split is not None else error,
             ceiling=None if ceiling is None else ceiling.value,
             n_stimuli=len(self.recording.images),
             n_neuroids=len(self.recording.neuroid_ids),
-            n_splits=config.splits,
+            n_splits=len(self.splits),
             regression=config.regression_name,
             seed=config.seed,
             model_digest=model_digest,
             recording_digest=self.recording.digest,
             ceiling_kind=None if ceiling is None else ceiling.kind,
             n_ceiling_stimuli=None if ceiling is None else ceiling.n_stimuli,
+            time_start=self.recording.window and self.recording.window[0],
+            time_end=self.recording.window and self.recording.window[1],
             # One "; " parts notes, as in the tables that list them.
             note="; ".join(note.replace("; ", ", ") for note in notes) or None,
         )
@@ -370,6 +550,26 @@ class _Target:
             )
         names = np.array(self.recording.neuroid_ids, dtype=object)
         return xr.Dataset(variables, coords={"neuroid_id": ("neuroid", names)})
+
+
+def _mean_over_animals(rows: Sequence[ScoreRow]) -> ScoreRow:
+    """Mean of the rows of animals, with its standard error; the first is of all."""
+    whole, *each = rows
+    values = [row.value for row in each if row.value is not None]
+    raw = np.array([row.raw for row in each])
+    known = len(values) == len(each)
+    return whole.model_copy(
+        update={
+            "animal": "mean",
+            "value": float(np.mean(values)) if known else None,
+            "raw": float(raw.mean()),
+            "error": float(raw.std(ddof=1) / np.sqrt(len(raw))),
+            "ceiling": None,
+            "ceiling_kind": None,
+            "n_ceiling_stimuli": None,
+            "note": None if known else "no score: an animal has none",
+        }
+    )
 
 
 def _against_protocol(
@@ -437,6 +637,19 @@ def _ceiling(
 ) -> tuple[Ceiling | None, list[str]]:
     """The ceiling, None if there is none, and what to say of it."""
     protocol = recording.protocol
+    stated = recording.neuroids.get("reliability")
+    if config.ceiling == "stated" and stated is None:
+        return None, ["no score: no reliability is stated"]
+    if config.ceiling == "stated" or (
+        config.ceiling == "auto"
+        and stated is not None
+        and protocol is None
+        and not recording.has_repetitions
+    ):
+        try:
+            return stated_ceiling(stated), []  # type: ignore[arg-type]
+        except DataError as error:
+            return None, [f"no score: {error}"]
     if not recording.has_repetitions:
         if protocol is not None and not protocol.ceiling:
             return None, ["no score: Brain-Score's ceiling is computed another way"]

@@ -11,8 +11,9 @@ from planted import ceilings, planted_recording
 
 from ce_align.data.imagesets import ImageSet
 from ce_align.data.importers.arrays import import_recording
+from ce_align.data.presentations import Presentations
 from ce_align.data.recordings import Recording
-from ce_align.data.simulation import Population
+from ce_align.data.simulation import Population, standardised
 from ce_align.errors import ConfigError, DataError
 from ce_align.metrics.ceiling import split_half_ceiling
 from ce_align.metrics.predictivity import brainscore_splits, cross_validated_r
@@ -39,7 +40,7 @@ def make_network(seed=0, width=6):
 def score(network, recording, configs, store, **settings):
     """Outcome of one call of the stage."""
     run = Run(store, **settings)
-    run.outcome.rows += stage.score(network, recording, configs, run)
+    run.outcome.rows += stage.score(network, dict.fromkeys(configs, recording), run)
     return run.outcome
 
 
@@ -376,3 +377,162 @@ def test_trained_predicts_macaque_v4_better_than_untrained_and_shuffled(
     assert trained_raw > 0.45
     assert raw(load_mobilenet(real_data, trained=False)) < trained_raw - 0.1
     assert abs(raw(trained, order=str(listed))) < 0.05
+
+
+def make_monkeys(images, *, split=False, bins=0, regions=("IT",), seed=0):
+    """Neuroids of two animals, of which F follows the features and N is noise."""
+    rng = np.random.default_rng(seed)
+    n_stimuli, n_neuroids = len(images), 8 * len(regions)
+    features_of = features.extract(make_network(), images, ["1"])["1"].values
+    weights = rng.normal(size=(features_of.shape[1], n_neuroids))
+    drive = standardised(features_of.astype(float) @ weights)
+    animal = np.tile(np.repeat(["F", "N"], 4), len(regions))
+    noise = animal == "N"
+    drive[:, noise] = rng.normal(size=(n_stimuli, int(noise.sum())))
+    shape = (n_stimuli, 4, n_neuroids)
+    responses = drive[:, None] + 0.3 * rng.normal(size=shape)
+    settings = {
+        "neuroids": {
+            "animal": animal,
+            "region": np.repeat(regions, 8),
+            "reliability": np.linspace(0.1, 0.9, n_neuroids),
+        }
+    }
+    if split:
+        settings["split"] = np.where(np.arange(n_stimuli) % 4, "train", "test")
+    if bins:
+        stimulus, repetition = np.divmod(np.arange(n_stimuli * 4), 4)
+        rows = responses.reshape(-1, n_neuroids)[:, :, None]
+        later = rng.normal(size=(len(rows), n_neuroids, bins - 1))
+        values = np.concatenate([rows, later], axis=2)
+        responses = Presentations(values, stimulus, repetition)
+        starts = np.arange(bins) * 10.0
+        settings["time_bins"] = np.stack([starts, starts + 10], axis=1)
+    names = tuple(f"{name}/{i}" for i, name in enumerate(animal))
+    return Recording("monkeys", images, responses, names, **settings)
+
+
+def scored(recording, tmp_path, layer="1", **settings):
+    """Rows of a run of the whole stage."""
+    config = ScoreConfig(
+        model="toy", recording="monkeys", layer=layer, regression="ridge", **settings
+    )
+    run = Run(
+        ResultStore(tmp_path),
+        given={
+            ("network", "toy"): make_network(),
+            ("recording", "monkeys"): recording,
+        },
+    )
+    stage.execute([config], run)
+    assert not run.outcome.failures
+    return run.outcome
+
+
+@pytest.fixture
+def few(images):
+    return images.select(range(80))
+
+
+def test_animals_are_scored_from_the_same_predictions(few, tmp_path):
+    recording = make_monkeys(few)
+    outcome = scored(recording, tmp_path)
+    whole, f, n, mean = outcome.rows
+    assert [row.animal for row in outcome.rows] == [None, "F", "N", "mean"]
+    (arrays,) = outcome.arrays.values()
+    r = arrays["r"].values
+    assert whole.raw == pytest.approx(np.median(r, axis=1).mean(), abs=1e-15)
+    assert f.raw == pytest.approx(np.median(r[:, :4], axis=1).mean(), abs=1e-15)
+    assert f.raw > 0.8 and abs(n.raw) < 0.3
+    assert f.n_neuroids == n.n_neuroids == 4
+    assert mean.raw == pytest.approx((f.raw + n.raw) / 2)
+    assert mean.error == pytest.approx(abs(f.raw - n.raw) / 2)
+    alone = scored(recording.select(animal="F"), tmp_path).rows
+    assert len(alone) == 1
+    assert alone[0].ceiling == pytest.approx(f.ceiling, abs=1e-12)
+
+
+def test_one_animal_is_asked_for_by_its_name(few, tmp_path):
+    recording = make_monkeys(few)
+    (row,) = scored(recording, tmp_path, animal="F").rows
+    (same,) = scored(recording.select(animal="F"), tmp_path).rows
+    assert row.config_id == same.config_id and row.raw == same.raw
+
+
+def test_each_region_is_scored_by_itself(few, tmp_path):
+    recording = make_monkeys(few, regions=("V4", "IT"))
+    rows = scored(recording, tmp_path).rows
+    assert [row.region for row in rows] == ["V4"] * 4 + ["IT"] * 4
+    (only, *_) = scored(recording, tmp_path, region="IT").rows
+    assert only.config_id == rows[4].config_id
+
+
+def test_a_fixed_split_trains_and_tests_as_it_says(few, tmp_path):
+    recording = make_monkeys(few, split=True)
+    whole = scored(recording, tmp_path).rows[0]
+    values = features.extract(make_network(), few, ["1"])["1"].values
+    parts = [np.flatnonzero(recording.split == name) for name in ("train", "test")]
+    r = cross_validated_r(values, recording.averaged(), [parts], regression="ridge")
+    assert whole.raw == pytest.approx(np.median(r), abs=1e-12)
+    assert whole.error is None and whole.n_splits == 1
+    test = split_half_ceiling(recording.responses[parts[1]])
+    assert whole.ceiling == pytest.approx(test.value, abs=1e-12)
+    assert "own split: 60 stimuli to train, 20 to test" in whole.note
+
+
+def test_stated_reliability_is_a_ceiling_without_repetitions(few, tmp_path):
+    recording = make_monkeys(few)
+    once = replace(recording, responses=recording.averaged()[:, None])
+    row = scored(once, tmp_path).rows[0]
+    assert row.ceiling_kind == "stated" and row.ceiling == pytest.approx(0.5)
+    asked = scored(recording, tmp_path, ceiling="stated").rows[0]
+    assert asked.ceiling == row.ceiling
+    reliable = scored(once, tmp_path, reliability=0.5).rows[0]
+    assert reliable.n_neuroids == 4
+    assert "stated reliability above 0.5" in reliable.note
+
+
+def test_each_time_bin_has_the_score_it_has_alone(few, tmp_path):
+    recording = make_monkeys(few, bins=3)
+    rows = scored(recording, tmp_path, time="all", animal="F").rows
+    assert [(row.time_start, row.time_end) for row in rows] == [
+        *((0, 10), (10, 20), (20, 30))
+    ]
+    assert rows[0].raw > 0.8 and max(abs(rows[1].raw), abs(rows[2].raw)) < 0.3
+    first = recording.select(time=0, animal="F")
+    (alone,) = scored(first, tmp_path / "other").rows
+    assert alone.raw == rows[0].raw
+    (window,) = scored(recording, tmp_path, time="10:30", animal="F").rows
+    assert (window.time_start, window.time_end) == (10, 30)
+
+
+@pytest.mark.parametrize(
+    ("time", "expected"),
+    [
+        (None, "has 3 time bins from 0 to 30 ms; give --time all"),
+        ("3", "has no time bin 3: it has bins 0 to 2"),
+        ("40:50", "has no time bin 40:50: it has bins from 0 to 30 ms"),
+        ("soon", "--time must be all"),
+    ],
+)
+def test_a_time_that_is_not_there_is_said(few, tmp_path, time, expected):
+    config = ScoreConfig(model="toy", recording="monkeys", layer="1", time=time)
+    given = {
+        ("network", "toy"): make_network(),
+        ("recording", "monkeys"): make_monkeys(few, bins=3),
+    }
+    run = Run(ResultStore(tmp_path), given=given)
+    stage.execute([config], run)
+    ((_, error),) = run.outcome.failures
+    assert expected in str(error)
+
+
+def test_neuroids_are_listed_in_a_file(few, tmp_path):
+    recording = make_monkeys(few)
+    listed = tmp_path / "ids.txt"
+    listed.write_text("F/1\n\nF/3\n")
+    (row,) = scored(recording, tmp_path, neuroids=str(listed)).rows
+    assert row.n_neuroids == 2
+    listed.write_text("F/1\nF/2\n")
+    (other,) = scored(recording, tmp_path, neuroids=str(listed)).rows
+    assert other.config_id != row.config_id
