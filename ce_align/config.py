@@ -1,14 +1,21 @@
 """What every stage's configuration has in common."""
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from ce_align.checks import nearest_names
 from ce_align.digests import digest_json
+from ce_align.errors import ConfigError, first_line
 from ce_align.names import plain_path, split_name
 
-__all__ = ["COMMITTED", "ConfigId", "NetworkConfig", "StageConfig"]
+__all__ = [
+    *("COMMITTED", "ConfigId", "NetworkConfig", "StageConfig"),
+    *("check_settings", "parse_yaml", "read_settings"),
+]
 
 #: Stands for the layer that a network commits to a region.
 COMMITTED = "committed"
@@ -91,7 +98,10 @@ class NetworkConfig(StageConfig):
     of `model`, and are None afterwards.
     """
 
-    model: str
+    model: str = Field(
+        description="Network: name, glob or group, torchvision/NAME[:WEIGHTS], "
+        "timm/NAME, a checkpoint, or FILE.py:callable.",
+    )
     submodule: str | None = Field(
         default=None,
         exclude=True,
@@ -120,3 +130,69 @@ class NetworkConfig(StageConfig):
             name, found["preprocessing"] = name._replace(timm=True), None
         found["model"] = str(name)
         return found
+
+
+def check_settings(names: Iterable[str], kind: type[StageConfig]) -> None:
+    """Raise ConfigError, which lists the nearest ones, if there is no such setting."""
+    for name in names:
+        if name not in kind.model_fields:
+            near = nearest_names(name, kind.model_fields)
+            listed = f"nearest: {', '.join(near)}" if near else "none is near"
+            raise ConfigError(f"there is no setting {name!r}; {listed}")
+
+
+def read_settings(path: Path, kind: type[StageConfig]) -> dict[str, Any]:
+    """Settings of a YAML file, by name; their values are not checked yet.
+
+    Raises
+    ------
+    ConfigError
+        If the file cannot be read, is no mapping in YAML, names a setting twice, or one
+        that `kind` does not have.
+    """
+    try:
+        found = parse_yaml(path.read_text(encoding="utf-8"))
+        if not isinstance(found, dict):
+            raise ConfigError(
+                f"expected a mapping such as 'seed: 1', found a {type(found).__name__}"
+            )
+        check_settings(map(str, found), kind)
+    except (OSError, UnicodeError) as error:
+        raise ConfigError(f"{path} cannot be read: {first_line(error)}") from error
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from error
+    return found
+
+
+def parse_yaml(text: str) -> Any:
+    """What YAML says, without its traps: 1e-3 is a number, a key stands once.
+
+    Raises
+    ------
+    ConfigError
+        If it is not YAML, or names a key twice; with the line.
+    """
+    import yaml
+
+    def construct(loader: Any, node: Any, deep: bool = False) -> Any:
+        keys = [loader.construct_object(key, deep=True) for key, _ in node.value]
+        for i, (key, _) in enumerate(node.value):
+            if keys[i] in keys[:i]:
+                raise yaml.MarkedYAMLError(
+                    problem=f"{keys[i]!r} stands twice", problem_mark=key.start_mark
+                )
+        return yaml.SafeLoader.construct_mapping(loader, node, deep)
+
+    loader: Any = type("Loader", (yaml.SafeLoader,), {"construct_mapping": construct})
+    loader.add_implicit_resolver(
+        "tag:yaml.org,2002:float",
+        re.compile(r"[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"),
+        list("-+0123456789"),
+    )
+    try:
+        return yaml.load(text, loader)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f" in line {mark.line + 1}" if mark else ""
+        problem = getattr(error, "problem", None) or first_line(error)
+        raise ConfigError(f"expected YAML, found{line}: {problem}") from error

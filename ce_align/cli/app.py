@@ -10,7 +10,6 @@ import typer
 
 from ce_align import __version__
 from ce_align.cli import (
-    analyze,
     catalogue,
     correlate,
     demo,
@@ -46,7 +45,7 @@ app = typer.Typer(
     "pixels --recording simulated[/bold].",
 )
 for room in (
-    *(score, analyze, correlate, transfer, train, run, fetch, submit),
+    *(score, correlate, transfer, train, run, fetch, submit),
     *(importing, catalogue, results, tables, figures, report, demo, doctor, register),
 ):
     room.add_to(app)

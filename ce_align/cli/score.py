@@ -1,25 +1,24 @@
-"""`ce-align score`."""
+"""`ce-align score` and `ce-align analyze`: rows of networks."""
 
-from enum import StrEnum
-from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ce_align.cli.options import AllowUnstable, Json, Models, Recordings, Results
-from ce_align.cli.screen import (
-    message,
-    print_json,
-    print_tables,
-    progress_bars,
-    tell_outcome,
-)
-from ce_align.config import COMMITTED, StageConfig
+from ce_align.cli.flags import Asked, Figure, Session, flags
+from ce_align.cli.screen import message, tell_outcome
+from ce_align.config import StageConfig
 from ce_align.errors import ConfigError
+from ce_align.stages.measures import AnalysisConfig
+from ce_align.stages.score import ScoreConfig
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from rich.table import Table
 
 __all__ = ["add_to"]
 
-EXAMPLES = """\b
+SCORE_EXAMPLES = """\b
 [bold]Examples[/bold]
 
   ce-align score --model pixels --recording simulated
@@ -33,93 +32,20 @@ EXAMPLES = """\b
   ce-align score --model gabor --recording simulated --compare-official
 """
 
-#: Without --recording, a score means the paper's four sets.
-DEFAULT_RECORDINGS = ("it",)
+ANALYZE_EXAMPLES = """\b
+[bold]Examples[/bold]
+
+  ce-align analyze --metric bures --model 'ce_mmcr_*' --images imagenet/val
+
+  ce-align analyze --metric all --model torchvision/resnet18:none --baseline pixels
+  --comparisons 40 --views 20 --crops 6 --photometrics 6
+"""
 
 
-class Regression(StrEnum):
-    """Mappings from features to neuroids."""
-
-    pls = "pls"
-    ridge = "ridge"
-
-
-class PlsMode(StrEnum):
-    """Brain-Score's unconverged iteration, or the exact solution."""
-
-    nipals = "nipals"
-    exact = "exact"
-
-
-class CeilingKind(StrEnum):
-    """Estimators of the ceiling."""
-
-    auto = "auto"
-    split_half = "split-half"
-    variance = "variance"
-
-
-class GramDtype(StrEnum):
-    """Precision of the products of features."""
-
-    float64 = "float64"
-    float32 = "float32"
-
-
+@flags(recording="it")
 def score(
-    model: Models,
-    recording: Recordings = None,
-    layer: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--layer",
-            "-l",
-            help="Layer to read; repeatable; 'all' for every block in one pass. "
-            "\\[default: the layer committed for the region]",
-        ),
-    ] = None,
-    regression: Annotated[
-        Regression, typer.Option(help="Regression from features to neuroids.")
-    ] = Regression.pls,
-    pls_mode: Annotated[
-        PlsMode, typer.Option(help="nipals is Brain-Score's number.")
-    ] = PlsMode.nipals,
-    components: Annotated[int, typer.Option(min=1, help="PLS components.")] = 25,
-    alpha: Annotated[
-        float | None,
-        typer.Option(
-            help="Fixed ridge strength; Brain-Score's ridge is 1. "
-            "\\[default: chosen by leave-one-out]"
-        ),
-    ] = None,
-    splits: Annotated[int, typer.Option(min=1, help="Random 90/10 splits.")] = 10,
-    stratify: Annotated[
-        str | None,
-        typer.Option(
-            help="Column to balance splits over; 'none' for none. "
-            "\\[default: the recording's]"
-        ),
-    ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of splits and weights.")] = 1,
-    gram_dtype: Annotated[
-        GramDtype,
-        typer.Option(help="float32 is twice as fast, scores move by up to 1e-5."),
-    ] = GramDtype.float64,
-    ceiling: Annotated[
-        CeilingKind,
-        typer.Option(
-            help="split-half is Brain-Score's; variance is right for unequal "
-            "or odd repetitions; auto takes split-half where these make two halves, "
-            "or the recording is Brain-Score's."
-        ),
-    ] = CeilingKind.auto,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
-    batch_size: Annotated[
-        int | None, typer.Option(min=1, help="Images at a time. \\[default: by memory]")
-    ] = None,
-    compiled: Annotated[
-        bool, typer.Option("--compile", help="Compile the network with torch.compile.")
-    ] = False,
+    asked: Asked[ScoreConfig],
+    session: Session,
     official: Annotated[
         bool,
         typer.Option(
@@ -133,86 +59,48 @@ def score(
             help="Run both, and print Brain-Score's number beside ours.",
         ),
     ] = False,
-    force: Annotated[bool, typer.Option("--force", help="Compute again.")] = False,
-    allow_unstable: AllowUnstable = False,
-    results: Results = Path("results"),
-    json: Json = False,
 ) -> None:
     """Predict a recording from a network: Brain-Score's number, ceiling and error."""
-    from ce_align.brainscore import register, register_networks
-    from ce_align.data.recordings import expand_recordings
-    from ce_align.models.catalogue import expand
     from ce_align.report.terminal import (
         comparison_tables,
         official_tables,
         score_tables,
     )
-    from ce_align.runner import run
     from ce_align.stages.official import OfficialConfig, OfficialRow
-    from ce_align.stages.running import Hardware
-    from ce_align.stages.score import ScoreConfig, ScoreRow
+    from ce_align.stages.score import ScoreRow
 
-    register()
-    register_networks()
-    settings: dict[str, Any] = {
-        "regression": regression.value,
-        "pls_mode": pls_mode.value,
-        "components": components,
-        "alpha": alpha,
-        "splits": splits,
-        "stratify": stratify,
-        "seed": seed,
-        "gram_dtype": gram_dtype.value,
-        "ceiling": ceiling.value,
-    }
-    if official or compare_official:
-        _check_official(settings)
-    models = expand(tuple(model))
-    recordings = expand_recordings(tuple(recording or DEFAULT_RECORDINGS))
-    layers = tuple(layer or (COMMITTED,))
+    layers = asked.values("layer")
     if "all" in layers and len(layers) > 1:
         raise ConfigError("--layer all already stands for every layer")
-    asked = [(m, r, name) for m in models for r in recordings for name in layers]
-    configs: list[StageConfig] = []
-    if compare_official or not official:
-        configs += [
-            ScoreConfig(model=m, recording=r, layer=name, **settings)
-            for m, r, name in asked
+    ours = asked.configs()
+    configs: list[StageConfig] = list(ours)
+    if official or compare_official:
+        _check_official(ours[0])
+        theirs = [
+            OfficialConfig(model=c.model, recording=c.recording, layer=c.layer)
+            for c in ours
         ]
-    if compare_official or official:
-        configs += [
-            OfficialConfig(model=m, recording=r, layer=name) for m, r, name in asked
-        ]
-    with progress_bars() as progress:
-        outcome = run(
-            configs,
-            results,
-            hardware=Hardware(device, batch_size, compiled=compiled),
-            force=force,
-            allow_unstable=allow_unstable,
-            progress=progress,
-            notify=message,
-        )
+        configs = [*ours, *theirs] if compare_official else list(theirs)
+    outcome = session.run(configs)
     rows, official_rows = outcome.of(ScoreRow), outcome.of(OfficialRow)
-    if json:
-        print_json(outcome.rows)
-    elif compare_official:
-        print_tables(comparison_tables(rows, official_rows))
+    tables: Iterable[Table]
+    if compare_official:
+        tables = comparison_tables(rows, official_rows)
     elif official:
-        print_tables(official_tables(official_rows))
+        tables = official_tables(official_rows)
     else:
-        print_tables(score_tables(rows))
-    tell_outcome(outcome, results)
+        tables = score_tables(rows)
+    session.show(outcome, tables)
+    tell_outcome(outcome, session.results)
 
 
-def _check_official(settings: dict[str, Any]) -> None:
+def _check_official(config: ScoreConfig) -> None:
     """Refuse settings that Brain-Score's benchmark does not take."""
-    from ce_align.stages.score import ScoreConfig
-
     changed = [
         name
-        for name, value in settings.items()
-        if value != ScoreConfig.model_fields[name].default
+        for name, field in ScoreConfig.model_fields.items()
+        if not field.is_required() and name != "layer"
+        if (value := getattr(config, name)) != field.default
         # Its own ceiling, which a comparison may ask of ours, too.
         and (name, value) != ("ceiling", "split-half")
     ]
@@ -223,6 +111,44 @@ def _check_official(settings: dict[str, Any]) -> None:
         )
 
 
+@flags(metric="all", model="paper", images=None)
+def analyze(
+    asked: Asked[AnalysisConfig], session: Session, figure: Figure = None
+) -> None:
+    """Measure how networks organise the variability that augmentations cause."""
+    from ce_align.data.scenes import default_images
+    from ce_align.models.catalogue import expand, invariant_sibling
+    from ce_align.report.terminal import measure_table
+    from ce_align.stages.measures import MeasureRow
+    from ce_align.stages.plan import METRICS
+
+    metrics = asked.values("metric")
+    baseline = asked.given.get("baseline")
+    reference = expand([baseline])[0] if baseline else None
+    configs = asked.configs(
+        metric=METRICS if "all" in metrics else metrics,
+        images=asked.given.get("images") or default_images(),
+        baseline=None,
+    )
+    outcome = session.run(
+        # Only distances are compared with a baseline.
+        config.model_copy(
+            update={"baseline": reference or invariant_sibling(config.model)}
+        )
+        if config.metric == "bures"
+        else config
+        for config in configs
+    )
+    rows = outcome.of(MeasureRow)
+    session.show(outcome, [measure_table(rows)] if rows else [])
+    if figure and rows:
+        from ce_align.report.paper.correlations import save_measures
+
+        message(f"figure: {save_measures(rows, figure)}")
+    tell_outcome(outcome, session.results)
+
+
 def add_to(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command(epilog=EXAMPLES)(score)
+    """Add the commands."""
+    app.command(epilog=SCORE_EXAMPLES)(score)
+    app.command(epilog=ANALYZE_EXAMPLES)(analyze)

@@ -56,23 +56,50 @@ class AnalysisConfig(NetworkConfig):
 
     stage: ClassVar = "analyze"
 
-    metric: Metric
-    model: str
-    layer: str = COMMITTED
-    baseline: str | None = None
-    images: str
-    comparisons: int = Field(default=800, ge=10)
-    views: int = Field(default=50, ge=4)
-    crops: int = Field(default=20, ge=4)
-    photometrics: int = Field(default=20, ge=4)
-    independent_photometrics: bool = False
-    classes: PositiveInt | None = None
-    centroids: Literal["all", "compared"] = "all"
-    runs: PositiveInt = 5
-    size: PositiveInt = 224
-    family: Literal["strong", "weak", "tiny"] = "strong"
-    interval: IntervalKind = "population"
-    seed: NonNegativeInt = 0
+    metric: Metric = Field(description="What to measure.")
+    layer: str = Field(
+        default=COMMITTED,
+        description="Layer, averaged over places; 'committed' for that of IT.",
+    )
+    baseline: str | None = Field(
+        default=None,
+        description="Network that distances are compared with, in place of λ = 0 of "
+        "the same objective.",
+    )
+    images: str = Field(
+        description="Folder, zip or tar, or 'simulated'; $CE_ALIGN_IMAGENET unless "
+        "given, or else simulated."
+    )
+    comparisons: int = Field(
+        default=800, ge=10, description="Comparisons, and images compared, at most."
+    )
+    views: int = Field(default=50, ge=4, description="Views of each image.")
+    crops: int = Field(default=20, ge=4, description="Crops of each image.")
+    photometrics: int = Field(
+        default=20, ge=4, description="Photometric draws on every crop."
+    )
+    independent_photometrics: bool = Field(
+        default=False, description="New draws for every crop, not the same."
+    )
+    classes: int | None = Field(
+        default=None, ge=5, description="Classes to compare, in place of enough."
+    )
+    centroids: Literal["all", "compared"] = Field(
+        default="all",
+        description="Of all images given, or of those compared (fewer passes).",
+    )
+    runs: PositiveInt = Field(default=5, description="Splits of decoding.")
+    size: int = Field(default=224, ge=8, description="Pixels of a view.")
+    family: Literal["strong", "weak", "tiny"] = Field(
+        default="strong",
+        description="Augmentations that are compared and decoded; tiny: 32 px.",
+    )
+    interval: IntervalKind = Field(
+        default="population",
+        description="Over images and classes as if drawn anew, or the paper's: over "
+        "comparisons as if none shared an image, which is too narrow.",
+    )
+    seed: NonNegativeInt = Field(default=0, description="Seed of every draw.")
 
 
 class MeasureRow(Row):

@@ -7,7 +7,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
 
 import numpy as np
-from pydantic import Field, PositiveFloat, PositiveInt, model_serializer
+from pydantic import (
+    Field,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    model_serializer,
+)
 from pydantic_core.core_schema import SerializerFunctionWrapHandler
 
 from ce_align.checks import named_some
@@ -71,18 +77,43 @@ class ScoreConfig(NetworkConfig):
     stage: ClassVar = "score"
     narrowing: ClassVar = ("region", "animal", "reliability", "neuroids", "time")
 
-    model: str
-    recording: str
-    layer: str = COMMITTED
-    regression: Literal["pls", "ridge"] = "pls"
-    pls_mode: Literal["nipals", "exact"] = "nipals"
-    components: PositiveInt = 25
-    alpha: PositiveFloat | None = None
-    splits: PositiveInt = 10
-    stratify: str | None = None
-    seed: int = 1
-    gram_dtype: Literal["float64", "float32"] = "float64"
-    ceiling: Literal["auto", "split-half", "variance", "stated"] = "auto"
+    recording: str = Field(
+        description="Recording: name, glob, group, brainscore/ID or a .nc file."
+    )
+    layer: str = Field(
+        default=COMMITTED,
+        description="Layer to read: 'all' for every block, or a pattern such as "
+        "'blocks.*', in one pass; 'committed' for that of the region.",
+    )
+    regression: Literal["pls", "ridge"] = Field(
+        default="pls", description="Regression from features to neuroids."
+    )
+    pls_mode: Literal["nipals", "exact"] = Field(
+        default="nipals", description="nipals is Brain-Score's number."
+    )
+    components: PositiveInt = Field(default=25, description="PLS components.")
+    alpha: PositiveFloat | None = Field(
+        default=None,
+        description="Fixed ridge strength, in place of one chosen by leave-one-out; "
+        "Brain-Score's ridge is 1.",
+    )
+    splits: PositiveInt = Field(default=10, description="Random 90/10 splits.")
+    stratify: str | None = Field(
+        default=None,
+        description="Column to balance splits over, in place of the recording's; "
+        "'none' for none.",
+    )
+    seed: NonNegativeInt = Field(default=1, description="Seed of splits and weights.")
+    gram_dtype: Literal["float64", "float32"] = Field(
+        default="float64",
+        description="float32 is twice as fast, scores move by up to 1e-5.",
+    )
+    ceiling: Literal["auto", "split-half", "variance", "stated"] = Field(
+        default="auto",
+        description="split-half is Brain-Score's; variance is right for unequal or odd "
+        "repetitions; auto takes split-half where these make two halves, or the "
+        "recording is Brain-Score's; stated is by the recording's own reliabilities.",
+    )
     region: str | None = Field(
         default=None,
         description="Region of the neuroids; without it each that is recorded.",

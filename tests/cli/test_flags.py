@@ -1,87 +1,206 @@
-"""Options of commands say what the settings behind them say."""
+"""A field of a configuration is an option of its command."""
 
-import inspect
-import types
-from enum import EnumMeta
-from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, ClassVar, Literal
 
 import pytest
-from annotated_types import Ge, Gt
+import typer
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
+from typer.main import get_command
+from typer.testing import CliRunner
 
-from ce_align.cli import analyze, correlate, score, train, transfer
-from ce_align.config import COMMITTED
-from ce_align.stages.correlate import CorrelateConfig
+from ce_align.cli import score
+from ce_align.cli.flags import Asked, flags
+from ce_align.config import StageConfig
+from ce_align.errors import ConfigError, explained
 from ce_align.stages.measures import AnalysisConfig
-from ce_align.stages.overlap import OverlapConfig
 from ce_align.stages.score import ScoreConfig
-from ce_align.stages.transfer import TransferConfig
-from ce_align.trainer.presets import TrainConfig
 
-COMMANDS = (
-    (score.score, ScoreConfig),
-    (analyze.analyze, AnalysisConfig),
-    (correlate.overlap, OverlapConfig),
-    (transfer.transfer, TransferConfig),
-    (correlate.correlate, CorrelateConfig),
-    (train.train, TrainConfig),
+#: Every command of configurations, and those.
+COMMANDS = ((score.score, ScoreConfig), (score.analyze, AnalysisConfig))
+
+
+class PlantedConfig(StageConfig):
+    """One field of each kind."""
+
+    stage: ClassVar = "planted"
+
+    layer: str = Field(default="last", description="Where [somewhere].")
+    images: str
+    kind: Literal["one", "two"] = Field(default="one", description="Which.")
+    number: PositiveInt | None = Field(default=None, description="How many.")
+    share: float = Field(default=0.5, ge=0, le=1, description="Of all.")
+    rate: PositiveFloat = 1.0
+    probe: bool = True
+    fresh: bool = False
+    columns: Literal[1, 2] = 2
+    parts: tuple[str, ...] = ()
+    pair: tuple[str, str] = ("a", "b")
+    options: dict[str, Any] = Field(default_factory=dict)
+    seed: NonNegativeInt = 0
+
+
+@pytest.fixture
+def planted(tmp_path, monkeypatch):
+    """Run a command of the planted configuration: (result, configurations)."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "200")
+
+    def run(*arguments, **defaults):
+        found = []
+
+        @flags(**defaults)
+        def command(
+            asked: Asked[PlantedConfig],
+            extra: Annotated[bool, typer.Option("--extra")] = False,
+        ) -> None:
+            """Planted."""
+            found.extend(asked.configs())
+
+        app = typer.Typer()
+        app.command()(command)
+        return CliRunner().invoke(app, list(map(str, arguments))), found
+
+    return run
+
+
+def options_of(command):
+    app = typer.Typer()
+    app.command()(command)
+    return {option.name: option for option in get_command(app).params}
+
+
+def test_a_planted_field_is_an_option_with_its_limits_choices_and_help(planted):
+    shown = planted("--help")[0].output
+    for text in (
+        *("--layer", "Where [somewhere]. Repeatable. [default: last]"),
+        *("--images", "[required]", "--kind", "one|two", "Which. [default: one]"),
+        *("--number", "x>=1", "--share", "0", "1", "[default: 0.5]"),
+        *("--probe", "--no-probe", "--fresh", "--columns", "1|2", "--extra"),
+    ):
+        assert text in shown
+    assert "--no-fresh" not in shown
+    assert "--pair" not in shown
+    assert "--options" not in shown
+
+
+def test_options_that_are_left_out_leave_the_settings_their_defaults(planted):
+    result, configs = planted("--images", "a")
+    assert result.exit_code == 0, result.output
+    assert configs == [PlantedConfig(images="a")]
+
+
+def test_every_option_reaches_its_setting_with_its_type(planted):
+    given = "--images a --kind two --number 3 --share 0.25 --rate 2 --no-probe --fresh"
+    more = "--columns 1 --parts x --parts y --seed 7 --layer l"
+    _, configs = planted(*given.split(), *more.split())
+    expected = PlantedConfig(
+        images="a",
+        kind="two",
+        number=3,
+        share=0.25,
+        rate=2,
+        probe=False,
+        fresh=True,
+        columns=1,
+        parts=("x", "y"),
+        seed=7,
+        layer="l",
+    )
+    assert configs == [expected]
+    assert type(configs[0].columns) is int
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        "--kind three",
+        "--number 0",
+        "--number many",
+        "--share 1.5",
+        "--share -0.1",
+        "--seed -1",
+        "--columns 3",
+        "--nothing",
+    ],
 )
-#: Options that stand for several settings at once.
-TOGETHER = {"model", "recording", "dataset", "metric"}
+def test_what_a_setting_refuses_its_option_refuses(planted, wrong):
+    result, configs = planted("--images", "a", *wrong.split())
+    assert result.exit_code == 2
+    assert not configs
 
 
-def options():
-    """Kind, least number, default and setting of every option that has a setting."""
-    for command, config in COMMANDS:
-        hints = get_type_hints(command, include_extras=True)
-        for name, parameter in inspect.signature(command).parameters.items():
-            if name not in config.model_fields or name in TOGETHER:
-                continue
-            hint = hints[name]
-            info = None
-            if get_origin(hint) is Annotated:
-                hint, info = get_args(hint)[:2]
-            yield pytest.param(
-                plain(hint),
-                getattr(info, "min", None),
-                parameter.default,
-                config.model_fields[name],
-                id=f"{command.__name__} --{name}",
-            )
+def test_an_open_limit_of_real_numbers_is_refused_by_the_setting(planted):
+    result, _ = planted("--images", "a", "--rate", "0")
+    found = str(explained(result.exception))
+    assert found == "rate: Input should be greater than 0, found 0.0"
 
 
-def plain(hint: Any) -> Any:
-    """The type of what may also be None."""
-    if get_origin(hint) in (Union, types.UnionType):
-        (inner,) = [kind for kind in get_args(hint) if kind is not type(None)]
-        return inner
-    return hint
+def test_several_values_of_a_swept_field_are_several_configurations(planted):
+    _, configs = planted("--images", "a", "--layer", "x", "--layer", "y")
+    assert [config.layer for config in configs] == ["x", "y"]
 
 
-def least(field: Any) -> int | None:
-    """Least integer that a setting takes."""
-    marks = [*field.metadata]
-    for part in (field.annotation, *get_args(field.annotation)):
-        marks += getattr(part, "__metadata__", ())
-    found = [mark.ge for mark in marks if isinstance(mark, Ge)]
-    found += [mark.gt + 1 for mark in marks if isinstance(mark, Gt)]
-    return found[0] if found else None
+def test_what_is_required_is_asked_for_by_its_option(planted):
+    result, _ = planted()
+    assert isinstance(result.exception, ConfigError)
+    assert str(result.exception).startswith("--images is missing")
 
 
-@pytest.mark.parametrize(("kind", "limit", "default", "field"), list(options()))
-def test_an_option_says_what_its_setting_says(kind, limit, default, field):
-    # What None stands for is said in words.
-    if default is not None and default is not inspect.Parameter.empty:
-        default = getattr(default, "value", default)
-        assert field.is_required() or default == field.default
-    allowed = plain(field.annotation)
-    if get_origin(allowed) is Literal:
-        assert isinstance(kind, EnumMeta)
-        assert {choice.value for choice in kind} == set(map(str, get_args(allowed)))
-    if plain(kind) is int and least(field) is not None:
-        assert limit is not None
-        assert limit >= least(field)
+def test_a_default_of_the_command_stands_below_files_and_options(planted, tmp_path):
+    file = tmp_path / "a.yaml"
+    file.write_text("images: of the file\nseed: 3\n")
+    _, (default,) = planted(images="of the command")
+    _, (of_file,) = planted("--config", file, images="of the command")
+    _, (of_option,) = planted("--config", file, "--images", "of the option")
+    assert default.images == "of the command"
+    assert (of_file.images, of_file.seed) == ("of the file", 3)
+    assert (of_option.images, of_option.seed) == ("of the option", 3)
 
 
-def test_what_is_left_out_stands_for_a_default():
-    assert ScoreConfig.model_fields["layer"].default == COMMITTED
-    assert len(list(options())) > 30
+def test_a_file_may_set_what_has_no_option_and_sweep(planted, tmp_path):
+    file = tmp_path / "a.yaml"
+    file.write_text(
+        "images: a\nlayer: [x, y]\npair: [c, d]\noptions: {temperature: 1e-1}\n"
+    )
+    result, configs = planted("--config", file)
+    assert [config.layer for config in configs] == ["x", "y"], result.exception
+    assert configs[0].pair == ("c", "d")
+    assert configs[0].options == {"temperature": 0.1}
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("imagse: a", "a.yaml: there is no setting 'imagse'; nearest: images"),
+        ("seed: 1\nseed: 2", "a.yaml: expected YAML, found in line 2: 'seed' stands"),
+        ("- seed", "a.yaml: expected a mapping such as 'seed: 1', found a list"),
+        ("", "a.yaml: expected a mapping such as 'seed: 1', found a NoneType"),
+        ("seed: [1", "a.yaml: expected YAML, found in line"),
+        ("images: a\nseed: many", "seed: Input should be a valid integer"),
+        ("images: a\nseed: 1.5", "seed: Input should be a valid integer"),
+        ("images: a\nprobe: maybe", "probe: Input should be a valid boolean"),
+        ("seed: !!python/object/apply:os.getcwd []", "a.yaml: expected YAML, found"),
+    ],
+)
+def test_a_wrong_file_is_told_in_one_line(planted, tmp_path, text, told):
+    (tmp_path / "a.yaml").write_text(text)
+    result, configs = planted("--config", "a.yaml")
+    found = str(explained(result.exception))
+    assert told in found
+    assert "\n" not in found
+    assert explained(result.exception).exit_status == 2
+    assert not configs
+
+
+def test_a_file_that_is_not_there_is_told_in_one_line(planted):
+    result, _ = planted("--config", "nowhere.yaml")
+    assert str(result.exception).startswith("nowhere.yaml cannot be read")
+
+
+@pytest.mark.parametrize(("command", "config"), COMMANDS)
+def test_every_field_that_one_word_can_set_is_an_option_with_help(command, config):
+    options = options_of(command)
+    for name, field in config.model_fields.items():
+        assert name in options
+        assert options[name].help, name
+        assert field.description, name
