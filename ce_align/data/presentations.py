@@ -1,6 +1,7 @@
 """Responses in one row a presentation, for stimuli that are shown unequally often."""
 
 import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -9,11 +10,14 @@ from numpy.typing import NDArray
 
 from ce_align.errors import DataError
 
-__all__ = ["Presentations", "Responses", "average_of", "is_silent", "of_neuroids"]
+__all__ = [
+    *("Faults", "Presentations", "Responses", "average_of", "faults_of", "of_neuroids"),
+]
 
 Indices = NDArray[np.intp]
 
-#: Neuroids whose responses are averaged at a time, so that memory stays bounded.
+#: Columns (neuroids, or their time bins) that are averaged at a time, so that memory
+#: stays bounded.
 BLOCK = 256
 
 
@@ -24,9 +28,11 @@ class Presentations:
     values : (n_presentations, n_neuroids), or (n_presentations, n_neuroids, n_bins)
         with time; NaN where a neuroid was not recorded
     stimulus : (n_presentations,), place of what was shown among the images
-    repetition : (n_presentations,), whole numbers from 0; no stimulus has one twice
+    repetition : (n_presentations,), whole numbers, in the order of which they become
+        0, 1, 2, ...; no stimulus has one twice
 
-    Raises DataError if shapes do not fit or a repetition stands twice.
+    Rows of NaN alone are no presentations and left out. Raises DataError if shapes do
+    not fit or a repetition stands twice.
     """
 
     values: NDArray[np.floating[Any]]
@@ -43,15 +49,31 @@ class Presentations:
                 "neuroid, time bin) with a stimulus and a repetition each; found "
                 f"{self.values.shape}, {self.stimulus.shape}, {self.repetition.shape}"
             )
-        if n_rows and min(self.stimulus.min(), self.repetition.min()) < 0:
-            raise DataError("places of stimuli and repetitions must not be negative")
-        slots = self.stimulus.astype(np.int64) * (self.n_repetitions + 1)
-        slots = slots + self.repetition
+        if n_rows and self.stimulus.min() < 0:
+            raise DataError("places of stimuli must not be negative")
+        held = self._held()
+        if held.any() and not held.all():
+            object.__setattr__(self, "values", self.values[held])
+            object.__setattr__(self, "stimulus", self.stimulus[held])
+        numbers = self.repetition if held.all() else self.repetition[held]
+        # One content must not have as many digests as there are ways to count.
+        names, repetition = np.unique(numbers, return_inverse=True)
+        object.__setattr__(self, "repetition", repetition.astype(np.intp))
+        slots = self.stimulus.astype(np.int64) * len(names) + repetition
         if n_twice := len(slots) - len(np.unique(slots)):
             raise DataError(
                 f"{n_twice} presentations repeat both stimulus and repetition of "
                 "another; number the repetitions of each stimulus"
             )
+
+    def _held(self) -> NDArray[np.bool_]:
+        """Rows that have a response, (n_presentations,); all, if none has."""
+        held = np.ones(len(self.values), dtype=bool)
+        if self.values.size:
+            column = self.values.reshape(len(held), -1)[:, 0]
+            for row in np.flatnonzero(np.isnan(column)):
+                held[row] = not np.isnan(self.values[row]).all()
+        return held if held.any() else ~held
 
     @property
     def n_repetitions(self) -> int:
@@ -60,20 +82,28 @@ class Presentations:
 
     def averaged(self, n_stimuli: int) -> NDArray[np.float64]:
         """Averages over what is not NaN, (n_stimuli, n_neuroids[, n_bins])."""
-        average = np.full((n_stimuli, *self.values.shape[1:]), np.nan)
+        average = np.empty((n_stimuli, *self.values.shape[1:]))
+        for some, block in self.averages(n_stimuli):
+            average[:, some] = block
+        return average
+
+    def averages(self, n_stimuli: int) -> Iterator[tuple[slice, NDArray[np.float64]]]:
+        """The same in blocks of neuroids, with their places."""
         numbers = np.unique(self.repetition)
         rounds = [np.flatnonzero(self.repetition == number) for number in numbers]
-        for start in range(0, self.values.shape[1], BLOCK):
-            some = slice(start, start + BLOCK)
-            total = np.zeros_like(average[:, some])
+        n_neuroids, *bins = self.values.shape[1:]
+        width = max(BLOCK // max(*bins, 1), 1) if bins else BLOCK
+        for start in range(0, n_neuroids, width):
+            some = slice(start, start + width)
+            total = np.zeros((n_stimuli, *self.values[:1, some].shape[1:]))
             n_shown = np.zeros(total.shape, dtype=np.int32)
             for rows in rounds:  # each has a stimulus at most once
                 values = self.values[rows, some]
                 seen = ~np.isnan(values)
                 total[self.stimulus[rows]] += np.where(seen, values, 0)
                 n_shown[self.stimulus[rows]] += seen
-            np.divide(total, n_shown, out=average[:, some], where=n_shown > 0)
-        return average
+            with np.errstate(invalid="ignore"):
+                yield some, total / n_shown
 
     def rectangle(self, stimuli: Indices) -> NDArray[np.float64]:
         """Responses (n, n_repetitions, n_neuroids[, n_bins]) to some stimuli, in order.
@@ -127,15 +157,50 @@ def average_of(responses: Responses, n_stimuli: int) -> NDArray[np.float64]:
     return average
 
 
-def is_silent(average: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """Neuroids of NaN alone, or with one average for all stimuli, (n_neuroids,)."""
-    highest = np.where(np.isnan(average), -np.inf, average).max(axis=0)
-    lowest = np.where(np.isnan(average), np.inf, average).min(axis=0)
+@dataclass(frozen=True, eq=False)
+class Faults:
+    """What responses must not have.
+
+    n_infinite : infinite values
+    absent : (n_neuroids,), neuroids of NaN alone
+    silent : (n_neuroids,), these and neuroids with one average for all stimuli
+    """
+
+    n_infinite: int
+    absent: NDArray[np.bool_]
+    silent: NDArray[np.bool_]
+
+
+def faults_of(responses: Responses, n_stimuli: int) -> Faults:
+    """Faults of responses, looked for in blocks so that memory stays bounded."""
+    if isinstance(responses, Presentations):
+        n_infinite, found = 0, []
+        for some, average in responses.averages(n_stimuli):
+            n_infinite += int(np.isinf(responses.values[:, some]).sum())
+            found.append(_silence(average))
+    else:
+        n_infinite = int(np.isinf(responses).sum())
+        found = [_silence(average_of(responses, n_stimuli))]
+    absent, silent = (np.concatenate(parts) for parts in zip(*found, strict=True))
+    return Faults(n_infinite, absent, silent)
+
+
+def _silence(
+    average: NDArray[np.float64],
+) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Neuroids without averages, and those whose averages do not differ."""
+    missing = np.isnan(average)
+    highest = np.where(missing, -np.inf, average).max(axis=0)
+    lowest = np.where(missing, np.inf, average).min(axis=0)
     # Equal responses may have averages that differ by rounding.
-    rounding = 1e-12 * np.maximum(np.abs(highest), np.abs(lowest))
-    silent: NDArray[np.bool_] = ~(highest - lowest > rounding)
-    # A neuroid that is silent in some time bins only is none.
-    return silent if silent.ndim == 1 else silent.all(axis=1)
+    with np.errstate(invalid="ignore"):
+        rounding = 1e-12 * np.maximum(np.abs(highest), np.abs(lowest))
+        silent: NDArray[np.bool_] = ~(highest - lowest > rounding)
+    absent: NDArray[np.bool_] = missing.all(axis=0)
+    # A neuroid that is silent in some time bins only is not.
+    if silent.ndim == 2:
+        return absent.all(axis=1), silent.all(axis=1)
+    return absent, silent
 
 
 def of_neuroids(responses: Responses, kept: NDArray[Any]) -> Responses:

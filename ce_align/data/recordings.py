@@ -16,7 +16,7 @@ from ce_align.data.presentations import (
     Presentations,
     Responses,
     average_of,
-    is_silent,
+    faults_of,
     of_neuroids,
 )
 from ce_align.digests import combine_digests, digest_array, digest_json
@@ -201,17 +201,14 @@ class Recording:
                 )
 
     def _check_values(self) -> None:
-        held = self.responses
-        values = held.values if isinstance(held, Presentations) else held
-        n_infinite = int(np.isinf(values).sum())
-        if n_infinite:
-            raise DataError(f"{self.identifier} has {n_infinite} infinite responses")
-        average = average_of(held, len(self.images))
-        absent = np.isnan(average)
-        absent = absent.all(axis=0) if absent.ndim == 2 else absent.all(axis=(0, 2))
+        found = faults_of(self.responses, len(self.images))
+        if found.n_infinite:
+            raise DataError(
+                f"{self.identifier} has {found.n_infinite} infinite responses"
+            )
         faults = {
-            "have no response at all (only NaN)": absent,
-            "respond equally to every stimulus": is_silent(average),
+            "have no response at all (only NaN)": found.absent,
+            "respond equally to every stimulus": found.silent,
         }
         for fault, which in faults.items():
             names = [self.neuroid_ids[i] for i in np.flatnonzero(which)]
@@ -243,9 +240,10 @@ class Recording:
         held = responses.values if isinstance(responses, Presentations) else responses
         n_neuroids = held.shape[1 if held is not responses else -1]
         fits = held.size > 0 and n_neuroids == len(neuroid_ids)
-        if fits and not np.isinf(held).any():
-            silent = is_silent(average_of(responses, len(images)))
-            if silent.any() and not silent.all():
+        if fits:
+            faults = faults_of(responses, len(images))
+            silent = faults.silent
+            if not faults.n_infinite and silent.any() and not silent.all():
                 names = [neuroid_ids[i] for i in np.flatnonzero(silent)]
                 note = (
                     f"{len(names)} of {len(neuroid_ids)} neuroids are silent and left "
@@ -313,7 +311,7 @@ class Recording:
         stimulus, repetition = np.nonzero(~np.isnan(held).all(axis=2))
         return Presentations(held[stimulus, repetition], stimulus, repetition)
 
-    def repeated(self) -> tuple[NDArray[np.float64], NDArray[np.float64] | None]:
+    def repeated(self) -> tuple[NDArray[np.float64], NDArray[np.floating[Any]] | None]:
         """What a ceiling is computed from.
 
         Returns
@@ -330,7 +328,7 @@ class Recording:
         alone = held.values[counts[held.stimulus] == 1]
         if not len(often):
             return held.rectangle(np.flatnonzero(counts)), None
-        return held.rectangle(often), alone.astype(np.float64) if len(alone) else None
+        return held.rectangle(often), alone if len(alone) else None
 
     def strata(self, column: str | None = None) -> NDArray[np.str_] | None:
         """Class of each stimulus for stratified splits, or None.

@@ -25,6 +25,9 @@ CeilingKind = Literal["split-half", "variance"]
 #: Stimuli shown twice below which Brain-Score's `predictor_consistency` has no number.
 LEAST_REPEATED = 10
 
+#: Neuroids that are looked at together where many stimuli were shown once.
+BLOCK = 64
+
 #: Reliability this many standard errors (as of noise) above zero needs no test.
 CLEARLY = 5.0
 #: Shuffles of the test, and hence the least p: 1 / 200.
@@ -175,7 +178,13 @@ def variance_ceiling(responses: ArrayLike, once: ArrayLike | None = None) -> Cei
     numbers of repetitions.
     """
     values = _checked_repetitions(responses)
-    reliability = _reliability(values, once)
+    if once is None:
+        reliability = _reliability(values)
+    else:
+        single = np.asanyarray(once)  # may be large: no copy of it is made
+        blocks = [slice(at, at + BLOCK) for at in range(0, values.shape[2], BLOCK)]
+        parts = [_reliability(values[:, :, some], single[:, some]) for some in blocks]
+        reliability = np.concatenate(parts)
     if np.isnan(reliability).all():
         raise DataError(
             "no neuroid has varying averages and a stimulus shown twice, so there is "

@@ -1,3 +1,5 @@
+import tracemalloc
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -77,6 +79,50 @@ def test_the_order_of_presentations_is_no_part_of_a_digest():
     changed = Presentations(held.values + 1, held.stimulus, held.repetition)
     assert make_ragged(responses=moved).digest == one.digest
     assert make_ragged(responses=changed).digest != one.digest
+
+
+def test_one_content_has_one_digest_however_it_is_counted():
+    one = make_ragged()
+    held = one.responses
+    counted = Presentations(held.values, held.stimulus, 10 * held.repetition + 1)
+    empty = np.full((2, 4), np.nan, dtype=np.float32)
+    padded = Presentations(
+        np.concatenate([empty, held.values]),
+        np.concatenate([[0, 3], held.stimulus]),
+        np.concatenate([[50, 51], held.repetition]),
+    )
+    assert make_ragged(responses=counted).digest == one.digest
+    assert make_ragged(responses=padded).digest == one.digest
+
+
+def test_memory_is_that_of_the_presentations_not_of_their_rectangle(tmp_path):
+    write_recording(make_ragged(), tmp_path / "a.nc")  # what is imported is no cost
+    tracemalloc.start()
+    try:
+        made = make_ragged(n_stimuli=2000, most=40, n_neuroids=300)
+        repeated_ceiling(*made.repeated())
+        write_recording(made, tmp_path / "a.nc")
+        found = read_recording(tmp_path / "a.nc").select(neuroids=["n1", "n7"])
+        found.averaged()
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    rows, rectangle = made.responses.values.nbytes, 2000 * 40 * 300 * 8
+    assert peak < 10 * rows < rectangle / 7
+
+
+@given(st.integers(0, 1000))
+def test_blocks_of_neuroids_average_as_all_together(seed):
+    rng = np.random.default_rng(seed)
+    values = rng.normal(size=(9, 5, 200))
+    values[1:][rng.random(values[1:].shape) < 0.3] = np.nan
+    stimulus, repetition = np.arange(9) % 4, np.arange(9) // 4
+    shown = Presentations(values, stimulus, repetition)
+    rectangle = shown.rectangle(np.arange(4))
+    n_shown = (~np.isnan(rectangle)).sum(axis=1)
+    total = np.nansum(rectangle, axis=1)
+    expected = np.where(n_shown, total / np.maximum(n_shown, 1), np.nan)
+    assert np.allclose(shown.averaged(4), expected, equal_nan=True)
 
 
 @pytest.mark.parametrize("seed", range(3))
