@@ -125,6 +125,7 @@ class _Settings:
     n_components: int
     alpha: float | None
     gram_dtype: str
+    groups: Sequence[Indices] | None
 
     def __post_init__(self) -> None:
         for what, value, known in (
@@ -153,15 +154,19 @@ def _pls_r(
             "n_components must be at most the number of features, but is "
             f"{settings.n_components} for {features.shape[1]}; reduce n_components"
         )
-    fit = kernel_pls(
+    fit = partial(
+        kernel_pls,
         gram(),
-        rates,
-        splits,
+        splits=splits,
         n_components=settings.n_components,
         mode=settings.mode,
         gram_dtype=settings.gram_dtype,
     )
-    return _r_of(fit.predictions, rates, splits)
+    r = np.empty((len(splits), rates.shape[1]))
+    for places in settings.groups or [np.arange(rates.shape[1])]:
+        own = rates[:, places]
+        r[:, places] = _r_of(fit(own).predictions, own, splits)
+    return r
 
 
 def _ridge_r(
@@ -173,7 +178,7 @@ def _ridge_r(
 ) -> Array:
     formed, alpha = gram(), settings.alpha
     alphas = leave_one_out_alphas(formed) if alpha is None else [alpha]
-    fit = kernel_ridge(formed, rates, splits, alphas=alphas)
+    fit = kernel_ridge(formed, rates, splits, alphas=alphas, groups=settings.groups)
     return _r_of(fit.predictions, rates, splits)
 
 
@@ -184,7 +189,9 @@ def _ridgecv_r(
     splits: Splits,
     settings: _Settings,
 ) -> Array:
-    fit = kernel_ridge(gram(), rates, splits, alphas=BRAINSCORE_ALPHAS)
+    fit = kernel_ridge(
+        gram(), rates, splits, alphas=BRAINSCORE_ALPHAS, groups=settings.groups
+    )
     return _r_of(fit.predictions, rates, splits)
 
 
@@ -281,7 +288,11 @@ def cross_validated_r(
 
     Reference: Yamins et al. (2014); Schrimpf et al. (2018), Brain-Score.
     """
-    settings = _Settings(regression, mode, n_components, alpha, gram_dtype)
+    members = None
+    if groups is not None:
+        names, group = np.unique(np.asarray(groups), return_inverse=True)
+        members = [np.flatnonzero(group == i) for i in range(len(names))]
+    settings = _Settings(regression, mode, n_components, alpha, gram_dtype, members)
     values = np.asanyarray(features)
     rates = _checked_responses(responses)
     if values.ndim == 2 and len(values) != len(rates):
@@ -295,16 +306,7 @@ def cross_validated_r(
     form = gram or cache(
         partial(centred_gram, values, dtype=gram_dtype, progress=progress)
     )
-    correlate = partial(
-        REGRESSIONS[regression], values, form, splits=rows, settings=settings
-    )
-    if groups is None:
-        return correlate(rates=rates)
-    names = np.asarray(groups)
-    r = np.empty((len(rows), rates.shape[1]))
-    for name in np.unique(names):
-        r[:, names == name] = correlate(rates=rates[:, names == name])
-    return r
+    return REGRESSIONS[regression](values, form, rates, rows, settings)
 
 
 def _checked_responses(responses: ArrayLike) -> Array:

@@ -10,7 +10,9 @@ The intercept of a split is not penalised: its column of ones goes along with th
 responses.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -39,9 +41,10 @@ class RidgeFit:
     Attributes
     ----------
     predictions : (n_test, n_neuroids) of each split, in the unit of the responses
-    alphas : (n_splits,), the strength of each split, shared by its neuroids
-    squared_errors : (n_splits, n_alphas), mean squared leave-one-out error of the
-        training stimuli over all neuroids
+    alphas : (n_splits, n_groups), the strength of each split, shared by the neuroids of
+        a group
+    squared_errors : (n_splits, n_groups, n_alphas), mean squared leave-one-out error of
+        the training stimuli over the neuroids of a group
     """
 
     predictions: tuple[Array, ...]
@@ -55,7 +58,12 @@ def leave_one_out_alphas(gram: Array) -> Array:
 
 
 def kernel_ridge(
-    gram: Array, responses: Array, splits: Splits, *, alphas: ArrayLike
+    gram: Array,
+    responses: Array,
+    splits: Splits,
+    *,
+    alphas: ArrayLike,
+    groups: Sequence[Indices] | None = None,
 ) -> RidgeFit:
     """Predict the responses to held-out stimuli by ridge regression.
 
@@ -68,6 +76,8 @@ def kernel_ridge(
         several, each split takes the one with the least mean squared leave-one-out
         error over its training stimuli and all neuroids (the first of equals), as
         scikit-learn's `RidgeCV` does
+    groups : places of the neuroids of each group, together all of them. Each group
+        takes a strength of its own, as if it were fitted by itself, at the cost of one
 
     Raises
     ------
@@ -84,49 +94,65 @@ def kernel_ridge(
     Reference: Hoerl & Kennard (1970); Golub, Heath & Wahba (1979).
     """
     strengths = check_alphas(alphas)
+    members = [np.arange(responses.shape[1])] if groups is None else list(groups)
     offset = responses.mean(axis=0)
-    rates, basis = narrowed(responses - offset)
+    centred = responses - offset
+    narrow = [narrowed(centred[:, places]) for places in members]
     # The column of ones is the intercept's.
-    targets = np.column_stack([rates, np.ones(len(gram))])
+    targets = np.column_stack([*(part for part, _ in narrow), np.ones(len(gram))])
+    ends = np.cumsum([0, *(part.shape[1] for part, _ in narrow)])
+    parts = [slice(*pair) for pair in pairwise(ends.tolist())]
     sets = [
         (train, np.setdiff1d(np.arange(len(gram)), train), test)
         for train, test in splits
     ]
-    errors = np.full((len(splits), len(strengths)), np.inf)
-    best: list[_Dual] = []
+    errors = np.full((len(splits), len(members), len(strengths)), np.inf)
+    best: list[_Dual | None] = [None] * len(splits)
     for position, alpha in enumerate(strengths):
         inverse = _regularised_inverse(gram, float(alpha))
         if inverse is None:
             continue
         solved = inverse @ targets
-        duals = [_dual_without(inverse, solved, train, rest) for train, rest, _ in sets]
-        errors[:, position] = [dual.squared_error for dual in duals]
-        best = [
-            dual if errors[split].argmin() == position else best[split]
-            for split, dual in enumerate(duals)
-        ]
-    if not best:
+        for split, (train, rest, _) in enumerate(sets):
+            dual = _dual_without(inverse, solved, train, rest)
+            found, held = errors[split], best[split]
+            found[:, position] = [np.mean(dual.squared[part]) for part in parts]
+            better = found.argmin(axis=1) == position
+            if held is None or better.all():
+                best[split] = dual
+                continue
+            for part in (parts[place] for place in np.flatnonzero(better)):
+                held.coefficients[:, part] = dual.coefficients[:, part]
+                held.intercept[part] = dual.intercept[part]
+    chosen = [dual for dual in best if dual is not None]
+    if not chosen:
         raise DataError(
             f"ridge strength {strengths.max():.3g} is lost in the rounding of features "
             f"of total variation {np.trace(gram):.3g}; use a larger one"
         )
+    predictions = []
+    for dual, (train, _, test) in zip(chosen, sets, strict=True):
+        targeted = gram[np.ix_(test, train)] @ dual.coefficients + dual.intercept
+        predicted = np.empty((len(test), responses.shape[1]))
+        for places, part, (_, basis) in zip(members, parts, narrow, strict=True):
+            predicted[:, places] = restored(targeted[:, part], basis)
+        predictions.append(predicted + offset)
     # Of targets that stand for more neuroids, the mean is over these.
-    errors *= rates.shape[1] / responses.shape[1]
-    predictions = [
-        restored(gram[np.ix_(test, train)] @ dual.coefficients + dual.intercept, basis)
-        + offset
-        for dual, (train, _, test) in zip(best, sets, strict=True)
-    ]
-    return RidgeFit(tuple(predictions), strengths[errors.argmin(axis=1)], errors)
+    sizes = [len(places) for places in members]
+    errors *= (np.diff(ends) / sizes)[:, np.newaxis]
+    return RidgeFit(tuple(predictions), strengths[errors.argmin(axis=2)], errors)
 
 
 @dataclass(frozen=True)
 class _Dual:
-    """One split's fit: dual coefficients (n_train, n_neuroids) and intercept."""
+    """One split's fit: dual coefficients (n_train, n_targets) and intercept.
+
+    `squared`, (n_targets,), are the mean squared leave-one-out errors.
+    """
 
     coefficients: Array
     intercept: Array
-    squared_error: float
+    squared: Array
 
 
 def check_alphas(alphas: ArrayLike) -> Array:
@@ -177,4 +203,4 @@ def _dual_without(
     coefficients = dual[:, :-1] - np.outer(ones, intercept)
     diagonal -= ones**2 / ones.sum()
     held_out = coefficients / diagonal[:, None]
-    return _Dual(coefficients, intercept, float(np.mean(held_out**2)))
+    return _Dual(coefficients, intercept, np.mean(held_out**2, axis=0))

@@ -37,13 +37,35 @@ def test_leave_one_out_errors_are_those_of_ridgecv(rng, shape):
     for split, (train, test) in enumerate(splits):
         model = RidgeCV(alphas, store_cv_results=True)
         model.fit(features[train], responses[train])
-        assert fit.alphas[split] == model.alpha_
+        assert fit.alphas[split, 0] == model.alpha_
         np.testing.assert_allclose(
-            fit.squared_errors[split], model.cv_results_.mean(axis=(0, 1)), rtol=1e-11
+            fit.squared_errors[split, 0],
+            model.cv_results_.mean(axis=(0, 1)),
+            rtol=1e-11,
         )
         np.testing.assert_allclose(
             fit.predictions[split], model.predict(features[test]), atol=1e-9
         )
+
+
+@pytest.mark.parametrize("n_neuroids", [9, 200])
+def test_groups_are_fitted_as_if_alone(rng, n_neuroids):
+    features, responses = planted(rng, 60, 90, n_neuroids)
+    group = np.arange(n_neuroids) % 3
+    responses += 30 * (group == 1) * rng.standard_normal(responses.shape)
+    splits, gram = brainscore_splits(60, n_splits=3), centred_gram(features)
+    members = [np.flatnonzero(group == i) for i in range(3)]
+    alphas = np.logspace(-2, 5, 22)
+    fit = kernel_ridge(gram, responses, splits, alphas=alphas, groups=members)
+    assert len(np.unique(fit.alphas[0])) > 1
+    for i, places in enumerate(members):
+        alone = kernel_ridge(gram, responses[:, places], splits, alphas=alphas)
+        np.testing.assert_array_equal(fit.alphas[:, [i]], alone.alphas)
+        np.testing.assert_allclose(
+            fit.squared_errors[:, [i]], alone.squared_errors, rtol=1e-10
+        )
+        for found, expected in zip(fit.predictions, alone.predictions, strict=True):
+            np.testing.assert_allclose(found[:, places], expected, atol=1e-9)
 
 
 def test_leave_one_out_errors_are_those_of_leaving_each_out(rng):
@@ -51,7 +73,7 @@ def test_leave_one_out_errors_are_those_of_leaving_each_out(rng):
     train, test = np.arange(20), np.arange(20, 24)
     gram = centred_gram(features)
     fit = kernel_ridge(gram, responses, [(train, test)], alphas=[3.0, 0.5])
-    for alpha, squared_error in zip([3.0, 0.5], fit.squared_errors[0], strict=True):
+    for alpha, squared_error in zip([3.0, 0.5], fit.squared_errors[0, 0], strict=True):
         errors = []
         for left_out in train:
             rest = np.delete(train, left_out)
@@ -121,7 +143,7 @@ def test_strengths_lost_in_rounding_are_not_chosen(rng):
     gram, splits = centred_gram(features * 1e6), brainscore_splits(60)
     fit = kernel_ridge(gram, responses, splits, alphas=[1e-9, 1e12])
     np.testing.assert_array_equal(fit.alphas, 1e12)
-    assert np.isinf(fit.squared_errors[:, 0]).all()
+    assert np.isinf(fit.squared_errors[:, 0, 0]).all()
 
 
 def test_strengths_lost_in_rounding_are_refused(rng):
