@@ -8,10 +8,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ce_align.digests import digest_array, digest_blocks
 from ce_align.errors import DataError
 
 __all__ = [
-    *("Faults", "Presentations", "Responses", "average_of", "faults_of", "of_neuroids"),
+    *("Faults", "Presentations", "Responses", "average_of", "digest_of", "faults_of"),
+    "of_neuroids",
 ]
 
 Indices = NDArray[np.intp]
@@ -19,6 +21,8 @@ Indices = NDArray[np.intp]
 #: Columns (neuroids, or their time bins) that are averaged at a time, so that memory
 #: stays bounded.
 BLOCK = 256
+#: Values that a digest looks at at a time.
+MOST_VALUES = 2**22
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,16 +109,21 @@ class Presentations:
             with np.errstate(invalid="ignore"):
                 yield some, total / n_shown
 
-    def rectangle(self, stimuli: Indices) -> NDArray[np.float64]:
+    def rectangle(
+        self, stimuli: Indices, *, every: bool = False
+    ) -> NDArray[np.float64]:
         """Responses (n, n_repetitions, n_neuroids[, n_bins]) to some stimuli, in order.
 
-        Repetitions that none of them has are left out.
+        Repetitions that none of them has are left out, unless `every` is asked for.
         """
         place = np.full(int(max(self.stimulus.max(), stimuli.max())) + 1, -1)
         place[stimuli] = np.arange(len(stimuli))
         rows = np.flatnonzero(place[self.stimulus] >= 0)
-        _, repetition = np.unique(self.repetition[rows], return_inverse=True)
-        shape = (len(stimuli), int(repetition.max()) + 1, *self.values.shape[1:])
+        n_repetitions, repetition = self.n_repetitions, self.repetition[rows]
+        if not every:
+            numbers, repetition = np.unique(repetition, return_inverse=True)
+            n_repetitions = len(numbers)
+        shape = (len(stimuli), n_repetitions, *self.values.shape[1:])
         filled = np.full(shape, np.nan)
         filled[place[self.stimulus[rows]], repetition] = self.values[rows]
         return filled
@@ -201,6 +210,43 @@ def _silence(
     if silent.ndim == 2:
         return absent.all(axis=1), silent.all(axis=1)
     return absent, silent
+
+
+def digest_of(responses: Responses, n_stimuli: int) -> list[str]:
+    """Digests of responses.
+
+    Presentations that fill half of a rectangle have that of the rectangle, which is
+    formed in blocks; others that of their rows, in the order of stimuli and
+    repetitions.
+    """
+    if not isinstance(responses, Presentations):
+        return [_digest_of_rows(responses)]
+    n_rows, *each = responses.values.shape
+    n_repetitions = responses.n_repetitions
+    if len(each) == 1 and 2 * n_rows >= n_stimuli * n_repetitions:
+        step = max(MOST_VALUES // (n_repetitions * each[0]), 1)
+        blocks = (
+            responses.rectangle(
+                np.arange(start, min(start + step, n_stimuli)), every=True
+            )
+            for start in range(0, n_stimuli, step)
+        )
+        shape = (n_stimuli, n_repetitions, *each)
+        return [digest_blocks(np.dtype(np.float64), shape, blocks)]
+    held = responses.in_order()
+    return [
+        digest_array(held.stimulus.astype(np.int64)),
+        digest_array(held.repetition.astype(np.int64)),
+        _digest_of_rows(held.values),
+    ]
+
+
+def _digest_of_rows(values: NDArray[np.floating[Any]]) -> str:
+    step = max(MOST_VALUES // max(values[:1].size, 1), 1)
+    rows = (values[start : start + step] for start in range(0, len(values), step))
+    # NaN has many bit patterns; two readings of one recording must agree.
+    canonical = (np.where(np.isnan(block), np.nan, block) for block in rows)
+    return digest_blocks(values.dtype, values.shape, canonical)
 
 
 def of_neuroids(responses: Responses, kept: NDArray[Any]) -> Responses:

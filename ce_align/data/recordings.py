@@ -1,7 +1,7 @@
 """Neural recordings: responses to an image set, with their repetitions."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from fnmatch import fnmatchcase
 from functools import cached_property
 from pathlib import Path
@@ -16,10 +16,11 @@ from ce_align.data.presentations import (
     Presentations,
     Responses,
     average_of,
+    digest_of,
     faults_of,
     of_neuroids,
 )
-from ce_align.digests import combine_digests, digest_array, digest_json
+from ce_align.digests import combine_digests, digest_json
 from ce_align.errors import ConfigError, DataError
 
 __all__ = [
@@ -131,13 +132,6 @@ class Recording:
             )
         self._check_columns()
         self._check_values()
-        responses = self.responses
-        if isinstance(responses, Presentations) and responses.values.ndim == 2:
-            room = len(self.images) * responses.n_repetitions
-            # Half as many rows are a rectangle with gaps: one form for one content.
-            if 2 * len(responses.values) >= room:
-                everything = np.arange(len(self.images))
-                object.__setattr__(self, "responses", responses.rectangle(everything))
 
     def _check_shapes(self) -> None:
         n_stimuli, n_neuroids = len(self.images), len(self.neuroid_ids)
@@ -182,7 +176,10 @@ class Recording:
                     f"{len(self.neuroid_ids)} values, found {np.shape(values)}"
                 )
         if "region" in self.neuroids:
-            listed = ", ".join(dict.fromkeys(map(str, self.neuroids["region"])))
+            regions = [canonical_region(str(name)) for name in self.neuroids["region"]]
+            columns = {**self.neuroids, "region": np.array(regions)}
+            object.__setattr__(self, "neuroids", columns)
+            listed = ", ".join(dict.fromkeys(regions))
             if self.region not in ("", listed):
                 raise DataError(
                     f"{self.identifier} is said to be of {self.region}, but its "
@@ -363,7 +360,7 @@ class Recording:
         reliability : keep neuroids whose stated reliability is larger
         neuroids : ids to keep
         time : place of a time bin, or start and end in ms of a window, over whose bins
-            responses are averaged
+            responses are averaged; neuroids that are silent there are left out
 
         Raises
         ------
@@ -401,22 +398,25 @@ class Recording:
             inside = self._bins(time)
             assert bins is not None and isinstance(responses, Presentations)
             window = (float(bins[inside, 0].min()), float(bins[inside, 1].max()))
-            values = responses.values[:, :, inside].mean(axis=2)
+            one = responses.values[:, :, inside[0]]  # no copy, of which there are many
+            values = one if len(inside) == 1 else responses.values[:, :, inside].mean(2)
             responses, bins = replace(responses, values=values), None
-        if kept.all() and time is None and (region is None or self.region == region):
+        if kept.all() and time is None:
             return self
         columns = {k: np.asarray(v)[kept] for k, v in self.neuroids.items()}
-        left = of_neuroids(responses, kept)
-        ids = tuple(self.neuroid_ids[i] for i in np.flatnonzero(kept))
-        return replace(
-            self,
-            responses=left,
-            neuroid_ids=ids,
-            neuroids=columns,
-            region="" if "region" in columns else self.region,
-            window=window,
-            time_bins=bins,
-        )
+        chosen: dict[str, Any] = {
+            "responses": responses if kept.all() else of_neuroids(responses, kept),
+            "neuroid_ids": tuple(self.neuroid_ids[i] for i in np.flatnonzero(kept)),
+            "neuroids": columns,
+            "region": "" if "region" in columns else self.region,
+            "window": window,
+            "time_bins": bins,
+        }
+        if time is None:
+            return replace(self, **chosen)
+        # Some neuroids respond in some bins only.
+        whole = {field.name: getattr(self, field.name) for field in fields(self)}
+        return self.without_silent(**(whole | chosen))
 
     def _of(
         self, wanted: str, column: str, there: tuple[str, ...]
@@ -488,18 +488,8 @@ class Recording:
         # What a recording does not have is no part of what it is.
         if there := {name: value for name, value in further.items() if value}:
             named.append(there)
-        held = self.responses
-        digests = [self.images.digest, digest_json(named)]
-        if isinstance(held, Presentations):
-            held = held.in_order()
-            digests += [
-                digest_array(held.stimulus.astype(np.int64)),
-                digest_array(held.repetition.astype(np.int64)),
-            ]
-        values = held.values if isinstance(held, Presentations) else held
-        # NaN has many bit patterns; two readings of one recording must agree.
-        canonical = np.where(np.isnan(values), np.nan, values)
-        return combine_digests(*digests, digest_array(canonical))
+        responses = digest_of(self.responses, len(self.images))
+        return combine_digests(self.images.digest, digest_json(named), *responses)
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,5 @@
 import tracemalloc
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -59,13 +60,33 @@ def test_presentations_average_as_the_rectangle_does(seed, n_repetitions):
     )
 
 
-def test_half_a_rectangle_is_kept_as_one():
-    values = np.random.default_rng(0).normal(size=(8, 2))
-    stimulus, repetition = np.divmod(np.arange(8), 2)
-    shown = Presentations(values, stimulus, repetition)
-    held = Recording("toy", make_images(4), shown, ("a", "b"), "IT")
-    direct = Recording("toy", make_images(4), values.reshape(4, 2, 2), ("a", "b"), "IT")
-    assert held.responses.shape == (4, 2, 2)
+@given(st.integers(0, 1000), st.integers(1, 5))
+def test_presentations_have_the_digest_of_the_rectangle_that_they_fill(seed, n_rounds):
+    rng = np.random.default_rng(seed)
+    rectangle = rng.normal(size=(9, n_rounds, 2)).astype(np.float32)
+    rectangle[rng.random(rectangle.shape) < 0.1] = np.nan
+    rectangle[:5, -1] = np.arange(10).reshape(5, 2)
+    rectangle[:, 0] = rng.normal(size=(9, 2))
+    whole = Recording("toy", make_images(9), rectangle.astype(float), ("a", "b"), "IT")
+    shown = whole.presentations()
+    order = rng.permutation(len(shown.values))
+    rows = shown.values[order].astype(np.float32)
+    parts = Presentations(rows, shown.stimulus[order], shown.repetition[order])
+    assert replace(whole, responses=parts).digest == whole.digest
+
+
+def test_a_rectangle_in_blocks_has_the_digest_of_the_whole(monkeypatch):
+    values = np.random.default_rng(0).normal(size=(40, 3))
+    stimulus, repetition = np.divmod(np.arange(40), 2)
+    held = Recording(
+        "toy",
+        make_images(20),
+        Presentations(values, stimulus, repetition),
+        tuple("abc"),
+        "IT",
+    )
+    monkeypatch.setattr("ce_align.data.presentations.MOST_VALUES", 20)
+    direct = replace(held, responses=values.reshape(20, 2, 3))
     assert held.digest == direct.digest
 
 
@@ -177,6 +198,23 @@ def test_a_file_keeps_time_bins(tmp_path):
     assert np.array_equal(third.averaged(), values[:, :, 2])
     with pytest.raises(ConfigError, match="no time bin 5: it has bins 0 to 4"):
         found.select(time=5)
+
+
+def test_a_neuroid_that_is_silent_in_a_bin_is_left_out_of_that_bin():
+    values = np.random.default_rng(0).normal(size=(6, 3, 2))
+    values[:, 1, 0] = 0
+    shown = Presentations(values, np.arange(6), np.zeros(6, dtype=int))
+    bins = np.array([[0.0, 10.0], [10.0, 20.0]])
+    recording = Recording(
+        "toy", make_images(6), shown, tuple("abc"), "IT", time_bins=bins
+    )
+    first = recording.select(time=0)
+    assert first.neuroid_ids == ("a", "c")
+    assert "1 of 3 neuroids are silent and left out: b" in first.notes
+    assert recording.select(time=1).neuroid_ids == tuple("abc")
+    whole = recording.select(time=(0, 20))
+    assert whole.window == (0, 20)
+    assert np.allclose(whole.averaged(), values.mean(axis=2))
 
 
 COLUMNS = {
