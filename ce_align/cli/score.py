@@ -1,5 +1,6 @@
 """`ce-align score` and `ce-align analyze`: rows of networks."""
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -8,6 +9,7 @@ from ce_align.cli.flags import Asked, Figure, Session, flags
 from ce_align.cli.screen import message, tell_outcome
 from ce_align.config import StageConfig
 from ce_align.errors import ConfigError
+from ce_align.names import FEATURES
 from ce_align.stages.measures import AnalysisConfig
 from ce_align.stages.score import ScoreConfig
 
@@ -29,7 +31,9 @@ SCORE_EXAMPLES = """\b
 
   ce-align score --model gabor --recording brainscore/MajajHong2015public.V4-pls
 
-  ce-align score --model gabor --recording simulated --compare-official
+  ce-align score --model timm/vit_small_patch16_224 --layer 'blocks.*' --recording it
+
+  ce-align score --features mine.npy --stimuli ids.csv --recording my_v4.nc
 """
 
 ANALYZE_EXAMPLES = """\b
@@ -46,6 +50,20 @@ ANALYZE_EXAMPLES = """\b
 def score(
     asked: Asked[ScoreConfig],
     session: Session,
+    features: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="Features instead of a network, repeatable: .npy, .npz, .h5, .nc or "
+            ".safetensors; every array of a file is a layer."
+        ),
+    ] = None,
+    stimuli: Annotated[
+        Path | None,
+        typer.Option(
+            help="Table with the stimulus of each row of --features. \\[default: as "
+            "the file says, else in the recording's order]"
+        ),
+    ] = None,
     official: Annotated[
         bool,
         typer.Option(
@@ -72,7 +90,9 @@ def score(
     layers = asked.values("layer")
     if "all" in layers and len(layers) > 1:
         raise ConfigError("--layer all already stands for every layer")
-    ours = asked.configs()
+    if stimuli is not None and not features:
+        raise ConfigError("--stimuli is of --features, which are missing")
+    ours = asked.configs(**_with_features(asked, features or [], stimuli))
     configs: list[StageConfig] = list(ours)
     if official or compare_official:
         _check_official(ours[0])
@@ -94,12 +114,23 @@ def score(
     tell_outcome(outcome, session.results)
 
 
+def _with_features(
+    asked: Asked[ScoreConfig], files: list[Path], stimuli: Path | None
+) -> dict[str, list[str]]:
+    """Names of networks, if files of features are among them."""
+    if not files:
+        return {}
+    named = asked.values("model") if "model" in asked.given else []
+    table = "" if stimuli is None else f":{stimuli}"
+    return {"model": [*named, *(f"{FEATURES}{file}{table}" for file in files)]}
+
+
 def _check_official(config: ScoreConfig) -> None:
     """Refuse settings that Brain-Score's benchmark does not take."""
     changed = [
         name
         for name, field in ScoreConfig.model_fields.items()
-        if not field.is_required() and name != "layer"
+        if not (field.is_required() or field.exclude) and name != "layer"
         if (value := getattr(config, name)) != field.default
         # Its own ceiling, which a comparison may ask of ours, too.
         and (name, value) != ("ceiling", "split-half")

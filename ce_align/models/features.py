@@ -11,8 +11,9 @@ import json
 from collections import deque
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, replace
+from math import prod
 from pathlib import Path
 from typing import IO, Any, Literal, Self
 
@@ -20,14 +21,16 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from ce_align.checks import named_some
 from ce_align.data.imagesets import ImageSet
 from ce_align.digests import combine_digests, digest_json
 from ce_align.errors import CeAlignError, ConfigError, DataError
 from ce_align.files import atomic_path, cache_folder, check_space
-from ce_align.models.activations import LayerFailure, Pool
+from ce_align.models.activations import LayerFailure, Pool, network_inputs
 from ce_align.models.devices import BATCH_SIZES, reading, resolve_device
 from ce_align.models.given import FeatureArray
-from ce_align.models.networks import Behaviour, Network, Probe
+from ce_align.models.memory import available_memory, check_memory, pass_bytes
+from ce_align.models.networks import Behaviour, Network, Probe, probe_pixels
 from ce_align.progress import Notify, quiet
 
 __all__ = ["ALGORITHM_VERSION", "Features", "extract"]
@@ -136,6 +139,7 @@ def extract(
         options={"pool": pool, "compile": compile},
         device=device,
         batch_size=batch_size or BATCH_SIZES[device.partition(":")[0]],
+        fixed=batch_size is not None,
         probe=probe or network.probe(layers),
         failures=failures,
         progress=progress or (lambda done, total: None),
@@ -273,6 +277,7 @@ class _Job:
     options: dict[str, Any]
     device: str
     batch_size: int
+    fixed: bool
     probe: Probe
     failures: dict[str, CeAlignError] | None
     progress: Progress
@@ -287,6 +292,42 @@ class _Job:
         if self.failures is None:
             raise error
         self.failures[layer] = error
+
+    def within_memory(self, entries: Mapping[str, "_Entry | None"]) -> Self:
+        """Itself, with smaller batches where memory is short, unless they are fixed.
+
+        Raises CeAlignError if it would not fit; features of layers without an entry
+        stay in memory.
+        """
+        layers, held = list(entries), [k for k, entry in entries.items() if not entry]
+        network, size = self.network, self.network.preprocessing.size
+        width = {k: b.width for k, b in self.probe.behaviours.items()}
+        # What is averaged over places is small.
+        kept = 0 if self.options["pool"] else sum(width.get(k, 0) for k in held)
+        needs = {"features": 4 * kept * len(self.images)}
+        # Decoded images that wait, inputs, and outputs on their way to the disk.
+        one = 3 * prod(size) * 11 + 8 * sum(width.get(layer, 0) for layer in layers)
+        if self.device == "cpu":
+            module = network.module
+            needs["a copy of the network"] = sum(
+                p.numel() * p.element_size() for p in module.parameters()
+            )
+            with suppress(DataError), network.running():
+                at = next((str(p.device) for p in module.parameters()), "cpu")
+                pixels = probe_pixels(*size)[:1]
+                inputs = network_inputs(module, network.preprocessing, pixels, at)
+                one += pass_bytes(module, layers, inputs)
+        free, batch = available_memory(), self.batch_size
+        while free is not None and batch > 1 and not self.fixed:
+            if sum(needs.values()) + batch * one <= free:
+                break
+            batch //= 2
+        check_memory(
+            {**needs, f"a batch of {batch}": batch * one},
+            f"reading {named_some(layers)} of {network.name}",
+            "read fewer layers at a time, choose a smaller batch size or pool them",
+        )
+        return replace(self, batch_size=batch)
 
     def compute(
         self, entries: Mapping[str, "_Entry | None"], share: bool = False
@@ -303,6 +344,7 @@ class _Job:
             if any(digest not in known for known in shared.values())
         ]
         n_done = n_images - len(rows)
+        job = self.within_memory(entries) if rows else self
         with ExitStack() as stack:
             sinks: dict[str, RowSink] = {}
             opened: dict[str, ExitStack] = {}
@@ -317,7 +359,7 @@ class _Job:
                 # As a failure, so that nothing of it is kept.
                 opened[layer].__exit__(type(error), error, error.__traceback__)
 
-            for batch, outputs in self._outputs(list(entries), rows, drop):
+            for batch, outputs in job._outputs(list(entries), rows, drop):
                 written = [entry for entry in entries.values() if entry]
                 if written and batch[0] == rows[0]:
                     width = sum(values.shape[1] for values in outputs.values())

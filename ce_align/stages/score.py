@@ -34,6 +34,7 @@ from ce_align.metrics.predictivity import (
     cross_validated_r,
     normalised_score,
     summarise,
+    working_bytes,
 )
 from ce_align.results import Row, joined_notes
 from ce_align.stages.running import Probed, Run
@@ -393,6 +394,9 @@ def score(
             recording = asked[config]
             if recording.digest not in targets:
                 targets[recording.digest] = _Target.of(recording, config)
+            if config.layer in probe.behaviours:
+                target = targets[recording.digest]
+                target.check_memory(probe.behaviours[config.layer].width, config)
         failed: dict[str, CeAlignError] = {}
         features = extract(
             network,
@@ -482,6 +486,24 @@ class _Target:
                 f"{len(test)} to test"
             )
         return cls(recording, averaged, splits, ceiling, (*notes, *why))
+
+    def check_memory(self, n_features: int, config: ScoreConfig) -> None:
+        """Raise CeAlignError if the regression would not fit into the memory."""
+        from ce_align.models.memory import check_memory
+
+        n_stimuli, n_neuroids = self.averaged.shape
+        working = working_bytes(
+            (n_stimuli, n_features),
+            n_neuroids,
+            self.splits,
+            regression=config.regression,
+            n_components=config.components,
+        )
+        check_memory(
+            {f"regressions of {n_stimuli} stimuli, {n_neuroids} neuroids": working},
+            f"{config.layer} × {config.recording}",
+            "take fewer splits or neuroids, or a machine with more",
+        )
 
     def predict(
         self,

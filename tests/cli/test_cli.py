@@ -13,7 +13,7 @@ from waiting import LIMIT, wait_until
 
 from ce_align.data.imagesets import ImageSet
 from ce_align.data.netcdf import write_recording
-from ce_align.data.recordings import Recording
+from ce_align.data.recordings import Recording, load_recording
 from ce_align.errors import DataError
 from ce_align.results import FACTS, ResultStore
 from ce_align.stages.score import ScoreConfig
@@ -318,3 +318,22 @@ def test_an_interrupted_run_leaves_nothing_half_written(ce_align, toy, sent):
     Path("net.py").write_text(NETWORK.format(seed=0))
     again = json.loads(ce_align("score", *toy, "--json", "--results", "b")[1])
     assert again[0]["raw"] == whole[0]["raw"]
+
+
+def test_features_score_without_a_network(ce_align, toy, rng, tmp_path):
+    recording = toy[toy.index("--recording") + 1]
+    ids = load_recording(recording).images.ids
+    values = rng.normal(size=(len(ids), 30)).astype(np.float32)
+    np.save("mine.npy", values)
+    Path("ids.csv").write_text("stimulus_id\n" + "\n".join(ids) + "\n")
+    options = ("--recording", recording, "--components", "3", "--json")
+    status, out, err = ce_align("score", "--features", "mine.npy", *options)
+    assert status == 0, err
+    (row,) = json.loads(out)
+    assert row["model"] == "features:mine.npy"
+    named = ("--features", "./mine.npy", "--stimuli", "ids.csv", "--model", "pixels")
+    rows = json.loads(ce_align("score", *named, *options)[1])
+    assert [row["model"] for row in rows] == ["pixels", "features:mine.npy:ids.csv"]
+    assert rows[1]["raw"] == row["raw"]
+    status, _, err = ce_align("score", "--model", "pixels", "--stimuli", "a", *options)
+    assert (status, "--stimuli is of --features" in err) == (2, True)

@@ -1,3 +1,4 @@
+import tracemalloc
 from functools import partial
 
 import numpy as np
@@ -16,6 +17,7 @@ from ce_align.metrics.predictivity import (
     cross_validated_r,
     normalised_score,
     summarise,
+    working_bytes,
 )
 from ce_align.metrics.ridge import kernel_ridge
 
@@ -479,3 +481,30 @@ def test_missing_classes_are_refused():
 def test_impossible_options_of_splits_are_refused(options):
     with pytest.raises(ConfigError):
         brainscore_splits(100, **options)
+
+
+@pytest.mark.parametrize(
+    ("n", "n_features", "n_neuroids", "regression"),
+    [
+        (600, 6000, 80, "pls"),
+        (500, 3000, 900, "pls"),
+        (600, 6000, 80, "ridge"),
+        (500, 3000, 900, "ridge"),
+        (900, 600, 20, "ridge"),
+        (400, 9000, 40, "reverse_pls"),
+        (400, 9000, 40, "neuron_to_neuron"),
+    ],
+)
+def test_memory_is_known_before_it_is_taken(n, n_features, n_neuroids, regression, rng):
+    features = rng.normal(size=(n, n_features)).astype(np.float32)
+    mixed = features[:, :10] @ rng.normal(size=(10, n_neuroids))
+    rates = mixed + rng.normal(size=(n, n_neuroids))
+    splits = brainscore_splits(n)
+    tracemalloc.start()
+    try:
+        cross_validated_r(features, rates, splits, regression=regression)
+        taken = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    known = working_bytes(features.shape, n_neuroids, splits, regression=regression)
+    assert 0.65 * known < taken < 1.25 * known
