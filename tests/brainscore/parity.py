@@ -22,7 +22,7 @@ def small_network() -> Network:
 def check_equal(network, name, recording, folder, layer="1", **settings):
     config = ScoreConfig(model="net", recording=name, layer=layer, **settings)
     run = Run(ResultStore(folder / "results"), hardware=Hardware("cpu"))
-    (ours,) = score(network, recording, [config], run)
+    (ours,) = score(network, {config: recording}, run)
     (theirs,) = official_scores(network, name, recording, [layer], device="cpu")
     expected = {number: getattr(theirs, number) for number in NUMBERS}
     found = {number: getattr(ours, number) for number in NUMBERS}

@@ -240,7 +240,7 @@ def score_here(recording, folder, **settings):
     config = ScoreConfig(
         model="net", recording=recording.identifier, layer="1", **settings
     )
-    return score(small_network(), recording, [config], Run(ResultStore(folder)))[0]
+    return score(small_network(), {config: recording}, Run(ResultStore(folder)))[0]
 
 
 def test_ridge_of_a_benchmark_is_ridge_here(registered, stand_in, neural, tmp_path):

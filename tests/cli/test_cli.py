@@ -31,6 +31,7 @@ def build():
 ROW_KEYS = (
     *("model", "recording", "region", "layer", "metric", "value", "raw", "error"),
     *("ceiling", "n_stimuli", "n_neuroids", "n_splits", "regression", "seed"),
+    *("animal", "time_start", "time_end"),
     *("model_digest", "recording_digest", "config_id", "version", "created", "note"),
     *("ceiling_kind", "n_ceiling_stimuli", "stage", "origin", *FACTS),
 )

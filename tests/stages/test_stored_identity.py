@@ -82,7 +82,7 @@ class Stages:
         config = ScoreConfig(
             model=name, recording="toy", layer=layer, components=2, splits=2
         )
-        rows = score(network, recording, [config], runs[0])
+        rows = score(network, {config: recording}, runs[0])
         assert not runs[0].outcome.failures, runs[0].outcome.failures
         config = toy_config(
             metric="dimensionality", model=name, layer=layer, comparisons=10, views=4
