@@ -26,7 +26,8 @@ except PackageNotFoundError:  # run from a source tree that was never installed
 _FACE = {
     **dict.fromkeys(
         (
-            *("analyze", "correlate", "figure", "load_network", "load_recording"),
+            *("analyze", "correlate", "export", "figure", "load_network"),
+            *("load_recording",),
             *("make_recording", "open_results", "overlap", "score", "table", "train"),
             "transfer",
         ),

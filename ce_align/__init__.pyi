@@ -2,6 +2,7 @@ from ce_align import augment as augment
 from ce_align import metrics as metrics
 from ce_align.api import analyze as analyze
 from ce_align.api import correlate as correlate
+from ce_align.api import export as export
 from ce_align.api import figure as figure
 from ce_align.api import load_network as load_network
 from ce_align.api import load_recording as load_recording

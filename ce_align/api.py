@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     RecordingLike: TypeAlias = str | Path | Recording
 
 __all__ = [
-    *("analyze", "correlate", "figure", "load_network", "load_recording"),
+    *("analyze", "correlate", "export", "figure", "load_network", "load_recording"),
     *("make_recording", "open_results", "overlap", "score", "table", "train"),
     "transfer",
 ]
@@ -450,6 +450,35 @@ def train(
     return folder
 
 
+def export(
+    network: "str | Path | Network",
+    hub: str | Path,
+    *,
+    licence: str | None = None,
+    results: str | Path = "results",
+) -> Path:
+    """Write a network as a folder that timm loads and the hub shows.
+
+    Parameters
+    ----------
+    network : a name, or what `load_network` gave
+    hub : folder for ``config.json``, ``model.safetensors`` and ``README.md``, a card
+        with λ, objective, epochs, data, and its scores
+    licence : of the weights, as the hub spells it, such as ``cc-by-4.0``
+    results : folder of the scores
+
+    Raises
+    ------
+    ConfigError
+        If nobody could build the network again, or timm is not installed.
+    """
+    from ce_align.stages.export import export as write
+
+    found = load_network(network) if isinstance(network, str | Path) else network
+    store = ResultStore(Path(results))
+    return write(found, Path(hub), store, licence=licence, notify=_say)
+
+
 @_takes(FigureConfig)
 def figure(
     name: str,
@@ -498,6 +527,10 @@ def _folder(results: "str | Path | ResultStore | Outcome") -> Path:
     return results.folder if isinstance(results, ResultStore) else Path(results)
 
 
+def _say(line: str) -> None:
+    print(line, file=sys.stderr)
+
+
 def _run(
     configs: Sequence[StageConfig],
     results: str | Path,
@@ -505,7 +538,7 @@ def _run(
     options: Mapping[str, Any] | None = None,
 ) -> Outcome:
     """Run, and raise the first failure if there are no rows."""
-    settings = {"notify": lambda line: print(line, file=sys.stderr), **(options or {})}
+    settings = {"notify": _say, **(options or {})}
     outcome = run(configs, results, given=given.objects if given else {}, **settings)
     if outcome.failures and not outcome.rows:
         raise outcome.failures[0][1]

@@ -13,6 +13,7 @@ from ce_align.errors import ConfigError, first_line
 from ce_align.names import plain_path, split_name
 
 __all__ = [
+    "NETWORKS",
     *("COMMITTED", "ConfigId", "NetworkConfig", "StageConfig"),
     *("check_settings", "parse_yaml", "read_settings"),
 ]

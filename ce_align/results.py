@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from ce_align import __version__
 from ce_align.config import StageConfig
 from ce_align.digests import digest_json
-from ce_align.errors import DataError, explained, first_line
+from ce_align.errors import ConfigError, DataError, explained, first_line
 from ce_align.files import atomic_path, import_xarray, reading_archive
 
 if TYPE_CHECKING:
@@ -358,6 +358,22 @@ class ResultStore:
         """Every stored result with its configuration and environment."""
         for path in sorted(self.folder.glob(f"{stage or '*'}/*.json")):
             yield _read(path)
+
+    def starting(self, letters: str, stage: str | None = None) -> dict[str, Any]:
+        """The stored result whose ``config_id`` starts with some letters.
+
+        Raises
+        ------
+        ConfigError
+            If there is none, or several.
+        """
+        paths = sorted(self.folder.glob(f"{stage or '*'}/{letters}*.json"))
+        if len(paths) == 1 and letters:
+            return _read(paths[0])
+        raise ConfigError(
+            f"{len(paths) or 'no'} results in {self.folder} have a config_id that "
+            f"starts with {letters!r}; give as many letters as one has"
+        )
 
     def load(self, stage: str | None = None) -> "pd.DataFrame":
         """All rows of a stage, or of every stage, as one tidy table."""

@@ -18,25 +18,36 @@ def results(
     csv: Annotated[
         Path | None, typer.Option(help="Write every column of every row here.")
     ] = None,
+    identity: Annotated[
+        str | None,
+        typer.Option(
+            help="Show what the networks of a row are made of, by the first letters of "
+            "its config_id."
+        ),
+    ] = None,
     results: Results = Path("results"),
 ) -> None:
     """Show every stored row, and what failed."""
     import pandas as pd
 
     from ce_align.files import atomic_path
-    from ce_align.report.terminal import failures_table, frame_table
+    from ce_align.report.terminal import failures_table, frame_table, identity_table
     from ce_align.results import ResultStore
     from ce_align.stages.earlier import stored_rows
-    from ce_align.stages.same_network import identity, load_rows, reasons_left_out
+    from ce_align.stages.same_network import identity as whose
+    from ce_align.stages.same_network import load_rows, reasons_left_out
 
     store = ResultStore(results)
+    if identity is not None:
+        print_table(identity_table(store.starting(identity, stage)))
+        return
     rows = pd.DataFrame(stored_rows(store, stage))
     failed = store.failures(stage)
     # Rows of any stage, and a training, may tell that a network is an older one.
     reasons = reasons_left_out(load_rows(store))
     if len(rows) and reasons:
         rows = rows.assign(
-            left_out=[reasons.get(identity(row), "") for row in rows.to_dict("records")]
+            left_out=[reasons.get(whose(row), "") for row in rows.to_dict("records")]
         )
     if rows.empty and not failed:
         message(f"no {stage or 'stored'} rows in {results}")

@@ -1,4 +1,4 @@
-"""`ce-align submit`: plugins for Brain-Score, and their check."""
+"""`ce-align submit` and `export`: networks for Brain-Score, and for the hub."""
 
 import json as json_module
 from pathlib import Path
@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ce_align.cli.options import Json
+from ce_align.cli.options import Json, Results
 from ce_align.cli.screen import message, print_tables, progress_bars
 from ce_align.errors import ConfigError, DataError
 
@@ -28,6 +28,14 @@ EXAMPLES = """\b
   ce-align submit --check mine.zip
 
   ce-align submit --check brainscore_vision/models/CE-MMCR_lmda_01 --no-run
+"""
+
+EXPORT_EXAMPLES = """\b
+[bold]Examples[/bold]
+
+  ce-align export ce_mmcr_l0.1 --hub ce_mmcr --licence cc-by-4.0
+
+  ce-align export runs/a --hub shared/a
 """
 
 
@@ -179,6 +187,30 @@ def _conclude(checked: "list[PluginCheck]") -> None:
     message(f"{len(checked)} plugins without faults")
 
 
+def export(
+    model: Annotated[str, typer.Argument(help="Network, as `score` takes it.")],
+    hub: Annotated[
+        Path,
+        typer.Option(help="Folder to write: weights, config.json and a card."),
+    ],
+    licence: Annotated[
+        str | None,
+        typer.Option(help="Licence of the weights, as the hub spells it: cc-by-4.0."),
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of random weights.")] = 0,
+    results: Results = Path("results"),
+) -> None:
+    """Write a network as a folder that timm loads, with a card of its scores."""
+    from ce_align.api import load_network
+    from ce_align.results import ResultStore
+    from ce_align.stages.export import export
+
+    network = load_network(model, seed=seed)
+    export(network, hub, ResultStore(results), licence=licence, notify=message)
+    message(f"{model} is in {hub}: ce-align score --model local-dir:{hub}")
+
+
 def add_to(app: typer.Typer) -> None:
-    """Add the command."""
+    """Add the commands."""
     app.command(epilog=EXAMPLES)(submit)
+    app.command(epilog=EXPORT_EXAMPLES)(export)

@@ -1,12 +1,13 @@
 """Rows and registries as tables for the terminal."""
 
-from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Literal, TypeVar
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from rich.table import Table
 from rich.text import Text
 
 from ce_align.checks import named_some
+from ce_align.config import NETWORKS
 from ce_align.data.recordings import Entry
 from ce_align.models.catalogue import Published, is_cached
 from ce_align.report.style import minus
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     *("comparison_tables", "correlation_tables", "plugins_table", "frame_table"),
-    "failures_table",
+    *("failures_table", "identity_table"),
     *("measure_table", "models_table", "official_tables", "overlap_table"),
     *("recordings_table", "score_tables", "transfer_table"),
 ]
@@ -226,6 +227,19 @@ def failures_table(failures: "Sequence[Failure]") -> Table:
     for one in failures:
         texts = (one.stage, one.what, one.message, one.created[:16].replace("T", " "))
         table.add_row(*map(Text, texts))
+    return table
+
+
+def identity_table(document: Mapping[str, Any]) -> Table:
+    """What a stored result was computed from, and what its networks are made of."""
+    table = _table("of", "part", "digest", title=f"Result {document['config_id']}")
+    parts = [("", document.get("content", {}))]
+    names = [document["config"].get(name) for name in NETWORKS]
+    named = [str(name) for name in names if name]
+    parts += zip(named, document.get("identities", []), strict=False)
+    for name, digests in parts:
+        for part, digest in sorted(digests.items()):
+            table.add_row(Text(name), Text(part), Text(digest))
     return table
 
 

@@ -18,23 +18,21 @@ __all__ = ["export", "share"]
 
 
 def export(
-    model: str,
+    network: "Network",
     folder: Path,
     store: ResultStore,
     *,
     licence: str | None = None,
-    seed: int = 0,
     notify: Notify = quiet,
 ) -> Path:
     """Write a network as a folder that timm loads and the hub shows.
 
     Parameters
     ----------
-    model : name of a network
+    network : as it was loaded
     folder : gets ``config.json``, ``model.safetensors`` and ``README.md``
     store : scores of the same network in it stand in the card
     licence : of the weights, as the hub spells it, such as ``cc-by-4.0``
-    seed : of random weights
     notify : told where timm cannot load the folder
 
     Raises
@@ -42,11 +40,8 @@ def export(
     ConfigError
         If nobody could build the network again, or timm is not installed.
     """
-    from ce_align.models.load import load_network
-
-    if split_name(model).part:
-        raise ConfigError(f"{model} is a part of a network; export the whole")
-    network = load_network(model, seed=seed)
+    if split_name(network.name).part:
+        raise ConfigError(f"{network.name} is a part of a network; export the whole")
     facts = network.facts
     settings = {k: v for k, v in asdict(facts).items() if v is not None}
     settings |= {"images": facts.pretraining, "seed": facts.network_seed}
@@ -60,7 +55,7 @@ def export(
         ScoreRow(**row)
         for document in store.documents(ScoreRow.model_fields["stage"].default)
         for row in document["rows"]
-        if row.get("model_digest") == digest
+        if row.get("model_digest") == digest and row.get("animal") is None
     ]
     share(network, folder, metadata, rows, licence=licence, notify=notify)
     return folder

@@ -338,3 +338,23 @@ def test_features_score_without_a_network(ce_align, toy, rng, tmp_path):
     assert rows[1]["raw"] == row["raw"]
     status, _, err = ce_align("score", "--model", "pixels", "--stimuli", "a", *options)
     assert (status, "--stimuli is of --features" in err) == (2, True)
+
+
+def test_what_a_result_is_made_of_is_listed(ce_align, toy):
+    (row,) = json.loads(ce_align("score", *toy, "--json")[1])
+    status, out, _ = ce_align("results", "--identity", row["config_id"][:8])
+    assert status == 0
+    for text in ("net.py:build", "weights", "preprocessing", "recording", "code"):
+        assert text in out
+    status, _, err = ce_align("results", "--identity", "zzz")
+    assert (status, "no results in results have a config_id" in err) == (2, True)
+
+
+def test_a_network_is_exported_for_the_hub(ce_align):
+    pytest.importorskip("timm")
+    options = ("--hub", "shared/vit", "--licence", "mit")
+    status, _, err = ce_align("export", "timm/test_vit:none", *options)
+    assert (status, "local-dir:shared/vit" in err) == (0, True)
+    assert "license: mit" in Path("shared/vit/README.md").read_text()
+    status, _, err = ce_align("export", "pixels", "--hub", "shared/pixels")
+    assert (status, "nobody could build pixels" in err) == (2, True)

@@ -11,6 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
+import ce_align as ce
 from ce_align.errors import AccessError, ConfigError, DataError
 from ce_align.models.architectures import torchvision_network
 from ce_align.models.checkpoints import save_safetensors
@@ -78,7 +79,7 @@ def exported(trained, tmp_path_factory):
     other = row.model_copy(update={"model_digest": "other", "raw": 0.9876})
     store.put("score", "b", config, [other])
     folder = tmp_path_factory.mktemp("hub") / "mmcr"
-    return export(str(trained), folder, store, licence="cc-by-4.0")
+    return ce.export(str(trained), folder, results=store.folder, licence="cc-by-4.0")
 
 
 def outputs(network, layer="layer4"):
@@ -144,8 +145,9 @@ def test_equal_folders_are_one_network_wherever_they_lie(exported, tmp_path):
 
 def test_a_vision_transformer_of_timm_goes_to_the_hub_and_back(tmp_path):
     name = "timm/test_vit:none"
-    export(name, tmp_path / "vit", ResultStore(tmp_path / "none"))
-    before, after = load_network(name), load_network(f"local-dir:{tmp_path}/vit")
+    before = load_network(name)
+    export(before, tmp_path / "vit", ResultStore(tmp_path / "none"))
+    after = load_network(f"local-dir:{tmp_path}/vit")
     state = after.module.state_dict()
     assert all(torch.equal(v, state[k]) for k, v in before.module.state_dict().items())
     assert load_network(str(tmp_path / "vit")).digest == after.digest
@@ -157,9 +159,9 @@ def test_what_nobody_could_build_again_is_not_exported(tmp_path):
     )
     store = ResultStore(tmp_path / "none")
     with pytest.raises(ConfigError, match="nobody could build"):
-        export(f"{tmp_path}/mine.py:build", tmp_path / "hub", store)
+        export(load_network(f"{tmp_path}/mine.py:build"), tmp_path / "hub", store)
     with pytest.raises(ConfigError, match="export the whole"):
-        export("timm/test_vit:none@blocks", tmp_path / "hub", store)
+        export(load_network("timm/test_vit:none@blocks"), tmp_path / "hub", store)
     assert not (tmp_path / "hub").exists()
 
 
