@@ -26,7 +26,7 @@ from ce_align.results import ResultStore
 from ce_align.runner import register_brainscore, run
 from ce_align.stages.correlate import CorrelateConfig
 from ce_align.stages.earlier import stored_rows
-from ce_align.stages.measures import AnalysisConfig, Metric
+from ce_align.stages.measures import MEASURES, AnalysisConfig
 from ce_align.stages.overlap import OverlapConfig
 from ce_align.stages.running import Outcome
 from ce_align.stages.score import ScoreConfig
@@ -268,7 +268,7 @@ def score(
 @_takes(AnalysisConfig)
 def analyze(
     networks: "NetworkLike | Sequence[NetworkLike]",
-    metric: Metric | Sequence[Metric] = "bures",
+    metric: str | Sequence[str] = "bures",
     *,
     images: "str | Path | ImageSet" = "simulated",
     baseline: "NetworkLike | None" = None,
@@ -282,8 +282,8 @@ def analyze(
     Parameters
     ----------
     networks : names or `Network` objects, which all look at the same views
-    metric : ``bures``, ``decoding``, ``factorization``, ``dimensionality``,
-        ``steerability``, or several of them
+    metric : of `ce_align.stages.measures.MEASURES`: ``bures``, ``decoding``,
+        ``factorization``, ``dimensionality``, ``steerability``, or several of them
     images : folder, zip or tar, ``simulated``, or an `ImageSet`
     baseline : network that differences of Bures distances are taken from; None for the
         published one of the same objective at λ = 0, if there is one
@@ -298,10 +298,11 @@ def analyze(
     from ce_align.models.catalogue import invariant_sibling
 
     metrics = [metric] if isinstance(metric, str) else list(metric)
-    if baseline is not None and "bures" not in metrics:
+    compared = {name for name, one in MEASURES.items() if one.against is not None}
+    if baseline is not None and not compared & set(metrics):
         raise ConfigError(
-            "a baseline is for differences of Bures distances; leave it out, or add "
-            "the metric 'bures'"
+            "a baseline is for differences from it; leave it out, or add the metric "
+            f"{' or '.join(map(repr, sorted(compared)))}"
         )
     given = _Given()
     (source,) = given.named([images], ImageSet, "images")
@@ -318,7 +319,7 @@ def analyze(
             model=model,
             layer=layer,
             images=source,
-            baseline=(other or usual[model]) if kind == "bures" else None,
+            baseline=(other or usual[model]) if kind in compared else None,
             **settings,
         )
         for kind in metrics

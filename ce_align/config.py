@@ -1,11 +1,19 @@
 """What every stage's configuration has in common."""
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    GetCoreSchemaHandler,
+    model_validator,
+)
+from pydantic_core import core_schema
 
 from ce_align.checks import nearest_names
 from ce_align.digests import digest_json
@@ -13,8 +21,7 @@ from ce_align.errors import ConfigError, first_line
 from ce_align.names import plain_path, split_name
 
 __all__ = [
-    "NETWORKS",
-    *("COMMITTED", "ConfigId", "NetworkConfig", "StageConfig"),
+    *("COMMITTED", "NETWORKS", "ConfigId", "NetworkConfig", "OneOf", "StageConfig"),
     *("check_settings", "parse_yaml", "read_settings"),
 ]
 
@@ -25,6 +32,35 @@ COMMITTED = "committed"
 NETWORKS = ("model", "model_a", "model_b", "baseline")
 #: Fields that may be paths, whose spelling is no part of an identity.
 PATHS = (*NETWORKS, "recording", "recordings", "images", "dataset", "file")
+
+
+@dataclass(frozen=True)
+class OneOf:
+    """Annotation of a setting that is a name of a registry, as `Literal` is of a list.
+
+    Attributes
+    ----------
+    what : the name is of
+    names : those that there are; asked for when a setting is checked or a choice shown
+    """
+
+    what: str
+    names: Callable[[], Iterable[str]]
+
+    def __get_pydantic_core_schema__(
+        self, source: Any, handler: GetCoreSchemaHandler
+    ) -> core_schema.CoreSchema:
+        return core_schema.no_info_after_validator_function(
+            self._known, handler(source)
+        )
+
+    def _known(self, name: str) -> str:
+        names = list(self.names())
+        if name not in names:
+            raise ConfigError(
+                f"there is no {self.what} {name!r}; choose from {', '.join(names)}"
+            )
+        return name
 
 
 class ConfigId(str):

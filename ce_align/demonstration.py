@@ -9,7 +9,7 @@ from ce_align.data.scenes import SIMULATED_IMAGES
 from ce_align.data.simulation import SIMULATED
 from ce_align.report.paper.files import FigureConfig, TableConfig
 from ce_align.stages.correlate import CorrelateConfig
-from ce_align.stages.measures import AnalysisConfig, Metric
+from ce_align.stages.measures import AnalysisConfig
 from ce_align.stages.overlap import OverlapConfig
 from ce_align.stages.score import ScoreConfig
 from ce_align.stages.train import training_folder
@@ -65,7 +65,6 @@ def demo_recipe(runs: Path) -> list[StageConfig]:
         ScoreConfig(model=name, recording=SIMULATED.name, layer=LAYER)
         for name in names.values()
     ]
-    metrics: tuple[Metric, ...] = ("bures", "decoding")
     analyses = [
         AnalysisConfig(
             metric=metric,
@@ -76,7 +75,7 @@ def demo_recipe(runs: Path) -> list[StageConfig]:
             family="tiny",
             **VIEWS,
         )
-        for metric in metrics
+        for metric in ("bures", "decoding")
         for (objective, weight), name in names.items()
     ]
     overlaps = [

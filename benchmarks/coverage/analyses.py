@@ -29,12 +29,8 @@ from ce_align.metrics.predictivity import (
     cross_validated_r,
     summarise,
 )
-from ce_align.stages.measures import (
-    AnalysisConfig,
-    IntervalKind,
-    Measured,
-    mean_over_units,
-)
+from ce_align.stages.estimates import IntervalKind, Measured, mean_over_units
+from ce_align.stages.measures import AnalysisConfig
 from ce_align.stages.readout import decode, measure_dimensionality, steer
 from ce_align.stages.variability import choose_pairs, compare, measure_shapes
 
@@ -196,7 +192,8 @@ def settings(
 def found_in(measured: Measured) -> dict[str, Found]:
     """Every number with its interval."""
     return {
-        one.metric: found_as(one.interval, one.over) for one in measured.measurements
+        one.metric: found_as(one.estimate.interval, one.estimate.over)
+        for one in measured.numbers
     }
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ce_align.augment import AugmentationLedger, sample
-from ce_align.stages.variability import Answers
+from ce_align.stages.variability import Clouds
 from ce_align.stages.views import block_means
 
 __all__ = ["Draw", "Sizes", "World"]
@@ -110,7 +110,7 @@ class World:
             noise=0.05 * rng.normal(size=(n.images, n.views, n.features)),
         )
 
-    def respond(self, draw: Draw) -> Answers:
+    def respond(self, draw: Draw) -> Clouds:
         """What the comparisons need of this network's responses."""
         half = N_PARAMETERS // 2
         spatial = self._moved(draw.crops, draw.amount, slice(None, half))
@@ -123,7 +123,7 @@ class World:
             * np.roll(spatial, 1, axis=-1)[:, :, None]
             * np.roll(photometric, 2, axis=-1)[:, None]
         )
-        return Answers(
+        return Clouds(
             self.strong(draw),
             np.stack([block_means(views) for views in grid.astype(np.float32)]),
             (draw.classes @ self.readout).astype(np.float32),

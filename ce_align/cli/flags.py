@@ -37,7 +37,7 @@ from ce_align.cli.screen import (
     print_tables,
     progress_bars,
 )
-from ce_align.config import StageConfig, read_settings
+from ce_align.config import OneOf, StageConfig, read_settings
 from ce_align.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -314,6 +314,10 @@ def _option(
     """The option of a field; None for a field that one word cannot set."""
     kind, limits = _plain(field.annotation, field.metadata)
     several = name in SWEPT
+    for mark in limits:
+        if isinstance(mark, OneOf):
+            choices_of: Any = Literal
+            kind = choices_of[tuple(mark.names())]
     if get_origin(kind) is tuple:
         first, *rest = get_args(kind)
         if rest != [...]:

@@ -150,23 +150,21 @@ def analyze(
     from ce_align.data.scenes import default_images
     from ce_align.models.catalogue import expand, invariant_sibling
     from ce_align.report.terminal import measure_table
-    from ce_align.stages.measures import MeasureRow
-    from ce_align.stages.plan import METRICS
+    from ce_align.stages.measures import MEASURES, MeasureRow
 
     metrics = asked.values("metric")
     baseline = asked.given.get("baseline")
     reference = expand([baseline])[0] if baseline else None
     configs = asked.configs(
-        metric=METRICS if "all" in metrics else metrics,
+        metric=list(MEASURES) if "all" in metrics else metrics,
         images=asked.given.get("images") or default_images(),
         baseline=None,
     )
     outcome = session.run(
-        # Only distances are compared with a baseline.
         config.model_copy(
             update={"baseline": reference or invariant_sibling(config.model)}
         )
-        if config.metric == "bures"
+        if MEASURES[config.metric].against is not None
         else config
         for config in configs
     )

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ce_align.errors import ConfigError
 from ce_align.files import atomic_path
+from ce_align.stages.measures import quantities
 
 if TYPE_CHECKING:
     from matplotlib.artist import Artist
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 __all__ = [
-    *("COMPARISON_TITLES", "GUIDE", "INK", "LETTERS", "NEUTRAL", "WIDTHS"),
+    *("GUIDE", "INK", "LETTERS", "NEUTRAL", "WIDTHS"),
     *("finish", "legend_entries", "letter", "measure_name", "minus", "new_figure"),
     *("objective_colour", "objective_label", "objective_marker", "objective_order"),
     *("panel_grid", "save_figure", "shade", "style", "svg_text", "weight_label"),
@@ -44,30 +45,6 @@ MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 
 #: Names of panels.
 LETTERS = string.ascii_uppercase
-
-#: The paper's comparisons A–D, as figures call them.
-COMPARISON_TITLES = {
-    "augmentation_augmentation": "Augmentation–augmentation",
-    "augmentation_centroid": "Augmentation–centroid",
-    "spatial_photometric": "Spatial–photometric",
-    "class_class": "Class–class",
-}
-#: What follows the name of a comparison.
-ADDITIONS = {
-    "": "",
-    "_excess": ", excess",
-    "_floor": ", floor",
-    "_delta": ", Δ",
-    "_excess_delta": ", excess, Δ",
-}
-#: Methods of decoding, and parts of it that are no parameter.
-METHODS = {"decoding_ridge": "ridge", "decoding_ols": "OLS"}
-PARTS = {
-    "": "Parameter decoding",
-    "_weak": "Decoding, weak views",
-    "_strong_only": "Decoding, strong views",
-    "_within_weak": "Decoding, within weak",
-}
 
 #: Characters of the notes' font that fit into an inch.
 CHARACTERS = 26
@@ -230,16 +207,8 @@ def measure_name(metric: str) -> str:
     >>> measure_name("class_class_excess")
     'Class–class, excess'
     """
-    for comparison, title in COMPARISON_TITLES.items():
-        rest = metric.removeprefix(comparison)
-        if rest != metric and rest in ADDITIONS:
-            return title + ADDITIONS[rest]
-    for method, name in METHODS.items():
-        rest = metric.removeprefix(method)
-        if rest != metric:
-            own = f"{rest.strip('_').replace('_', ' ').capitalize()} decoding"
-            return f"{PARTS.get(rest, own)} ({name})"
-    return metric.replace("_", " ").capitalize()
+    known = quantities().get(metric)
+    return known.title if known else metric.replace("_", " ").capitalize()
 
 
 def letter(ax: "Axes", text: str, title: str = "") -> None:

@@ -1,12 +1,11 @@
-"""Representational analyses: views are made once and all networks answer them."""
+"""Representational analyses: views are made once and shown to all networks."""
 
-from collections.abc import Hashable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ce_align.augment import TRANSFORMS_VERSION
 from ce_align.checks import named_some
@@ -16,13 +15,16 @@ from ce_align.digests import combine_digests, digest_json
 from ce_align.errors import CeAlignError, DataError
 from ce_align.files import cache_folder
 from ce_align.results import ResultStore, joined_notes
-from ce_align.stages.measures import AnalysisConfig, Measured, MeasureRow
-from ce_align.stages.plan import GEOMETRY_FAMILIES, ViewPlan, class_labels, view_names
-from ce_align.stages.readout import decode, factorize, measure_dimensionality, steer
-from ce_align.stages.responses import Responses, Subject, respond
+from ce_align.stages.estimates import Measured, Measurement
+from ce_align.stages.measures import MEASURES, AnalysisConfig, Measure, MeasureRow
+from ce_align.stages.responses import (
+    NetworkResponses,
+    ResponseStore,
+    Subject,
+    respond,
+)
 from ce_align.stages.running import Probed, Run
-from ce_align.stages.variability import Answers, Comparison, compare, measure_shapes
-from ce_align.stages.views import RESPONSES_VERSION, ViewSet
+from ce_align.stages.views import RESPONSES_VERSION, ViewPlan, ViewSet, class_labels
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -42,6 +44,16 @@ class Job:
     baseline: Subject | None = None
 
     @property
+    def measure(self) -> Measure:
+        """What is measured."""
+        return MEASURES[self.config.metric]
+
+    @property
+    def view_names(self) -> tuple[str, ...]:
+        """Names of the views that it looks at."""
+        return self.measure.view_names(self.config.family)
+
+    @property
     def networks(self) -> list[Probed]:
         """What its rows depend on."""
         subjects = [self.subject, *([self.baseline] if self.baseline else [])]
@@ -50,7 +62,7 @@ class Job:
 
 def shared(config: AnalysisConfig) -> Hashable:
     """What configurations have in common whose networks look at the same views."""
-    own = {"metric": "bures", "model": "", "layer": "", "baseline": None}
+    own = {"metric": "", "model": "", "layer": "", "baseline": None}
     return config.model_copy(update=own)
 
 
@@ -60,7 +72,7 @@ def execute(configs: Sequence[AnalysisConfig], run: Run) -> None:
     images = run.images(first.images, first.comparisons)
     run.notify(f"images: {first.images} ({len(images)})")
     every = len(images) > first.comparisons and first.centroids == "all"
-    if every and any(config.metric == "bures" for config in configs):
+    if every and any("centroids" in MEASURES[one.metric].views for one in configs):
         run.notify(
             f"centroids: of all {len(images)} images, {first.views} views each; "
             f"--centroids compared takes those of {first.comparisons}"
@@ -110,7 +122,7 @@ def analyze(jobs: Sequence[Job], images: ImageSet, run: Run) -> list[MeasureRow]
     jobs : kinds of measures and networks; their settings agree but for metric, model,
         layer and baseline
     images : to augment; a column ``object_name`` or ``label`` gives the classes
-    run : where rows, arrays and ledgers go, and the networks' answers, so that a run
+    run : where rows, arrays and ledgers go, and the networks' responses, so that a run
         can be resumed
 
     Raises
@@ -118,7 +130,7 @@ def analyze(jobs: Sequence[Job], images: ImageSet, run: Run) -> list[MeasureRow]
     DataError
         If there are too few images.
     """
-    responses = Responses(run.responses or cache_folder("responses"))
+    responses = ResponseStore(run.responses or cache_folder("responses"))
     keyed = [(job, _config_id(job, images)) for job in jobs]
     known: dict[str, list[MeasureRow]] = {}
     for job, key in keyed:
@@ -131,7 +143,7 @@ def analyze(jobs: Sequence[Job], images: ImageSet, run: Run) -> list[MeasureRow]
     pending = [(job, key) for job, key in keyed if key not in known]
     if pending:
         asked = [job for job, _ in pending]
-        reading = _read(asked, images, run.store, responses)
+        reading = _Reading.of(asked, images, run.store, responses)
         reading.failed |= respond(
             list(_subjects(asked)),
             list(reading.sets.values()),
@@ -153,18 +165,19 @@ def analyze(jobs: Sequence[Job], images: ImageSet, run: Run) -> list[MeasureRow]
 
 def _left_out(jobs: Sequence[Job], images: ImageSet) -> Iterator[str]:
     """Distances that are not measured, and why."""
-    distances = [job for job in jobs if job.config.metric == "bures"]
-    if not distances:
-        return
-    with suppress(DataError):  # told of as a failure
-        reason = ViewPlan(images, distances[0].config).without_classes
-        if reason:
-            yield f"no distances of classes: {reason}"
+    of_classes = [job for job in jobs if "classes" in job.measure.views]
+    if of_classes:
+        with suppress(DataError):  # told of as a failure
+            reason = ViewPlan(images, of_classes[0].config).without_classes
+            if reason:
+                yield f"no distances of classes: {reason}"
     # One of λ = 0 is what others differ from.
     alone = [
         job.config.model
-        for job in distances
-        if job.baseline is None and job.subject.network.facts.equivariance_weight != 0
+        for job in jobs
+        if job.measure.against is not None
+        and job.baseline is None
+        and job.subject.network.facts.equivariance_weight != 0
     ]
     if alone:
         yield (
@@ -175,14 +188,16 @@ def _left_out(jobs: Sequence[Job], images: ImageSet) -> Iterator[str]:
 
 def _config_id(job: Job, images: ImageSet) -> ConfigId:
     labels = class_labels(images)
+    algorithm = (
+        f"{ALGORITHM}, views {TRANSFORMS_VERSION}, responses {RESPONSES_VERSION}"
+    )
     return job.config.fingerprint(
         weights=job.subject.digest,
         baseline=job.baseline.digest if job.baseline else "",
         images=images.digest,
         # The digest of images leaves their labels out.
         labels="" if labels is None else digest_json(labels.astype(str).tolist()),
-        algorithm=f"{ALGORITHM}, views {TRANSFORMS_VERSION}, responses "
-        f"{RESPONSES_VERSION}",
+        algorithm=", ".join(filter(None, (algorithm, job.measure.version))),
     )
 
 
@@ -193,51 +208,52 @@ def _subjects(jobs: Sequence[Job]) -> Iterator[Subject]:
             yield job.baseline
 
 
-def _read(
-    jobs: Sequence[Job], images: ImageSet, store: ResultStore, responses: Responses
-) -> "_Reading":
-    """Plan the views that jobs look at, and keep beside the results what they are."""
-    plan = ViewPlan(images, jobs[0].config)
-    names = dict.fromkeys(name for job in jobs for name in view_names(job.config))
-    sets = {name: views for name in names if (views := plan.views(name)) is not None}
-    for views in sets.values():
-        path = store.folder / jobs[0].config.stage / "ledgers" / f"{views.digest}.npz"
-        if not path.exists():
-            views.ledger.save(path)
-    return _Reading(plan, sets, responses)
-
-
 @dataclass
 class _Reading:
-    """Stored answers, one network at a time."""
+    """Stored responses, one network at a time."""
 
     plan: ViewPlan
     sets: dict[str, ViewSet]
-    responses: Responses
+    responses: ResponseStore
     failed: dict[str, CeAlignError] = field(default_factory=dict)
-    compared: dict[str, dict[str, Comparison]] = field(default_factory=dict)
+    #: What was read of each network for each measure: a baseline is read once.
+    known: dict[tuple[str, str], Any] = field(default_factory=dict)
+
+    @classmethod
+    def of(
+        cls,
+        jobs: Sequence[Job],
+        images: ImageSet,
+        store: ResultStore,
+        responses: ResponseStore,
+    ) -> "_Reading":
+        """Plan the views that jobs look at; their ledgers lie beside the results."""
+        plan = ViewPlan(images, jobs[0].config)
+        names = dict.fromkeys(name for job in jobs for name in job.view_names)
+        sets = {
+            name: views for name in names if (views := plan.views(name)) is not None
+        }
+        for views in sets.values():
+            folder = store.folder / jobs[0].config.stage / "ledgers"
+            path = folder / f"{views.digest}.npz"
+            if not path.exists():
+                views.ledger.save(path)
+        return cls(plan, sets, responses)
 
     def keep(self, job: Job, config_id: ConfigId, run: Run) -> list[MeasureRow]:
         """Measure, and store the rows with the arrays behind them."""
         measured = self._measure(job)
         used = {
-            name: self.sets[name].digest
-            for name in view_names(job.config)
-            if name in self.sets
+            name: self.sets[name].digest for name in job.view_names if name in self.sets
         }
-        rows = measured.rows(
-            job.config,
-            config_id=config_id,
-            model_digest=job.subject.asked.probe.digest,
-            baseline_digest=job.baseline.asked.probe.digest if job.baseline else None,
-            images_digest=self.plan.images.digest,
-            views_digest=combine_digests(*used.values()),
-        )
+        identity = {
+            "config_id": config_id,
+            "model_digest": job.subject.asked.probe.digest,
+            "images_digest": self.plan.images.digest,
+            "views_digest": combine_digests(*used.values()),
+        }
         own = [one.probe.note(one.layer) for one in job.networks]
-        rows = [
-            row.model_copy(update={"note": joined_notes(row.note, *own)})
-            for row in rows
-        ]
+        rows = [_row(number, job, own, identity) for number in measured.numbers]
         arrays = self._dataset(measured, used)
         origin = self.plan.images.origin
         return run.keep(
@@ -257,71 +273,55 @@ class _Reading:
         )
 
     def _measure(self, job: Job) -> Measured:
-        config = job.config
-        if config.metric == "bures":
-            baseline = self._compared(job.baseline) if job.baseline else None
-            return measure_shapes(self._compared(job.subject), baseline, config)
-        with self._named(job.subject):
-            return self._read_out(job)
+        own = self._read(job.measure, job.subject)
+        if job.measure.against is None:
+            measured: Measured = own
+            return measured
+        other = self._read(job.measure, job.baseline) if job.baseline else None
+        return job.measure.against(own, other, job.config)
 
-    def _read_out(self, job: Job) -> Measured:
-        config = job.config
-        if config.metric in ("decoding", "steerability"):
-            clean, views = view_names(config)
-            read = decode if config.metric == "decoding" else steer
-            return read(
-                self._load(job.subject, clean)[:, 0],
-                self._load(job.subject, views),
-                self.sets[views].ledger,
-                config,
-            )
-        # One family is in memory at a time.
-        families = ((name, self._load(job.subject, name)) for name in GEOMETRY_FAMILIES)
-        over_families = {
-            "factorization": factorize,
-            "dimensionality": measure_dimensionality,
-        }
-        return over_families[config.metric](families, config)
-
-    @contextmanager
-    def _named(self, subject: Subject) -> Iterator[None]:
-        """Say of which network and layer an error speaks."""
-        try:
-            yield
-        except DataError as error:
-            if error is self.failed.get(subject.digest):
-                raise
-            message = f"{subject.network.name} {subject.layer}, {error}"
-            raise DataError(message) from error
-
-    def _load(self, subject: Subject, name: str) -> NDArray[np.float32]:
+    def _read(self, measure: Measure, subject: Subject) -> Any:
+        """What a measure reads of a network, once."""
         if subject.digest in self.failed:
             raise self.failed[subject.digest]
-        return self.responses.load(subject, self.sets[name])
-
-    def _compared(self, subject: Subject) -> dict[str, Comparison]:
-        # A baseline is compared once, whatever the number of networks.
-        if subject.digest not in self.compared:
-            answers = self._answers(subject)
+        key = (measure.name, subject.digest)
+        if key not in self.known:
+            responses = NetworkResponses(subject, self.plan, self.sets, self.responses)
             try:
-                found = compare(answers, self.plan.config)
+                self.known[key] = measure.read(responses, self.plan.config)
             except DataError as error:
                 message = f"{subject.network.name} {subject.layer}, {error}"
                 raise DataError(message) from error
-            self.compared[subject.digest] = found
-        return self.compared[subject.digest]
+        return self.known[key]
 
-    def _answers(self, subject: Subject) -> Answers:
-        by_class = None
-        if "classes" in self.sets and self.plan.classes is not None:
-            flat = self._load(subject, "classes")
-            by_class = flat.reshape(len(self.plan.classes), -1, flat.shape[-1])
-        beyond = None
-        if "centroids" in self.sets:
-            beyond = self._load(subject, "centroids")[:, 0]
-        return Answers(
-            self._load(subject, self.plan.config.family),
-            self._load(subject, "crossed"),
-            by_class,
-            beyond,
-        )
+
+def _row(
+    number: Measurement,
+    job: Job,
+    notes: Sequence[str | None],
+    identity: Mapping[str, Any],
+) -> MeasureRow:
+    config, found = job.config, number.estimate
+    baseline = job.baseline if number.relative else None
+    return MeasureRow(
+        model=config.model,
+        metric=number.metric,
+        value=_finite(found.interval.estimate),
+        layer=config.layer,
+        low=_finite(found.interval.low),
+        high=_finite(found.interval.high),
+        n_points=number.n_points,
+        n_comparisons=number.n_comparisons,
+        n_units=found.interval.n_units,
+        baseline=config.baseline if number.relative else None,
+        baseline_digest=baseline.asked.probe.digest if baseline else None,
+        images=config.images,
+        interval=found.over,
+        seed=config.seed,
+        note=joined_notes(number.note, *notes),
+        **identity,
+    )
+
+
+def _finite(value: float) -> float | None:
+    return float(value) if np.isfinite(value) else None

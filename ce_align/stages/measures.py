@@ -1,43 +1,113 @@
-"""Rows of representational measures, and what all of them share."""
+"""Measures: what `ce-align analyze` knows of each, in one place.
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
+A measure is an entry of `MEASURES`: the views that it looks at, how its numbers come
+from the responses to them, and what tables and figures call these. Nothing else lists
+measures: `register_measure` adds one to settings, commands, correlations, tables and
+figures. Its mathematics is a function of arrays in `ce_align.metrics`.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from math import inf
+from types import MappingProxyType
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, NonNegativeInt, PositiveInt
 
-from ce_align.config import COMMITTED, NetworkConfig
-from ce_align.metrics.inference import (
-    MIN_PAIRED,
-    MIN_UNITS,
-    Interval,
-    crossed_interval,
-    mean_interval,
-    pair_interval,
-    unit_interval,
-)
+from ce_align.augment import PARAMETER_NAMES
+from ce_align.config import COMMITTED, NetworkConfig, OneOf
+from ce_align.errors import ConfigError
 from ce_align.results import Row
-
-if TYPE_CHECKING:
-    import xarray as xr
+from ce_align.stages.estimates import IntervalKind, Measured
+from ce_align.stages.readout import decode, factorize, measure_dimensionality, steer
+from ce_align.stages.responses import NetworkResponses
+from ce_align.stages.variability import (
+    COMPARISONS,
+    Clouds,
+    Comparison,
+    compare,
+    measure_shapes,
+)
+from ce_align.stages.views import FAMILY, GEOMETRY_FAMILIES
 
 __all__ = [
-    *("AnalysisConfig", "Estimate", "IntervalKind", "MeasureRow", "Measured"),
-    *("Measurement", "Metric", "HeldOut"),
-    *("mean_over_pairs", "mean_over_runs", "mean_over_units", "without_interval"),
+    *("COMPARISON_TITLES", "MEASURES", "AnalysisConfig", "Measure", "MeasureRow"),
+    *("Panel", "Quantity", "quantities", "register_measure"),
 ]
 
-IntervalKind = Literal["population", "comparisons"]
-Metric = Literal["bures", "decoding", "factorization", "dimensionality", "steerability"]
+FloatArray = NDArray[np.float32]
+Place = Literal["table", "forest", "rows"]
 
 
-#: Fewer images, or views, held out do not show how certain a regression is: with 40
-#: images, intervals of single parameters covered 88 to 99 % in simulations.
-MIN_HELD_OUT, MIN_VIEWS = 50, 50
-#: Variance of runs, in that which their held-out images explain: by chance below 4.
-MAX_SPREAD = 4.0
+class Panel(NamedTuple):
+    """Where numbers of one kind stand side by side in a figure."""
+
+    title: str
+    axis: str
+
+
+@dataclass(frozen=True)
+class Quantity:
+    """One number of a measure, which rows name in their column ``metric``.
+
+    Attributes
+    ----------
+    name : in rows
+    title : in tables and figures
+    least, most : bounds of its values
+    place : ``table`` for Table 1 and the forest of correlations, ``forest`` for that
+        alone, ``rows`` for what stands in the rows only; there may be too many
+    panel, label : where figures of measures draw it, None for nowhere, and what it is
+        called there, if not by its title
+    """
+
+    name: str
+    title: str
+    least: float = -inf
+    most: float = inf
+    place: Place = "forest"
+    panel: Panel | None = None
+    label: str = ""
+
+    @property
+    def beside_mark(self) -> str:
+        """What it is called beside its mark in a figure."""
+        return self.label or self.title[0].lower() + self.title[1:]
+
+
+@dataclass(frozen=True)
+class Measure:
+    """One kind of measure of a network.
+
+    Attributes
+    ----------
+    name : in settings and commands
+    about : what it says of a network, in a few words
+    views : that it looks at: ``clean`` images, a family of augmentations such as
+        ``strong`` (or `ce_align.stages.views.FAMILY`, that of the settings), ``shared``
+        transformations, ``crossed`` crops and photometrics, labelled ``classes``,
+        ``centroids`` of images that are not compared
+    quantities : its numbers, in the order of tables and figures
+    read : gives, from responses and settings, what is to be known of a network: all
+        its numbers, `Measured`, unless there is `against`
+    against : gives the numbers from what was read of the network, and of its baseline
+        or None; a network is read once, whatever the number that it is a baseline of
+    version : changes whenever the same responses would give another number
+    """
+
+    name: str
+    about: str
+    views: tuple[str, ...]
+    quantities: tuple[Quantity, ...]
+    read: Callable[[NetworkResponses, "AnalysisConfig"], Any]
+    against: Callable[[Any, Any | None, "AnalysisConfig"], Measured] | None = None
+    version: str = ""
+
+    def view_names(self, family: str) -> tuple[str, ...]:
+        """Names of its view sets, with the family that settings name."""
+        return tuple(family if name == FAMILY else name for name in self.views)
 
 
 class AnalysisConfig(NetworkConfig):
@@ -56,7 +126,9 @@ class AnalysisConfig(NetworkConfig):
 
     stage: ClassVar = "analyze"
 
-    metric: Metric = Field(description="What to measure.")
+    metric: Annotated[str, OneOf("measure", lambda: MEASURES)] = Field(
+        description="What to measure."
+    )
     layer: str = Field(
         default=COMMITTED,
         description="Layer, averaged over places; 'committed' for that of IT.",
@@ -145,229 +217,175 @@ class MeasureRow(Row):
     baseline_equivariance_weight: float | None = None
 
 
-@dataclass(frozen=True)
-class Measurement:
-    """A number with its interval, before it becomes a row.
+def _clouds(
+    responses: NetworkResponses, config: AnalysisConfig
+) -> dict[str, Comparison]:
+    clouds = Clouds(
+        strong=responses[FAMILY],
+        crossed=responses["crossed"],
+        by_class=responses.get("classes"),
+        beyond=responses.get("centroids"),
+    )
+    return compare(clouds, config)
 
-    Attributes
-    ----------
-    metric : its name
-    interval : bounds are NaN if there are none
-    over : what the interval was computed over, None if there is none
-    n_points, n_comparisons : as in `MeasureRow`
-    relative : whether it is a difference from the baseline
-    note : as in `MeasureRow`
+
+def _decoded(responses: NetworkResponses, config: AnalysisConfig) -> Measured:
+    ledger = responses.ledger(FAMILY)
+    return decode(responses["clean"], responses[FAMILY], ledger, config)
+
+
+def _steered(responses: NetworkResponses, config: AnalysisConfig) -> Measured:
+    ledger = responses.ledger("shared")
+    return steer(responses["clean"], responses["shared"], ledger, config)
+
+
+def _families(responses: NetworkResponses) -> Iterator[tuple[str, FloatArray]]:
+    """Responses of one family after the other: each is large."""
+    return ((name, responses[name]) for name in GEOMETRY_FAMILIES)
+
+
+#: The paper's comparisons A–D, as tables and figures call them.
+COMPARISON_TITLES = {name: name.replace("_", "–").capitalize() for name in COMPARISONS}
+
+
+def _distances() -> Iterator[Quantity]:
+    shapes = Panel("Shapes of variability", "$D_B$")
+    above = Panel("Above the floor of equal sources", "excess of $D_B$")
+    deltas = Panel("Against the baseline", "$\\Delta D_B$ = baseline − network")
+    titles = COMPARISON_TITLES.items()
+    for name, title in titles:
+        yield Quantity(name, title, 0, 2, "table", shapes)
+    for name, title in titles:
+        yield Quantity(f"{name}_floor", f"{title}, floor", 0, 2, "rows")
+    for name, title in titles:
+        yield Quantity(f"{name}_excess", f"{title}, excess", -2, 2, panel=above)
+    for name, title in titles:
+        yield Quantity(f"{name}_delta", f"{title}, Δ", -2, 2, "rows", deltas)
+        name, title = f"{name}_excess_delta", f"{title}, excess, Δ"
+        yield Quantity(name, title, -4, 4, "rows", deltas)
+
+
+def _decodings() -> Iterator[Quantity]:
+    parts: dict[str, tuple[str, str, Place]] = {
+        "": ("Parameter decoding", "mean over parameters", "table"),
+        "_strong_only": ("Decoding, strong views", "strong only", "forest"),
+        "_weak": ("Decoding, weak views", "weak", "forest"),
+        "_within_weak": ("Decoding, within weak", "within weak", "rows"),
+    }
+    for parameter in PARAMETER_NAMES:
+        words = parameter.replace("_", " ")
+        place: Place = "table" if parameter == "hue" else "rows"
+        parts[f"_{parameter}"] = (f"{words.capitalize()} decoding", words, place)
+    ridge = Panel("Decoding of augmentations, ridge", "$R^2$ on held-out images")
+    for method, panel in (("ridge", ridge), ("OLS", None)):
+        for ending, (title, label, place) in parts.items():
+            name = f"decoding_{method.lower()}{ending}"
+            title = f"{title} ({method})"
+            yield Quantity(name, title, -inf, 1, place, panel, label)
+
+
+def _of_families(
+    name: str, least: float, most: float, panel: Panel
+) -> Iterator[Quantity]:
+    for family in GEOMETRY_FAMILIES:
+        title = f"{name}_{family}".replace("_", " ").capitalize()
+        label = title.removeprefix(f"{panel.title} ") if panel == DIMENSIONALITY else ""
+        yield Quantity(f"{name}_{family}", title, least, most, panel=panel, label=label)
+
+
+SHARES = Panel("Factorization and invariance", "share of variance")
+DIMENSIONALITY = Panel("Dimensionality", "participation ratio")
+STEERED = Panel("Steerability", "share of the displacement explained")
+
+_REGISTERED: dict[str, Measure] = {}
+#: Every measure by its name; `register_measure` adds to it.
+MEASURES: Mapping[str, Measure] = MappingProxyType(_REGISTERED)
+
+
+def register_measure(measure: Measure) -> None:
+    """Add a measure of one's own, which analyses then take by name.
+
+    Raises
+    ------
+    ConfigError
+        If there is one of that name, or with numbers of one of its names.
     """
-
-    metric: str
-    interval: Interval
-    over: str | None
-    n_points: int
-    n_comparisons: int
-    relative: bool = False
-    note: str | None = None
-
-
-@dataclass
-class Measured:
-    """Measurements of one configuration, and the arrays behind them."""
-
-    measurements: list[Measurement] = field(default_factory=list)
-    arrays: "dict[str, xr.DataArray]" = field(default_factory=dict)
-
-    def add(
-        self,
-        metric: str,
-        interval: Interval,
-        over: str | None,
-        *,
-        n_points: int,
-        n_comparisons: int,
-        relative: bool = False,
-        note: str | None = None,
-    ) -> None:
-        """Add one measurement, see `Measurement`."""
-        self.measurements.append(
-            Measurement(metric, interval, over, n_points, n_comparisons, relative, note)
+    if measure.name in MEASURES:
+        raise ConfigError(
+            f"there is a measure {measure.name!r} already; choose another name"
         )
-
-    def rows(
-        self,
-        config: AnalysisConfig,
-        *,
-        baseline_digest: str | None = None,
-        **identity: Any,
-    ) -> list[MeasureRow]:
-        """Rows; `identity` are the configuration's id and the other digests."""
-        return [
-            MeasureRow(
-                model=config.model,
-                metric=found.metric,
-                value=_finite(found.interval.estimate),
-                layer=config.layer,
-                low=_finite(found.interval.low),
-                high=_finite(found.interval.high),
-                n_points=found.n_points,
-                n_comparisons=found.n_comparisons,
-                n_units=found.interval.n_units,
-                baseline=config.baseline if found.relative else None,
-                baseline_digest=baseline_digest if found.relative else None,
-                images=config.images,
-                interval=found.over,
-                seed=config.seed,
-                note=found.note,
-                **identity,
-            )
-            for found in self.measurements
-        ]
+    taken = [one.name for one in measure.quantities if one.name in quantities()]
+    if taken:
+        raise ConfigError(
+            f"another measure has numbers called {taken[0]!r}; choose another name"
+        )
+    _REGISTERED[measure.name] = measure
 
 
-def _finite(value: float) -> float | None:
-    return float(value) if np.isfinite(value) else None
+def quantities() -> dict[str, Quantity]:
+    """Numbers of all measures, by the name that rows have."""
+    return {
+        one.name: one for measure in MEASURES.values() for one in measure.quantities
+    }
 
 
-class Estimate(NamedTuple):
-    """A mean with its interval, what that is over, and why there is none."""
-
-    interval: Interval
-    over: str | None
-    note: str | None
-
-
-def mean_over_units(
-    values: NDArray[np.float64],
-    kind: IntervalKind,
-    seed: int,
-    effects: NDArray[np.float64] | None = None,
-) -> Estimate:
-    """Mean of one value for each image, with its interval.
-
-    Parameters
-    ----------
-    values : (n_images,); NaN are left out
-    kind : of interval, as settings have it
-    seed : of the bootstrap
-    effects : (n_all_images,), mean zero: what each image adds to the values of all by
-        being part of a cloud that they are compared with; first those that have a value
-    """
-    kept = np.isfinite(values)
-    if not kept.any():
-        return without_interval(float("nan"), 0, "no comparison is defined")
-    if effects is not None:
-        rest = np.arange(len(values), len(effects))
-        order = [np.flatnonzero(kept), np.flatnonzero(~kept), rest]
-        effects = effects[np.concatenate(order)]
-    values = values[kept]
-    if kind == "comparisons":
-        return Estimate(mean_interval(values), "comparisons", None)
-    moved = values
-    if effects is not None:
-        moved = values.mean() + effects
-        moved[: len(values)] += len(effects) / len(values) * (values - values.mean())
-    if len(values) < MIN_UNITS:
-        return without_interval(float(values.mean()), len(values), "too few images")
-    if not np.isfinite(moved).all():
-        why = "too few points to tell what each image adds to a cloud"
-        return without_interval(float(values.mean()), len(values), why)
-    rng = np.random.default_rng([seed, len(values)])
-    return Estimate(unit_interval(moved, rng), "images", None)
-
-
-def mean_over_pairs(
-    values: NDArray[np.float64],
-    pairs: NDArray[Any],
-    kind: IntervalKind,
-    seed: int,
-    units: str = "images",
-) -> Estimate:
-    """Mean of one value for each pair of images or classes, with its interval."""
-    kept = np.isfinite(values)
-    if not kept.any():
-        return without_interval(float("nan"), 0, "no comparison is defined")
-    values, pairs = values[kept], pairs[kept]
-    if kind == "comparisons":
-        return Estimate(mean_interval(values), "comparisons", None)
-    n = len(np.unique(pairs))
-    if n < MIN_PAIRED:
-        why = f"fewer than {MIN_PAIRED} {units}"
-        return without_interval(float(values.mean()), n, why)
-    rng = np.random.default_rng([seed, len(values)])
-    return Estimate(pair_interval(values, pairs, rng), units, None)
-
-
-class HeldOut(NamedTuple):
-    """What one run found on the images that it held out.
-
-    Attributes
-    ----------
-    value : explained variance, or NaN
-    effects : (n_images,) or (n_images, n_transformations), what each image, or each
-        combination, adds to the value; zero for those that were not held out
-    n_views : views that were held out
-    """
-
-    value: float
-    effects: NDArray[np.float64]
-    n_views: int
-
-
-def mean_over_runs(runs: Sequence[HeldOut], test_share: float, seed: int) -> Estimate:
-    """Mean over runs that hold out different images, with its interval over images.
-
-    Runs share images, so their own spread says too little. An image adds to every run
-    that held it out, and images are independent of each other. What the images add by
-    training counts as much as the share of them that is not held out lets expect.
-
-    Parameters
-    ----------
-    runs : of one regression
-    test_share : of the images that each run holds out
-    seed : of the bootstrap
-
-    Notes
-    -----
-    For many runs it is the interval of Nadeau and Bengio (2003), Machine Learning 52,
-    whose variance of the spread of a few runs is replaced by that over images.
-    """
-    mean = float(np.mean([run.value for run in runs]))
-    # A training image adds 1 / n_train of what a held-out one adds 1 / n_test of.
-    effects = np.mean([run.effects for run in runs], axis=0) / np.sqrt(1 - test_share)
-    why = _untrusted(runs, mean, effects)
-    if why:
-        return without_interval(mean, len(effects), why)
-    held_out = np.any(effects.reshape(len(effects), -1) != 0, axis=1)
-    n = int(held_out.sum())
-    rng = np.random.default_rng([seed, n])
-    if effects.ndim == 2:
-        found = crossed_interval(mean, effects, rng)
-        return Estimate(found, "images and transformations", None)
-    return Estimate(unit_interval(mean + n * effects[held_out], rng), "images", None)
-
-
-def _untrusted(
-    runs: Sequence[HeldOut], mean: float, effects: NDArray[np.float64]
-) -> str | None:
-    """Why the effects of held-out images do not show how certain a mean of runs is."""
-    if not np.isfinite(mean):
-        return "some run has no value"
-    table = effects.reshape(len(effects), -1)
-    if np.any(table != 0, axis=1).sum() < MIN_HELD_OUT:
-        return f"fewer than {MIN_HELD_OUT} images held out"
-    if effects.ndim == 2 and np.any(table != 0, axis=0).sum() < MIN_PAIRED:
-        return f"fewer than {MIN_PAIRED} transformations"
-    if np.mean([run.n_views for run in runs]) < MIN_VIEWS:
-        return f"fewer than {MIN_VIEWS} views held out"
-    if mean < 0:
-        return "the mean predicts better, so all hangs on the training images"
-    spread = np.var([run.value for run in runs])
-    by_image = [run.effects.reshape(len(run.effects), -1).sum(axis=1) for run in runs]
-    expected = np.mean(np.sum(np.square(by_image), axis=1))
-    if len(runs) > 1 and spread > MAX_SPREAD * expected:
-        return "runs differ by more than the images that they hold out explain"
-    return None
-
-
-def without_interval(value: float, n_units: int, why: str) -> Estimate:
-    """A number without an interval, and the reason in a note."""
-    interval = Interval(value, float("nan"), float("nan"), 0.95, n_units)
-    return Estimate(interval, None, f"no interval: {why}")
+for _measure in (
+    Measure(
+        "bures",
+        "Bures distances A–D between shapes of variability",
+        (FAMILY, "crossed", "classes", "centroids"),
+        tuple(_distances()),
+        _clouds,
+        measure_shapes,
+    ),
+    Measure(
+        "decoding",
+        "R² of augmentation parameters",
+        ("clean", FAMILY),
+        tuple(_decodings()),
+        _decoded,
+    ),
+    Measure(
+        "factorization",
+        "variance of augmentations outside of that of content",
+        GEOMETRY_FAMILIES,
+        (
+            *_of_families("factorization", 0, 1, SHARES),
+            *_of_families("invariance", -inf, 1, SHARES),
+        ),
+        lambda responses, config: factorize(_families(responses), config),
+    ),
+    Measure(
+        "dimensionality",
+        "participation ratio of augmentations and of content",
+        GEOMETRY_FAMILIES,
+        (
+            *_of_families("dimensionality", 1, inf, DIMENSIONALITY),
+            *_of_families("dimensionality_content", 1, inf, DIMENSIONALITY),
+        ),
+        lambda responses, config: measure_dimensionality(_families(responses), config),
+    ),
+    Measure(
+        "steerability",
+        "how a transformation moves responses, whatever the image",
+        ("clean", "shared"),
+        (
+            *(
+                Quantity(
+                    f"steerability_{n}",
+                    f"Steerability {n}".replace("_", " "),
+                    -inf,
+                    1,
+                    panel=STEERED,
+                    label=n.replace("_", " "),
+                )
+                for n in ("by_parameters", "by_transformation")
+            ),
+            Quantity(
+                "steerability_displacement_share", "Steerability displacement share", 0
+            ),
+        ),
+        _steered,
+    ),
+):
+    register_measure(_measure)

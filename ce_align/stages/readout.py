@@ -1,7 +1,7 @@
 """What can be read out of features, and how transformations lie among them."""
 
 from collections.abc import Iterable
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,15 +22,18 @@ from ce_align.metrics.factorization import (
 from ce_align.metrics.paired_design import image_splits
 from ce_align.metrics.parameter_decoding import Decoding, decode_parameters
 from ce_align.results import joined_notes
-from ce_align.stages.measures import (
-    AnalysisConfig,
+from ce_align.stages.estimates import (
     HeldOut,
     Measured,
+    Measurement,
     mean_over_runs,
     mean_over_units,
     without_interval,
 )
 from ce_align.stages.variability import MOST_CONSTANT
+
+if TYPE_CHECKING:
+    from ce_align.stages.measures import AnalysisConfig
 
 __all__ = ["decode", "factorize", "measure_dimensionality", "steer"]
 
@@ -60,7 +63,7 @@ def decode(
     clean: FloatArray,
     views: FloatArray,
     ledger: AugmentationLedger,
-    config: AnalysisConfig,
+    config: "AnalysisConfig",
 ) -> Measured:
     """R² of augmentation parameters from [f(clean), f(view)] on held-out images.
 
@@ -127,16 +130,15 @@ def decode(
         series[f"decoding_{method}_within_weak"] = within[method]
         for name, values in series.items():
             mean = mean_over_runs(values, TEST_FRACTION, config.seed)
-            measured.add(
-                name,
-                mean.interval,
-                mean.over,
-                n_points=found[0].n_train_views,
-                n_comparisons=found[0].n_test_views,
-                note=joined_notes(
-                    mean.note,
-                    _decoding_note(name, mean.interval.estimate, counts, n_columns),
-                ),
+            note = _decoding_note(name, mean.interval.estimate, counts, n_columns)
+            measured.numbers.append(
+                Measurement(
+                    name,
+                    mean,
+                    n_points=found[0].n_train_views,
+                    n_comparisons=found[0].n_test_views,
+                    note=joined_notes(mean.note, note),
+                )
             )
         measured.arrays[f"decoding_{method}_r2"] = xr.DataArray(
             np.stack([run.r2["all"] for run in found]),
@@ -208,12 +210,12 @@ def _subsets(ledger: AugmentationLedger) -> dict[str, NDArray[np.bool_]]:
     return dict(zip(SUBSETS, (~outside, outside), strict=True))
 
 
-def _splits(n_images: int, config: AnalysisConfig) -> list[Split]:
+def _splits(n_images: int, config: "AnalysisConfig") -> list[Split]:
     rng = np.random.default_rng([config.seed, 4])
     return image_splits(n_images, config.runs, TEST_FRACTION, rng)
 
 
-def factorize(families: Families, config: AnalysisConfig) -> Measured:
+def factorize(families: Families, config: "AnalysisConfig") -> Measured:
     """Factorization and invariance of each family of augmentations.
 
     Parameters
@@ -226,18 +228,19 @@ def factorize(families: Families, config: AnalysisConfig) -> Measured:
         found = factorization(responses)
         for name in ("factorization", "invariance"):
             one = without_interval(getattr(found, name), len(responses), ALL_IMAGES)
-            measured.add(
-                f"{name}_{family}",
-                one.interval,
-                None,
-                n_points=responses.shape[1],
-                n_comparisons=len(responses),
-                note=one.note,
+            measured.numbers.append(
+                Measurement(
+                    f"{name}_{family}",
+                    one,
+                    n_points=responses.shape[1],
+                    n_comparisons=len(responses),
+                    note=one.note,
+                )
             )
     return measured
 
 
-def measure_dimensionality(families: Families, config: AnalysisConfig) -> Measured:
+def measure_dimensionality(families: Families, config: "AnalysisConfig") -> Measured:
     """Participation ratio of the clouds of each family, and of the image means.
 
     Parameters
@@ -258,25 +261,25 @@ def measure_dimensionality(families: Families, config: AnalysisConfig) -> Measur
         values = np.array([_dimension(cloud) for cloud in responses])
         kept, note = _kept(values, family)
         found = mean_over_units(kept, config.interval, config.seed)
-        measured.add(
-            name,
-            found.interval,
-            found.over,
-            n_points=responses.shape[1],
-            n_comparisons=len(kept),
-            note=joined_notes(note, found.note),
-        )
-        measured.arrays[name] = xr.DataArray(values, dims="image")
         content = participation_ratio(responses.mean(axis=1, dtype=np.float64))
         one = without_interval(content, len(responses), ALL_IMAGES)
-        measured.add(
-            f"dimensionality_content_{family}",
-            one.interval,
-            None,
-            n_points=len(responses),
-            n_comparisons=1,
-            note=one.note,
-        )
+        measured.numbers += [
+            Measurement(
+                name,
+                found,
+                n_points=responses.shape[1],
+                n_comparisons=len(kept),
+                note=joined_notes(note, found.note),
+            ),
+            Measurement(
+                f"dimensionality_content_{family}",
+                one,
+                n_points=len(responses),
+                n_comparisons=1,
+                note=one.note,
+            ),
+        ]
+        measured.arrays[name] = xr.DataArray(values, dims="image")
     return measured
 
 
@@ -308,7 +311,7 @@ def steer(
     clean: FloatArray,
     views: FloatArray,
     ledger: AugmentationLedger,
-    config: AnalysisConfig,
+    config: "AnalysisConfig",
 ) -> Measured:
     """How much of f(view) − f(clean) is predicted without seeing the image.
 
@@ -341,12 +344,13 @@ def steer(
         # Only regressions know training images.
         held_out = 0.0 if name == "displacement_share" else TEST_FRACTION
         mean = mean_over_runs(runs, held_out, config.seed)
-        measured.add(
-            f"steerability_{name}",
-            mean.interval,
-            mean.over,
-            n_points=found[0].n_train_views,
-            n_comparisons=found[0].n_test_views,
-            note=mean.note,
+        measured.numbers.append(
+            Measurement(
+                f"steerability_{name}",
+                mean,
+                n_points=found[0].n_train_views,
+                n_comparisons=found[0].n_test_views,
+                note=mean.note,
+            )
         )
     return measured

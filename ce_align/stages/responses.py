@@ -8,7 +8,7 @@ so that an interrupted run goes on where it stopped.
 import json
 import shutil
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -18,18 +18,19 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from ce_align.augment import AugmentationLedger
 from ce_align.digests import combine_digests
 from ce_align.errors import CeAlignError, DataError, explained, is_signal
 from ce_align.files import atomic_path, check_space
 from ce_align.progress import Notify, Progress, quiet, silent
 from ce_align.stages.running import Hardware, Probed, probed
-from ce_align.stages.views import ViewSet
+from ce_align.stages.views import FAMILY, ViewPlan, ViewSet
 
 if TYPE_CHECKING:
     from ce_align.models.devices import PooledReader
     from ce_align.models.networks import Behaviour, Network
 
-__all__ = ["Responses", "Subject", "respond"]
+__all__ = ["NetworkResponses", "ResponseStore", "Subject", "respond"]
 
 #: Images whose views are rendered, shown and stored together.
 BLOCK = 4
@@ -76,7 +77,7 @@ class Subject:
 
 
 @dataclass(frozen=True)
-class Responses:
+class ResponseStore:
     """Responses of subjects to view sets, in files of a few images each."""
 
     folder: Path
@@ -124,10 +125,60 @@ class Responses:
             ) from error
 
 
+@dataclass(frozen=True, eq=False)
+class NetworkResponses:
+    """Responses of one network to the views of an analysis, read when asked for.
+
+    Attributes
+    ----------
+    subject : the network and its layer
+    plan : of the views; its settings are those of every network, but for their names
+    sets : view sets by name; without those that these images do not allow
+    stored : where the responses are
+    """
+
+    subject: Subject
+    plan: ViewPlan
+    sets: Mapping[str, ViewSet]
+    stored: ResponseStore
+
+    def __getitem__(self, name: str) -> FloatArray:
+        """Responses (n_images, n_views, n_features) to a view set.
+
+        (n_images, n_features) if one response of each image is kept; (n_classes,
+        n_images_per_class, n_features) for ``classes``; of ``crossed`` views, means
+        over blocks, see `ce_align.stages.views.block_means`.
+
+        Raises
+        ------
+        DataError
+            If these images do not allow such views.
+        """
+        if self._named(name) not in self.sets:
+            why = self.plan.without_classes if name == "classes" else None
+            raise DataError(why or f"there are no {name} views of these images")
+        views = self.sets[self._named(name)]
+        found = self.stored.load(self.subject, views)
+        if name == "classes" and self.plan.classes is not None:
+            return found.reshape(len(self.plan.classes), -1, found.shape[-1])
+        return found[:, 0] if views.mean or views.n_views == 1 else found
+
+    def get(self, name: str) -> FloatArray | None:
+        """The same, or None if these images do not allow such views."""
+        return self[name] if self._named(name) in self.sets else None
+
+    def ledger(self, name: str) -> AugmentationLedger:
+        """What was done to the images, n_images × n_views rows, image by image."""
+        return self.sets[self._named(name)].ledger
+
+    def _named(self, name: str) -> str:
+        return self.plan.config.family if name == FAMILY else name
+
+
 def respond(
     subjects: Sequence[Subject],
     view_sets: Sequence[ViewSet],
-    responses: Responses,
+    responses: ResponseStore,
     *,
     hardware: Hardware,
     force: bool = False,
@@ -257,7 +308,7 @@ def _blocks(n_images: int) -> Iterator[range]:
 
 
 def _missing(
-    subjects: Sequence[Subject], views: ViewSet, responses: Responses
+    subjects: Sequence[Subject], views: ViewSet, responses: ResponseStore
 ) -> Iterator[tuple[int, range, list[Subject]]]:
     """Blocks that some subjects have not answered."""
     unique = {subject.digest: subject for subject in subjects}.values()

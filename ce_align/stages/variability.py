@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,16 +21,19 @@ from ce_align.metrics.bures import (
     squared_bures_distances_to_reference,
 )
 from ce_align.results import joined_notes
-from ce_align.stages.measures import (
-    AnalysisConfig,
+from ce_align.stages.estimates import (
     Estimate,
     Measured,
+    Measurement,
     mean_over_pairs,
     mean_over_units,
 )
 
+if TYPE_CHECKING:
+    from ce_align.stages.measures import AnalysisConfig
+
 __all__ = [
-    *("COMPARISONS", "MOST_CONSTANT", "Answers", "Comparison", "Effects"),
+    *("COMPARISONS", "MOST_CONSTANT", "Clouds", "Comparison", "Effects"),
     *("choose_pairs", "compare", "measure_shapes", "units_in_pairs"),
 ]
 
@@ -48,7 +52,7 @@ MOST_CONSTANT = 0.5
 
 
 @dataclass(frozen=True)
-class Answers:
+class Clouds:
     """Responses of one network that the comparisons need.
 
     Attributes
@@ -128,30 +132,29 @@ class Comparison:
         return BuresSample(self.between - self.floor, self.floor.n_points)
 
 
-def augmentation_augmentation(answers: Answers, config: AnalysisConfig) -> Comparison:
+def augmentation_augmentation(clouds: Clouds, config: "AnalysisConfig") -> Comparison:
     """Augmentations of one image against those of another."""
-    pairs = choose_pairs(len(answers.strong), config.comparisons, config.seed)
-    strata = np.arange(answers.strong.shape[1]) % 2
-    return _of_pairs(answers.strong, pairs, config.seed, "image_pair", strata)
+    pairs = choose_pairs(len(clouds.strong), config.comparisons, config.seed)
+    strata = np.arange(clouds.strong.shape[1]) % 2
+    return _of_pairs(clouds.strong, pairs, config.seed, "image_pair", strata)
 
 
-def augmentation_centroid(answers: Answers, config: AnalysisConfig) -> Comparison:
+def augmentation_centroid(clouds: Clouds, config: "AnalysisConfig") -> Comparison:
     """Mean responses of all images that are given against the augmentations of each."""
-    clouds = answers.strong
-    centroids = answers.centroids
-    distance = squared_bures_distances_to_reference(clouds, centroids, leave_out=True)
-    # Floor and excess need clouds of one size, so as many centroids as views, and views
+    strong, centroids = clouds.strong, clouds.centroids
+    distance = squared_bures_distances_to_reference(strong, centroids, leave_out=True)
+    # Floor and excess need strong of one size, so as many centroids as views, and views
     # of which the centroids are not made, so those of other images. Every image meets
     # centroids of its own choice: if all met the same few, these would decide.
-    strata = np.arange(clouds.shape[1]) % 2
+    strata = np.arange(strong.shape[1]) % 2
     rng = np.random.default_rng([config.seed, 1])
-    betweens, floors = np.empty((2, CENTROID_SPLITS, len(clouds)))
+    betweens, floors = np.empty((2, CENTROID_SPLITS, len(strong)))
     on_between, on_floor, n_met = *np.zeros((2, len(centroids))), 0
     for split in range(CENTROID_SPLITS):
-        halves = half_split(clouds.shape[1], rng, strata)
+        halves = half_split(strong.shape[1], rng, strata)
         n = min(len(halves[0]), (len(centroids) - 1) // 2)
         views = [rng.permutation(half)[:n] for half in halves]
-        for i, cloud in enumerate(clouds):
+        for i, cloud in enumerate(strong):
             others = rng.choice(len(centroids) - 1, 2 * n, replace=False)
             others += others >= i
             members = others[:n], others[n:]
@@ -169,9 +172,9 @@ def augmentation_centroid(answers: Answers, config: AnalysisConfig) -> Compariso
     # Each of the few centroids that an image meets stands for many that it might have.
     # Effects are beside the mean of their own few, of which they are one in n.
     share = len(centroids) / (2 * (n - 1) * max(n_met, 1))
-    on_distance = reference_effects(clouds[varied], centroids)
+    on_distance = reference_effects(strong[varied], centroids)
     return Comparison(
-        BuresSample(distance, (len(centroids), clouds.shape[1])),
+        BuresSample(distance, (len(centroids), strong.shape[1])),
         between=BuresSample(_over_splits(betweens), (n, n)),
         floor=BuresSample(_over_splits(floors), (n, n)),
         effects=Effects(on_distance, share * on_between, share * on_floor),
@@ -179,15 +182,15 @@ def augmentation_centroid(answers: Answers, config: AnalysisConfig) -> Compariso
     )
 
 
-def spatial_photometric(answers: Answers, config: AnalysisConfig) -> Comparison:
+def spatial_photometric(clouds: Clouds, config: "AnalysisConfig") -> Comparison:
     """Photometric against spatial variability of the same image."""
     n_p, n_c = config.photometrics, config.crops
     half_p, half_c = n_p // 2, n_c // 2
     n = min(half_p, half_c)
     p, c = np.arange(n_p) < half_p, np.arange(n_c) < half_c
-    distances = np.empty(len(answers.crossed))
-    betweens, floors = np.empty((2, 2, len(answers.crossed)))
-    for i, blocks in enumerate(answers.crossed.astype(np.float64)):
+    distances = np.empty(len(clouds.crossed))
+    betweens, floors = np.empty((2, 2, len(clouds.crossed)))
+    for i, blocks in enumerate(clouds.crossed.astype(np.float64)):
         parts = np.split(blocks, [n_p, 2 * n_p, 2 * n_p + n_c])
         photometric, spatial = np.stack(parts[:2]), np.stack(parts[2:])
         # Halves of unequal size count by their size.
@@ -211,16 +214,16 @@ def spatial_photometric(answers: Answers, config: AnalysisConfig) -> Comparison:
     )
 
 
-def class_class(answers: Answers, config: AnalysisConfig) -> Comparison | None:
+def class_class(clouds: Clouds, config: "AnalysisConfig") -> Comparison | None:
     """Clean images of one class against those of another; None without classes."""
-    if answers.by_class is None:
+    if clouds.by_class is None:
         return None
-    pairs = choose_pairs(len(answers.by_class), config.comparisons, config.seed)
-    return _of_pairs(answers.by_class, pairs, config.seed, "class_pair")
+    pairs = choose_pairs(len(clouds.by_class), config.comparisons, config.seed)
+    return _of_pairs(clouds.by_class, pairs, config.seed, "class_pair")
 
 
 #: The paper's comparisons A–D.
-COMPARISONS: dict[str, Callable[[Answers, AnalysisConfig], Comparison | None]] = {
+COMPARISONS: dict[str, Callable[..., Comparison | None]] = {
     "augmentation_augmentation": augmentation_augmentation,
     "augmentation_centroid": augmentation_centroid,
     "spatial_photometric": spatial_photometric,
@@ -228,8 +231,8 @@ COMPARISONS: dict[str, Callable[[Answers, AnalysisConfig], Comparison | None]] =
 }
 
 
-def compare(answers: Answers, config: AnalysisConfig) -> dict[str, Comparison]:
-    """Every comparison that the answers allow.
+def compare(clouds: Clouds, config: "AnalysisConfig") -> dict[str, Comparison]:
+    """Every comparison that the responses allow.
 
     Raises
     ------
@@ -240,7 +243,7 @@ def compare(answers: Answers, config: AnalysisConfig) -> dict[str, Comparison]:
     found = {}
     for name, run in COMPARISONS.items():
         try:
-            comparison = run(answers, config)
+            comparison = run(clouds, config)
         except DataError as error:
             raise DataError(f"{name}: {error}") from error
         if comparison is not None:
@@ -262,7 +265,7 @@ def _check_varied(name: str, comparison: Comparison) -> None:
 def measure_shapes(
     own: dict[str, Comparison],
     baseline: dict[str, Comparison] | None,
-    config: AnalysisConfig,
+    config: "AnalysisConfig",
 ) -> Measured:
     """Distances of one network, and their differences from the baseline.
 
@@ -294,15 +297,17 @@ def measure_shapes(
             effect = effects.get(suffix)
             kept = np.isfinite(sample.values)
             found = _estimate(sample.values, comparison, effect, config)
-            measured.add(
-                name + suffix,
-                found.interval,
-                found.over,
-                # The smaller cloud sets the finite-sample bias.
-                n_points=min(sample.n_points),
-                n_comparisons=int(kept.sum()),
-                relative=suffix.endswith("_delta"),
-                note=joined_notes(comparison.note, _left_out(kept, axis), found.note),
+            notes = (comparison.note, _left_out(kept, axis), found.note)
+            measured.numbers.append(
+                Measurement(
+                    name + suffix,
+                    found,
+                    # The smaller cloud sets the finite-sample bias.
+                    n_points=min(sample.n_points),
+                    n_comparisons=int(kept.sum()),
+                    relative=suffix.endswith("_delta"),
+                    note=joined_notes(*notes),
+                )
             )
             measured.arrays[name + suffix] = xr.DataArray(sample.values, dims=axis)
             if effect is not None:
@@ -318,7 +323,7 @@ def _estimate(
     values: NDArray[np.float64],
     found: Comparison,
     effects: NDArray[np.float64] | None,
-    config: AnalysisConfig,
+    config: "AnalysisConfig",
 ) -> Estimate:
     if found.pairs is None:
         return mean_over_units(values, config.interval, config.seed, effects)

@@ -12,9 +12,9 @@ from toys import analysed, measure_planted, toy_images, toy_job, toy_network
 
 from ce_align.augment import AugmentationLedger
 from ce_align.results import ResultStore
-from ce_align.stages.plan import METRICS, ViewPlan, view_names
+from ce_align.stages.measures import MEASURES, quantities
 from ce_align.stages.running import Hardware
-from ce_align.stages.views import ViewSet
+from ce_align.stages.views import ViewPlan, ViewSet
 
 #: Axes for content, and for each of the twelve parameters.
 D = 20
@@ -70,9 +70,20 @@ def planted(tmp_path_factory):
     for plant in (orthogonal, entangled, shared, invariant):
         folder = tmp_path_factory.mktemp(plant.__name__)
         found[plant.__name__] = measure_planted(
-            folder, plant, list(METRICS), images, **ENOUGH
+            folder, plant, list(MEASURES), images, **ENOUGH
         )
     return found
+
+
+def test_rows_are_the_numbers_that_measures_declare_within_their_bounds(planted):
+    known = quantities()
+    # Differences need a baseline.
+    expected = {name for name in known if not name.endswith("_delta")}
+    assert planted["orthogonal"][0].keys() == expected
+    for rows, _ in planted.values():
+        for name, row in rows.items():
+            if row.value is not None:
+                assert known[name].least <= row.value <= known[name].most + 1e-9
 
 
 def test_equal_displacements_have_no_excess_and_turned_ones_have(planted):
@@ -158,7 +169,7 @@ def numbers(report):
 
 
 def every(network=None, baseline=None, **settings):
-    return [toy_job(network, baseline, metric=m, **settings) for m in METRICS]
+    return [toy_job(network, baseline, metric=m, **settings) for m in MEASURES]
 
 
 def test_a_network_against_itself_does_not_differ(tmp_path):
@@ -237,7 +248,7 @@ def test_ledgers_are_saved_and_replay(tmp_path):
     store = ResultStore(tmp_path / "results")
     arrays = store.arrays("analyze", report.rows[0].config_id)
     plan = ViewPlan(images, job.config)
-    for name in view_names(job.config):
+    for name in job.view_names:
         digest = arrays.attrs[f"ledger_{name}"]
         path = tmp_path / "results" / "analyze" / "ledgers" / f"{digest}.npz"
         views = plan.views(name)
@@ -256,7 +267,7 @@ def test_a_collapsed_network_is_refused_by_name_and_leaves_the_others(tmp_path):
         report = run(tmp_path, every(dead) + every(toy_network(1)))
     assert {row.model for row in report.rows} == {"toy"}
     failed = {what: str(error) for what, error in report.failures}
-    assert sorted(failed) == [f"dead, {metric}" for metric in sorted(METRICS)]
+    assert sorted(failed) == [f"dead, {metric}" for metric in sorted(MEASURES)]
     for error in failed.values():
         assert error.startswith("dead 1, ")
         assert "collapsed" in error or "constant" in error

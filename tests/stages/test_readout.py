@@ -10,7 +10,7 @@ from toys import toy_config
 
 from ce_align.augment import PARAMETER_NAMES, sample
 from ce_align.errors import DataError
-from ce_align.stages.measures import HeldOut, mean_over_runs, mean_over_units
+from ce_align.stages.estimates import HeldOut, mean_over_runs, mean_over_units
 from ce_align.stages.readout import (
     _splits,
     _subsets,
@@ -29,7 +29,7 @@ def config():
 
 
 def estimates(measured):
-    return {one.metric: one.interval.estimate for one in measured.measurements}
+    return {one.metric: one.estimate.interval.estimate for one in measured.numbers}
 
 
 def test_decoding_is_the_regression_of_z_scored_parameters(rng, config):
@@ -140,7 +140,7 @@ def test_dimensionality_counts_the_axes_of_the_clouds(rng, config):
     clouds[:, :, :3] = rng.normal(size=(N_IMAGES, 400, 3))
     clouds[:, :, 5:] += 9 * rng.normal(size=(N_IMAGES, 1, 5))
     measured = measure_dimensionality([("strong", clouds)], config)
-    by_name = {one.metric: one.interval for one in measured.measurements}
+    by_name = {one.metric: one.estimate.interval for one in measured.numbers}
     cloud = by_name["dimensionality_strong"]
     assert cloud.estimate == pytest.approx(3, abs=0.05)
     assert cloud.low < 3 < cloud.high + 0.05
@@ -191,7 +191,7 @@ def test_a_regression_whose_certainty_is_unknown_has_a_value_and_a_reason(
 
 
 def notes(measured):
-    return {one.metric: one.note or "" for one in measured.measurements}
+    return {one.metric: one.note or "" for one in measured.numbers}
 
 
 def test_a_row_says_when_views_are_too_few_to_be_decoded_from(rng, config):
@@ -239,11 +239,11 @@ def test_a_cloud_that_does_not_move_is_left_out_of_dimensionality(rng, config):
     whole = measure_dimensionality([("photometric", clouds)], config)
     clouds[4] = 2.0
     measured = measure_dimensionality([("photometric", clouds)], config)
-    row, other = measured.measurements[0], whole.measurements[0]
+    row, other = measured.numbers[0], whole.numbers[0]
     assert row.note == "1 of 30 images left out: constant responses"
     assert row.n_comparisons == 29
     values = np.delete(whole.arrays[other.metric].values, 4)
-    assert row.interval.estimate == pytest.approx(values.mean())
+    assert row.estimate.interval.estimate == pytest.approx(values.mean())
 
 
 def test_a_value_that_is_not_there_takes_its_effect_to_the_others(rng):

@@ -14,10 +14,10 @@ from ce_align.data.imagesets import ImageSet
 from ce_align.errors import CeAlignError, ConfigError, DataError
 from ce_align.models.networks import Network
 from ce_align.models.preprocessing import Preprocessing
-from ce_align.stages.plan import ViewPlan, view_names
-from ce_align.stages.responses import Responses, Subject, respond
+from ce_align.stages.measures import MEASURES
+from ce_align.stages.responses import ResponseStore, Subject, respond
 from ce_align.stages.running import Hardware
-from ce_align.stages.views import ViewSet, block_means
+from ce_align.stages.views import ViewPlan, ViewSet, block_means
 
 
 @given(
@@ -198,14 +198,14 @@ def test_a_view_is_rendered_once_for_all_networks(counted, tmp_path):
     plan = ViewPlan(toy_images(), toy_config())
     sets = [plan.views("strong"), plan.views("crossed")]
     both = subjects_of(toy_network(0), toy_network(1))
-    assert respond(both, sets, Responses(tmp_path), hardware=Hardware()) == {}
+    assert respond(both, sets, ResponseStore(tmp_path), hardware=Hardware()) == {}
     assert sorted(counted) == [(n, i) for n in ("crossed", "strong") for i in range(12)]
 
 
 def test_only_what_is_not_stored_is_rendered_again(counted, tmp_path):
     views = ViewPlan(toy_images(), toy_config()).views("strong")
     first, second = subjects_of(toy_network(0), toy_network(1))
-    responses = Responses(tmp_path)
+    responses = ResponseStore(tmp_path)
     respond([first], [views], responses, hardware=Hardware())
     before = responses.load(first, views)
     responses.path(first, views, 1).unlink()
@@ -225,7 +225,7 @@ def test_responses_are_those_of_the_network_to_the_views(tmp_path):
     images, network = toy_images(), toy_network()
     views = ViewPlan(images, toy_config()).views("strong")
     (subject,) = subjects_of(network)
-    responses = Responses(tmp_path)
+    responses = ResponseStore(tmp_path)
     respond([subject], [views], responses, hardware=Hardware(workers=2))
     found = responses.load(subject, views)
     assert found.shape == (12, 6, 6)
@@ -239,7 +239,7 @@ def test_what_is_kept_of_crossed_views_does_not_grow_with_their_product(tmp_path
     plan = ViewPlan(toy_images(), toy_config(crops=8, photometrics=10))
     views = plan.views("crossed")
     (subject,) = subjects_of(toy_network())
-    responses = Responses(tmp_path)
+    responses = ResponseStore(tmp_path)
     respond([subject], [views], responses, hardware=Hardware())
     assert views.n_views == 80
     assert responses.load(subject, views).shape == (12, 2 * 8 + 2 * 10, 6)
@@ -260,7 +260,7 @@ def test_one_network_that_cannot_answer_does_not_stop_the_others(tmp_path):
     broken = Network("broken", pair, Preprocessing(input_size=16), {"IT": "1"})
     views = ViewPlan(toy_images(), toy_config()).views("strong")
     bad, good = subjects_of(broken, toy_network())
-    responses = Responses(tmp_path)
+    responses = ResponseStore(tmp_path)
     failed = respond([bad, good], [views], responses, hardware=Hardware())
     assert list(failed) == [bad.digest]
     assert "broken 1: the pass fails: ValueError: more than" in str(failed[bad.digest])
@@ -274,7 +274,7 @@ def test_an_unknown_device_is_refused_before_anything_is_rendered(counted, tmp_p
         respond(
             subjects_of(toy_network()),
             [views],
-            Responses(tmp_path),
+            ResponseStore(tmp_path),
             hardware=Hardware(device="quantum"),
         )
     assert counted == []
@@ -300,7 +300,7 @@ def test_responses_that_do_not_fit_are_refused_before_they_are_written(
         respond(
             subjects_of(toy_network(0)),
             [views],
-            Responses(tmp_path),
+            ResponseStore(tmp_path),
             hardware=Hardware(),
         )
     assert not list(tmp_path.rglob("*.npy"))
@@ -310,7 +310,7 @@ def test_another_family_has_views_of_its_own():
     images = toy_images()
     for family in ("strong", "weak", "tiny"):
         plan = ViewPlan(images, toy_config(family=family))
-        clouds, *_ = view_names(plan.config)
+        clouds, *_ = MEASURES["bures"].view_names(family)
         assert clouds == family
         assert set(plan.views(clouds).ledger.family) == {family}
         assert set(plan.views("shared").ledger.family) == {family}

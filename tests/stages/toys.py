@@ -8,10 +8,10 @@ from ce_align.models.networks import Network
 from ce_align.models.preprocessing import Preprocessing
 from ce_align.results import ResultStore
 from ce_align.stages.analyze import Job, analyze
-from ce_align.stages.measures import AnalysisConfig
-from ce_align.stages.plan import METRICS, ViewPlan, view_names
-from ce_align.stages.responses import BLOCK, Responses, Subject
+from ce_align.stages.measures import MEASURES, AnalysisConfig
+from ce_align.stages.responses import BLOCK, ResponseStore, Subject
 from ce_align.stages.running import Run
+from ce_align.stages.views import ViewPlan
 
 
 def toy_network(seed=0, name="toy", width=6):
@@ -64,11 +64,11 @@ def analysed(folder, jobs, images, **settings):
 
 
 def plant(responses, subject, plan, respond_to):
-    """Store what `respond_to(image, ledger)` gives as the answers of a network."""
+    """Store what `respond_to(image, ledger)` gives as the responses of a network."""
     config = plan.config
     responses.settle(subject)
-    asked = (config.model_copy(update={"metric": metric}) for metric in METRICS)
-    for name in {name for one in asked for name in view_names(one)}:
+    names = (one.view_names(config.family) for one in MEASURES.values())
+    for name in set().union(*names):
         views = plan.views(name)
         for start in range(0, len(views.images) if views else 0, BLOCK):
             members = range(start, min(start + BLOCK, len(views.images)))
@@ -86,7 +86,7 @@ def plant(responses, subject, plan, respond_to):
 def measure_planted(folder, respond_to, metrics, images, **settings):
     """Value of every measure of a network that answers as planted."""
     jobs = [toy_job(metric=metric, **settings) for metric in metrics]
-    responses = Responses(folder / "responses")
+    responses = ResponseStore(folder / "responses")
     plant(responses, jobs[0].subject, ViewPlan(images, jobs[0].config), respond_to)
     outcome = analysed(folder, jobs, images)
     return {row.metric: row for row in outcome.rows}, outcome

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any, TypeGuard
 
 import numpy as np
 
-from ce_align.augment import PARAMETER_NAMES
 from ce_align.checks import named_some
 from ce_align.errors import DataError
 from ce_align.report.inputs import Inputs
@@ -21,7 +20,6 @@ from ce_align.report.paper.items import (
 )
 from ce_align.report.select import network_colours
 from ce_align.report.style import (
-    COMPARISON_TITLES,
     GUIDE,
     NEUTRAL,
     WIDTHS,
@@ -34,8 +32,7 @@ from ce_align.report.style import (
     style,
 )
 from ce_align.stages.comparable import interval_over
-from ce_align.stages.plan import GEOMETRY_FAMILIES
-from ce_align.stages.variability import COMPARISONS
+from ce_align.stages.measures import Panel, Quantity, quantities
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -49,14 +46,6 @@ __all__ = [
     *("save_correlations", "save_measures", "table_1"),
 ]
 
-#: Measures of Table 1 and how it names them.
-TABLE_1 = {
-    **COMPARISON_TITLES,
-    "decoding_ridge": "Parameter decoding (ridge)",
-    "decoding_ridge_hue": "Hue decoding (ridge)",
-    "decoding_ols": "Parameter decoding (OLS)",
-    "decoding_ols_hue": "Hue decoding (OLS)",
-}
 #: Numbers of a correlation, in the order of the rows behind tables and figures.
 NUMBERS = (
     *("value", "low", "high", "abs_r", "r_squared", "spearman"),
@@ -74,63 +63,10 @@ FOREST_KEY = (
 )
 #: Places of the three beside each other.
 ABOVE, BELOW = -0.25, 0.25
-#: Measures that the forest leaves to the rows: there are too many of their kind.
-LEFT_OUT = ("_floor", "_delta")
-#: Parts of decoding that it shows.
-DECODED = ("", "_hue", "_weak", "_strong_only")
-
 #: Height of one mark, and of title and axis, in inches.
 MARK, FRAME = 0.11, 0.75
 #: Smaller shares of variance are drawn at this edge.
 LEAST = -0.5
-#: Title, axis, common prefix of the measures, and what follows it; panels without rows
-#: are left out.
-PANELS: tuple[tuple[str, str, str, tuple[str, ...]], ...] = (
-    ("Shapes of variability", "$D_B$", "", tuple(COMPARISONS)),
-    (
-        "Above the floor of equal sources",
-        "excess of $D_B$",
-        "",
-        tuple(f"{name}_excess" for name in COMPARISONS),
-    ),
-    (
-        "Against the baseline",
-        "$\\Delta D_B$ = baseline − network",
-        "",
-        tuple(f"{n}{s}_delta" for n in COMPARISONS for s in ("", "_excess")),
-    ),
-    (
-        "Decoding of augmentations, ridge",
-        "$R^2$ on held-out images",
-        "decoding_ridge",
-        (
-            *("", "_strong_only", "_weak", "_within_weak"),
-            *(f"_{name}" for name in PARAMETER_NAMES),
-        ),
-    ),
-    (
-        "Factorization and invariance",
-        "share of variance",
-        "",
-        tuple(
-            f"{m}_{f}"
-            for m in ("factorization", "invariance")
-            for f in GEOMETRY_FAMILIES
-        ),
-    ),
-    (
-        "Dimensionality",
-        "participation ratio",
-        "dimensionality_",
-        tuple(f"{kind}{f}" for kind in ("", "content_") for f in GEOMETRY_FAMILIES),
-    ),
-    (
-        "Steerability",
-        "share of the displacement explained",
-        "steerability_",
-        ("by_parameters", "by_transformation"),
-    ),
-)
 
 
 def _latest(inputs: Inputs) -> "tuple[pd.DataFrame, list[str]]":
@@ -192,7 +128,8 @@ def _interval_words(rows: "pd.DataFrame") -> str:
 def table_1(inputs: Inputs) -> BuiltTable:
     """|r| and r² of each measure with predictivity on each recording."""
     rows, notes = _latest(inputs)
-    rows = rows[rows["measure"].isin(TABLE_1)] if len(rows) else rows
+    titles = {n: one.title for n, one in quantities().items() if one.place == "table"}
+    rows = rows[rows["measure"].isin(titles)] if len(rows) else rows
     if rows.empty:
         raise NothingToDraw(
             "Table 1 needs rows of `ce-align correlate` for the measures of `ce-align "
@@ -202,7 +139,7 @@ def table_1(inputs: Inputs) -> BuiltTable:
     if ridge:
         rows = rows[~rows["measure"].str.startswith("decoding_ols")]
     recordings = list(dict.fromkeys(rows["recording"]))
-    measures = [name for name in TABLE_1 if name in set(rows["measure"])]
+    measures = [name for name in titles if name in set(rows["measure"])]
     order = {name: k for k, name in enumerate([*measures, *recordings])}
     frame = rows.sort_values(
         ["measure", "recording"], key=lambda column: column.map(order)
@@ -213,7 +150,7 @@ def table_1(inputs: Inputs) -> BuiltTable:
     }
     lines: list[dict[str, str | Numbered]] = []
     for measure in measures:
-        kinds = {"": TABLE_1[measure], "within": "… within objectives"}
+        kinds = {"": titles[measure], "within": "… within objectives"}
         for kind, title in (kinds | {"partial": "… given λ"}).items():
             line: dict[str, str | Numbered] = {"Measure": title}
             for name in recordings:
@@ -222,14 +159,14 @@ def table_1(inputs: Inputs) -> BuiltTable:
             lines.append(line)
     absent = [
         title
-        for name, title in TABLE_1.items()
+        for name, title in titles.items()
         if name not in measures and ("ols" in name) != ridge
     ]
     if absent:
         notes.append(f"No rows of {', '.join(absent)}.")
     pairs = [(measure, name) for measure in measures for name in recordings]
     without = [
-        f"{TABLE_1[m]} with {name}" for m, name in pairs if (m, name) not in cells
+        f"{titles[m]} with {name}" for m, name in pairs if (m, name) not in cells
     ]
     if without:
         notes.append(f"No rows of {named_some(without)}.")
@@ -305,10 +242,8 @@ def figure_forest(inputs: Inputs, columns: int = 2) -> Drawn:
 
 
 def _is_shown(measure: str) -> bool:
-    if measure.startswith("decoding_"):
-        part = measure.removeprefix("decoding_ridge").removeprefix("decoding_ols")
-        return part in DECODED
-    return not measure.endswith(LEFT_OUT)
+    known = quantities().get(measure)
+    return known is None or known.place != "rows"
 
 
 def correlation_forest(rows: "Sequence[CorrelationRow]", ax: "Axes") -> "Axes":
@@ -403,18 +338,17 @@ def save_measures(rows: "Sequence[MeasureRow]", path: Path) -> Path:
 
     models = list(dict.fromkeys(row.model for row in rows))
     metrics = {row.metric for row in rows}
-    panels = []
-    for title, axis, prefix, names in PANELS:
-        names = tuple(name for name in names if prefix + name in metrics)
-        if names:
-            words = {prefix + name: _words(name) for name in names}
-            panels.append((title, axis, words))
+    drawn: dict[Panel, list[Quantity]] = {}
+    for name, quantity in quantities().items():
+        if quantity.panel is not None and name in metrics:
+            drawn.setdefault(quantity.panel, []).append(quantity)
+    panels = list(drawn.items())
     if not panels:
         raise DataError(
             f"no panel shows {named_some(sorted(metrics)) or 'rows that are not there'}"
             "; draw the rows of `ce-align analyze`"
         )
-    heights = [FRAME + MARK * max(len(w) * (len(models) + 1), 4) for *_, w in panels]
+    heights = [FRAME + MARK * max(len(w) * (len(models) + 1), 4) for _, w in panels]
     # The second column begins where it makes both equally long.
     first = min(
         range(1, len(panels) + 1),
@@ -431,15 +365,17 @@ def save_measures(rows: "Sequence[MeasureRow]", path: Path) -> Path:
             rest = tallest - sum(heights[part])
             ratios = [*heights[part], *([rest] if rest > 0 else [])]
             grid = subfigure.add_gridspec(len(ratios), 1, height_ratios=ratios)
-            for k, (title, axis, words) in enumerate(panels[part]):
+            for k, (panel, own) in enumerate(panels[part]):
                 ax = subfigure.add_subplot(grid[k])
                 # One share far below zero would hide all others.
-                bounded = "R^2" in axis or "share" in axis
-                measure_forest(rows, ax, words, LEAST if bounded else -np.inf)
-                ax.set_title(title, loc="left", fontweight="bold")
+                bounded = all(np.isfinite(one.least) for one in own)
+                words = {one.name: one.beside_mark for one in own}
+                measure_forest(rows, ax, words, -np.inf if bounded else LEAST)
+                ax.set_title(panel.title, loc="left", fontweight="bold")
                 values = [row.value for row in rows if row.metric in words]
                 clipped = any(v is not None and v < LEAST for v in values)
-                ax.set_xlabel(f"{axis} (◂ below {LEAST})" if clipped else axis)
+                further = f" (◂ below {LEAST})" if clipped else ""
+                ax.set_xlabel(panel.axis + further)
         handles = [
             Line2D([], [], color=c, marker="o", markersize=3, linewidth=1, label=model)
             for model, c in network_colours(rows).items()
@@ -479,12 +415,3 @@ def measure_forest(
         ax.axhline(edge - 0.5, color="0.9", linewidth=0.6, zorder=0)
     _forest_axes(ax, list(labels.values()))
     return ax
-
-
-def _words(name: str) -> str:
-    """What a measure is called beside its mark, without what its panel says."""
-    text = name.strip("_").replace("_", " ")
-    for comparison in COMPARISONS:
-        text = text.replace(comparison.replace("_", " "), comparison.replace("_", "–"))
-    text = text.replace(" delta", ", Δ").replace(" excess", ", excess")
-    return text or "mean over parameters"

@@ -11,7 +11,6 @@ from ce_align.report.paper.distances import differences
 from ce_align.report.paper.items import Drawn, NothingToDraw, completed
 from ce_align.report.select import average, main_recipe, missing_weights, with_networks
 from ce_align.report.style import (
-    COMPARISON_TITLES,
     GUIDE,
     INK,
     LETTERS,
@@ -28,6 +27,7 @@ from ce_align.report.style import (
     weight_label,
 )
 from ce_align.stages.comparable import MEASURE_SETTINGS, Selection, comparable
+from ce_align.stages.measures import COMPARISON_TITLES
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -17,7 +17,6 @@ from ce_align.report.paper.items import (
 )
 from ce_align.report.select import main_recipe, missing_weights, with_networks
 from ce_align.report.style import (
-    COMPARISON_TITLES,
     INK,
     new_figure,
     objective_colour,
@@ -33,13 +32,14 @@ from ce_align.stages.comparable import (
     comparable,
     one_interval,
 )
-from ce_align.stages.measures import (
+from ce_align.stages.estimates import (
     Estimate,
     IntervalKind,
     mean_over_pairs,
     mean_over_units,
     without_interval,
 )
+from ce_align.stages.measures import COMPARISON_TITLES
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -162,7 +162,7 @@ def differences(inputs: Inputs, comparison: str) -> Selection:
     Parameters
     ----------
     inputs : rows and arrays
-    comparison : a key of `ce_align.report.style.COMPARISON_TITLES`
+    comparison : a key of `ce_align.stages.measures.COMPARISON_TITLES`
     """
     import pandas as pd
 
