@@ -21,6 +21,7 @@ from ce_align.data.recordings import Recording, canonical_region
 from ce_align.data.recordings import load_recording as _load_recording
 from ce_align.errors import ConfigError, DataError, explained
 from ce_align.models.given import FeatureArray
+from ce_align.names import plain_path
 from ce_align.report.paper.files import FigureConfig, TableConfig
 from ce_align.results import ResultStore
 from ce_align.runner import register_brainscore, run
@@ -581,7 +582,7 @@ class _Given:
         names: set[str] = set()
         for thing in things:
             if isinstance(thing, kinds):
-                name = getattr(thing, "name", None) or thing.identifier
+                name = plain_path(getattr(thing, "name", None) or thing.identifier)
                 if self.objects.setdefault((what, name), thing) is not thing:
                     raise ConfigError(
                         f"two objects are called {name!r}; give one another name"
@@ -589,8 +590,8 @@ class _Given:
                 found.append(name)
                 objects.add(name)
             elif isinstance(thing, str | Path):
-                found.append(str(thing))
-                names.add(str(thing))
+                found.append(plain_path(str(thing)))
+                names.add(found[-1])
             else:
                 raise ConfigError(
                     f"expected the name of a {what} or an object, found a "

@@ -212,3 +212,38 @@ def test_what_would_be_ignored_is_refused(tmp_path):
         ce.figure("99", tmp_path)
     with pytest.raises(ConfigError, match="nearest: permutations"):
         ce.correlate(results=tmp_path, permutation=3)
+
+
+CLIP = """
+import torch
+
+class Clip(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.visual = torch.nn.Sequential(torch.nn.Conv2d(3, 6, 5, stride=3))
+        self.text = torch.nn.Embedding(4, 6)
+
+    def forward(self, image, text):
+        return self.visual(image).mean((2, 3)) @ self.text(text).T
+
+def build():
+    torch.manual_seed(0)
+    return Clip()
+"""
+
+
+def test_a_part_of_a_network_scores_as_it_does_alone(recording, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "clip.py").write_text(CLIP)
+    settings = {**SMALL, "layer": "0", "results": tmp_path}
+    (row,) = ce.score("./clip.py:build", recording, submodule="visual", **settings).rows
+    assert row.model == "clip.py:build@visual"
+    whole = ce.load_network("clip.py:build")
+    alone = ce.load_network(whole.module.visual, name="visual")
+    (expected,) = ce.score(alone, recording, **settings).rows
+    assert row.raw == expected.raw
+    given = ce.load_network(whole.module, name="clip")
+    (same,) = ce.score(given, recording, submodule="visual", **settings).rows
+    assert (same.model, same.raw) == ("clip@visual", expected.raw)
+    with pytest.raises(ce.ConfigError, match="no layer 'visuel'; nearest: visual"):
+        ce.score(given, recording, submodule="visuel", **settings)

@@ -10,6 +10,7 @@ import re
 import sys
 from collections import Counter, OrderedDict
 from collections.abc import Mapping
+from types import ModuleType
 from typing import Any, cast
 
 import torch
@@ -27,8 +28,10 @@ __all__ = [
     "GaborEnergy",
     "build_architecture",
     "gabor",
+    "imported_timm",
     "pixels",
     "stage_layers",
+    "timm_network",
     "torchvision_network",
     "torchvision_weights",
 ]
@@ -141,7 +144,9 @@ def build_architecture(
     choice: str = "",
     notify: Notify = _log.warning,
 ) -> torch.nn.Module:
-    """Network of torchvision, or ``tiny``, with the given weights, for evaluation.
+    """Network with the given weights, for evaluation.
+
+    The architecture is torchvision's, ``timm/NAME``, or ``tiny``.
 
     A prefix of the keys that a trainer added (``module.``, ``backbone.``) is found by
     comparison with the architecture, and what lies beside it is left out. Of several
@@ -211,10 +216,35 @@ def build_architecture(
 
 
 def _random_network(name: str, n_classes: int | None = None) -> torch.nn.Module:
-    if name != "tiny":
+    if name != "tiny" and not name.startswith("timm/"):
         return torchvision_network(name, n_classes)
     with torch.random.fork_rng(devices=[]):
-        return TinyResNet(n_classes=n_classes or 1000).eval()
+        if name == "tiny":
+            return TinyResNet(n_classes=n_classes or 1000).eval()
+        return timm_network(name.removeprefix("timm/"), n_classes).eval()
+
+
+def imported_timm(what: str) -> ModuleType:
+    """The package timm; ConfigError if it is not installed."""
+    try:
+        import timm
+    except ImportError as error:
+        raise ConfigError(f"{what} needs timm: pip install 'ce-align[timm]'") from error
+    package: ModuleType = timm
+    return package
+
+
+def timm_network(
+    name: str, n_classes: int | None = None, *, pretrained: bool = False
+) -> torch.nn.Module:
+    """Network of timm; ConfigError with the nearest names if there is none."""
+    timm = imported_timm(f"timm/{name}")
+    if not timm.is_model(name.partition(".")[0]):
+        near = nearest_names(name, timm.list_models())
+        raise ConfigError(f"timm has no network {name!r}; nearest: {', '.join(near)}")
+    options = {} if n_classes is None else {"num_classes": n_classes}
+    found: torch.nn.Module = timm.create_model(name, pretrained=pretrained, **options)
+    return found
 
 
 def _fitting(

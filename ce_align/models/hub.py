@@ -9,17 +9,19 @@ it, too. What we know beyond that (objective, λ, layers) stands in ``config.jso
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from types import ModuleType
 from typing import Any, TypeVar
 
 import torch
 from pydantic import ValidationError
 from torch import nn
 
-from ce_align.checks import nearest_names
 from ce_align.errors import AccessError, ConfigError, DataError, first_line
 from ce_align.files import atomic_path
-from ce_align.models.architectures import stage_layers
+from ce_align.models.architectures import (
+    imported_timm,
+    stage_layers,
+    timm_network,
+)
 from ce_align.models.catalogue import EXPORTED
 from ce_align.models.checkpoints import save_safetensors
 from ce_align.models.networks import Network
@@ -28,7 +30,7 @@ from ce_align.names import HUB, LOCAL_HUB
 from ce_align.results import NetworkFacts
 
 __all__ = [
-    *("imported_timm", "load_hub", "load_timm", "timm_preprocessing", "write_hub"),
+    *("fed_by_timm", "load_hub", "load_timm", "timm_preprocessing", "write_hub"),
 ]
 
 Loaded = TypeVar("Loaded")
@@ -40,28 +42,16 @@ PLACES = ("file", "source", "url", "hf_hub_id", "hf_hub_filename", "state_dict")
 PATIENCE = 10
 
 
-def imported_timm(what: str) -> ModuleType:
-    """The package timm; ConfigError if it is not installed."""
-    try:
-        import timm
-    except ImportError as error:
-        raise ConfigError(f"{what} needs timm: pip install 'ce-align[timm]'") from error
-    package: ModuleType = timm
-    return package
-
-
 def load_timm(name: str, seed: int) -> Network:
     """Network of timm by its name, with ``:none`` of random weights."""
-    timm = imported_timm(f"timm/{name}")
     architecture, _, wanted = name.partition(":")
-    if not timm.is_model(architecture.partition(".")[0]) or wanted not in ("", "none"):
-        near = nearest_names(architecture, timm.list_models())
-        raise ConfigError(f"timm has no network {name!r}; nearest: {', '.join(near)}")
+    if wanted not in ("", "none"):
+        raise ConfigError(f"timm/{name}: expected nothing or none after the colon")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         try:
             module = _cached_first(
-                lambda: timm.create_model(architecture, pretrained=not wanted)
+                lambda: timm_network(architecture, pretrained=not wanted)
             )
         except (OSError, RuntimeError) as error:
             raise AccessError(
@@ -70,15 +60,17 @@ def load_timm(name: str, seed: int) -> Network:
                 "random ones"
             ) from error
     backbone, _, tag = architecture.partition(".")
+    stated: Any = module.pretrained_cfg
     facts = NetworkFacts(
         backbone=backbone,
-        pretraining=str(module.pretrained_cfg.get("tag") or tag) or None,
+        pretraining=str(stated.get("tag") or tag) or None,
     )
     if wanted:
         facts = NetworkFacts(
             backbone=backbone, epochs=0, pretraining="none", network_seed=seed
         )
-    return _network(f"timm/{name}", module, stage_layers(module), facts)
+    fed, layers = fed_by_timm(module, f"timm/{name}"), stage_layers(module)
+    return Network(f"timm/{name}", module, fed, layers, facts=facts)
 
 
 def load_hub(name: str) -> Network:
@@ -123,7 +115,8 @@ def load_hub(name: str) -> Network:
     facts = NetworkFacts(backbone=str(config["architecture"]))
     told = {k: v for k, v in known.get("facts", {}).items() if hasattr(facts, k)}
     facts = NetworkFacts(**{"backbone": facts.backbone, **told})
-    return _network(name, module, layers or stage_layers(module), facts)
+    fed = fed_by_timm(module, name)
+    return Network(name, module, fed, layers or stage_layers(module), facts=facts)
 
 
 def _downloaded(repository: str) -> Path:
@@ -180,14 +173,10 @@ def _cached_first(load: Callable[[], Loaded]) -> Loaded:
     return load()
 
 
-def _network(
-    name: str, module: nn.Module, layers: dict[str, str], facts: NetworkFacts
-) -> Network:
+def fed_by_timm(module: nn.Module, name: str) -> Preprocessing:
+    """Size and colours that timm states, of whole images."""
     stated = timm_preprocessing(module, name)
-    plain = Preprocessing(
-        input_size=stated.input_size, mean=stated.mean, std=stated.std
-    )
-    return Network(name, module, plain, layers, facts=facts)
+    return Preprocessing(input_size=stated.input_size, mean=stated.mean, std=stated.std)
 
 
 def timm_preprocessing(module: nn.Module, name: str) -> Preprocessing:

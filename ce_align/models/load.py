@@ -38,7 +38,12 @@ from ce_align.models.catalogue import (
 from ce_align.models.checkpoints import read_checkpoint
 from ce_align.models.fetching import fetch
 from ce_align.models.given import FEATURE_FILES
-from ce_align.models.hub import load_hub, load_timm, timm_preprocessing
+from ce_align.models.hub import (
+    fed_by_timm,
+    load_hub,
+    load_timm,
+    timm_preprocessing,
+)
 from ce_align.models.localcode import LocalCode
 from ce_align.models.networks import Network
 from ce_align.models.preprocessing import Preprocessing
@@ -319,7 +324,11 @@ def _load_file(name: str, path: Path, option: str) -> Network:
     for text in said:
         _log.warning(text)
     described = {key: metadata[key] for key in DESCRIBED if key in metadata}
-    description = {"layers": stage_layers(module), **described}
+    usual = {"layers": stage_layers(module)}
+    if hasattr(module, "pretrained_cfg"):
+        usual |= fed_by_timm(module, name).model_dump()
+    description = {**usual, **described}
     network = described_network(name, module, description)
-    facts = training_facts({"backbone": architecture, **stated_settings(metadata)})
+    backbone = architecture.removeprefix("timm/")
+    facts = training_facts({"backbone": backbone, **stated_settings(metadata)})
     return replace(network, origin="; ".join(said), facts=facts)

@@ -8,8 +8,8 @@ from pathlib import Path
 from ce_align.augment import TRANSFORMS_VERSION
 from ce_align.config import ConfigId
 from ce_align.data.imagesets import ImageSet
+from ce_align.models.architectures import imported_timm
 from ce_align.models.checkpoints import save_safetensors
-from ce_align.models.hub import imported_timm
 from ce_align.models.load import load_network
 from ce_align.progress import Notify
 from ce_align.results import ResultStore, Row

@@ -283,3 +283,15 @@ def test_a_repository_is_brought_once_and_then_needs_no_network(exported, tmp_pa
     assert max(seconds) < 10
     for answer in (missing, *absent):
         assert answer.startswith(AccessError.__name__)
+
+
+def test_weights_of_timms_architectures_are_read_from_a_checkpoint(tmp_path):
+    module = timm.create_model("test_vit", num_classes=0)
+    torch.save({"teacher": module.state_dict()}, tmp_path / "vit.pt")
+    network = load_network(f"{tmp_path}/vit.pt:timm/test_vit")
+    state = network.module.state_dict()
+    assert all(torch.equal(v, state[k]) for k, v in module.state_dict().items())
+    assert network.preprocessing == load_network("timm/test_vit:none").preprocessing
+    assert network.facts.backbone == "test_vit"
+    with pytest.raises(ConfigError, match="nearest: test_vit"):
+        load_network(f"{tmp_path}/vit.pt:timm/test_vt")
