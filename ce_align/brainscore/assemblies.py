@@ -1,6 +1,7 @@
 """Recordings to Brain-Score's assemblies and stimulus sets, and back."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from ce_align.brainscore.upstream import import_brainscore
 from ce_align.checks import named_some
 from ce_align.data.imagefiles import FolderSource
 from ce_align.data.imagesets import ImageSet
+from ce_align.data.presentations import Presentations
 from ce_align.data.recordings import Protocol, Recording
 from ce_align.digests import combine_digests, digest_bytes
 from ce_align.errors import DataError
@@ -136,6 +138,7 @@ def recording_from_assembly(
     stratify: str | None,
     averaged: bool = False,
     protocol: Protocol | None = None,
+    reliability: NDArray[Any] | None = None,
 ) -> Recording:
     """Recording from an assembly that keeps its repetitions.
 
@@ -156,19 +159,19 @@ def recording_from_assembly(
     degrees : visual angle of the images
     stratify : coordinate over which splits are balanced, or None
     averaged : whether each stimulus has one presentation; their order is kept then
-    protocol : how Brain-Score scores on it
+    protocol : how Brain-Score scores on it; it takes the order of the stimulus set
+    reliability : (n_neuroids,), stated, in place of a coordinate of that name
 
     Raises
     ------
     DataError
-        If a coordinate or an image is missing, the region is not there, there are
-        several time bins, a coordinate holds NaN, or presentations of one stimulus
-        differ in more than their repetition.
+        If a coordinate or an image is missing, the region is not there, a coordinate
+        holds NaN, or presentations of one stimulus differ in more than repetition.
     """
     import pandas as pd
 
     assembly = _select(assembly, identifier, region)
-    coords = _presentation_coords(assembly)
+    coords = _coords_along("presentation", assembly)
     holed = [name for name, values in coords.items() if pd.isna(values).any()]
     if holed and not averaged:
         # NaN differs from itself: every presentation would be a stimulus of its own,
@@ -178,6 +181,9 @@ def recording_from_assembly(
             "Brain-Score would not average repetitions; fill or drop them"
         )
     first = assembly.isel(neuroid=slice(0, 1))
+    bins = _time_bins(assembly)
+    if "time_bin" in first.dims:
+        first = first.isel(time_bin=0)
     order = first if averaged else _averaged(first)
     ids = [str(key) for key in order["stimulus_id"].values]
     if len(set(ids)) < len(ids):
@@ -188,12 +194,22 @@ def recording_from_assembly(
             f"{', '.join(counts.index[counts > 1])}, so that Brain-Score would not "
             "average them; drop these coordinates"
         )
-    stimuli, coords = assembly.attrs.get("stimulus_set"), _presentation_coords(order)
+    stimuli = assembly.attrs.get("stimulus_set")
+    images = _images_of(stimuli, ids, identifier, _coords_along("presentation", order))
+    if protocol is not None:
+        seen = tuple(map(str, stimuli["stimulus_id"]))
+        protocol = replace(protocol, order=seen if set(seen) == set(ids) else None)
+    names, neuroids = _neuroids_of(assembly)
+    if reliability is not None:
+        neuroids["reliability"] = reliability
     return Recording.without_silent(
         identifier=identifier,
-        images=_images_of(stimuli, ids, identifier, coords),
-        responses=_by_repetition(assembly, ids, identifier),
-        neuroid_ids=tuple(map(str, assembly["neuroid_id"].values)),
+        images=images,
+        responses=_responses(assembly, ids),
+        neuroid_ids=names,
+        neuroids=neuroids,
+        time_bins=bins if "time_bin" in assembly.dims else None,
+        window=None if bins is None or len(bins) > 1 else tuple(bins[0]),
         region=region,
         degrees=degrees,
         stratify=stratify,
@@ -202,7 +218,7 @@ def recording_from_assembly(
 
 
 def _select(assembly: Any, identifier: str, region: str) -> Any:
-    """Region and only time bin of an assembly, as (presentation, neuroid)."""
+    """Region of an assembly, as (presentation, neuroid[, time_bin])."""
     absent = {"stimulus_id", "neuroid_id", "region"} - coordinate_names(assembly)
     if absent:
         raise DataError(
@@ -214,16 +230,11 @@ def _select(assembly: Any, identifier: str, region: str) -> Any:
             f"{identifier} has no neuroid in {region}, only in "
             f"{', '.join(sorted(set(regions)))}"
         )
-    if "time_bin" in assembly.dims:
-        if assembly.sizes["time_bin"] != 1:
-            raise DataError(
-                f"{identifier} has {assembly.sizes['time_bin']} time bins; select one, "
-                f"such as {WINDOW[0]}–{WINDOW[1]} ms"
-            )
+    if assembly.sizes.get("time_bin") == 1:
         assembly = assembly.squeeze("time_bin")
     # A mask and not `sel`: that would drop the level and, of two, rename the axis.
     assembly = assembly.isel(neuroid=regions == region)
-    return assembly.transpose("presentation", "neuroid")
+    return assembly.transpose("presentation", "neuroid", ...)
 
 
 def coordinate_names(assembly: Any) -> set[str]:
@@ -233,50 +244,66 @@ def coordinate_names(assembly: Any) -> set[str]:
     return {name for name, _, _ in assemblies.walk_coords(assembly)}
 
 
-def _presentation_coords(assembly: Any) -> dict[str, NDArray[Any]]:
-    """Coordinates along presentations, in Brain-Score's order."""
+def _coords_along(dim: str, assembly: Any) -> dict[str, NDArray[Any]]:
+    """Coordinates along presentations or neuroids, in Brain-Score's order."""
     from brainscore_core.supported_data_standards.brainio import assemblies
 
     return {
         name: values
         for name, dims, values in assemblies.walk_coords(assembly)
-        if tuple(dims) == ("presentation",)
+        if tuple(dims) == (dim,)
     }
+
+
+def _neuroids_of(assembly: Any) -> tuple[tuple[str, ...], dict[str, NDArray[Any]]]:
+    """Unique names of neuroids, and what else is known of them."""
+    columns = _coords_along("neuroid", assembly)
+    ids = columns.pop("neuroid_id").astype(str)
+    if "subject" in columns:
+        columns.setdefault("animal", columns.pop("subject"))
+    if len(set(ids)) < len(ids) and "animal" in columns:
+        animals = columns["animal"].astype(str)
+        ids = np.char.add(np.char.add(animals, "/"), ids)
+    kept = {name: _plain(v) for name, v in columns.items() if name not in RESERVED}
+    return tuple(map(str, ids)), kept
+
+
+def _time_bins(assembly: Any) -> NDArray[np.float64] | None:
+    """Start and end of each time bin in ms, (n_bins, 2), or None."""
+    edges = ("time_bin_start", "time_bin_end")
+    if "time_bin" in assembly.coords and not assembly["time_bin"].dims:
+        levels = assembly["time_bin"].item()  # of a bin that was selected
+        return np.array([levels[:2]], float) if isinstance(levels, tuple) else None
+    if not set(edges) <= coordinate_names(assembly):
+        return None
+    columns = [np.atleast_1d(assembly[name].values).astype(float) for name in edges]
+    bins: NDArray[np.float64] = np.stack(columns, axis=1)
+    return bins
 
 
 def _averaged(assembly: Any) -> Any:
     """One presentation a stimulus, by Brain-Score's own rule and in its order."""
     common = import_brainscore("benchmark_helpers.neural_common")
-    if _presentation_coords(assembly).keys() - {"repetition"} == {"stimulus_id"}:
+    if _coords_along("presentation", assembly).keys() - {"repetition"} == {
+        "stimulus_id"
+    }:
         # Brain-Score's grouping by a single coordinate sorts, but renames the axis.
         first = np.unique(assembly["stimulus_id"].values, return_index=True)[1]
         return assembly.isel(presentation=first)
     return common.average_repetition(assembly)
 
 
-def _by_repetition(
-    assembly: Any, ids: list[str], identifier: str
-) -> NDArray[np.float64]:
-    """Responses (stimulus, repetition, neuroid), NaN where there was no showing."""
+def _responses(assembly: Any, ids: list[str]) -> NDArray[np.float64] | Presentations:
+    """Responses to the stimuli `ids`: a rectangle, unless most of it would be empty."""
     position = {key: i for i, key in enumerate(ids)}
-    shown = assembly["stimulus_id"].values
-    stimulus = np.array([position[str(key)] for key in shown])
+    stimulus = [position[str(key)] for key in assembly["stimulus_id"].values]
+    repetition = np.zeros(len(stimulus), dtype=int)
     if "repetition" in coordinate_names(assembly):
-        values = assembly["repetition"].values
-        repetitions, repetition = np.unique(values, return_inverse=True)
-    else:
-        repetitions, repetition = np.zeros(1), np.zeros(len(shown), dtype=int)
-    slots = stimulus * len(repetitions) + repetition
-    n_twice = len(slots) - len(np.unique(slots))
-    if n_twice:
-        raise DataError(
-            f"{n_twice} presentations of {identifier} repeat both stimulus_id and "
-            "repetition of another; number the repetitions of each stimulus"
-        )
-    shape = (len(ids), len(repetitions), assembly.sizes["neuroid"])
-    responses = np.full(shape, np.nan)
-    responses[stimulus, repetition] = assembly.values
-    return responses
+        repetition = np.unique(assembly["repetition"].values, return_inverse=True)[1]
+    shown = Presentations(assembly.values, np.array(stimulus), repetition)
+    if shown.values.ndim == 3 or 2 * len(stimulus) < len(ids) * shown.n_repetitions:
+        return shown
+    return shown.rectangle(np.arange(len(ids)))
 
 
 def assembly_from_recording(

@@ -1,11 +1,11 @@
 """Benchmarks of Brain-Score: their recordings, and recordings as benchmarks."""
 
 import inspect
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,8 +25,10 @@ from ce_align.brainscore.upstream import (
 )
 from ce_align.checks import nearest_names
 from ce_align.data.imagesets import ImageSet
+from ce_align.data.presentations import Presentations
 from ce_align.data.recordings import Protocol, Recording
 from ce_align.errors import ConfigError, DataError
+from ce_align.metrics.predictivity import REGRESSIONS
 
 __all__ = [
     "benchmark_from_recording",
@@ -82,10 +84,11 @@ def _explained(identifier: str) -> Iterator[None]:
 def load_benchmark_recording(identifier: str) -> Recording:
     """Recording ``brainscore/ID``: what a neural benchmark holds.
 
-    Repetitions are kept where the benchmark's ceiling is the split-half reliability
-    of them; else the recording has no ceiling. Stimuli are in the benchmark's order and
-    splits are balanced over its column. Of a benchmark that trains and tests on two
-    sets of images, the recording holds both, training first, with the column ``part``.
+    Repetitions are kept where the benchmark's ceiling comes from them, and stated
+    reliabilities where it is their median; else the recording has no ceiling. Stimuli
+    are in the benchmark's order and splits are balanced over its column. Of a benchmark
+    that trains and tests on two sets of images, the recording holds both, training
+    first, with its split.
 
     The recording's protocol is how the benchmark scores: its number is had from our
     regressions only if its metric is one of them, on the same splits.
@@ -102,8 +105,7 @@ def load_benchmark_recording(identifier: str) -> Recording:
     benchmark = load_benchmark(identifier)
     with _explained(identifier):
         if hasattr(benchmark, "train_assembly"):
-            halves = (benchmark.train_assembly, benchmark.test_assembly)
-            return _joined(benchmark, [_loaded(half) for half in halves], identifier)
+            return _joined(benchmark, benchmark_protocol(benchmark, identifier))
         assembly = _loaded(getattr(benchmark, "_assembly", None))
         dims = set(getattr(assembly, "dims", ()))
         if not {"presentation", "neuroid"} <= dims or not hasattr(benchmark, "region"):
@@ -113,29 +115,27 @@ def load_benchmark_recording(identifier: str) -> Recording:
                 "choose a neural benchmark, such as "
                 "brainscore/MajajHong2015public.V4-pls"
             )
-        shown = _recording(benchmark, assembly, identifier)
         protocol = benchmark_protocol(benchmark, identifier)
-        for value in _ceiling_refers_to(benchmark) if protocol.ceiling else ():
-            repeated = _loaded(value)
-            if "presentation" not in getattr(repeated, "dims", ()):
-                continue
-            if "repetition" not in coordinate_names(repeated):
-                continue
+        stated = _stated(benchmark) if protocol.ceiling == "stated" else None
+        shown = _recording(benchmark, assembly, protocol, reliability=stated)
+        if protocol.ceiling in (None, "stated"):
+            return shown
+        for repeated in _repeated(benchmark):
             try:
-                recording = _recording(benchmark, repeated, identifier)
+                recording = _recording(benchmark, repeated, protocol)
                 if _is_average_of(shown, recording):
-                    return replace(recording, protocol=protocol)
+                    return recording
             except DataError:
                 continue
-        return replace(shown, protocol=replace(protocol, ceiling=False))
+        return replace(shown, protocol=replace(protocol, ceiling=None))
 
 
 def benchmark_protocol(benchmark: Any, identifier: str) -> Protocol:
     """How a benchmark scores, and whether that is what a regression here does.
 
-    It is, if the benchmark is Brain-Score's usual one and differs from that of a
-    recording of IT in nothing but the column of its splits and its regression: PLS
-    without scaling, or ridge.
+    It is, if the benchmark is one of Brain-Score's usual two and its metric one of
+    those here, with the usual settings, on the usual splits over any column or a split
+    of its own.
 
     Parameters
     ----------
@@ -145,46 +145,73 @@ def benchmark_protocol(benchmark: Any, identifier: str) -> Protocol:
     common = import_brainscore("benchmark_helpers.neural_common")
     metric: Any = getattr(benchmark, "_similarity_metric", None)
     measure = f"{identifier.rsplit('-', 1)[-1]} ({type(metric or benchmark).__name__})"
-    if type(benchmark) is not common.NeuralBenchmark or not _is_usual(metric):
-        return Protocol(identifier, measure, None, ceiling=False)
-    regression = metric.regression._regression
-    settings = regression.get_params()
-    kind = {"PLSRegression": "pls", "Ridge": "ridge"}[type(regression).__name__]
+    divided = type(benchmark) is common.TrainTestNeuralBenchmark
+    usual = type(benchmark) is common.NeuralBenchmark or (
+        divided
+        and getattr(benchmark, "ceiling_mode", None) is common.explained_variance
+        and benchmark.alpha_coord in BY
+    )
+    found = _regression(metric, divided) if usual else None
+    if found is None:
+        return Protocol(identifier, measure, None, ceiling=None)
+    kind, settings = found
     return Protocol(
         identifier,
-        f"{kind} regression",
+        f"{kind} regression" if kind in ("pls", "ridge") else kind,
         kind,
-        components=settings.get("n_components", Protocol.components),
-        alpha=settings.get("alpha"),
-        ceiling=_has_split_half_ceiling(benchmark),
+        ceiling=_ceiling_kind(benchmark),
+        by=BY[benchmark.alpha_coord] if divided else None,
+        **settings,
     )
 
 
-def _is_usual(metric: Any) -> bool:
-    """Whether a metric is cross-validated PLS or ridge with the usual settings."""
-    module = import_brainscore("metrics.regression_correlation.metric")
-    if type(metric) is not module.CrossRegressedCorrelation:
-        return False
+#: Coordinates of neuroids by which benchmarks fit, and their names in recordings.
+BY = {None: None, "subject": "animal", "animal": "animal"}
+
+
+def _regression(metric: Any, divided: bool) -> tuple[str, dict[str, Any]] | None:
+    """Regression here that a metric of Brain-Score is, and its settings, or None."""
+    module: Any = import_brainscore("metrics.regression_correlation.metric")
     reference = import_brainscore().load_metric("pls")
-    inner: Any = getattr(metric.regression, "_regression", None)
-    if type(metric.regression) is not type(reference.regression):
-        return False
-    usual = {"PLSRegression": module.pls_regression, "Ridge": module.ridge_regression}
-    if type(inner).__name__ not in usual:
-        return False
-    expected = usual[type(inner).__name__]()._regression
-    free = {"n_components", "alpha"}
-    same = type(inner) is type(expected) and all(
-        value == inner.get_params()[name]
-        for name, value in expected.get_params().items()
-        if name not in free
-    )
-    return (
-        same
-        and type(metric.correlation) is type(reference.correlation)
-        and metric.correlation._correlation is reference.correlation._correlation
-        and _has_usual_splits(metric.cross_validation, reference.cross_validation)
-    )
+    crossed = {
+        module.CrossRegressedCorrelation: "",
+        module.ReverseCrossRegressedCorrelation: "reverse_",
+    }
+    kinds = {module.TrainTestSplitCorrelation: ""} if divided else crossed
+    if (
+        type(metric) not in kinds
+        or type(metric.regression) is not type(reference.regression)
+        or type(metric.correlation) is not type(reference.correlation)
+        or metric.correlation._correlation is not reference.correlation._correlation
+        or not (
+            divided
+            or _has_usual_splits(metric.cross_validation, reference.cross_validation)
+        )
+    ):
+        return None
+    inner, usual = metric.regression._regression, module
+    for name, make, free in (
+        ("pls", usual.pls_regression, {"components": "n_components"}),
+        ("ridge", usual.ridge_regression, {"alpha": "alpha"}),
+        ("ridge", usual.dual_ridge_regression, {"alpha": "alpha"}),
+        ("ridgecv", usual.ridge_cv_regression, {}),
+        ("ridgecv", usual.dual_ridge_cv_regression, {}),
+        ("neuron_to_neuron", usual.single_regression, {}),
+    ):
+        expected = make()._regression
+        # What a fit leaves, and how much is computed at a time, is no setting.
+        settings = vars(expected).keys() - {*free.values(), *NO_SETTINGS}
+        if type(inner) is type(expected) and all(
+            getattr(inner, one) == getattr(expected, one) for one in settings
+        ):
+            kind = kinds[type(metric)] + name
+            chosen = {ours: getattr(inner, theirs) for ours, theirs in free.items()}
+            return (kind, chosen) if kind in REGRESSIONS else None
+    return None
+
+
+#: Attributes of Brain-Score's regressions that no number depends on.
+NO_SETTINGS = ("alpha_", "chunk_size", "mapping")
 
 
 def _has_usual_splits(splitting: Any, reference: Any) -> bool:
@@ -202,15 +229,37 @@ def _has_usual_splits(splitting: Any, reference: Any) -> bool:
     )
 
 
-def _has_split_half_ceiling(benchmark: Any) -> bool:
-    """Whether the ceiling is Brain-Score's internal consistency over repetitions."""
+def _ceiling_kind(
+    benchmark: Any,
+) -> Literal["split-half", "stated", "predictor-consistency"] | None:
+    """Kind of ceiling here that the benchmark's is, or None."""
     usual = import_brainscore().load_ceiling("internal_consistency")
     coordinate = usual._consistency._cross_validation._split._split_coord
-    return any(
-        type(value) is type(usual)
-        and value._consistency._cross_validation._split._split_coord == coordinate
-        for value in _ceiling_refers_to(benchmark)
-    )
+    predictors = import_brainscore("metrics.predictor_consistency.ceiling")
+    predictor = predictors.SplitHalfPredictorConsistency()
+    for value in _ceiling_refers_to(benchmark):
+        if type(value) is type(usual):
+            own = value._consistency._cross_validation._split._split_coord
+            return "split-half" if own == coordinate else None
+        if type(value) is type(predictor) and vars(value) == vars(predictor):
+            return "predictor-consistency"
+    return None if _stated(benchmark) is None else "stated"
+
+
+def _stated(benchmark: Any) -> NDArray[np.float64] | None:
+    """Reliabilities, (n_neuroids,), whose median is the ceiling, or None."""
+    if not inspect.isfunction(getattr(benchmark, "_ceiling_func", None)):
+        return None
+    if any("repetition" in coordinate_names(held) for held in _repeated(benchmark)):
+        return None  # it is computed from responses
+    try:
+        ceiling = benchmark._ceiling_func()
+        each = ceiling.attrs["raw"]
+        values = np.asarray(each.values, dtype=np.float64)
+        known = each.dims == ("neuroid",) and float(ceiling) == np.nanmedian(values)
+    except (AttributeError, KeyError, TypeError, ValueError):
+        return None
+    return values if known else None
 
 
 def _ceiling_refers_to(benchmark: Any) -> Collection[Any]:
@@ -219,6 +268,14 @@ def _ceiling_refers_to(benchmark: Any) -> Collection[Any]:
     if not inspect.isfunction(ceiling):
         return ()
     return inspect.getclosurevars(ceiling).nonlocals.values()
+
+
+def _repeated(benchmark: Any) -> Iterator[Any]:
+    """Assemblies that the benchmark's ceiling refers to."""
+    for value in _ceiling_refers_to(benchmark):
+        held = _loaded(value)
+        if "presentation" in getattr(held, "dims", ()):
+            yield held
 
 
 def _loaded(assembly: Any) -> Any:
@@ -230,18 +287,22 @@ def _loaded(assembly: Any) -> Any:
     return assembly.content
 
 
-def _recording(benchmark: Any, assembly: Any, identifier: str) -> Recording:
+def _recording(
+    benchmark: Any, assembly: Any, protocol: Protocol, **further: Any
+) -> Recording:
     keys = assembly["stimulus_id"].values
     metric = getattr(benchmark, "_similarity_metric", None)
     splitting = getattr(metric, "cross_validation", None)
     column = getattr(splitting, "_stratification_coord", None)
     return recording_from_assembly(
         assembly,
-        identifier=f"brainscore/{identifier}",
+        identifier=f"brainscore/{protocol.benchmark}",
         region=str(benchmark.region),
         degrees=float(benchmark._visual_degrees),
         stratify=str(column) if column else None,
         averaged=len(np.unique(keys)) == len(keys),
+        protocol=protocol,
+        **further,
     )
 
 
@@ -256,9 +317,19 @@ def _is_average_of(shown: Recording, repeated: Recording) -> bool:
     return np.allclose(repeated.averaged(), shown.averaged(), rtol=1e-4)
 
 
-def _joined(benchmark: Any, assemblies: Sequence[Any], identifier: str) -> Recording:
-    """Averages of a training and a test set of the same neuroids, as one recording."""
-    train, test = (_recording(benchmark, part, identifier) for part in assemblies)
+def _joined(benchmark: Any, protocol: Protocol) -> Recording:
+    """A training and a test set of the same neuroids as one recording, with its split.
+
+    The test set has its repetitions, where the ceiling comes from them.
+    """
+    train, shown = (
+        _recording(benchmark, _loaded(part), protocol)
+        for part in (benchmark.train_assembly, benchmark.test_assembly)
+    )
+    test = shown
+    if protocol.ceiling is not None:
+        repeated = [_recording(benchmark, r, protocol) for r in _repeated(benchmark)]
+        test = next((r for r in repeated if _is_average_of(shown, r)), shown)
     if train.neuroid_ids != test.neuroid_ids:
         raise DataError(
             f"{train.identifier} trains and tests on different neuroids, so that it is "
@@ -269,27 +340,31 @@ def _joined(benchmark: Any, assemblies: Sequence[Any], identifier: str) -> Recor
         name: np.concatenate([first.columns[name], second.columns[name]])
         for name in sorted(first.columns.keys() & second.columns.keys())
     }
-    columns["part"] = np.repeat(["train", "test"], [len(first), len(second)])
+    sizes = [len(first), len(second)]
+    columns["part"] = np.repeat(["train", "test"], sizes)
+    parts = (benchmark.train_assembly, benchmark.test_assembly)
     files = [
         file
-        for assembly, ids in zip(assemblies, (first.ids, second.ids), strict=True)
-        for file in image_files(assembly.attrs["stimulus_set"], ids, train.identifier)
+        for part, ids in zip(parts, (first.ids, second.ids), strict=True)
+        for file in image_files(part.attrs["stimulus_set"], ids, train.identifier)
     ]
     images = ImageSet.from_encoded(
         first.identifier, (*first.ids, *second.ids), IMAGE_FILES, files, columns
     )
+    rows = train.presentations(), test.presentations()
+    responses = Presentations(
+        np.concatenate([part.values for part in rows]),
+        np.concatenate([rows[0].stimulus, sizes[0] + rows[1].stimulus]),
+        np.concatenate([part.repetition for part in rows]),
+    )
+    kept = protocol.ceiling if test.has_repetitions else None
     return replace(
         train,
         images=images,
-        responses=np.concatenate([train.averaged(), test.averaged()])[:, None],
-        stratify=None,
+        responses=responses,
+        split=columns["part"],
         notes=(*train.notes, *test.notes),
-        protocol=Protocol(
-            identifier,
-            "a regression that is fitted to one set of images and tested on another",
-            None,
-            ceiling=False,
-        ),
+        protocol=replace(protocol, ceiling=kept, order=None),
     )
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, fields, replace
 from fnmatch import fnmatchcase
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -60,8 +60,13 @@ class Protocol:
 
     benchmark : its identifier there
     metric : its metric, in words
-    regression : ``pls`` or ``ridge``; None if its number cannot be had from ours
-    ceiling : whether its ceiling is the split-half reliability of the repetitions
+    regression : the same here; None if its number cannot be had from ours
+    components, alpha : of the regression
+    ceiling : kind of its ceiling; None if it is none of ours
+    by : column of the neuroids, such as ``animal``: each of its values is fitted and
+        scored by itself, and the score is the mean over them
+    order : ids of the stimuli in the order in which networks see them, None if it is
+        that of the recording
     """
 
     benchmark: str
@@ -69,7 +74,11 @@ class Protocol:
     regression: str | None = "pls"
     components: int = 25
     alpha: float | None = None
-    ceiling: bool = True
+    ceiling: Literal["split-half", "stated", "predictor-consistency"] | None = (
+        "split-half"
+    )
+    by: str | None = None
+    order: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -480,8 +489,10 @@ class Recording:
         named: list[Any] = [
             *(self.images.ids, self.neuroid_ids, self.region, self.degrees, columns)
         ]
+        # Those of Brain-Score come with its files, which are known by their SHA-1.
+        stated = self.neuroids if self.protocol is None else {}
         further = {
-            "neuroids": {k: [str(v) for v in vs] for k, vs in self.neuroids.items()},
+            "neuroids": {k: [str(v) for v in vs] for k, vs in stated.items()},
             "split": None if self.split is None else list(map(str, self.split)),
             "time_bins": None if self.time_bins is None else self.time_bins.tolist(),
         }
@@ -496,7 +507,8 @@ class Recording:
 class Entry:
     """What is known of a recording before a byte of it is read.
 
-    Counts that are not stated anywhere are None; `origin` is that of the recording.
+    Counts that are not stated anywhere are None, texts empty; `origin` is that of the
+    recording, `metric` how its benchmark scores, `remark` on how to get it.
     """
 
     name: str
@@ -508,6 +520,10 @@ class Entry:
     access: str = "open"
     groups: tuple[str, ...] = ()
     origin: str = "recorded"
+    metric: str = ""
+    licence: str = ""
+    citation: str = ""
+    remark: str = ""
 
 
 #: Recordings by name. Other rooms add theirs; `load_recording` looks here.

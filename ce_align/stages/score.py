@@ -17,18 +17,19 @@ from pydantic import (
 from pydantic_core.core_schema import SerializerFunctionWrapHandler
 
 from ce_align.checks import named_some
-from ce_align.config import COMMITTED, NetworkConfig
+from ce_align.config import COMMITTED, ConfigId, NetworkConfig
 from ce_align.data.joining import equal_files
 from ce_align.data.recordings import Protocol, Recording
 from ce_align.errors import CeAlignError, ConfigError, DataError
 from ce_align.metrics.ceiling import (
     Ceiling,
     chance_of_ceiling,
+    predictor_ceiling,
     repeated_ceiling,
     stated_ceiling,
     variance_ceiling,
 )
-from ce_align.metrics.gram import centred_gram
+from ce_align.metrics.gram import Splits, centred_gram
 from ce_align.metrics.predictivity import (
     brainscore_splits,
     cross_validated_r,
@@ -55,6 +56,8 @@ __all__ = [
 
 #: A configuration that names one layer of one network, for one recording.
 LayerConfig = TypeVar("LayerConfig", "ScoreConfig", "OfficialConfig")
+
+Regression = Literal["pls", "ridge", "ridgecv", "reverse_pls", "neuron_to_neuron"]
 
 #: Changes whenever the same settings and data would give another number.
 ALGORITHM = "predictivity 2"
@@ -86,8 +89,10 @@ class ScoreConfig(NetworkConfig):
         description="Layer to read: 'all' for every block, or a pattern such as "
         "'blocks.*', in one pass; 'committed' for that of the region.",
     )
-    regression: Literal["pls", "ridge"] = Field(
-        default="pls", description="Regression from features to neuroids."
+    regression: Regression | None = Field(
+        default=None,
+        description="How neuroids are predicted; without it as by the recording's own "
+        "benchmark, else pls.",
     )
     pls_mode: Literal["nipals", "exact"] = Field(
         default="nipals", description="nipals is Brain-Score's number."
@@ -141,15 +146,44 @@ class ScoreConfig(NetworkConfig):
         return {
             name: value
             for name, value in settings.items()
-            if name not in self.narrowing or value is not None
+            if name not in (*self.narrowing, "regression") or value is not None
         }
+
+    def fingerprint(self, **content: str) -> ConfigId:
+        """Identity of a result; without a regression that of PLS."""
+        if self.regression is None:
+            known = self.model_copy(update={"regression": "pls"})
+            return known.fingerprint(**content)
+        return super().fingerprint(**content)
+
+    def for_recording(self, recording: Recording) -> "ScoreConfig":
+        """Settings with the metric of the recording's benchmark, unless one is asked.
+
+        Raises ConfigError if that is none of ours.
+        """
+        if self.regression is not None:
+            return self
+        protocol = recording.protocol or Protocol("")
+        if protocol.regression is None:
+            raise ConfigError(
+                f"{recording.identifier} is scored by Brain-Score with "
+                f"{protocol.metric}, which differs from every regression here; "
+                "--official gives its own number, --regression another one"
+            )
+        found: dict[str, Any] = {"regression": protocol.regression}
+        for name in ("components", "alpha"):
+            if getattr(self, name) == type(self).model_fields[name].default:
+                found[name] = getattr(protocol, name)
+        return self.model_copy(update=found)
 
     @property
     def regression_name(self) -> str:
         """Regression with its variant, as rows and tables show it."""
-        if self.regression == "pls":
+        if self.regression in (None, "pls"):
             return "pls" if self.pls_mode == "nipals" else "pls_exact"
-        return "ridge" if self.alpha is None else f"ridge_alpha{self.alpha:g}"
+        if self.regression == "ridge" and self.alpha is not None:
+            return f"ridge_alpha{self.alpha:g}"
+        return self.regression
 
 
 class ScoreRow(Row):
@@ -362,6 +396,10 @@ def score(
 
     if not asked:
         return []
+    resolved = {config.for_recording(part): part for config, part in asked.items()}
+    for config in asked.keys() - resolved.keys():
+        run.store.clear_failure(config.stage, config)
+    asked = resolved
     layers = list(dict.fromkeys(config.layer for config in asked))
     probe = network.probe(layers, allow_unstable=run.allow_unstable)
     ids = {
@@ -441,11 +479,28 @@ def score(
                     ids[config],
                     noted,
                     known[layer],
-                    target.arrays(r),
+                    target.arrays(r, config),
                     origin=target.recording.origin,
                 )
         run.progress(what, 1, 1)
     return [row for config in asked for row in rows.get(config, ())]
+
+
+def _splits(recording: Recording, config: ScoreConfig) -> Splits:
+    """Random splits; what predicts units is divided in the order in which they came."""
+    seen = np.arange(len(recording.images))
+    order = recording.protocol.order if recording.protocol else None
+    if config.regression == "reverse_pls" and order is not None:
+        place = {key: i for i, key in enumerate(recording.images.ids)}
+        seen = np.array([place[key] for key in order])
+    strata = recording.strata(config.stratify)
+    splits = brainscore_splits(
+        len(seen),
+        stratify=None if strata is None else strata[seen],
+        n_splits=config.splits,
+        seed=config.seed,
+    )
+    return [(seen[train], seen[test]) for train, test in splits]
 
 
 @dataclass(frozen=True, eq=False)
@@ -454,7 +509,7 @@ class _Target:
 
     recording: Recording
     averaged: "NDArray[np.float64]"
-    splits: list[tuple["NDArray[np.intp]", "NDArray[np.intp]"]]
+    splits: Splits
     ceiling: Ceiling | None
     notes: tuple[str, ...]
 
@@ -467,12 +522,7 @@ class _Target:
         notes += _equal_images(recording)
         averaged = recording.averaged()
         if recording.split is None:
-            splits = brainscore_splits(
-                len(recording.images),
-                stratify=recording.strata(config.stratify),
-                n_splits=config.splits,
-                seed=config.seed,
-            )
+            splits = _splits(recording, config)
             ceiling, why = _ceiling(recording, config)
         else:
             train, test = (
@@ -496,7 +546,7 @@ class _Target:
             (n_stimuli, n_features),
             n_neuroids,
             self.splits,
-            regression=config.regression,
+            regression=config.regression or "pls",
             n_components=config.components,
         )
         check_memory(
@@ -505,18 +555,25 @@ class _Target:
             "take fewer splits or neuroids, or a machine with more",
         )
 
+    @property
+    def by_animal(self) -> bool:
+        """Whether Brain-Score fits and scores each animal by itself."""
+        protocol = self.recording.protocol
+        return protocol is not None and protocol.by == "animal"
+
     def predict(
         self,
         features: "Features",
         config: ScoreConfig,
         gram: "Callable[[], NDArray[np.float64]]",
     ) -> "NDArray[np.float64]":
-        """Pearson r, (n_splits, n_neuroids)."""
+        """Pearson r, (n_splits, n_neuroids), or of the units that are predicted."""
         return cross_validated_r(
             features.values,
             self.averaged,
             self.splits,
-            regression=config.regression,
+            regression=config.regression or "pls",
+            groups=self.recording.neuroids["animal"] if self.by_animal else None,
             mode=config.pls_mode,
             n_components=config.components,
             alpha=config.alpha,
@@ -534,7 +591,7 @@ class _Target:
         """Of all neuroids together; and of each of several animals, and their mean."""
         whole = self.row(r, model_digest, config, config_id)
         animals = self.recording.animals
-        if len(animals) < 2:
+        if len(animals) < 2 or config.regression == "reverse_pls":
             return [whole]
         held = np.asarray(self.recording.neuroids["animal"]).astype(str)
         found = [whole]
@@ -542,7 +599,18 @@ class _Target:
             own = self.of(self.recording.select(animal=animal), config)
             row = own.row(r[:, held == animal], model_digest, config, config_id)
             found.append(row.model_copy(update={"animal": animal}))
-        return [*found, _mean_over_animals(found)]
+        mean = _mean_over_animals(found)
+        if self.by_animal:
+            note = "mean over animals, each fitted and scored by itself"
+            found[0] = whole.model_copy(
+                update={
+                    "value": mean.value,
+                    "raw": mean.raw,
+                    "error": None,
+                    "note": joined_notes(note, whole.note),
+                }
+            )
+        return [*found, mean]
 
     def row(
         self,
@@ -562,8 +630,9 @@ class _Target:
                 notes.append("raw r is negative, so that the score means nothing")
         n_partial = int(np.isnan(r).any(axis=0).sum())
         if n_partial:
+            what = "units" if config.regression == "reverse_pls" else "neuroids"
             notes.append(
-                f"{n_partial} of {r.shape[1]} neuroids lack a correlation in some split"
+                f"{n_partial} of {r.shape[1]} {what} lack a correlation in some split"
             )
         return ScoreRow(
             model=config.model,
@@ -591,11 +660,12 @@ class _Target:
             note="; ".join(note.replace("; ", ", ") for note in notes) or None,
         )
 
-    def arrays(self, r: "NDArray[np.float64]") -> "xr.Dataset":
-        """The r of every split and neuroid, beside the row."""
+    def arrays(self, r: "NDArray[np.float64]", config: ScoreConfig) -> "xr.Dataset":
+        """The r of every split and neuroid, or unit, beside the row."""
         import xarray as xr
 
-        variables = {"r": (("split", "neuroid"), r)}
+        predicted = "unit" if config.regression == "reverse_pls" else "neuroid"
+        variables = {"r": (("split", predicted), r)}
         if self.ceiling is not None:
             variables["ceiling"] = (
                 ("ceiling_split", "neuroid"),
@@ -628,30 +698,15 @@ def _mean_over_animals(rows: Sequence[ScoreRow]) -> ScoreRow:
 def _against_protocol(
     recording: Recording, protocol: Protocol, config: ScoreConfig
 ) -> list[str]:
-    """Refuse to score a benchmark by another metric than its own, or say so."""
-    name, official = recording.identifier, "--official gives its own number"
-    if protocol.regression is None:
-        raise ConfigError(
-            f"{name} is scored by Brain-Score with {protocol.metric}, which differs "
-            f"from every regression here; {official}"
-        )
-    options = f"--regression {protocol.regression}"
-    same = config.regression == protocol.regression
-    if protocol.regression == "pls":
-        same = same and config.components == protocol.components
-        options += f" --components {protocol.components}"
-    else:
-        same = same and config.alpha == protocol.alpha
-        options += f" --alpha {protocol.alpha:g}"
-    if same:
-        return _other_splits(protocol, config)
-    if protocol.regression == "pls" and protocol.components == Protocol.components:
-        # The defaults are the benchmark's: the user chose others.
+    """Say that the metric, or the splits, are not those of the benchmark."""
+    asked = [protocol.regression == config.regression]
+    if config.regression in ("pls", "reverse_pls"):
+        asked.append(protocol.components == config.components)
+    if config.regression == "ridge":
+        asked.append(protocol.alpha == config.alpha)
+    if not all(asked):
         return [f"not the metric of Brain-Score's {protocol.benchmark}"]
-    raise ConfigError(
-        f"{name} is scored by Brain-Score with {protocol.metric}; add {options}, or "
-        f"{official}"
-    )
+    return [] if recording.split is not None else _other_splits(protocol, config)
 
 
 def _other_splits(protocol: Protocol, config: ScoreConfig) -> list[str]:
@@ -685,39 +740,50 @@ def _equal_images(recording: Recording) -> list[str]:
     ]
 
 
+def _ceiling_kind(
+    recording: Recording, config: ScoreConfig
+) -> (
+    Literal["auto", "split-half", "variance", "stated", "predictor-consistency"] | None
+):
+    """Kind of the ceiling; what is Brain-Score's own keeps its number."""
+    protocol = recording.protocol
+    if config.ceiling != "auto":
+        return config.ceiling
+    if config.regression == "reverse_pls":
+        return "predictor-consistency"
+    if protocol is not None and protocol.regression != "reverse_pls":
+        return protocol.ceiling
+    if "reliability" in recording.neuroids and not recording.has_repetitions:
+        return "stated"
+    return "auto"
+
+
 def _ceiling(
     recording: Recording, config: ScoreConfig
 ) -> tuple[Ceiling | None, list[str]]:
     """The ceiling, None if there is none, and what to say of it."""
-    protocol = recording.protocol
+    kind = _ceiling_kind(recording, config)
     stated = recording.neuroids.get("reliability")
-    if config.ceiling == "stated" and stated is None:
-        return None, ["no score: no reliability is stated"]
-    if config.ceiling == "stated" or (
-        config.ceiling == "auto"
-        and stated is not None
-        and protocol is None
-        and not recording.has_repetitions
-    ):
+    if kind is None:
+        return None, ["no score: Brain-Score's ceiling is computed another way"]
+    if kind == "stated":
+        if stated is None:
+            return None, ["no score: no reliability is stated"]
         try:
-            return stated_ceiling(stated), []  # type: ignore[arg-type]
+            return stated_ceiling(stated), []
         except DataError as error:
             return None, [f"no score: {error}"]
     if not recording.has_repetitions:
-        if protocol is not None and not protocol.ceiling:
-            return None, ["no score: Brain-Score's ceiling is computed another way"]
         return None, ["no score: no repetitions, hence no ceiling"]
-    # What is Brain-Score's own keeps its number.
-    own = protocol is not None and config.ceiling == "auto"
-    settings = {"n_splits": config.splits, "seed": config.seed}
     repeated, once = recording.repeated()
     try:
-        ceiling = repeated_ceiling(
-            repeated,
-            once,
-            kind="split-half" if own else config.ceiling,
-            **settings,
-        )
+        if kind == "predictor-consistency":
+            names = recording.images.columns.get("image_id", recording.images.ids)
+            ceiling = predictor_ceiling(repeated, names)
+        else:
+            ceiling = repeated_ceiling(
+                repeated, once, kind=kind, n_splits=config.splits, seed=config.seed
+            )
     except DataError as error:
         return None, [f"no score: {error}"]
     if not np.isfinite(ceiling.value):  # halves of two stimuli that oppose each other

@@ -127,12 +127,24 @@ def test_repetition_numbered_twice_is_reported(stand_in):
         to_recording(type(assembly)(same))
 
 
-def test_absent_region_time_bins_and_images_are_explained(stand_in):
+def test_time_bins_are_kept_and_one_of_them_is_the_recording_of_it(stand_in):
+    assembly = stand_in(n_bins=3)
+    recording = to_recording(assembly)
+    np.testing.assert_array_equal(
+        recording.time_bins, [[70, 170], [170, 270], [270, 370]]
+    )
+    attributes = assembly.attrs
+    second = assembly.isel(time_bin=1)
+    second.attrs.update(attributes)
+    alone, selected = to_recording(second), recording.select(time=1)
+    np.testing.assert_array_equal(selected.averaged(), alone.averaged())
+    assert selected.window == alone.window == (170, 270)
+
+
+def test_absent_region_and_images_are_explained(stand_in):
     assembly = stand_in()
     with pytest.raises(DataError, match="no neuroid in V1, only in IT, V4"):
         to_recording(assembly, region="V1")
-    with pytest.raises(DataError, match="3 time bins; select one"):
-        to_recording(stand_in(n_bins=3))
     next(iter(assembly.attrs["stimulus_set"].stimulus_paths.values())).unlink()
     with pytest.raises(DataError, match=r"1 of 80 stimuli .* have no image file"):
         to_recording(assembly)

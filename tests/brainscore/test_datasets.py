@@ -8,7 +8,7 @@ import sys
 
 import numpy as np
 import pytest
-from standins import make_presentations, make_stimuli
+from standins import OF_IT, make_presentations, make_stimuli
 
 from ce_align.brainscore import register
 from ce_align.brainscore.datasets import DATASETS, Dataset, entries, is_cached, load
@@ -83,31 +83,37 @@ def place(dataset: Dataset, folder, rng, monkeypatch, **kwargs) -> None:
         brainscore.data_registry[dataset.registry_id]()
 
 
-def test_registering_lists_the_five_sets_and_imports_nothing_heavy():
+def test_registering_lists_what_there_is_and_imports_nothing_heavy():
     code = (
         "import sys; from ce_align.brainscore import register; register();"
         "from ce_align.data.recordings import expand_recordings as e;"
-        "print(*e(('it',)), *e(('majajhong2015-*',)));"
+        "print(*e(('it',)), *e(('majajhong2015-public',)), *e(('li2026',)));"
         "print({'torch', 'brainscore_vision', 'xarray', 'pandas'} & set(sys.modules))"
     )
     run = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     )
     names, heavy = run.stdout.splitlines()
-    assert names.split() == [*PRIVATE, "majajhong2015-public"]
+    li = [f"li2026-{region}" for region in ("v1", "v2", "v4", "it")]
+    assert names.split() == [*PRIVATE, "majajhong2015-public", *li]
     assert heavy == "set()"
 
 
 def test_access_is_shown_before_a_byte_is_asked_for():
     listed = entries()
-    access = {name: entry.access for name, entry in listed.items()}
-    assert access.pop("majajhong2015-public") == "open"
-    assert set(access.values()) == {"private: needs Brain-Score credentials"}
-    assert {entry.region for entry in listed.values()} == {"IT"}
+    assert {name for name, entry in listed.items() if entry.access != "open"} == {
+        *PRIVATE
+    }
+    assert listed["sanghavi2020"].access == "private: needs Brain-Score credentials"
+    assert listed["li2026-v4"].region == "V4"
+    assert listed["li2026-it"].neuroids == 21059
+    assert listed["papale2025-it"].licence == "CC-BY"
+    # Who publishes with open data cites them.
+    assert all(entry.citation for entry in listed.values() if entry.access == "open")
 
 
 @pytest.mark.brainscore
-@pytest.mark.parametrize("name", list(DATASETS))
+@pytest.mark.parametrize("name", OF_IT)
 def test_pre_placed_files_load_as_brainscores_benchmark_loads_them(
     name, brainio, rng, monkeypatch
 ):
@@ -187,9 +193,6 @@ def test_no_credentials_and_no_network_are_told_apart_from_refusal(brainio, no_s
     no_storage(NoCredentialsError(), unreachable)
     with pytest.raises(AccessError, match=r"private .* cannot be reached from here"):
         load("majajhong2015")
-    no_storage(NoCredentialsError(), unreachable)
-    with pytest.raises(AccessError, match=r"is open, but .* with a network"):
-        load("majajhong2015-public")
 
 
 @pytest.mark.brainscore
