@@ -72,7 +72,8 @@ class Dataset:
     region : area of the benchmark
     degrees : visual angle of the images
     stratify : stimulus column over which Brain-Score balances its splits, or None
-    private : whether the download needs credentials
+    private : whether the recording needs credentials
+    access : the same in words, of its parts
     images, neuroids : numbers of stimuli and of sites; None where not stated
     repetitions : largest number of showings of a stimulus; None where not stated
     metric : of the benchmark
@@ -94,6 +95,7 @@ class Dataset:
     degrees: float = 8.0
     stratify: str | None = None
     private: bool = True
+    access: str = "private: needs Brain-Score credentials"
     metric: str = "pls"
     stored: tuple[StoredFile, ...] = ()
     licence: str = ""
@@ -276,6 +278,7 @@ DATASETS = {
         stimulus_set_id="hvm-public",
         stratify="object_name",
         private=False,
+        access="open",
         images=3200,
         neuroids=168,
         stored=MAJAJ_PUBLIC,
@@ -310,6 +313,7 @@ for _region, _n in (("V1", 102), ("V2", 103)):
         degrees=4.0,
         stratify="texture_type",
         private=False,
+        access="open",
         images=135,
         neuroids=_n,
         stored=FREEMAN_PUBLIC,
@@ -326,6 +330,7 @@ for _region, _n in (("V1", 2305), ("V2", 2523), ("V4", 3414), ("IT", 21059)):
         region=_region,
         degrees=11.0,
         private=False,
+        access="open, but Brain-Score's copy may not be",
         images=1000,
         neuroids=_n,
         repetitions=1,
@@ -346,6 +351,7 @@ for _region, _n in (("V1", 742), ("V4", 315), ("IT", 298)):
         region=_region,
         degrees=18.0,
         private=False,
+        access="open responses, images by password",
         images=22348,
         neuroids=_n,
         repetitions=30,
@@ -373,7 +379,9 @@ def entries() -> dict[str, Entry]:
 
 
 def _entry(name: str, dataset: Dataset) -> Entry:
-    access = "private: needs Brain-Score credentials" if dataset.private else "open"
+    # A family goes by the name of its folder, unless a recording has it.
+    family = dataset.plugins[0]
+    groups = ("open",) if family in DATASETS else ("open", family)
     return Entry(
         name=name,
         region=dataset.region,
@@ -381,9 +389,9 @@ def _entry(name: str, dataset: Dataset) -> Entry:
         images=dataset.images,
         neuroids=dataset.neuroids,
         repetitions=dataset.repetitions,
-        access="cached" if is_cached(dataset) else access,
+        access="cached" if is_cached(dataset) else dataset.access,
         # The group stands for the four sets of the paper, all of them private.
-        groups=("it",) if dataset.private else ("open", dataset.registry_id.lower()),
+        groups=("it",) if dataset.private else groups,
         metric=dataset.metric,
         licence=dataset.licence,
         citation=dataset.citation,

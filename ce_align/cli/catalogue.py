@@ -31,15 +31,19 @@ def models(
 
 
 def recordings() -> None:
-    """List recordings, with their access, and the .nc files of this folder."""
+    """List recordings: sizes, metric, licence, access, how to cite; and .nc files here.
+
+    ``ce-align fetch NAME`` brings an open one; what uses it does, too.
+    """
     from ce_align.brainscore import register
     from ce_align.data.netcdf import describe_files
     from ce_align.data.recordings import RECORDINGS
-    from ce_align.report.terminal import recordings_table
+    from ce_align.report.terminal import citations_table, recordings_table
 
     register()
     entries = [*RECORDINGS.values(), *describe_files(Path())]
     print_table(recordings_table(entries))
+    print_table(citations_table(entries))
     message(OTHER_RECORDINGS)
 
 

@@ -31,6 +31,7 @@ __all__ = [
     "canonical_region",
     "expand_recordings",
     "load_recording",
+    "matching_recordings",
     "register_recording_reader",
     "register_recording_source",
     "register_recordings",
@@ -558,6 +559,15 @@ def _source_of(name: str) -> tuple[Callable[[str], Recording] | None, str]:
     return (None if is_file or not rest else SOURCES.get(prefix)), rest
 
 
+def matching_recordings(pattern: str) -> list[str]:
+    """Registered recordings that a name, glob or group stands for."""
+    return [
+        name
+        for name, entry in RECORDINGS.items()
+        if fnmatchcase(name, pattern.lower()) or pattern in entry.groups
+    ]
+
+
 def expand_recordings(patterns: tuple[str, ...]) -> list[str]:
     """Names of recordings that patterns stand for, each once, in order.
 
@@ -567,11 +577,7 @@ def expand_recordings(patterns: tuple[str, ...]) -> list[str]:
     """
     found: dict[str, None] = {}
     for pattern in patterns:
-        matches = [
-            name
-            for name, entry in RECORDINGS.items()
-            if fnmatchcase(name, pattern.lower()) or pattern in entry.groups
-        ]
+        matches = matching_recordings(pattern)
         if not matches and _source_of(pattern)[0]:
             matches = [pattern]
         if not matches and Path(pattern).suffix in READERS:

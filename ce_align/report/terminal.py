@@ -30,7 +30,13 @@ if TYPE_CHECKING:
     Scored = TypeVar("Scored", ScoreRow, OfficialRow, CorrelationRow)
 
 __all__ = [
-    *("comparison_tables", "correlation_tables", "plugins_table", "frame_table"),
+    *(
+        "citations_table",
+        "comparison_tables",
+        "correlation_tables",
+        "plugins_table",
+        "frame_table",
+    ),
     *("failures_table", "identity_table"),
     *("measure_table", "models_table", "official_tables", "overlap_table"),
     *("recordings_table", "score_tables", "transfer_table"),
@@ -199,12 +205,27 @@ def models_table(entries: Sequence[Published]) -> Table:
 
 
 def recordings_table(entries: Sequence[Entry]) -> Table:
-    """Recordings, their sizes and their access."""
-    table = _table("name", "area", ">images", ">neuroids", ">repetitions", "access")
+    """Recordings, their sizes, how they are scored, and their access."""
+    counted = (">images", ">neuroids", ">repetitions")
+    table = _table("name", "area", *counted, "metric", "licence", "access")
     for entry in entries:
         counts = (entry.images, entry.neuroids, entry.repetitions)
-        shown = ["not stated" if count is None else str(count) for count in counts]
-        table.add_row(entry.name, entry.region, *shown, entry.access)
+        shown = ["–" if count is None else str(count) for count in counts]
+        texts = (entry.metric or "–", entry.licence or "–", entry.access)
+        table.add_row(entry.name, entry.region, *shown, *texts)
+    return table
+
+
+def citations_table(entries: Sequence[Entry]) -> Table:
+    """How recordings are cited, and what else is to know of getting them."""
+    table = _table("recordings", "cite", "remark")
+    cited: dict[tuple[str, str], list[str]] = {}
+    for entry in entries:
+        if entry.citation:
+            known = cited.setdefault((entry.citation, entry.remark), [])
+            known.append(entry.name)
+    for (citation, remark), names in cited.items():
+        table.add_row("\n".join(names), citation, remark or "–")
     return table
 
 

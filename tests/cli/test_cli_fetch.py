@@ -1,6 +1,8 @@
+import hashlib
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 from checkpoint_server import (
@@ -51,6 +53,31 @@ def test_fetch_takes_names_aliases_and_globs_from_a_mirror(server, ce_align):
     status, out, err = ce_align("models", "ce_mmcr_*")
     cached = [line.split()[-2] for line in out.splitlines() if "CE-MMCR" in line]
     assert cached == ["no", "no", "yes", "yes", "no", "no", "no"]
+
+
+def test_open_recordings_come_by_name_and_group(server, ce_align, monkeypatch):
+    from ce_align.brainscore.datasets import DATASETS, StoredFile
+
+    content = b"responses"
+    file = StoredFile("folder", "a.nc", hashlib.sha1(content).hexdigest())
+    server.files["folder/a.nc"] = content
+    for name in ("li2026-v1", "li2026-it"):
+        small_set = replace(DATASETS[name], stored=(file,))
+        monkeypatch.setitem(DATASETS, name, small_set)
+    for name in ("li2026-v2", "li2026-v4"):
+        monkeypatch.delitem(DATASETS, name)
+    monkeypatch.setattr("ce_align.data.recordings.RECORDINGS", {})
+    status, _, err = ce_align("fetch", "li2026", "--url", server.base)
+    assert status == 0, err
+    told = [line for line in err.splitlines() if "of the SHA-1" in line]
+    assert [line.partition(":")[0] for line in told] == ["li2026-v1", "li2026-it"]
+    assert len(server.requests) == 1  # both are in one file
+    _, out, _ = ce_align("recordings")
+    assert "cached" in next(line for line in out.splitlines() if "li2026-it" in line)
+    assert "doi:10.1038/s41593-026-02322-z" in "".join(out.split())
+    status, _, err = ce_align("fetch", "li2026-it", NAME, "--url", server.base)
+    assert status == 2
+    assert "fetch recordings by themselves" in err
 
 
 def test_what_cannot_be_fetched_does_not_stop_the_rest(server, ce_align):
