@@ -247,3 +247,22 @@ def test_a_part_of_a_network_scores_as_it_does_alone(recording, tmp_path, monkey
     assert (same.model, same.raw) == ("clip@visual", expected.raw)
     with pytest.raises(ce.ConfigError, match="no layer 'visuel'; nearest: visual"):
         ce.score(given, recording, submodule="visuel", **settings)
+
+
+def test_every_layer_of_a_pattern_is_analysed_though_none_is_committed(
+    module, tmp_path, stimuli
+):
+    network = ce.load_network(module, name="bare", input_size=16)
+    outcome = ce.analyze(
+        network,
+        "dimensionality",
+        images=ce.ImageSet.from_array("toy", stimuli),
+        layer="[01]",
+        comparisons=10,
+        views=4,
+        crops=4,
+        photometrics=4,
+        size=16,
+        results=tmp_path,
+    )
+    assert {row.layer for row in outcome.rows} == {"0", "1"}

@@ -99,10 +99,14 @@ class FeatureArray:
         return found
 
     @cached_property
+    def _digests(self) -> dict[str, str]:
+        return {layer: digest_array(values) for layer, values in self.arrays.items()}
+
+    @cached_property
     def digest(self) -> str:
         """Identity: of the values, and of the names of the stimuli."""
         arrays = self.arrays
-        parts = [digest_array(values) for values in arrays.values()]
+        parts = list(self._digests.values())
         if list(arrays) != [LAYER]:
             parts.append(digest_json(list(arrays)))
         if self.columns:
@@ -157,7 +161,7 @@ class FeatureArray:
         }
         axes = dict.fromkeys(layers, 0)
         origin = "" if self.columns else IN_ORDER
-        identity = {f"layer {k}": digest_array(v) for k, v in self.arrays.items()}
+        identity = {f"layer {k}": v for k, v in self._digests.items()}
         identity["stimuli"] = digest_json(dict(self.columns))
         return Probe(
             self.digest, identity, behaviours=behaviours, axes=axes, origin=origin
@@ -281,7 +285,7 @@ def load_features(name: str) -> FeatureArray:
     columns: dict[str, Sequence[str]] = {
         k: [x.decode() if isinstance(x, bytes) else str(x) for x in v.tolist()]
         for k, v in arrays.items()
-        if v.shape == (n_rows,) and len(set(v.tolist())) == n_rows and _may_name(k, v)
+        if v.shape == (n_rows,) and _may_name(k, v)
     }
     if table:
         columns = _stimuli(Path(table), n_rows)
@@ -289,9 +293,10 @@ def load_features(name: str) -> FeatureArray:
 
 
 def _may_name(name: str, values: NDArray[Any]) -> bool:
-    """Whether an array is text, or numbers that are called ids."""
-    called = name.lower().endswith(("id", "ids", "stimuli", "stimulus"))
-    return values.dtype.kind in "OSU" or (values.dtype.kind in "iu" and called)
+    """Whether an array names the stimuli: it is called so, or text without repeats."""
+    if name.lower().endswith(("id", "ids", "stimuli", "stimulus")):
+        return values.dtype.kind in "OSUiu"
+    return values.dtype.kind in "OSU" and len({*values.tolist()}) == len(values)
 
 
 def _stimuli(path: Path, n_rows: int) -> dict[str, Sequence[str]]:

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from fnmatch import fnmatchcase
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from ce_align.checks import named_some, nearest_names
+from ce_align.config import COMMITTED
 from ce_align.digests import combine_digests, digest_json
 from ce_align.errors import ConfigError, DataError
 from ce_align.models.activations import ActivationReader, network_inputs
@@ -29,7 +30,13 @@ from ce_align.models.preprocessing import Preprocessing
 from ce_align.progress import quiet_stdout
 from ce_align.results import UNKNOWN_CONTENT, NetworkFacts
 
-__all__ = ["Behaviour", "Network", "Probe", "matching_layers", "probe_pixels"]
+__all__ = [
+    *("Behaviour", "Network", "Probe", "asked_layers", "matching_layers"),
+    "probe_pixels",
+]
+
+if TYPE_CHECKING:
+    from ce_align.models.given import FeatureArray
 
 #: Raise it when an identity means something else than before.
 IDENTITY = "network 2"
@@ -473,6 +480,33 @@ class Network:
         silent = (nn.Dropout, nn.Identity, nn.Flatten)
         audible = [name for name, m in found if not isinstance(m, silent)]
         return composed or audible or [name for name, _ in found]
+
+
+def asked_layers(
+    network: "Network | FeatureArray", asked: str, region: str
+) -> list[str]:
+    """Layers that a setting means.
+
+    ``committed`` means the one committed to the region, ``all`` every block, a pattern
+    such as ``blocks.*`` the layers of such names; else it is a name.
+
+    Raises
+    ------
+    ConfigError
+        If there is no such layer.
+    DataError
+        If the network is a single module.
+    """
+    if asked == COMMITTED:
+        return [network.layer_for(region)]
+    if asked == "all":
+        if not (blocks := network.block_names()):
+            raise DataError(f"{network.name} has no layers: it is a single module")
+        return blocks
+    if set("*?[") & set(asked):
+        return network.matching(asked)
+    network.check_layers([asked])
+    return [asked]
 
 
 def matching_layers(pattern: str, names: Iterable[str], what: str) -> list[str]:

@@ -77,29 +77,30 @@ def execute(configs: Sequence[AnalysisConfig], run: Run) -> None:
             f"centroids: of all {len(images)} images, {first.views} views each; "
             f"--centroids compared takes those of {first.comparisons}"
         )
-    jobs = []
+    jobs: list[Job] = []
     for config in configs:
         with run.attempt(f"{config.model}, {config.metric}", config):
-            jobs.append(_job(config, run))
+            jobs += _jobs(config, run)
     if jobs:
         run.outcome.rows += analyze(jobs, images, run)
 
 
-def _job(config: AnalysisConfig, run: Run) -> Job:
-    """The networks behind a configuration; one without its baseline, if that fails."""
+def _jobs(config: AnalysisConfig, run: Run) -> Iterator[Job]:
+    """A job for each layer; one without its baseline, if that fails."""
+    from ce_align.models.networks import asked_layers
+
     network = run.network(config.model, config.seed, live=True)
-    usual = network.layer_for("IT")
-    layer = usual if config.layer == COMMITTED else config.layer
-    subject = _subject(config.model, layer, config.seed, run)
-    baseline = None
-    if config.baseline is not None:
-        with run.attempt(config.baseline):
-            # Each network's own layer, or one that was chosen for both.
-            own = COMMITTED if layer == usual else layer
-            baseline = _subject(config.baseline, own, config.seed, run)
-    named = {"layer": layer, "baseline": config.baseline if baseline else None}
+    for layer in asked_layers(network, config.layer, "IT"):
+        subject = _subject(config.model, layer, config.seed, run)
+        baseline = None
+        if config.baseline is not None:
+            with run.attempt(config.baseline):
+                # Each network's own layer, or one that was chosen for both.
+                own = COMMITTED if layer == network.layers.get("IT") else layer
+                baseline = _subject(config.baseline, own, config.seed, run)
+        named = {"layer": layer, "baseline": config.baseline if baseline else None}
+        yield Job(config.model_copy(update=named), subject, baseline)
     run.store.clear_failure(config.stage, config)
-    return Job(config.model_copy(update=named), subject, baseline)
 
 
 def _subject(name: str, layer: str, seed: int, run: Run) -> Subject:

@@ -341,27 +341,14 @@ def with_layers(
 ) -> list[LayerConfig]:
     """Configurations with the layers that they stand for, each once.
 
-    ``committed`` stands for the one committed for the region, ``all`` for every block,
-    a pattern such as ``blocks.*`` for the layers of such names.
     A layer that does not exist is a failure of its configuration.
     """
+    from ce_align.models.networks import asked_layers
+
     found: dict[LayerConfig, None] = {}
     for config in configs:
         with run.attempt(network.name, config):
-            if config.layer == COMMITTED:
-                layers = [network.layer_for(recording.region)]
-            elif config.layer == "all":
-                layers = list(network.block_names())
-                if not layers:
-                    raise DataError(
-                        f"{network.name} has no layers: it is a single module"
-                    )
-            elif set("*?[") & set(config.layer):
-                layers = network.matching(config.layer)
-            else:
-                network.check_layers([config.layer])
-                layers = [config.layer]
-            for layer in layers:
+            for layer in asked_layers(network, config.layer, recording.region):
                 found[config.model_copy(update={"layer": layer})] = None
             if config not in found:
                 run.store.clear_failure(config.stage, config)

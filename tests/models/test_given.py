@@ -192,6 +192,18 @@ def test_a_file_that_holds_no_features_is_one_line(content, kind, message, tmp_p
     assert "\n" not in str(refusal.value)
 
 
+def test_ids_in_a_file_that_repeat_are_no_reason_to_guess(
+    features, recording, tmp_path
+):
+    write_npz(tmp_path / "f.npz", features, [*IDS[:39], IDS[0]])
+    with pytest.raises(DataError, match="no features of 1 of 40 stimuli"):
+        raw(f"features:{tmp_path}/f.npz", recording, tmp_path, layer="deep")
+    more = np.concatenate([features, features[:1]])
+    write_npz(tmp_path / "g.npz", more, [*IDS, IDS[0]])
+    with pytest.raises(DataError, match=r"must be unique.*image_0"):
+        raw(f"features:{tmp_path}/g.npz", recording, tmp_path, layer="deep")
+
+
 def test_a_table_of_another_length_is_refused(features, tmp_path):
     np.save(tmp_path / "f.npy", features)
     write_table(tmp_path / "ids.csv", IDS[:20])
