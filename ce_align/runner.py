@@ -14,7 +14,6 @@ from types import ModuleType
 from typing import Any
 
 from ce_align.config import StageConfig
-from ce_align.digests import digest_json
 from ce_align.errors import ConfigError
 from ce_align.progress import quiet, silent
 from ce_align.results import ResultStore
@@ -154,12 +153,15 @@ def plan(
 
     Nothing is loaded: the settings are compared, not the weights and images behind.
     """
-    stored = {digest_json(document.get("config")) for document in store.documents()}
+    stored = [document.get("config", {}) for document in store.documents()]
+
+    def is_known(config: StageConfig) -> bool:
+        # What is left to the recording, its rows state.
+        asked = config.model_dump(mode="json", exclude_none=True)
+        return any(asked.items() <= settings.items() for settings in stored)
+
     return {
-        stage: (
-            len(chosen),
-            sum(digest_json(c.model_dump(mode="json")) in stored for c in chosen),
-        )
+        stage: (len(chosen), sum(map(is_known, chosen)))
         for stage, chosen in _by_stage(configs).items()
     }
 

@@ -178,7 +178,7 @@ def test_the_face_costs_nothing_until_it_is_used():
 
 def test_settings_are_in_the_signature_and_a_wrong_one_is_one_line(recording, tmp_path):
     parameters = inspect.signature(ce.score).parameters
-    assert parameters["regression"].default == "pls"
+    assert parameters["splits"].default == 10
     assert "settings" not in parameters
     with pytest.raises(ConfigError, match="no setting 'regresion'; nearest: regress"):
         ce.score("pixels", recording, results=tmp_path, regresion="ridge")
@@ -204,7 +204,7 @@ def test_training_gives_a_network(tmp_path):
 
 
 def test_what_would_be_ignored_is_refused(tmp_path):
-    with pytest.raises(ConfigError, match="Bures"):
+    with pytest.raises(ConfigError, match="bures"):
         ce.analyze("gabor", "decoding", baseline="pixels", results=tmp_path)
     with pytest.raises(ConfigError, match="columns: Input should be 1 or 2, found 3"):
         ce.figure("1", tmp_path, columns=3)
