@@ -27,7 +27,7 @@ __all__ = ["STAGES", "distinct", "plan", "register_brainscore", "run"]
 #: ``execute`` takes a group.
 STAGES = {
     "train": "ce_align.stages.train",
-    "online": "ce_align.stages.online",
+    "online": "ce_align.stages.train",
     "imported": "ce_align.stages.imported",
     "score": "ce_align.stages.score",
     "official": "ce_align.stages.official",

@@ -98,8 +98,8 @@ def transfer(
     from ce_align.models.catalogue import expand
     from ce_align.report.terminal import frame_table, transfer_table
     from ce_align.runner import run
-    from ce_align.stages.online import OnlineConfig
     from ce_align.stages.running import Hardware
+    from ce_align.stages.train import OnlineConfig
     from ce_align.stages.transfer import TransferConfig, TransferRow
 
     if online == bool(dataset):

@@ -1,6 +1,6 @@
 """Correlation of measures with predictivity across networks: r, intervals, p and q."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -14,7 +14,7 @@ from ce_align.metrics.inference import (
     within_group_permutation_p,
 )
 
-__all__ = ["MIN_NETWORKS", "Association", "correlate", "residual_r"]
+__all__ = ["MIN_NETWORKS", "Association", "correlate", "one_family", "residual_r"]
 
 #: Fewer networks have no correlation worth a number.
 MIN_NETWORKS = 5
@@ -66,8 +66,9 @@ class Association:
     partial : correlation given the group and the covariate (λ)
     n_partial : networks behind `partial`, those of known λ; 0 where it is not defined
     given : in words, what `partial` is given; empty where it is not defined
-    q, partial_q : false discovery rates of `p` and of ``partial.p`` over the table
-        (Benjamini–Hochberg); `partial_q` is NaN where `partial` is not defined
+    q, partial_q : false discovery rates (Benjamini–Hochberg) of `p` and of
+        ``partial.p`` over one family of tests, see `one_family`; `partial_q` is NaN
+        where `partial` is not defined
     """
 
     measure: str
@@ -116,7 +117,7 @@ def correlate(
 
     Returns
     -------
-    One record for each measure and target, measures outermost.
+    One record for each measure and target, measures outermost; all are one family.
 
     Raises
     ------
@@ -171,6 +172,15 @@ def correlate(
                 partial_q=partial.p,
             )
             records.append(record)
+    return one_family(records)
+
+
+def one_family(records: Sequence[Association]) -> tuple[Association, ...]:
+    """The same correlations, with `q` and `partial_q` of all of them as one family.
+
+    The permutation tests are a family, and so are those of `partial`, where it is
+    defined.
+    """
     q = benjamini_hochberg([record.p for record in records])
     partial_q = np.array([record.partial.p for record in records])
     defined = np.isfinite(partial_q)

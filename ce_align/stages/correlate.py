@@ -1,9 +1,14 @@
-"""Correlation of every representational measure with predictivity."""
+"""Correlation of every representational measure with predictivity.
+
+Every test of one table, all measures × all its recordings, is of one family: q is the
+false discovery rate over the table. p and q are computed in
+`ce_align.metrics.correlation`.
+"""
 
 import json
 import sys
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
@@ -14,8 +19,12 @@ from ce_align.checks import named_some
 from ce_align.config import StageConfig
 from ce_align.digests import digest_json
 from ce_align.errors import ConfigError, DataError
-from ce_align.metrics.correlation import MIN_NETWORKS, Association, correlate
-from ce_align.metrics.inference import benjamini_hochberg
+from ce_align.metrics.correlation import (
+    MIN_NETWORKS,
+    Association,
+    correlate,
+    one_family,
+)
 from ce_align.results import PROVENANCE, NetworkFacts, Row
 from ce_align.stages.comparable import (
     MEASURE_SETTINGS,
@@ -67,7 +76,8 @@ class CorrelationRow(Row):
         None where λ does not vary or too few networks are left, see `note`
     interval : what the intervals are over; None if there is none
     p : of exchanging networks within their objective
-    q, partial_q : false discovery rates of `p` and `partial_p` over the table
+    q, partial_q : false discovery rates of `p` and `partial_p` over the table, that is
+        all measures and recordings that were correlated together
     networks, network_digests : that were correlated; "" for a digest that is not known
     imported_from : the file of scores that were measured elsewhere
     """
@@ -345,9 +355,10 @@ def _associate(
     training: Mapping[str, _Training],
     config: CorrelateConfig,
 ) -> list[tuple[tuple[str, ...], Association]]:
-    """Associations of all tables, with one false discovery rate over all of them."""
+    """Networks and correlation of every measure × recording, as one family of tests."""
     rng = np.random.default_rng(config.seed)
-    found: list[tuple[tuple[str, ...], Association]] = []
+    among: list[tuple[str, ...]] = []
+    found: list[Association] = []
     for (recording, *networks), columns in tables.items():
         measures = {n: v.to_numpy() for n, v in columns.items() if n != recording}
         weights = [training[name].weight for name in networks]
@@ -359,16 +370,9 @@ def _associate(
             covariate=[np.nan if weight is None else weight for weight in weights],
             n_permutations=config.permutations,
         )
-        found += [(tuple(networks), association) for association in associations]
-    # One false discovery rate covers the whole table.
-    q = benjamini_hochberg([association.p for _, association in found])
-    partial = np.array([association.partial.p for _, association in found])
-    defined = np.isfinite(partial)
-    partial[defined] = benjamini_hochberg(partial[defined])
-    return [
-        (networks, replace(association, q=float(one), partial_q=float(other)))
-        for (networks, association), one, other in zip(found, q, partial, strict=True)
-    ]
+        found += associations
+        among += [tuple(networks)] * len(associations)
+    return list(zip(among, one_family(found), strict=True))
 
 
 def _row(

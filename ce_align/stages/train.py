@@ -4,15 +4,18 @@ import math
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import ClassVar
 
 from ce_align.augment import TRANSFORMS_VERSION
-from ce_align.config import ConfigId
+from ce_align.config import ConfigId, StageConfig
 from ce_align.data.imagesets import ImageSet
+from ce_align.errors import DataError
 from ce_align.models.architectures import imported_timm
 from ce_align.models.checkpoints import save_safetensors
 from ce_align.models.load import load_network
 from ce_align.progress import Notify
 from ce_align.results import ResultStore, Row
+from ce_align.stages.earlier import stored_documents
 from ce_align.stages.export import share
 from ce_align.stages.running import Run
 from ce_align.trainer.data import data_digest, open_images
@@ -25,7 +28,7 @@ from ce_align.trainer.module import (
 from ce_align.trainer.presets import Hardware, TrainConfig
 
 __all__ = [
-    *("TrainOptions", "TrainRow", "execute", "shared", "train"),
+    *("OnlineConfig", "TrainOptions", "TrainRow", "execute", "shared", "train"),
     *("training_folder", "training_id"),
 ]
 
@@ -66,6 +69,14 @@ class TrainOptions:
     hf: bool = False
 
 
+class OnlineConfig(StageConfig):
+    """Folder of a training, whose numbers at its end are copied to the store."""
+
+    stage: ClassVar = "online"
+
+    model: str
+
+
 def training_folder(config: TrainConfig, runs: Path = Path("runs")) -> Path:
     """Folder of a training, whose path names the network.
 
@@ -87,16 +98,30 @@ def training_folder(config: TrainConfig, runs: Path = Path("runs")) -> Path:
     return runs / name
 
 
-def shared(config: TrainConfig) -> Hashable:
+def shared(config: TrainConfig | OnlineConfig) -> Hashable:
     """What configurations have in common that share images in memory."""
+    if isinstance(config, OnlineConfig):
+        return config
     return config.images, config.view_size, config.seed
 
 
-def execute(configs: Sequence[TrainConfig], run: Run) -> None:
+def execute(configs: Sequence[TrainConfig | OnlineConfig], run: Run) -> None:
     """Train networks, or go on training them; one that is there is not trained again.
 
-    Rows lie in the folder of the training, and among all other results.
+    Rows lie in the folder of the training, and among all other results. Of trainings
+    that are done they are copied there: among them is the accuracy of the probe that
+    was trained along, ``probe_top1`` on validation images, ``probe_train_top1`` on the
+    views of training.
     """
+    for config in configs:
+        if isinstance(config, OnlineConfig):
+            with run.attempt(config.model):
+                run.outcome.rows += _adopted(config.model, run.store)
+                run.outcome.n_done += 1
+    _train([one for one in configs if isinstance(one, TrainConfig)], run)
+
+
+def _train(configs: Sequence[TrainConfig], run: Run) -> None:
     options = run.training or TrainOptions()
     images = validation = None
     for done, config in enumerate(configs):
@@ -218,4 +243,22 @@ def train(
     ResultStore(folder).put(config.stage, config_id, config, rows)
     if hf:
         share(network, folder / "hf", metadata, rows, notify=notify)
+    return rows
+
+
+def _adopted(model: str, store: ResultStore) -> list[TrainRow]:
+    stage = TrainConfig.stage
+    documents = list(stored_documents(ResultStore(Path(model)), stage))
+    if not documents:
+        raise DataError(
+            f"{model} has no {stage}/*.json; name the folder that `ce-align train` "
+            "wrote"
+        )
+    rows: list[TrainRow] = []
+    for document in documents:
+        # The folder may have moved since; its path is the network's name.
+        found = [TrainRow(**{**row, "model": model}) for row in document["rows"]]
+        config = TrainConfig(**document["config"])
+        store.put(stage, document["config_id"], config, found)
+        rows += found
     return rows

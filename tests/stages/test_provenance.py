@@ -19,11 +19,10 @@ from ce_align.models.load import load_network
 from ce_align.results import FACTS, NetworkFacts, ResultStore
 from ce_align.runner import run
 from ce_align.stages.imported import ImportConfig
-from ce_align.stages.online import OnlineConfig
 from ce_align.stages.overlap import OverlapConfig
 from ce_align.stages.same_network import load_rows, resolve_networks
 from ce_align.stages.score import ScoreConfig
-from ce_align.stages.train import train
+from ce_align.stages.train import OnlineConfig, train
 from ce_align.stages.transfer import TransferConfig
 from ce_align.trainer.presets import preset_config
 

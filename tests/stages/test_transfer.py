@@ -15,9 +15,8 @@ from ce_align.models.preprocessing import Preprocessing
 from ce_align.results import ResultStore
 from ce_align.runner import run
 from ce_align.stages import transfer as stage
-from ce_align.stages.online import OnlineConfig
 from ce_align.stages.running import Run
-from ce_align.stages.train import TrainRow
+from ce_align.stages.train import OnlineConfig, TrainRow
 from ce_align.stages.transfer import TransferConfig, TransferRow
 from ce_align.trainer.presets import preset_config
 
