@@ -6,20 +6,25 @@ from typing import Annotated
 
 import typer
 
+from ce_align.cli.flags import Asked, flags
 from ce_align.cli.options import Json, Results
 from ce_align.cli.screen import message, print_json, progress_bars, tell_outcome
+from ce_align.data.importers import ImportSettings
 
 __all__ = ["add_to"]
 
 EXAMPLES = """\b
 [bold]Examples[/bold]
 
-  ce-align import --responses rates.npy --axes neuroid,stimulus,repetition --images
-  stimuli.zip --region V4 --out my_v4.nc
+  ce-align import rates.npy --axes neuroid,stimulus,repetition --images stimuli.zip
+  --region V4 --out my_v4.nc
 
-  ce-align import --responses averages.npy --axes stimulus,neuroid --images stimuli/
-  --region IT --order rows.csv --stimuli stimuli.csv --stratify object_name
-  --out my_it.nc
+  ce-align import averages.mat --key responses=data.rates --axes stimulus,neuroid
+  --images stimuli/ --region IT --order rows.csv --stimuli stimuli.csv --out my_it.nc
+
+  ce-align import session.nwb --window 70 170 --out session.nc
+
+  ce-align import TVSD/ --images THINGS/ --region IT --out tvsd_it.nc
 """
 
 SCORES_EXAMPLES = """\b
@@ -46,58 +51,39 @@ class Place(StrEnum):
     beside = "beside"
 
 
+@flags()
 def import_(
-    responses: Annotated[Path, typer.Option(help="Responses: a .npy or .npz array.")],
-    axes: Annotated[
-        str,
-        typer.Option(
-            help="Axes of the array: stimulus, neuroid and, where there are "
-            "repetitions, repetition; NaN where one is missing."
-        ),
-    ],
-    images: Annotated[Path, typer.Option(help="Folder, zip or tar of the images.")],
-    region: Annotated[str, typer.Option(help="Recorded area: V1, V2, V4, IT, ...")],
+    asked: Asked[ImportSettings],
     out: Annotated[Path, typer.Option(help="netCDF file to write, NAME.nc.")],
-    order: Annotated[
-        str,
+    file: Annotated[
+        Path | None, typer.Argument(help="File or folder of responses.")
+    ] = None,
+    window: Annotated[
+        tuple[float, float] | None,
         typer.Option(
-            help="Which image belongs to which row: natural (numbers in names), name, "
-            "or a csv with a column that names the image of each row (one image may "
-            "stand in several)."
-        ),
-    ] = "natural",
-    degrees: Annotated[float, typer.Option(help="Visual angle of the images.")] = 8.0,
-    stimuli: Annotated[
-        Path | None,
-        typer.Option(
-            help="csv of further columns, one line a stimulus; attached by the column "
-            "that names the images, else in the order of the rows."
+            metavar="START END",
+            help=ImportSettings.model_fields["window"].description,
         ),
     ] = None,
-    stratify: Annotated[
-        str | None, typer.Option(help="Column over which splits are balanced.")
-    ] = None,
+    responses: Annotated[Path | None, typer.Option(hidden=True)] = None,
     keep_images: Annotated[
-        Place, typer.Option(help="Images inside the file, or in a zip beside it.")
-    ] = Place.inside,
-    keep_silent: Annotated[
-        bool,
+        Place | None,
         typer.Option(
-            "--keep-silent",
-            help="Refuse neuroids that never respond, or always equally, instead of "
-            "leaving them out.",
+            help="Images inside the file, or in a zip beside it. \\[default: inside, "
+            "large ones beside]"
         ),
-    ] = False,
+    ] = None,
     force: Annotated[
         bool, typer.Option("--force", help="Replace an existing file.")
     ] = False,
 ) -> None:
-    """Make a recording from your own responses and images.
+    """Make a recording of an open data set, or of your own responses and images.
 
     Equal images in several rows become repetitions of one stimulus. Pixels are read as
     stored (an orientation in EXIF is not applied); files of several frames are refused.
+    Nothing that a file holds is executed.
     """
-    from ce_align.data.importers.arrays import import_recording
+    from ce_align.data.importers import import_recording
     from ce_align.data.netcdf import write_recording
     from ce_align.errors import ConfigError, DataError
 
@@ -105,26 +91,23 @@ def import_(
         raise ConfigError(f"--out must end in .nc, found {out}")
     if out.exists() and not force:
         raise ConfigError(f"{out} exists; choose another name or add --force")
+    path = file or responses
+    if path is None and "file" not in asked.given:
+        raise ConfigError("name the file or folder of responses: ce-align import FILE")
+    further = {"file": path and str(path), "window": window}
+    given = {name: value for name, value in further.items() if value is not None}
+    (settings,) = asked.configs(**given)
     lines: list[str] = []  # told once the bars are gone
     # A broken image is found now, not in the middle of a score.
     with progress_bars() as progress:
         recording = import_recording(
-            responses,
-            images,
-            axes=[axis.strip() for axis in axes.split(",")],
-            region=region,
-            identifier=out.stem,
-            order=order,
-            degrees=degrees,
-            stimuli=stimuli,
-            stratify=stratify,
-            keep_silent=keep_silent,
-            tell=lines.append,
-            progress=progress,
+            settings, out.stem, tell=lines.append, progress=progress
         )
     for line in lines:
         message(line)
-    write_recording(recording, out, images=keep_images.value)
+    write_recording(
+        recording, out, images=None if keep_images is None else keep_images.value
+    )
     n_stimuli, n_neuroids = len(recording.images), len(recording.neuroid_ids)
     n_repetitions = recording.n_repetitions
     message(

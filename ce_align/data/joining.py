@@ -14,7 +14,8 @@ from ce_align.data.recordings import Recording
 from ce_align.errors import DataError
 
 __all__ = [
-    *("equal_files", "equal_pixels", "first_rows", "join_equal_images", "join_rows"),
+    *("check_split", "equal_files", "equal_pixels", "first_rows", "join_equal_images"),
+    "join_rows",
 ]
 
 Indices = NDArray[np.intp]
@@ -105,6 +106,23 @@ def _joined(responses: NDArray[np.float64], first: Indices) -> NDArray[np.float6
     return joined
 
 
+def check_split(
+    split: NDArray[np.str_] | None,
+    first: Indices,
+    names: Sequence[str],
+    identifier: str,
+) -> None:
+    """Raise DataError if an image is in training and in test, (n_rows,) each."""
+    if split is None:
+        return
+    both = [names[i] for i in np.flatnonzero(split[first] != split)]
+    if both:
+        raise DataError(
+            f"{len(both)} stimuli of {identifier} show an image of the other part of "
+            f"its split ({named_some(both)}); leave them out of one"
+        )
+
+
 def join_equal_images(recording: Recording, first: Indices) -> Recording:
     """Recording with the rows of equal images as repetitions of one stimulus.
 
@@ -114,12 +132,7 @@ def join_equal_images(recording: Recording, first: Indices) -> Recording:
     or one is in training and in test.
     """
     images, split = recording.images, recording.split
-    if split is not None and (split[first] != split).any():
-        both = [images.ids[i] for i in np.flatnonzero(split[first] != split)]
-        raise DataError(
-            f"{len(both)} stimuli of {recording.identifier} show an image of the other "
-            f"part of its split ({named_some(both)}); leave them out of one"
-        )
+    check_split(split, first, images.ids, recording.identifier)
     responses, columns, note = join_rows(
         recording.responses,
         images.columns,

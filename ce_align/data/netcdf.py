@@ -31,22 +31,29 @@ __all__ = ["describe_file", "describe_files", "read_recording", "write_recording
 
 #: A recording with only what the first format has is written in it.
 FORMAT, FURTHER = "ce_align recording 1", "ce_align recording 2"
+#: Bytes of image files that are kept inside where nothing else is said (256 MiB).
+INSIDE = 2**28
 #: Columns of other names are numbered; "/" and blanks mean something to netCDF.
 PLAIN = re.compile(r"[A-Za-z0-9_]+", re.ASCII)
 
 
 def write_recording(
-    recording: Recording, path: Path, *, images: Literal["inside", "beside"] = "inside"
+    recording: Recording,
+    path: Path,
+    *,
+    images: Literal["inside", "beside"] | None = "inside",
 ) -> None:
     """Write a recording and its images, so that the file can be moved.
 
     Images are ``inside`` the netCDF file, or ``beside`` it in ``NAME.images.zip``, to
-    be moved with it.
+    be moved with it; None keeps those inside that fit into memory.
     """
     xr = import_xarray()
-    files = {
-        f"{i:06d}": recording.images.encoded(i) for i in range(len(recording.images))
-    }
+    held = recording.images
+    encoded: list[bytes] = []
+    if images != "beside":
+        encoded, fit = _encoded(held, INSIDE if images is None else None)
+        images = "inside" if fit else "beside"
     variables: dict[str, Any] = {
         **_responses_of(recording),
         "stimulus_id": ("stimulus", np.array(recording.images.ids, dtype=object)),
@@ -76,17 +83,17 @@ def write_recording(
         "distinct_images": int((first == np.arange(len(first))).all()),
     }
     if images == "inside":
-        sizes = np.array([len(data) for data in files.values()], dtype=np.int64)
+        sizes = np.array([len(data) for data in encoded], dtype=np.int64)
         variables["image_size"] = ("stimulus", sizes)
-        joined = np.frombuffer(b"".join(files.values()), dtype=np.uint8)
+        joined = np.frombuffer(b"".join(encoded), dtype=np.uint8)
         variables["image_bytes"] = ("byte", joined)
     else:
         with (
             atomic_path(_images_beside(path)) as temporary,
             zipfile.ZipFile(temporary, "w") as archive,
         ):
-            for name, data in files.items():
-                archive.writestr(f"{name}.img", data)
+            for i in range(len(held)):
+                archive.writestr(f"{i:06d}.img", held.encoded(i))
     compressed = {
         name: {"zlib": True, "complevel": 1}
         for name in ("responses", "presentations", "image_bytes")
@@ -96,6 +103,17 @@ def write_recording(
         xr.Dataset(variables, attrs=attributes).to_netcdf(
             temporary, engine="netcdf4", encoding=compressed
         )
+
+
+def _encoded(images: ImageSet, most: int | None) -> tuple[list[bytes], bool]:
+    """Image files, and whether they are at most so many bytes; none if they are not."""
+    found, n_bytes = [], 0
+    for i in range(len(images)):
+        found.append(images.encoded(i))
+        n_bytes += len(found[-1])
+        if most is not None and n_bytes > most:
+            return [], False
+    return found, True
 
 
 def _responses_of(recording: Recording) -> dict[str, Any]:

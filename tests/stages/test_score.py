@@ -10,7 +10,7 @@ from PIL import Image
 from planted import ceilings, planted_recording
 
 from ce_align.data.imagesets import ImageSet
-from ce_align.data.importers.arrays import import_recording
+from ce_align.data.importers import ImportSettings, import_recording
 from ce_align.data.presentations import Presentations
 from ce_align.data.recordings import Recording
 from ce_align.data.simulation import Population, standardised
@@ -308,14 +308,14 @@ def test_trials_given_as_rows_tell_the_network_nothing(tmp_path):
     (tmp_path / "order.csv").write_text(
         "trial,file\n" + "".join(f"{i},{k}.png\n" for i, k in enumerate(of_row))
     )
-    recording = import_recording(
-        tmp_path / "trials.npy",
-        folder,
-        axes=("stimulus", "neuroid"),
+    settings = ImportSettings(
+        file=str(tmp_path / "trials.npy"),
+        images=str(folder),
+        axes="stimulus,neuroid",
         region="IT",
-        identifier="toy",
         order=str(tmp_path / "order.csv"),
     )
+    recording = import_recording(settings, "toy")
     assert recording.responses.shape == (120, 5, 6)
     config = configs_for("1", regression="ridge")
     (row,) = score(make_network(), recording, config, ResultStore(tmp_path)).rows
@@ -357,14 +357,14 @@ def test_trained_predicts_macaque_v4_better_than_untrained_and_shuffled(
     store = ResultStore(tmp_path)
 
     def raw(network, order="natural"):
-        recording = import_recording(
-            folder / "responses_raw_210325.npy",
-            folder / "images_210325.zip",
-            axes=("neuroid", "stimulus", "repetition"),
+        settings = ImportSettings(
+            file=str(folder / "responses_raw_210325.npy"),
+            images=str(folder / "images_210325.zip"),
+            axes="neuroid,stimulus,repetition",
             region="V4",
-            identifier="v4",
             order=order,
         )
+        recording = import_recording(settings, "v4")
         config = ScoreConfig(model="mobilenet_v2", recording="v4", layer="block10")
         (row,) = score(network, recording, [config], store).rows
         return row.raw

@@ -1,10 +1,15 @@
+from pathlib import Path
+
+import h5py
 import numpy as np
 import pytest
+import scipy.io
 from PIL import Image
 
-from ce_align.data.importers.arrays import import_recording
+from ce_align.data.importers import ImportSettings, import_recording
 from ce_align.data.netcdf import read_recording, write_recording
 from ce_align.errors import ConfigError, DataError
+from ce_align.progress import quiet
 
 N_STIMULI, N_REPETITIONS, N_NEUROIDS = 5, 3, 2
 
@@ -24,15 +29,21 @@ def lab(tmp_path, rng):
     return tmp_path
 
 
-def import_lab(lab, **changes):
+def import_lab(lab, identifier="lab", tell=quiet, **changes):
     options = {
         "responses": lab / "responses.npy",
         "images": lab / "images",
         "axes": ("neuroid", "stimulus", "repetition"),
         "region": "V4",
-        "identifier": "lab",
+        "degrees": 8,
     }
-    return import_recording(**(options | changes))
+    given = {
+        k: str(v) if isinstance(v, Path) else v for k, v in (options | changes).items()
+    }
+    settings = ImportSettings(
+        file=given.pop("responses"), **given | {"axes": ",".join(given["axes"])}
+    )
+    return import_recording(settings, identifier, tell=tell)
 
 
 def test_rows_follow_the_images_and_axes_are_ordered(lab):
@@ -217,6 +228,7 @@ def test_lines_tell_how_files_were_understood(lab):
     lines = []
     import_lab(lab, stimuli=lab / "stimuli.csv", tell=lines.append)
     assert lines == [
+        "responses.npy is read as arrays (an array: .npy, .npz, .mat (5 and 7.3), .h5)",
         "images are ordered by the numbers in their names: s7.png, s8.png, s9.png "
         "and 2 more",
         "stimuli.csv is attached line by line, in the rows' order",
@@ -343,3 +355,85 @@ def test_files_of_several_frames_are_refused_by_name(lab, suffix, rng):
     first.save(path, save_all=True, append_images=others)
     with pytest.raises(DataError, match=rf"image s8\{suffix} holds 3 images"):
         import_lab(lab)
+
+
+def matlab_text(file, name, strings):
+    """A cell array of text as MATLAB 7.3 stores it."""
+    cells = [
+        file.create_dataset(
+            f"#refs#/{k}", data=np.array([[ord(c)] for c in text], "u2")
+        )
+        for k, text in enumerate(strings)
+    ]
+    held = np.array([[cell.ref] for cell in cells], dtype=h5py.ref_dtype)
+    file.create_dataset(name, data=held)
+
+
+def write_matlab_5(lab, responses, names):
+    held = {
+        "data": {"rates": responses},
+        "images": np.array(names, dtype=object),
+        "areas": np.array(["V4", "IT"], dtype=object),
+    }
+    scipy.io.savemat(lab / "lab.mat", held)
+    return lab / "lab.mat", ("data.rates", "images", "areas")
+
+
+def write_matlab_73(lab, responses, names):
+    with h5py.File(lab / "lab.mat", "w", userblock_size=512) as file:
+        # MATLAB counts the first axis fastest.
+        file["data/rates"] = responses.T
+        matlab_text(file, "images", names)
+        file["areas"] = ["V4", "IT"]
+    return lab / "lab.mat", ("data.rates", "images", "areas")
+
+
+def write_hdf5(lab, responses, names):
+    with h5py.File(lab / "lab.h5", "w") as file:
+        file["data/rates"], file["images"] = responses, names
+        file["areas"] = ["V4", "IT"]
+    return lab / "lab.h5", ("data/rates", "images", "areas")
+
+
+def write_npz(lab, responses, names):
+    areas = np.array(["V4", "IT"])
+    np.savez(lab / "lab.npz", rates=responses, images=np.array(names), areas=areas)
+    return lab / "lab.npz", ("rates", "images", "areas")
+
+
+@pytest.mark.parametrize(
+    "write", [write_matlab_5, write_matlab_73, write_hdf5, write_npz]
+)
+def test_fields_of_a_file_are_found_by_their_roles(lab, write):
+    names = [f"s{k + 7}" for k in (3, 1, 0, 4, 2)]
+    responses = np.load(lab / "responses.npy")
+    path, (rates, stimuli, areas) = write(lab, responses, names)
+    roles = (f"responses={rates}", f"stimuli={stimuli}", f"region={areas}")
+    recording = import_lab(lab, responses=path, key=roles, region=None)
+    assert recording.images.ids == tuple(names)
+    found = recording.responses
+    assert np.array_equal(found, responses.transpose(1, 2, 0), equal_nan=True)
+    assert recording.neuroids["region"].tolist() == ["V4", "IT"]
+    v4 = import_lab(lab, responses=path, key=roles)
+    assert np.array_equal(v4.responses, found[:, :, :1], equal_nan=True)
+    with pytest.raises(DataError, match="has no field speed; it has"):
+        import_lab(lab, responses=path, key=("responses=speed",))
+    with pytest.raises(DataError, match=r"arrays, not one.*--key responses=NAME"):
+        import_lab(lab, responses=path)
+
+
+@pytest.mark.parametrize("name", ["torn.mat", "torn.h5", "torn.npz"])
+def test_damaged_files_are_one_line(lab, name):
+    (lab / name).write_bytes(b"MATLAB 5.0 MAT-file" + bytes(300))
+    with pytest.raises(DataError, match=rf"{name} is (damaged or no|not a)"):
+        import_lab(lab, responses=lab / name)
+
+
+def test_a_format_that_is_not_known_is_asked_for(lab):
+    (lab / "rates.xyz").write_bytes(b"")
+    with pytest.raises(ConfigError, match=r"is of no format .*--format tvsd, triplen"):
+        import_lab(lab, responses=lab / "rates.xyz")
+    with pytest.raises(ConfigError, match="unknown format 'nbw'; nearest: nwb"):
+        import_lab(lab, format="nbw")
+    with pytest.raises(ConfigError, match="arrays takes no window"):
+        import_lab(lab, window=(70, 170))
