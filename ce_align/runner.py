@@ -130,7 +130,7 @@ def _execute(module: ModuleType, group: Sequence[StageConfig], run: Run) -> None
     with run.attempt(_named(group[0]), *group):
         module.execute(group, run)
     # One network in memory at a time.
-    run.release("network", "subject")
+    run.release("network", "layer")
 
 
 def _alone(stage: str, group: Sequence[StageConfig], run: Run) -> Outcome:

@@ -20,10 +20,9 @@ from ce_align.stages.measures import MEASURES, AnalysisConfig, Measure, MeasureR
 from ce_align.stages.responses import (
     NetworkResponses,
     ResponseStore,
-    Subject,
     respond,
 )
-from ce_align.stages.running import Probed, Run
+from ce_align.stages.running import NetworkLayer, Run
 from ce_align.stages.views import RESPONSES_VERSION, ViewPlan, ViewSet, class_labels
 
 if TYPE_CHECKING:
@@ -40,8 +39,8 @@ class Job:
     """One kind of measure of one network, with the baseline of its differences."""
 
     config: AnalysisConfig
-    subject: Subject
-    baseline: Subject | None = None
+    network: NetworkLayer
+    baseline: NetworkLayer | None = None
 
     @property
     def measure(self) -> Measure:
@@ -54,10 +53,9 @@ class Job:
         return self.measure.view_names(self.config.family)
 
     @property
-    def networks(self) -> list[Probed]:
+    def networks(self) -> list[NetworkLayer]:
         """What its rows depend on."""
-        subjects = [self.subject, *([self.baseline] if self.baseline else [])]
-        return [subject.asked for subject in subjects]
+        return [self.network, *([self.baseline] if self.baseline else [])]
 
 
 def shared(config: AnalysisConfig) -> Hashable:
@@ -91,26 +89,26 @@ def _jobs(config: AnalysisConfig, run: Run) -> Iterator[Job]:
 
     network = run.network(config.model, config.seed, live=True)
     for layer in asked_layers(network, config.layer, "IT"):
-        subject = _subject(config.model, layer, config.seed, run)
+        network_layer = _network_layer(config.model, layer, config.seed, run)
         baseline = None
         if config.baseline is not None:
             with run.attempt(config.baseline):
                 # Each network's own layer, or one that was chosen for both.
                 own = COMMITTED if layer == network.layers.get("IT") else layer
-                baseline = _subject(config.baseline, own, config.seed, run)
+                baseline = _network_layer(config.baseline, own, config.seed, run)
         named = {"layer": layer, "baseline": config.baseline if baseline else None}
-        yield Job(config.model_copy(update=named), subject, baseline)
+        yield Job(config.model_copy(update=named), network_layer, baseline)
     run.store.clear_failure(config.stage, config)
 
 
-def _subject(name: str, layer: str, seed: int, run: Run) -> Subject:
+def _network_layer(name: str, layer: str, seed: int, run: Run) -> NetworkLayer:
     network = run.network(name, seed, live=True)
-    chosen = None if layer == COMMITTED else layer
-    return run.load(
-        name,
-        ("subject", name, layer, seed),
-        lambda: Subject.of(network, chosen, allow_unstable=run.allow_unstable),
-    )
+
+    def load() -> NetworkLayer:
+        chosen = network.layer_for("IT") if layer == COMMITTED else layer
+        return NetworkLayer.of(network, chosen, allow_unstable=run.allow_unstable)
+
+    return run.load(name, ("layer", name, layer, seed), load)
 
 
 def analyze(jobs: Sequence[Job], images: ImageSet, run: Run) -> list[MeasureRow]:
@@ -146,7 +144,7 @@ def analyze(jobs: Sequence[Job], images: ImageSet, run: Run) -> list[MeasureRow]
         asked = [job for job, _ in pending]
         reading = _Reading.of(asked, images, run.store, responses)
         reading.failed |= respond(
-            list(_subjects(asked)),
+            [network for job in asked for network in job.networks],
             list(reading.sets.values()),
             responses,
             hardware=run.hardware,
@@ -178,7 +176,7 @@ def _left_out(jobs: Sequence[Job], images: ImageSet) -> Iterator[str]:
         for job in jobs
         if job.measure.against is not None
         and job.baseline is None
-        and job.subject.network.facts.equivariance_weight != 0
+        and job.network.facts.equivariance_weight != 0
     ]
     if alone:
         yield (
@@ -193,20 +191,13 @@ def _config_id(job: Job, images: ImageSet) -> ConfigId:
         f"{ALGORITHM}, views {TRANSFORMS_VERSION}, responses {RESPONSES_VERSION}"
     )
     return job.config.fingerprint(
-        weights=job.subject.digest,
+        weights=job.network.digest,
         baseline=job.baseline.digest if job.baseline else "",
         images=images.digest,
         # The digest of images leaves their labels out.
         labels="" if labels is None else digest_json(labels.astype(str).tolist()),
         algorithm=", ".join(filter(None, (algorithm, job.measure.version))),
     )
-
-
-def _subjects(jobs: Sequence[Job]) -> Iterator[Subject]:
-    for job in jobs:
-        yield job.subject
-        if job.baseline is not None:
-            yield job.baseline
 
 
 @dataclass
@@ -249,11 +240,11 @@ class _Reading:
         }
         identity = {
             "config_id": config_id,
-            "model_digest": job.subject.asked.probe.digest,
+            "model_digest": job.network.probe.digest,
             "images_digest": self.plan.images.digest,
             "views_digest": combine_digests(*used.values()),
         }
-        own = [one.probe.note(one.layer) for one in job.networks]
+        own = [one.note for one in job.networks]
         rows = [_row(number, job, own, identity) for number in measured.numbers]
         arrays = self._dataset(measured, used)
         origin = self.plan.images.origin
@@ -274,24 +265,24 @@ class _Reading:
         )
 
     def _measure(self, job: Job) -> Measured:
-        own = self._read(job.measure, job.subject)
+        own = self._read(job.measure, job.network)
         if job.measure.against is None:
             measured: Measured = own
             return measured
         other = self._read(job.measure, job.baseline) if job.baseline else None
         return job.measure.against(own, other, job.config)
 
-    def _read(self, measure: Measure, subject: Subject) -> Any:
+    def _read(self, measure: Measure, network: NetworkLayer) -> Any:
         """What a measure reads of a network, once."""
-        if subject.digest in self.failed:
-            raise self.failed[subject.digest]
-        key = (measure.name, subject.digest)
+        if network.digest in self.failed:
+            raise self.failed[network.digest]
+        key = (measure.name, network.digest)
         if key not in self.known:
-            responses = NetworkResponses(subject, self.plan, self.sets, self.responses)
+            responses = NetworkResponses(network, self.plan, self.sets, self.responses)
             try:
                 self.known[key] = measure.read(responses, self.plan.config)
             except DataError as error:
-                message = f"{subject.network.name} {subject.layer}, {error}"
+                message = f"{network.name} {network.layer}, {error}"
                 raise DataError(message) from error
         return self.known[key]
 
@@ -315,7 +306,7 @@ def _row(
         n_comparisons=number.n_comparisons,
         n_units=found.interval.n_units,
         baseline=config.baseline if number.relative else None,
-        baseline_digest=baseline.asked.probe.digest if baseline else None,
+        baseline_digest=baseline.probe.digest if baseline else None,
         images=config.images,
         interval=found.over,
         seed=config.seed,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, ClassVar
 from ce_align.config import COMMITTED, NetworkConfig
 from ce_align.errors import CeAlignError, DataError
 from ce_align.results import Row, joined_notes
-from ce_align.stages.running import Probed, Run
+from ce_align.stages.running import NetworkLayer, Run
 from ce_align.stages.score import ScoreConfig, with_layers
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ def execute(configs: Sequence[OfficialConfig], run: Run) -> None:
         "brainscore": release,
     }
     ids = {config: config.fingerprint(**identity) for config in configs}
-    asked = {c: [Probed(network.name, c.layer, probe, network.facts)] for c in configs}
+    asked = {c: [NetworkLayer(network, c.layer, probe)] for c in configs}
     origin = recording.origin
     rows: dict[OfficialConfig, OfficialRow] = {}
     missing: dict[str, OfficialConfig] = {}

@@ -13,7 +13,7 @@ from ce_align.data.recordings import Recording
 from ce_align.metrics.inference import MIN_UNITS, unit_interval
 from ce_align.metrics.overlap import variance_overlap
 from ce_align.results import Row, joined_notes
-from ce_align.stages.running import Run, probed
+from ce_align.stages.running import NetworkLayer, Run
 from ce_align.stages.score import VISUAL_DEGREES
 
 if TYPE_CHECKING:
@@ -119,7 +119,7 @@ def overlap(
 
     recording = join_equal_images(recording, equal_files(recording.images))
     asked = [
-        probed(network, layer, allow_unstable=run.allow_unstable)
+        NetworkLayer.of(network, layer, allow_unstable=run.allow_unstable)
         for network, layer in zip(
             networks, (config.layer_a, config.layer_b), strict=True
         )
@@ -167,7 +167,7 @@ def overlap(
         {name: ("neuroid", values) for name, values in parts.items()},
         coords={"neuroid_id": ("neuroid", names)},
     )
-    own = [one.probe.note(one.layer) for one in asked]
+    own = [one.note for one in asked]
     rows = [
         row.model_copy(update={"note": joined_notes(row.note, *own)}) for row in rows
     ]

@@ -1,7 +1,7 @@
 """Responses of networks to views that are made once and shown to all of them.
 
 ΔD_B compares networks on identical inputs. A batch of views is therefore rendered once
-and streamed through all networks that lack it; what they answer is kept in small files,
+and streamed through all networks that lack it; their responses are kept in small files,
 so that an interrupted run goes on where it stopped.
 """
 
@@ -19,82 +19,46 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ce_align.augment import AugmentationLedger
-from ce_align.digests import combine_digests
 from ce_align.errors import CeAlignError, DataError, explained, is_signal
 from ce_align.files import atomic_path, check_space
 from ce_align.progress import Notify, Progress, quiet, silent
-from ce_align.stages.running import Hardware, Probed, probed
+from ce_align.stages.running import Hardware, NetworkLayer
 from ce_align.stages.views import FAMILY, ViewPlan, ViewSet
 
 if TYPE_CHECKING:
     from ce_align.models.devices import PooledReader
-    from ce_align.models.networks import Behaviour, Network
+    from ce_align.models.networks import Behaviour
 
-__all__ = ["NetworkResponses", "ResponseStore", "Subject", "respond"]
+__all__ = ["NetworkResponses", "ResponseStore", "respond"]
 
 #: Images whose views are rendered, shown and stored together.
 BLOCK = 4
 
-#: What a subject answers to fixed images, beside its responses.
+#: Responses of a network to fixed images, beside those to views.
 BEHAVIOUR = "behaviour.json"
 
 FloatArray = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
-class Subject:
-    """A network and the layer whose average over places is its response."""
-
-    network: "Network"
-    asked: Probed
-
-    @property
-    def layer(self) -> str:
-        """Name of the layer."""
-        return self.asked.layer
-
-    @property
-    def digest(self) -> str:
-        """Digest of the network and of the name of the layer."""
-        return combine_digests(self.asked.probe.digest, self.layer)
-
-    @classmethod
-    def of(
-        cls, network: "Network", layer: str | None, *, allow_unstable: bool = False
-    ) -> "Subject":
-        """Subject with the named layer, or else the network's last for IT.
-
-        Raises
-        ------
-        ConfigError
-            If there is no such layer.
-        DataError
-            If it cannot be measured, see `ce_align.stages.running.probed`.
-        """
-        chosen = layer or network.layer_for("IT")
-        asked = probed(network, chosen, allow_unstable=allow_unstable)
-        return cls(network, asked)
-
-
-@dataclass(frozen=True)
 class ResponseStore:
-    """Responses of subjects to view sets, in files of a few images each."""
+    """Responses of networks to view sets, in files of a few images each."""
 
     folder: Path
 
-    def path(self, subject: Subject, views: ViewSet, block: int) -> Path:
+    def path(self, source: NetworkLayer, views: ViewSet, block: int) -> Path:
         """File of one block of images."""
-        return self.folder / subject.digest / views.digest / f"{block:05d}.npy"
+        return self.folder / source.digest / views.digest / f"{block:05d}.npy"
 
-    def settle(self, subject: Subject, *, fresh: bool = False) -> bool:
-        """Keep only what a subject still answers; True if there was something else.
+    def settle(self, source: NetworkLayer, *, fresh: bool = False) -> bool:
+        """Forget responses of a network that has changed; True if there were some.
 
         Parameters
         ----------
         fresh : keep nothing
         """
-        folder = self.folder / subject.digest
-        behaviour = subject.asked.behaviour
+        folder = self.folder / source.digest
+        behaviour = source.behaviour
         stored = _stored_behaviour(folder / BEHAVIOUR)
         agrees = bool(behaviour and stored and stored.agrees(behaviour))
         if agrees and not fresh:
@@ -111,16 +75,16 @@ class ResponseStore:
             self.folder, n_bytes, "the responses", "or ask for fewer images or views"
         )
 
-    def load(self, subject: Subject, views: ViewSet) -> FloatArray:
+    def load(self, source: NetworkLayer, views: ViewSet) -> FloatArray:
         """Responses (n_images, n_kept, n_features)."""
         blocks = range(len(list(_blocks(len(views.images)))))
         try:
             return np.concatenate(
-                [np.load(self.path(subject, views, block)) for block in blocks]
+                [np.load(self.path(source, views, block)) for block in blocks]
             )
         except (OSError, ValueError, EOFError) as error:
             raise CeAlignError(
-                f"the responses of {subject.network.name} to {views.name} views were "
+                f"the responses of {source.name} to {views.name} views were "
                 f"removed or damaged meanwhile ({error}); run again with --force"
             ) from error
 
@@ -131,13 +95,13 @@ class NetworkResponses:
 
     Attributes
     ----------
-    subject : the network and its layer
+    source : the network and its layer
     plan : of the views; its settings are those of every network, but for their names
     sets : view sets by name; without those that these images do not allow
     stored : where the responses are
     """
 
-    subject: Subject
+    source: NetworkLayer
     plan: ViewPlan
     sets: Mapping[str, ViewSet]
     stored: ResponseStore
@@ -158,7 +122,7 @@ class NetworkResponses:
             why = self.plan.without_classes if name == "classes" else None
             raise DataError(why or f"there are no {name} views of these images")
         views = self.sets[self._named(name)]
-        found = self.stored.load(self.subject, views)
+        found = self.stored.load(self.source, views)
         if name == "classes" and self.plan.classes is not None:
             return found.reshape(len(self.plan.classes), -1, found.shape[-1])
         return found[:, 0] if views.mean or views.n_views == 1 else found
@@ -176,7 +140,7 @@ class NetworkResponses:
 
 
 def respond(
-    subjects: Sequence[Subject],
+    networks: Sequence[NetworkLayer],
     view_sets: Sequence[ViewSet],
     responses: ResponseStore,
     *,
@@ -185,13 +149,13 @@ def respond(
     progress: Progress = silent,
     notify: Notify = quiet,
 ) -> dict[str, CeAlignError]:
-    """Let every subject answer every view; what is stored is not asked again.
+    """Show every view to every network, unless its responses are stored.
 
     Parameters
     ----------
-    subjects : networks with their layers
+    networks : networks with their layers
     view_sets : what to show
-    responses : where the answers are kept
+    responses : where they are kept
     hardware : device, batch size and rendering threads
     force : ask again what is stored
     progress : told of images done
@@ -199,7 +163,7 @@ def respond(
 
     Returns
     -------
-    Subjects, by their digest, that cannot answer, and why. The others can.
+    Networks, by their digest, that do not respond, and why. The others do.
 
     Raises
     ------
@@ -213,17 +177,17 @@ def respond(
     from ce_align.models.devices import resolve_device
 
     resolve_device(hardware.device)
-    for subject in {subject.digest: subject for subject in subjects}.values():
-        if responses.settle(subject, fresh=force):
+    for source in {source.digest: source for source in networks}.values():
+        if responses.settle(source, fresh=force):
             notify(
-                f"{subject.network.name} {subject.layer} answers otherwise than when "
+                f"{source.name} {source.layer} answers otherwise than when "
                 "its responses were stored; it is asked again"
             )
     with ExitStack() as stack:
         readers = _Readers(hardware, stack)
         pool = stack.enter_context(ThreadPoolExecutor(hardware.workers))
         for views in view_sets:
-            todo = list(_missing(subjects, views, responses))
+            todo = list(_missing(networks, views, responses))
             asked = [image for _, images, _ in todo for image in images]
             done = len(views.images) - len(asked)
             rendered = _prefetch(pool, views.render, asked, ahead=hardware.workers + 1)
@@ -231,22 +195,22 @@ def respond(
                 kept: dict[str, list[FloatArray]] = {s.digest: [] for s in lacking}
                 for _ in images:
                     pixels = next(rendered)
-                    for subject in lacking:
-                        answer = readers.answer(subject, pixels)
+                    for source in lacking:
+                        answer = readers.answer(source, pixels)
                         if answer is not None:
-                            kept[subject.digest].append(views.reduce(answer))
+                            kept[source.digest].append(views.reduce(answer))
                     done += 1
                     progress(f"{views.name} views", done, len(views.images))
                 answers = {
-                    subject: np.stack(kept[subject.digest])
-                    for subject in lacking
-                    if subject.digest not in readers.failed
+                    source: np.stack(kept[source.digest])
+                    for source in lacking
+                    if source.digest not in readers.failed
                 }
                 if block == todo[0][0]:
                     block_bytes = sum(values.nbytes for values in answers.values())
                     responses.check_space(block_bytes * len(todo))
-                for subject, values in answers.items():
-                    with atomic_path(responses.path(subject, views, block)) as path:
+                for source, values in answers.items():
+                    with atomic_path(responses.path(source, views, block)) as path:
                         np.save(path, values)
         return readers.failed
 
@@ -269,37 +233,39 @@ class _Readers:
         self._open: dict[str, PooledReader] = {}
         self.failed: dict[str, CeAlignError] = {}
 
-    def answer(self, subject: Subject, pixels: NDArray[np.uint8]) -> FloatArray | None:
-        """Responses (n_views, n_features), or None from a subject that has failed."""
-        if subject.digest in self.failed:
+    def answer(
+        self, source: NetworkLayer, pixels: NDArray[np.uint8]
+    ) -> FloatArray | None:
+        """Responses (n_views, n_features), or None from a network that has failed."""
+        if source.digest in self.failed:
             return None
         try:
-            answers = self._reader(subject)(pixels)
+            answers = self._reader(source)(pixels)
             if not np.isfinite(answers).all():
                 raise DataError("gives NaN or infinity for some views")
         except Exception as error:  # any code can run in a network
             if is_signal(error):
                 raise
             found = explained(error)
-            named = f"{subject.network.name} {subject.layer}: {found}"
-            self.failed[subject.digest] = type(found)(named)
-            self.failed[subject.digest].__cause__ = error
+            named = f"{source.name} {source.layer}: {found}"
+            self.failed[source.digest] = type(found)(named)
+            self.failed[source.digest].__cause__ = error
             return None
         return answers
 
-    def _reader(self, subject: Subject) -> "PooledReader":
+    def _reader(self, source: NetworkLayer) -> "PooledReader":
         from ce_align.models.devices import PooledReader
 
-        if subject.digest not in self._open:
+        if source.digest not in self._open:
             reader = PooledReader(
-                subject.network,
-                subject.layer,
+                source.network,
+                source.layer,
                 device=self._hardware.device,
                 batch_size=self._hardware.batch_size,
-                axis=subject.asked.probe.axes[subject.layer],
+                axis=source.probe.axes[source.layer],
             )
-            self._open[subject.digest] = self._stack.enter_context(reader)
-        return self._open[subject.digest]
+            self._open[source.digest] = self._stack.enter_context(reader)
+        return self._open[source.digest]
 
 
 def _blocks(n_images: int) -> Iterator[range]:
@@ -308,10 +274,10 @@ def _blocks(n_images: int) -> Iterator[range]:
 
 
 def _missing(
-    subjects: Sequence[Subject], views: ViewSet, responses: ResponseStore
-) -> Iterator[tuple[int, range, list[Subject]]]:
-    """Blocks that some subjects have not answered."""
-    unique = {subject.digest: subject for subject in subjects}.values()
+    networks: Sequence[NetworkLayer], views: ViewSet, responses: ResponseStore
+) -> Iterator[tuple[int, range, list[NetworkLayer]]]:
+    """Blocks that some networks lack."""
+    unique = {source.digest: source for source in networks}.values()
     for block, images in enumerate(_blocks(len(views.images))):
         lacking = [s for s in unique if not responses.path(s, views, block).exists()]
         if lacking:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from ce_align.checks import named_some
 from ce_align.config import ConfigId, StageConfig
-from ce_align.digests import digest_json
+from ce_align.digests import combine_digests, digest_json
 from ce_align.errors import CeAlignError, ConfigError, explained, is_signal
 from ce_align.files import cache_folder
 from ce_align.names import FEATURES, split_name
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from ce_align.models.networks import Behaviour, Network, Probe
     from ce_align.stages.train import TrainOptions
 
-__all__ = ["Hardware", "Outcome", "Probed", "Run", "probed"]
+__all__ = ["Hardware", "NetworkLayer", "Outcome", "Run"]
 
 RowType = TypeVar("RowType", bound=Row)
 Loaded = TypeVar("Loaded")
@@ -149,35 +149,56 @@ class Outcome:
         return frame[[name for name in SHOWN if name in frame]].round(4)
 
 
-class Probed(NamedTuple):
-    """A network's layer, with what it has just answered, and what is known of it."""
+class NetworkLayer(NamedTuple):
+    """A layer of a network, with what the probe has just found of it."""
 
-    name: str
+    network: "Network"
     layer: str
     probe: "Probe"
-    facts: NetworkFacts
+
+    @classmethod
+    def of(
+        cls, network: "Network", layer: str, *, allow_unstable: bool = False
+    ) -> "NetworkLayer":
+        """One layer of a network, which is shown the images of the probe.
+
+        Raises
+        ------
+        ConfigError
+            If there is no such layer.
+        DataError
+            If it cannot be measured: its code fails, its output has no row an image,
+            its responses are random or depend on the batch (unless `allow_unstable`).
+        """
+        probe = network.probe([layer], allow_unstable=allow_unstable)
+        if layer in probe.failures:
+            raise probe.failures[layer]
+        return cls(network, layer, probe)
+
+    @property
+    def name(self) -> str:
+        """Name of the network."""
+        return self.network.name
+
+    @property
+    def facts(self) -> NetworkFacts:
+        """How the network came to be."""
+        return self.network.facts
+
+    @property
+    def digest(self) -> str:
+        """Digest of the network and of the name of the layer."""
+        return combine_digests(self.probe.digest, self.layer)
 
     @property
     def behaviour(self) -> "Behaviour | None":
         """What it is known by; None if nothing that is stored of it can be used."""
         return self.probe.behaviour(self.layer)
 
-
-def probed(network: "Network", layer: str, *, allow_unstable: bool = False) -> Probed:
-    """One layer of a network, asked for its answers.
-
-    Raises
-    ------
-    ConfigError
-        If there is no such layer.
-    DataError
-        If it cannot be measured: its code fails, its output has no row an image, its
-        answers are random or depend on the batch (unless `allow_unstable`).
-    """
-    probe = network.probe([layer], allow_unstable=allow_unstable)
-    if layer in probe.failures:
-        raise probe.failures[layer]
-    return Probed(network.name, layer, probe, network.facts)
+    @property
+    def note(self) -> str | None:
+        """What rows must say of it."""
+        return self.probe.note(self.layer)
 
 
 @dataclass
@@ -351,7 +372,7 @@ class Run:
         config: StageConfig,
         config_id: ConfigId,
         row_type: type[RowType],
-        networks: Sequence[Probed],
+        networks: Sequence[NetworkLayer],
         *,
         origin: str,
     ) -> list[RowType] | None:
@@ -398,7 +419,7 @@ class Run:
         return rows
 
     def _tell_changes(
-        self, config: StageConfig, config_id: ConfigId, networks: Sequence[Probed]
+        self, config: StageConfig, config_id: ConfigId, networks: Sequence[NetworkLayer]
     ) -> None:
         """Say what is another since rows of the same settings were stored, if any are.
 
@@ -437,7 +458,7 @@ class Run:
         config: StageConfig,
         config_id: ConfigId,
         rows: Sequence[RowType],
-        networks: Sequence[Probed] = (),
+        networks: Sequence[NetworkLayer] = (),
         arrays: "xr.Dataset | None" = None,
         *,
         origin: str | None = None,
@@ -459,7 +480,7 @@ class Run:
         config: StageConfig,
         config_id: ConfigId,
         rows: Sequence[Row],
-        networks: Sequence[Probed],
+        networks: Sequence[NetworkLayer],
         arrays: "xr.Dataset | None",
     ) -> None:
         behaviours = [network.behaviour for network in networks]
@@ -476,7 +497,7 @@ class Run:
 
 
 def _with_facts(
-    rows: Sequence[RowType], networks: Sequence[Probed], origin: str | None
+    rows: Sequence[RowType], networks: Sequence[NetworkLayer], origin: str | None
 ) -> list[RowType]:
     """Rows with what is known of their networks, the first and perhaps a second."""
     found = []

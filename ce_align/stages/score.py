@@ -38,7 +38,7 @@ from ce_align.metrics.predictivity import (
     working_bytes,
 )
 from ce_align.results import Row, joined_notes
-from ce_align.stages.running import Probed, Run
+from ce_align.stages.running import NetworkLayer, Run
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -397,9 +397,7 @@ def score(
         )
         for config, recording in asked.items()
     }
-    known = {
-        name: [Probed(network.name, name, probe, network.facts)] for name in layers
-    }
+    known = {name: [NetworkLayer(network, name, probe)] for name in layers}
     rows: dict[ScoreConfig, list[ScoreRow]] = {}
     for config, recording in asked.items():
         stored = run.recall(

@@ -19,7 +19,7 @@ from ce_align.metrics.linear_probe import (
     evaluate_linearly,
 )
 from ce_align.results import Row
-from ce_align.stages.running import Probed, Run, probed
+from ce_align.stages.running import NetworkLayer, Run
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -147,7 +147,9 @@ def transfer(
     shown = network.preprocessing.model_copy(update={"input_size": config.size})
     network = replace(network, preprocessing=shown)
     try:
-        asked = probed(network, config.layer, allow_unstable=run.allow_unstable)
+        asked = NetworkLayer.of(
+            network, config.layer, allow_unstable=run.allow_unstable
+        )
     except PassError as error:
         raise DataError(
             f"{error} (shown images of {config.size} pixels; --size chooses another)"
@@ -175,7 +177,7 @@ class _Evaluation:
     network: "Network"
     data: LabelledSplits
     config: TransferConfig
-    asked: Probed
+    asked: NetworkLayer
     run: Run
 
     def evaluate(self) -> Evaluation:
@@ -264,7 +266,7 @@ class _Evaluation:
             seed=config.seed,
             # Of the network at its own size, as in the rows of other stages.
             model_digest=digest,
-            note=self.asked.probe.note(config.layer),
+            note=self.asked.note,
             images_digest=self.data.digest,
             plain_digest=True,
         )

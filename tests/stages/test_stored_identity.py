@@ -34,8 +34,7 @@ from ce_align.models.networks import Network
 from ce_align.models.preprocessing import Preprocessing
 from ce_align.results import ResultStore
 from ce_align.stages.analyze import Job, analyze
-from ce_align.stages.responses import Subject
-from ce_align.stages.running import Hardware, Run
+from ce_align.stages.running import Hardware, NetworkLayer, Run
 from ce_align.stages.score import ScoreConfig, ScoreRow, score
 from ce_align.stages.transfer import TransferConfig, transfer
 
@@ -87,7 +86,7 @@ class Stages:
         config = toy_config(
             metric="dimensionality", model=name, layer=layer, comparisons=10, views=4
         )
-        subject = Subject.of(
+        subject = NetworkLayer.of(
             network, layer, allow_unstable=options.get("allow_unstable", False)
         )
         rows += analyze([Job(config, subject)], images, runs[1])
@@ -278,7 +277,7 @@ def test_a_network_that_has_broken_has_no_rows_of_before(stages, tmp_path, fault
         with pytest.raises(AssertionError, match=r"gone|NaN"):
             stages.run(load(), "0")
         with pytest.raises(DataError, match=r"gone|NaN"):
-            Subject.of(load(), "0")
+            NetworkLayer.of(load(), "0")
     finally:
         del os.environ["BROKEN"]
     assert stages.run(load(), "0")[1] == [True] * 3

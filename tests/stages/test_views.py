@@ -15,8 +15,8 @@ from ce_align.errors import CeAlignError, ConfigError, DataError
 from ce_align.models.networks import Network
 from ce_align.models.preprocessing import Preprocessing
 from ce_align.stages.measures import MEASURES
-from ce_align.stages.responses import ResponseStore, Subject, respond
-from ce_align.stages.running import Hardware
+from ce_align.stages.responses import ResponseStore, respond
+from ce_align.stages.running import Hardware, NetworkLayer
 from ce_align.stages.views import ViewPlan, ViewSet, block_means
 
 
@@ -190,21 +190,21 @@ def counted(monkeypatch):
     return seen
 
 
-def subjects_of(*networks):
-    return [Subject.of(network, None) for network in networks]
+def layers_of(*networks):
+    return [NetworkLayer.of(network, network.layer_for("IT")) for network in networks]
 
 
 def test_a_view_is_rendered_once_for_all_networks(counted, tmp_path):
     plan = ViewPlan(toy_images(), toy_config())
     sets = [plan.views("strong"), plan.views("crossed")]
-    both = subjects_of(toy_network(0), toy_network(1))
+    both = layers_of(toy_network(0), toy_network(1))
     assert respond(both, sets, ResponseStore(tmp_path), hardware=Hardware()) == {}
     assert sorted(counted) == [(n, i) for n in ("crossed", "strong") for i in range(12)]
 
 
 def test_only_what_is_not_stored_is_rendered_again(counted, tmp_path):
     views = ViewPlan(toy_images(), toy_config()).views("strong")
-    first, second = subjects_of(toy_network(0), toy_network(1))
+    first, second = layers_of(toy_network(0), toy_network(1))
     responses = ResponseStore(tmp_path)
     respond([first], [views], responses, hardware=Hardware())
     before = responses.load(first, views)
@@ -224,7 +224,7 @@ def test_responses_are_those_of_the_network_to_the_views(tmp_path):
 
     images, network = toy_images(), toy_network()
     views = ViewPlan(images, toy_config()).views("strong")
-    (subject,) = subjects_of(network)
+    (subject,) = layers_of(network)
     responses = ResponseStore(tmp_path)
     respond([subject], [views], responses, hardware=Hardware(workers=2))
     found = responses.load(subject, views)
@@ -238,7 +238,7 @@ def test_responses_are_those_of_the_network_to_the_views(tmp_path):
 def test_what_is_kept_of_crossed_views_does_not_grow_with_their_product(tmp_path):
     plan = ViewPlan(toy_images(), toy_config(crops=8, photometrics=10))
     views = plan.views("crossed")
-    (subject,) = subjects_of(toy_network())
+    (subject,) = layers_of(toy_network())
     responses = ResponseStore(tmp_path)
     respond([subject], [views], responses, hardware=Hardware())
     assert views.n_views == 80
@@ -259,7 +259,7 @@ def test_one_network_that_cannot_answer_does_not_stop_the_others(tmp_path):
     pair = torch.nn.Sequential(torch.nn.Flatten(), Pair())
     broken = Network("broken", pair, Preprocessing(input_size=16), {"IT": "1"})
     views = ViewPlan(toy_images(), toy_config()).views("strong")
-    bad, good = subjects_of(broken, toy_network())
+    bad, good = layers_of(broken, toy_network())
     responses = ResponseStore(tmp_path)
     failed = respond([bad, good], [views], responses, hardware=Hardware())
     assert list(failed) == [bad.digest]
@@ -272,7 +272,7 @@ def test_an_unknown_device_is_refused_before_anything_is_rendered(counted, tmp_p
     views = ViewPlan(toy_images(), toy_config()).views("strong")
     with pytest.raises(ConfigError, match="no device 'quantum'"):
         respond(
-            subjects_of(toy_network()),
+            layers_of(toy_network()),
             [views],
             ResponseStore(tmp_path),
             hardware=Hardware(device="quantum"),
@@ -298,7 +298,7 @@ def test_responses_that_do_not_fit_are_refused_before_they_are_written(
     views = ViewPlan(toy_images(), toy_config()).views("strong")
     with pytest.raises(CeAlignError, match=r"the responses need .* ask for fewer"):
         respond(
-            subjects_of(toy_network(0)),
+            layers_of(toy_network(0)),
             [views],
             ResponseStore(tmp_path),
             hardware=Hardware(),

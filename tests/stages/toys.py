@@ -9,8 +9,8 @@ from ce_align.models.preprocessing import Preprocessing
 from ce_align.results import ResultStore
 from ce_align.stages.analyze import Job, analyze
 from ce_align.stages.measures import MEASURES, AnalysisConfig
-from ce_align.stages.responses import BLOCK, ResponseStore, Subject
-from ce_align.stages.running import Run
+from ce_align.stages.responses import BLOCK, ResponseStore
+from ce_align.stages.running import NetworkLayer, Run
 from ce_align.stages.views import ViewPlan
 
 
@@ -41,7 +41,7 @@ def toy_config(metric="bures", **settings):
 
 def toy_job(network=None, baseline=None, **settings):
     def subject(one):
-        return Subject.of(one, None)
+        return NetworkLayer.of(one, one.layer_for("IT"))
 
     network = network or toy_network()
     named = {"model": network.name}
@@ -87,6 +87,6 @@ def measure_planted(folder, respond_to, metrics, images, **settings):
     """Value of every measure of a network that answers as planted."""
     jobs = [toy_job(metric=metric, **settings) for metric in metrics]
     responses = ResponseStore(folder / "responses")
-    plant(responses, jobs[0].subject, ViewPlan(images, jobs[0].config), respond_to)
+    plant(responses, jobs[0].network, ViewPlan(images, jobs[0].config), respond_to)
     outcome = analysed(folder, jobs, images)
     return {row.metric: row for row in outcome.rows}, outcome
