@@ -16,6 +16,7 @@ from ce_align.stages.comparable import (
     SCORE_SETTINGS,
     Selection,
     comparable,
+    pooled,
 )
 from ce_align.stages.same_network import (
     Resolved,
@@ -226,7 +227,7 @@ def predictivity_points(
     """
     import pandas as pd
 
-    known = inputs.stage("score", "imported").then(with_networks)
+    known = inputs.stage("score", "imported").then(pooled).then(with_networks)
     if known.rows.empty:
         return known
     parts, notes = [], list(known.notes)

@@ -13,7 +13,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     *("MEASURE_SETTINGS", "RAW_SETTINGS", "SCORE_SETTINGS", "TRANSFER_SETTINGS"),
-    *("Selection", "comparable", "interval_over", "one_interval"),
+    *("Selection", "comparable", "interval_over", "of_recording", "one_interval"),
+    "pooled",
 ]
 
 #: Rows of one measure are comparable only if these agree.
@@ -58,6 +59,52 @@ class Selection:
         """What `choose` keeps of the rows, with its notes after those of before."""
         found = choose(self.rows, *settings, **named)
         return Selection(found.rows, (*self.notes, *found.notes))
+
+
+def pooled(rows: "pd.DataFrame") -> Selection:
+    """Scores of all animals together, one window a recording; other rows as they are.
+
+    A recording of several regions becomes one each, called ``NAME, REGION``. Of several
+    windows in time the widest counts; if there are only bins, none does.
+    """
+    import pandas as pd
+
+    if "animal" in rows:
+        rows = rows[rows["animal"].isna()]
+    if not {"recording", "region"} <= set(rows):
+        return Selection(rows)
+    n_regions = rows.groupby("recording")["region"].transform("nunique")
+    names = rows["recording"].astype(object)
+    for place in np.flatnonzero(((n_regions > 1) & rows["region"].notna()).to_numpy()):
+        names.iloc[place] = f"{names.iloc[place]}, {rows['region'].iloc[place]}"
+    rows = rows.assign(recording=names)
+    if "time_start" not in rows:
+        return Selection(rows)
+    edges = rows[["time_start", "time_end"]].apply(pd.to_numeric, errors="coerce")
+    width, notes = edges["time_end"] - edges["time_start"], []
+    kept = pd.Series(True, rows.index)
+    for name, of_one in edges[width.notna()].groupby(rows["recording"]):
+        windows = of_one.drop_duplicates()
+        sizes = windows["time_end"] - windows["time_start"]
+        widest = sizes.max()
+        if len(windows) == 1:
+            continue
+        several = int((sizes == widest).sum()) > 1
+        narrower = of_one.index[several | (width[of_one.index] < widest)]
+        kept[narrower] = False
+        why = (
+            "score a window, such as --time 70:170" if several else "the widest counts"
+        )
+        notes.append(
+            f"{name}: {_rows(~kept[of_one.index])} of {len(windows)} time windows left "
+            f"out; {why}."
+        )
+    return Selection(rows[kept], tuple(notes))
+
+
+def of_recording(wanted: str, names: Sequence[str]) -> list[str]:
+    """Of names that `pooled` gives, those of a recording: its own, or its regions'."""
+    return [n for n in names if wanted in (n, n.rpartition(", ")[0])]
 
 
 def comparable(

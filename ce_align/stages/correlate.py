@@ -31,6 +31,8 @@ from ce_align.stages.comparable import (
     RAW_SETTINGS,
     SCORE_SETTINGS,
     comparable,
+    of_recording,
+    pooled,
 )
 from ce_align.stages.running import Run
 from ce_align.stages.same_network import load_rows, resolve_networks
@@ -159,15 +161,19 @@ def execute(configs: Sequence[CorrelateConfig], run: Run) -> None:
         against = ", ".join(config.recordings) or "every recording"
         with run.attempt(f"correlation with {against}"):
             parts = [load_rows(run.store), *map(_read_rows, run.other_rows)]
-            found = pd.concat(parts, ignore_index=True)
+            selection = pooled(pd.concat(parts, ignore_index=True))
+            found = selection.rows
+            run.outcome.notes += [n.removesuffix(".") for n in selection.notes]
             known = scored_recordings(found)
-            unknown = [name for name in config.recordings if name not in known]
+            wanted = {name: of_recording(name, known) for name in config.recordings}
+            unknown = [name for name, names in wanted.items() if not names]
             if unknown:
                 raise ConfigError(
                     f"no scores against {unknown[0]}; there are scores against "
                     f"{', '.join(known)}"
                 )
-            recordings = tuple(dict.fromkeys(config.recordings or known))
+            asked = [name for names in wanted.values() for name in names]
+            recordings = tuple(dict.fromkeys(asked or known))
             named = config.model_copy(update={"recordings": recordings})
             run.outcome.rows += correlate_rows(found, named, run)
 

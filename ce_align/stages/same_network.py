@@ -272,7 +272,7 @@ class _Register:
 
 def identity(row: Mapping[Any, Any]) -> tuple[str, ...]:
     """What tells a stored row from all others."""
-    names = ("config_id", "model", "metric", "measure", "recording")
+    names = ("config_id", "model", "metric", "measure", "recording", "animal")
     found = [row.get(name) for name in names]
     return tuple(value if isinstance(value, str) else "" for value in found)
 

@@ -7,7 +7,9 @@ from ce_align.stages.comparable import (
     MEASURE_SETTINGS,
     SCORE_SETTINGS,
     comparable,
+    of_recording,
     one_interval,
+    pooled,
 )
 
 
@@ -65,3 +67,48 @@ def test_a_network_with_both_kinds_of_interval_is_shown_with_that_of_the_others(
     found = comparable(mixed, MEASURE_SETTINGS, "D_B")
     assert list(found.rows["interval"]) == ["images", "images"]
     assert found.notes[0].endswith("left out.")
+
+
+def scores(**columns):
+    return pd.DataFrame(
+        {
+            "model": "a",
+            "recording": "set",
+            "region": ["IT", "IT", "IT", "V4"],
+            "value": [0.5, 0.4, 0.6, 0.2],
+            **columns,
+        }
+    )
+
+
+def test_rows_of_single_animals_are_not_pooled():
+    found = pooled(scores(animal=[None, "M1", "mean", None]))
+    assert found.rows["value"].tolist() == [0.5, 0.2]
+
+
+def test_regions_of_a_recording_are_told_apart():
+    found = pooled(scores())
+    assert found.rows["recording"].tolist() == ["set, IT"] * 3 + ["set, V4"]
+    assert of_recording("set", ["set, IT", "set, V4", "set b"]) == [
+        "set, IT",
+        "set, V4",
+    ]
+    assert of_recording("set, V4", ["set, IT", "set, V4"]) == ["set, V4"]
+    one = pooled(scores(region="IT"))
+    assert set(one.rows["recording"]) == {"set"}
+
+
+def test_of_windows_in_time_the_widest_counts():
+    bins = scores(
+        region="IT",
+        time_start=[0.0, 10.0, 0.0, None],
+        time_end=[10.0, 20.0, 20.0, None],
+    )
+    found = pooled(bins)
+    assert found.rows["value"].tolist() == [0.6, 0.2]
+    assert found.notes == (
+        "set: 2 rows of 3 time windows left out; the widest counts.",
+    )
+    alone = pooled(bins[:2])
+    assert alone.rows.empty
+    assert "score a window, such as --time 70:170" in alone.notes[0]

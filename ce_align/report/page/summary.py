@@ -8,6 +8,7 @@ from ce_align.checks import named_some
 from ce_align.report.page.stored import Source
 from ce_align.report.select import with_networks
 from ce_align.report.style import measure_name, minus, objective_label, objective_order
+from ce_align.stages.comparable import pooled
 from ce_align.stages.same_network import Resolved
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ class Finding(NamedTuple):
 
 def findings(rows: "pd.DataFrame") -> list[Finding]:
     """The best score on every recording, the gain of λ > 0, the closest measure."""
+    rows = pooled(rows).rows
     scores = list(_scores(rows))
     return [*_best_scores(scores), *_gains(scores), *_closest(rows)]
 
@@ -56,11 +58,13 @@ def _best_scores(scores: "Sequence[tuple[str, pd.DataFrame]]") -> Iterator[Findi
         best = group.iloc[int(group["value"].astype(float).argmax())]
         n = group["model"].nunique()
         among = f", of {n} networks" if n > 1 else ""
+        # One fixed split has none.
+        error = f" ± {best['error']:.3f}" if best["error"] == best["error"] else ""
         yield Finding(
             f"{'Best' if n > 1 else 'Score'} on {recording}",
             f"{best['value']:.4f}",
-            f"{best['model']} {best['layer']}{among}; raw r {best['raw']:.3f} ± "
-            f"{best['error']:.3f}, ceiling {best['ceiling']:.3f}",
+            f"{best['model']} {best['layer']}{among}; raw r {best['raw']:.3f}{error}, "
+            f"ceiling {best['ceiling']:.3f}",
             best.get("source"),
         )
 
@@ -113,7 +117,7 @@ def _closest(rows: "pd.DataFrame") -> Iterator[Finding]:
 
 def warnings_of(networks: Resolved, sources: Sequence[Source]) -> list[str]:
     """What limits the numbers, in sentences that begin with a word and a colon."""
-    rows = networks.rows
+    rows = pooled(networks.rows).rows
     return [
         *(f"Networks: {note}" for note in networks.notes()),
         *_origins(rows),

@@ -34,7 +34,7 @@ from ce_align.report.style import (
     weight_label,
     weight_legend,
 )
-from ce_align.stages.comparable import RAW_SETTINGS, Selection, comparable
+from ce_align.stages.comparable import RAW_SETTINGS, Selection, comparable, pooled
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -390,7 +390,7 @@ def figure_layers(inputs: Inputs, columns: int = 2) -> Drawn:
     """Raw predictivity by layer and area, a panel for each network."""
     import pandas as pd
 
-    scored = inputs.stage("score")
+    scored = inputs.stage("score").then(pooled)
     rows, notes = scored.rows, list(scored.notes)
     parts = [rows.iloc[:0]]
     if len(rows):
