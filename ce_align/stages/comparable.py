@@ -74,9 +74,9 @@ def pooled(rows: "pd.DataFrame") -> Selection:
     if not {"recording", "region"} <= set(rows):
         return Selection(rows)
     n_regions = rows.groupby("recording")["region"].transform("nunique")
-    names = rows["recording"].astype(object)
-    for place in np.flatnonzero(((n_regions > 1) & rows["region"].notna()).to_numpy()):
-        names.iloc[place] = f"{names.iloc[place]}, {rows['region'].iloc[place]}"
+    several = (n_regions > 1) & rows["region"].notna()
+    parts = zip(rows["recording"], rows["region"], several, strict=True)
+    names = [f"{name}, {region}" if many else name for name, region, many in parts]
     rows = rows.assign(recording=names)
     if "time_start" not in rows:
         return Selection(rows)
@@ -89,12 +89,12 @@ def pooled(rows: "pd.DataFrame") -> Selection:
         widest = sizes.max()
         if len(windows) == 1:
             continue
-        several = int((sizes == widest).sum()) > 1
-        narrower = of_one.index[several | (width[of_one.index] < widest)]
+        only_bins = int((sizes == widest).sum()) > 1
+        narrower = of_one.index[only_bins | (width[of_one.index] < widest)]
         kept[narrower] = False
-        why = (
-            "score a window, such as --time 70:170" if several else "the widest counts"
-        )
+        why = "the widest counts"
+        if only_bins:
+            why = "score a window, such as --time 70:170"
         notes.append(
             f"{name}: {_rows(~kept[of_one.index])} of {len(windows)} time windows left "
             f"out; {why}."
