@@ -3,7 +3,8 @@
 Importing it, and `register`, import neither brainscore_vision nor torch.
 """
 
-from ce_align.brainscore.datasets import entries
+from ce_align.brainscore.datasets import entries, stated_sha1
+from ce_align.data.importers.brainio import STATED_SHA1
 from ce_align.data.recordings import register_recording_source, register_recordings
 
 __all__ = ["register", "register_networks"]
@@ -19,6 +20,7 @@ def register() -> None:
 
     register_recordings(entries())
     register_recording_source("brainscore", load_benchmark_recording)
+    STATED_SHA1.update(stated_sha1())
 
 
 def register_networks() -> None:

@@ -21,7 +21,7 @@ from ce_align.progress import Progress, silent
 
 __all__ = [
     *("BUCKET", "DATASETS", "Dataset", "StoredFile", "entries", "fetch", "is_cached"),
-    "load",
+    *("load", "stated_sha1"),
 ]
 
 #: Bucket of Brain-Score's storage that holds the recordings, and folders there.
@@ -371,6 +371,12 @@ def is_cached(dataset: Dataset) -> bool:
     folder = brainscore_home("BRAINIO_HOME")
     # Each file lies in a folder named by its SHA-1, which loading verifies.
     return all(any(folder.glob(f"*/{file}")) for file in dataset.files)
+
+
+def stated_sha1() -> dict[str, str]:
+    """SHA-1 of every file that Brain-Score stores openly, by its name."""
+    files = (file for dataset in DATASETS.values() for file in dataset.stored)
+    return {file.name: file.sha1 for file in files}
 
 
 def entries() -> dict[str, Entry]:

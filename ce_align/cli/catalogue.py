@@ -5,7 +5,8 @@ from typing import Annotated
 
 import typer
 
-from ce_align.cli.screen import message, print_table
+from ce_align.cli.flags import Figure, Json
+from ce_align.cli.screen import message, print_json, print_table, print_tables
 
 __all__ = ["add_to"]
 
@@ -30,11 +31,17 @@ def models(
     message(OTHER_NETWORKS)
 
 
-def recordings() -> None:
+listing = typer.Typer(invoke_without_command=True)
+
+
+@listing.callback()
+def recordings(ctx: typer.Context) -> None:
     """List recordings: sizes, metric, licence, access, how to cite; and .nc files here.
 
     ``ce-align fetch NAME`` brings an open one; what uses it does, too.
     """
+    if ctx.invoked_subcommand is not None:
+        return
     from ce_align.brainscore import register
     from ce_align.data.netcdf import describe_files
     from ce_align.data.recordings import RECORDINGS
@@ -47,7 +54,32 @@ def recordings() -> None:
     message(OTHER_RECORDINGS)
 
 
+@listing.command()
+def show(
+    name: Annotated[str, typer.Argument(help="Name, or a .nc file.")],
+    figure: Figure = None,
+    json: Json = False,
+) -> None:
+    """Summarise a recording: images, neuroids, repetitions, reliability, signal."""
+    from ce_align.brainscore import register
+    from ce_align.data.recordings import load_recording
+    from ce_align.report.recordings import summarise, summary_figure, summary_tables
+    from ce_align.report.style import save_figure
+
+    register()
+    recording = load_recording(name)
+    summary = summarise(recording)
+    if json:
+        print_json([summary])
+    else:
+        print_tables(summary_tables(summary))
+    if figure is not None:
+        stem = figure.with_suffix("") if figure.suffix in (".pdf", ".png") else figure
+        for path in save_figure(summary_figure(recording, summary), stem):
+            message(f"wrote {path}")
+
+
 def add_to(app: typer.Typer) -> None:
     """Add the commands."""
     app.command()(models)
-    app.command()(recordings)
+    app.add_typer(listing, name="recordings")

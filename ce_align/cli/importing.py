@@ -83,6 +83,7 @@ def import_(
     stored (an orientation in EXIF is not applied); files of several frames are refused.
     Nothing that a file holds is executed.
     """
+    from ce_align.brainscore import register
     from ce_align.data.importers import import_recording
     from ce_align.data.netcdf import write_recording
     from ce_align.errors import ConfigError, DataError
@@ -91,6 +92,7 @@ def import_(
         raise ConfigError(f"--out must end in .nc, found {out}")
     if out.exists() and not force:
         raise ConfigError(f"{out} exists; choose another name or add --force")
+    register()  # tells what its files must be
     path = file or responses
     if path is None and "file" not in asked.given:
         raise ConfigError("name the file or folder of responses: ce-align import FILE")

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 import typer
+from pydantic import BaseModel
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -32,7 +33,6 @@ from rich.text import Text
 from ce_align.checks import named_some
 from ce_align.errors import AccessError, CeAlignError
 from ce_align.progress import Progress
-from ce_align.results import Row
 
 if TYPE_CHECKING:
     from ce_align.stages.running import Outcome
@@ -190,7 +190,7 @@ def _is_standard(stream: TextIO) -> bool:
         return False
 
 
-def print_json(rows: Sequence[Row]) -> None:
+def print_json(rows: Sequence[BaseModel]) -> None:
     """Rows as a JSON array, the only thing on standard output."""
     text = json.dumps([row.model_dump(mode="json") for row in rows], indent=1)
     print(text, file=_rows or sys.stdout, flush=True)

@@ -236,6 +236,13 @@ def test_import_writes_a_recording_that_score_takes(ce_align, toy, tmp_path, rng
     assert "mine.nc" in ce_align("recordings")[1]
     network = ("--model", "net.py:build", "--components", 3)
     assert ce_align("score", *network, "--recording", "mine.nc")[0] == 0
+    status, out, err = ce_align("recordings", "show", "mine.nc", "--figure", "mine")
+    assert status == 0
+    for word in ("40 images × 3", "4 V4", "none to be seen"):
+        assert word in out
+    assert "wrote mine.pdf" in err
+    (summary,) = json.loads(ce_align("recordings", "show", "mine.nc", "--json")[1])
+    assert summary["neuroids"] == {"V4": 4}
     status, _, err = ce_align("import", *arguments, *axes, "--out", "mine.nc")
     assert status == 2
     assert "mine.nc exists" in err

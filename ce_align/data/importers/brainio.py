@@ -19,34 +19,17 @@ from ce_align.data.recordings import Recording
 from ce_align.errors import ConfigError, DataError
 from ce_align.files import import_xarray, reading_archive
 
-__all__ = ["BRAINIO", "STATED_SHA1", "check_sha1"]
+__all__ = ["BRAINIO", "STATED_SHA1"]
 
-#: SHA-1 that Brain-Score 2.4 states of the files of open recordings.
-STATED_SHA1 = {
-    "assy_Li2026_Assembly.nc": "bb59217628132183a57ef10bb9017d857816ed53",
-    "stimulus_Li2026_Stimuli.csv": "3e3603f9080dcc1c5519a3ac66895d55a3c486a1",
-    "stimulus_Li2026_Stimuli.zip": "76cef574cbb09e53cc18573690558a85f9470231",
-    "assy_Li2026_temporal_Assembly.nc": "c27623909299dd4617672596c114fbe370ed271a",
-    "assy_dicarlo_MajajHong2015_public.nc": "13d28ca0ce88ee550b54db3004374ae19096e9b9",
-    "stimulus_hvm-public.csv": "5ca7a3da00d8e9c694a9cd725df5ba0ad6d735af",
-    "stimulus_hvm-public.zip": "8aa44e038d7b551efa8077467622f9d48d72e473",
-    "assy_movshon_FreemanZiemba2013_public.nc": (
-        "761c08f796db4e342555cdb60eef23a4f19ead43"
-    ),
-    "stimulus_FreemanZiemba2013_aperture-public.csv": (
-        "194c9b301a4e3e9cff02481d4c19b39331d52660"
-    ),
-    "stimulus_FreemanZiemba2013_aperture-public.zip": (
-        "3a6fec1fc28c212882d6833e267ea8654d289611"
-    ),
-}
+#: SHA-1 that Brain-Score states of its files, by their names; its bridge fills this.
+STATED_SHA1: dict[str, str] = {}
 #: Folders of Brain-Score's cache are named by the SHA-1 of the file inside.
 SHA1 = re.compile(r"[0-9a-f]{40}")
 #: Coordinates that mean something else than a column.
 PLACES = {"stimulus_id", "repetition", "neuroid_id", "presentation", "neuroid"}
 
 
-def check_sha1(path: Path) -> None:
+def _check_sha1(path: Path) -> None:
     """Raise DataError unless a file has the SHA-1 that its folder or its name state."""
     folder = path.parent.name
     stated = folder if SHA1.fullmatch(folder) else STATED_SHA1.get(path.name)
@@ -82,7 +65,7 @@ def _beside(assembly: Path, stimuli: str, suffix: str) -> Path:
         places += sorted(assembly.parent.parent.glob(f"*/{name}"))
     for place in places:
         if place.is_file():
-            check_sha1(place)
+            _check_sha1(place)
             return place
     raise DataError(
         f"{assembly.name} has its stimuli in {name}, which is not beside it"
@@ -103,7 +86,7 @@ def _read(asked: Request) -> Recording:
     path = _assembly(asked.path)
     if not path.exists():
         raise DataError(f"there is no file {path}")
-    check_sha1(path)
+    _check_sha1(path)
     xr = import_xarray()
     with (
         reading_archive(path, "netCDF file"),
