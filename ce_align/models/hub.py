@@ -175,8 +175,15 @@ def _cached_first(load: Callable[[], Loaded]) -> Loaded:
 
 def fed_by_timm(module: nn.Module, name: str) -> Preprocessing:
     """Size and colours that timm states, of whole images."""
-    stated = timm_preprocessing(module, name)
-    return Preprocessing(input_size=stated.input_size, mean=stated.mean, std=stated.std)
+    stated = _stated_input(module, name)
+    return Preprocessing(
+        input_size=stated["input_size"][1:], mean=stated["mean"], std=stated["std"]
+    )
+
+
+def _stated_input(module: nn.Module, name: str) -> dict[str, Any]:
+    found = imported_timm(name).data.resolve_model_data_config(module)
+    return dict(found)
 
 
 def timm_preprocessing(module: nn.Module, name: str) -> Preprocessing:
@@ -193,8 +200,7 @@ def timm_preprocessing(module: nn.Module, name: str) -> Preprocessing:
         raise ConfigError(
             f"{name} is no network of timm, which would state its preprocessing"
         )
-    timm = imported_timm(name)
-    stated = timm.data.resolve_model_data_config(module)
+    stated = _stated_input(module, name)
     try:
         return Preprocessing(
             input_size=stated["input_size"][1:],

@@ -206,6 +206,18 @@ def test_preprocessing_of_timm_is_another_network_and_asked_for_by_name():
         load_network("torchvision/resnet18:none+timm")
 
 
+def test_a_crop_that_is_not_known_here_is_refused_only_where_it_is_asked_for():
+    from ce_align.models.hub import fed_by_timm, timm_preprocessing
+
+    module = timm.create_model("test_vit")
+    module.pretrained_cfg["crop_mode"] = "border"
+    assert (
+        fed_by_timm(module, "net") == load_network("timm/test_vit:none").preprocessing
+    )
+    with pytest.raises(DataError, match=r"net is fed in a way.*crop_mode"):
+        timm_preprocessing(module, "net")
+
+
 class Hub(BaseHTTPRequestHandler):
     """Serves one repository, as the hub does, and counts what it was asked for."""
 
