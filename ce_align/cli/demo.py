@@ -12,13 +12,15 @@ __all__ = ["add_to"]
 
 BEGIN = """\
 The report will be {page}
-Six tiny networks are trained on procedural images, scored on a simulated IT recording,
-analysed and compared. No animal, no photograph: every number below is simulated."""
+A simulated session is imported from NWB; six tiny networks are trained on procedural
+images, scored on a simulated IT recording, analysed and compared. No animal, no
+photograph: every number below is simulated."""
 
 NEXT = """
 Try next:
   ce-align results --results {out}/results
   ce-align train --help       your own images
+  ce-align recordings show {out}/session.nc
   ce-align import --help      your own recording
   ce-align recordings         the macaque IT sets, and what access they need
 """
@@ -31,7 +33,7 @@ def demo(
 ) -> None:
     """Train, score, analyse, correlate, draw and report, at toy size, simulated."""
     from ce_align.brainscore import register
-    from ce_align.demonstration import demo_recipe
+    from ce_align.demonstration import demo_recipe, session_score
     from ce_align.report.page import write_report
     from ce_align.report.terminal import score_tables
     from ce_align.runner import run
@@ -47,7 +49,7 @@ def demo(
 
     with progress_bars() as progress:
         outcome = run(
-            demo_recipe(out / "runs"),
+            [session_score(out, tell), *demo_recipe(out / "runs")],
             results,
             runs=out / "runs",
             out=out / "paper",

@@ -2,9 +2,12 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from ce_align import demonstration as demo
+from ce_align.data.recordings import load_recording
+from ce_align.data.simulation import simulated_recording
 from ce_align.demonstration import demo_recipe
 from ce_align.report.paper.files import FigureConfig
 from ce_align.runner import STAGES
@@ -41,6 +44,20 @@ def test_all_its_data_are_simulated(tmp_path):
             assert getattr(config, name, "simulated") == "simulated"
 
 
+def test_its_session_is_imported_with_every_spike_and_stays_simulated(tmp_path):
+    made = simulated_recording(**demo.SESSION).recording
+    lines = []
+    config = demo.session_score(tmp_path, lines.append)
+    recording = load_recording(config.recording)
+    assert recording.origin == "simulated"
+    assert "spikes of spike times (s) are counted in [start, end) of 70–170 ms" in lines
+    assert set(recording.images.ids) == set(made.images.ids)
+    place = [recording.images.ids.index(name) for name in made.images.ids]
+    found = recording.averaged()[place]
+    assert np.allclose(found, made.averaged(), rtol=1e-12, atol=0)
+    assert demo.session_score(tmp_path) == config
+
+
 @pytest.fixture
 def short(monkeypatch):
     """In place of the recipe, one that takes seconds."""
@@ -65,7 +82,7 @@ def test_it_begins_and_ends_with_the_place_of_the_report_and_resumes(ce_align, s
     stored = {p: p.stat().st_mtime_ns for p in Path("here/results").rglob("*.json")}
     status, _, err = ce_align("demo", "--out", "here")
     assert status == 0
-    assert "1 of 2 were in here/results already" in err
+    assert "2 of 3 were in here/results already" in err
     assert {p: p.stat().st_mtime_ns for p in stored} == stored
 
 
