@@ -17,7 +17,13 @@ from ce_align.metrics.ridge import check_alphas, kernel_ridge, leave_one_out_alp
 from ce_align.metrics.unitwise import neuron_to_neuron_r, reverse_pls_r
 
 __all__ = [
-    *("REGRESSIONS", "brainscore_splits", "cross_validated_r", "normalised_score"),
+    *(
+        "BRAINSCORE_ALPHAS",
+        "REGRESSIONS",
+        "brainscore_splits",
+        "cross_validated_r",
+        "normalised_score",
+    ),
     *("summarise", "working_bytes"),
 ]
 
