@@ -127,7 +127,10 @@ class StandIns:
         }
         for identifier, bins in (
             ("dicarlo.MajajHong2015.public", [(70, 170)]),
-            ("dicarlo.MajajHong2015.temporal.public", [(t, t + 20) for t in (0, 20)]),
+            (
+                "dicarlo.MajajHong2015.temporal.public",
+                [(t, t + 10) for t in range(0, 40, 10)],
+            ),
         ):
             noise = self.rng.normal(size=(*signal.shape, len(bins)))
             values = signal[:, :, None] + 1.5 * noise

@@ -151,15 +151,16 @@ def benchmark_protocol(benchmark: Any, identifier: str) -> Protocol:
         and getattr(benchmark, "ceiling_mode", None) is common.explained_variance
         and benchmark.alpha_coord in BY
     )
+    ceiling = _ceiling_kind(benchmark) if usual else None
     found = _regression(metric, divided) if usual else None
     if found is None:
-        return Protocol(identifier, measure, None, ceiling=None)
+        return Protocol(identifier, measure, None, ceiling=ceiling)
     kind, settings = found
     return Protocol(
         identifier,
         f"{kind} regression" if kind in ("pls", "ridge") else kind,
         kind,
-        ceiling=_ceiling_kind(benchmark),
+        ceiling=ceiling,
         by=BY[benchmark.alpha_coord] if divided else None,
         **settings,
     )
@@ -237,7 +238,10 @@ def _ceiling_kind(
     coordinate = usual._consistency._cross_validation._split._split_coord
     predictors = import_brainscore("metrics.predictor_consistency.ceiling")
     predictor = predictors.SplitHalfPredictorConsistency()
+    per_time = import_brainscore("metric_helpers.temporal").PerTime
     for value in _ceiling_refers_to(benchmark):
+        # With time, it is computed of each bin.
+        value = value.callable if type(value) is per_time else value
         if type(value) is type(usual):
             own = value._consistency._cross_validation._split._split_coord
             return "split-half" if own == coordinate else None

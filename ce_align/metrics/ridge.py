@@ -4,14 +4,16 @@ The dual coefficients of a fit without some rows follow from those with all rows
 W = (K + αI)⁻¹ and the left-out rows R, they are W Y less W_R (W_RR)⁻¹ (W Y)_R, and the
 diagonal of the smaller inverse follows the same way. So each strength costs one inverse
 for all splits, and each split only its left-out rows, a tenth of them. Leave-one-out
-errors then are the dual coefficients over that diagonal.
+errors then are the dual coefficients over that diagonal. Many strengths of a single
+split come from an eigendecomposition instead.
 
 The intercept of a split is not penalised: its column of ones goes along with the
 responses.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 
 import numpy as np
@@ -32,6 +34,9 @@ __all__ = ["RidgeFit", "check_alphas", "kernel_ridge", "leave_one_out_alphas"]
 #: Strengths that leave-one-out chooses from, as shares of the total variation of the
 #: features: three a decade, so that the choice does not depend on the features' scale.
 LEAVE_ONE_OUT_SHARES = np.logspace(-6, 1, 22)
+
+#: Inverses that cost about as much as an eigendecomposition.
+INVERSES = 8
 
 
 @dataclass(frozen=True)
@@ -108,13 +113,13 @@ def kernel_ridge(
     ]
     errors = np.full((len(splits), len(members), len(strengths)), np.inf)
     best: list[_Dual | None] = [None] * len(splits)
+    fits: Callable[[float], Iterable[_Dual]]
+    if len(sets) == 1 and len(strengths) > INVERSES:
+        fits = _fits_of_one(gram, targets, sets[0][0])
+    else:
+        fits = partial(_fits_of_all, gram, targets, sets)
     for position, alpha in enumerate(strengths):
-        inverse = _regularised_inverse(gram, float(alpha))
-        if inverse is None:
-            continue
-        solved = inverse @ targets
-        for split, (train, rest, _) in enumerate(sets):
-            dual = _dual_without(inverse, solved, train, rest)
+        for split, dual in enumerate(fits(float(alpha))):
             found, held = errors[split], best[split]
             found[:, position] = [np.mean(dual.squared[part]) for part in parts]
             better = found.argmin(axis=1) == position
@@ -153,6 +158,45 @@ class _Dual:
     coefficients: Array
     intercept: Array
     squared: Array
+
+
+def _fits_of_all(
+    gram: Array, targets: Array, sets: Sequence[tuple[Indices, ...]], alpha: float
+) -> Iterator[_Dual]:
+    """Fits of every split from one inverse; none if rounding loses the strength."""
+    inverse = _regularised_inverse(gram, alpha)
+    if inverse is not None:
+        solved = inverse @ targets
+        for train, rest, _ in sets:
+            yield _dual_without(inverse, solved, train, rest)
+
+
+def _fits_of_one(
+    gram: Array, targets: Array, train: Indices
+) -> Callable[[float], Iterable[_Dual]]:
+    """Fits of a single split at any strength, from one eigendecomposition."""
+    from scipy.linalg import eigh
+
+    centred = gram[np.ix_(train, train)]
+    means: Array = centred.mean(axis=0)
+    centred -= means
+    centred -= centred.mean(axis=1, keepdims=True)
+    values, vectors = eigh(centred, overwrite_a=True, check_finite=False)
+    offset = targets[train, :-1].mean(axis=0)
+    along = vectors.T @ (targets[train, :-1] - offset)
+
+    def fits(alpha: float) -> Iterable[_Dual]:
+        if values[0] + alpha <= 0:
+            return []
+        shrunk = 1 / (values + alpha)
+        coefficients = vectors @ (shrunk[:, np.newaxis] * along)
+        # Residuals are alpha times the coefficients; the intercept takes 1 / n.
+        left = np.einsum("ij,ij,j->i", vectors, vectors, alpha * shrunk)
+        held_out = alpha * coefficients / (left - 1 / len(train))[:, np.newaxis]
+        intercept = offset - means @ coefficients
+        return [_Dual(coefficients, intercept, np.mean(held_out**2, axis=0))]
+
+    return fits
 
 
 def check_alphas(alphas: ArrayLike) -> Array:

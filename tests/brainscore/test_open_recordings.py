@@ -73,9 +73,19 @@ def test_animals_reliability_and_splits_come_with_the_files(placed):
     assert len(papale.presentations().values) == 60 + 24 * 6
 
 
-def test_a_metric_that_we_lack_is_refused_by_name(placed, tmp_path):
+def test_a_metric_that_we_lack_is_refused_by_name_and_another_is_said(placed, tmp_path):
     from ce_align.api import score
 
-    network = small_network()
-    with pytest.raises(ConfigError, match=r"with .*spantime|CrossRegressedCorrelation"):
-        score(network, "majajhong2015-public-temporal", time="all", results=tmp_path)
+    network, name = small_network(), "majajhong2015-public-temporal"
+    settings = {"time": "all", "results": tmp_path}
+    with pytest.raises(ConfigError, match=r"with pls .*, which differs from every"):
+        score(network, name, **settings)
+    rows = score(network, name, regression="pls", **settings).rows
+    bins = [row for row in rows if row.animal is None]
+    recording = load_recording(name)
+    assert len(bins) == len(recording.time_bins)
+    for row, (start, end) in zip(bins, recording.time_bins, strict=True):
+        assert (row.time_start, row.time_end) == (start, end)
+        assert "not the metric of Brain-Score's" in row.note
+        assert row.ceiling_kind == "split-half"
+        assert row.value is not None

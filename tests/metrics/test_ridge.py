@@ -68,6 +68,24 @@ def test_groups_are_fitted_as_if_alone(rng, n_neuroids):
             np.testing.assert_allclose(found[:, places], expected, atol=1e-9)
 
 
+@pytest.mark.parametrize("shape", [(90, 40), (90, 400), (60, 90, 200)])
+def test_a_single_split_is_one_of_several(rng, shape):
+    """Its strengths come from an eigendecomposition, theirs from inverses."""
+    features, responses = planted(rng, *shape)
+    gram, splits = centred_gram(features), brainscore_splits(shape[0], n_splits=3)
+    alphas = np.logspace(-2, 5, 22)
+    several = kernel_ridge(gram, responses, splits, alphas=alphas)
+    for split in range(3):
+        alone = kernel_ridge(gram, responses, splits[split : split + 1], alphas=alphas)
+        np.testing.assert_array_equal(alone.alphas[0], several.alphas[split])
+        np.testing.assert_allclose(
+            alone.squared_errors[0], several.squared_errors[split], rtol=1e-8
+        )
+        np.testing.assert_allclose(
+            alone.predictions[0], several.predictions[split], atol=1e-8
+        )
+
+
 def test_leave_one_out_errors_are_those_of_leaving_each_out(rng):
     features, responses = planted(rng, 24, 30, 3)
     train, test = np.arange(20), np.arange(20, 24)
