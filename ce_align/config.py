@@ -18,11 +18,13 @@ from pydantic_core import core_schema
 from ce_align.checks import nearest_names
 from ce_align.digests import digest_json
 from ce_align.errors import ConfigError, first_line
+from ce_align.files import atomic_path
 from ce_align.names import plain_path, split_name
 
 __all__ = [
-    *("COMMITTED", "NETWORKS", "ConfigId", "NetworkConfig", "OneOf", "StageConfig"),
-    *("check_settings", "parse_yaml", "read_settings"),
+    *("COMMITTED", "NETWORKS", "ConfigId", "NetworkConfig", "OneOf", "Spelled"),
+    *("StageConfig", "check_settings", "option_of", "parse_yaml", "read_settings"),
+    "write_settings",
 ]
 
 #: Stands for the layer that a network commits to a region.
@@ -74,6 +76,13 @@ class ConfigId(str):
 
     nameless: str
     content: dict[str, str]
+
+
+class Spelled(str):
+    """The option of a field, where it is not called as the field is.
+
+    Fields that share one are set by naming it once for each.
+    """
 
 
 class StageConfig(BaseModel):
@@ -169,6 +178,14 @@ class NetworkConfig(StageConfig):
         return found
 
 
+def option_of(kind: type[StageConfig], name: str) -> str:
+    """How a command spells a field: ``--pls-mode``."""
+    for mark in kind.model_fields[name].metadata:
+        if isinstance(mark, Spelled):
+            return str(mark)
+    return f"--{name.replace('_', '-')}"
+
+
 def check_settings(names: Iterable[str], kind: type[StageConfig]) -> None:
     """Raise ConfigError, which lists the nearest ones, if there is no such setting."""
     for name in names:
@@ -199,6 +216,20 @@ def read_settings(path: Path, kind: type[StageConfig]) -> dict[str, Any]:
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from error
     return found
+
+
+def write_settings(path: Path, config: StageConfig) -> None:
+    """Write settings as the YAML that `read_settings` reads."""
+    import yaml
+
+    settings = config.model_dump(mode="json")
+    known = {
+        name: settings[name] for name in type(config).model_fields if name in settings
+    }
+    with atomic_path(path) as temporary:
+        temporary.write_text(
+            yaml.safe_dump(known, sort_keys=False, allow_unicode=True), encoding="utf-8"
+        )
 
 
 def parse_yaml(text: str) -> Any:

@@ -3,8 +3,6 @@
 import errno
 from typing import TYPE_CHECKING
 
-from pydantic import ValidationError
-
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
 
@@ -77,6 +75,8 @@ def explained(error: Exception) -> CeAlignError:
     """An error in one line: itself, if it is one of ours."""
     if isinstance(error, CeAlignError):
         return error
+    from pydantic import ValidationError  # not for `ce-align --help`
+
     if isinstance(error, ValidationError):
         found: CeAlignError = ConfigError("; ".join(map(_fault, error.errors())))
     elif isinstance(error, MemoryError):

@@ -28,7 +28,7 @@ TRAIN = (
 )
 VIEWS = (
     "--images simulated --comparisons 20 --views 8 --crops 5 --photometrics 5 "
-    "--runs 2 --size 32 --family tiny"
+    "--repeats 2 --size 32 --family tiny"
 )
 COMMANDS = (
     TRAIN.format("mmcr", 0, "a"),
@@ -48,7 +48,7 @@ COMMANDS = (
     f"analyze --metric all --model runs/b --baseline runs/a {VIEWS}",
     f"analyze --metric bures --metric decoding --model gabor --model pixels {VIEWS}",
     "overlap --model runs/a --model runs/b --recording simulated",
-    "transfer --model runs/a --model pixels --dataset data --runs 2 --size 32",
+    "transfer --model runs/a --model pixels --dataset data --repeats 2 --size 32",
     "transfer --online --model runs/a --model runs/b",
     "import-scores imported.csv",
     "correlate",

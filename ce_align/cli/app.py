@@ -3,39 +3,124 @@
 import os
 import signal
 import sys
+from importlib import import_module
 from types import FrameType
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
+from typer.core import TyperCommand, TyperGroup
+from typer.main import get_group
 
 from ce_align import __version__
-from ce_align.cli import (
-    catalogue,
-    correlate,
-    demo,
-    doctor,
-    fetch,
-    figures,
-    importing,
-    register,
-    report,
-    results,
-    run,
-    score,
-    submit,
-    tables,
-    train,
-    transfer,
-)
 from ce_align.cli.screen import fault, take_any_encoding
-from ce_align.errors import explained
 
-if TYPE_CHECKING:
-    pass
+__all__ = ["COMMANDS", "app", "main"]
 
-__all__ = ["app", "main"]
+#: Module of each command, and the line that lists it. The module is imported when the
+#: command is used, so that `ce-align --help` is quick.
+COMMANDS = {
+    "score": (
+        "score",
+        "Predict a recording from a network: Brain-Score's number, ceiling and error.",
+    ),
+    "analyze": (
+        "score",
+        "Measure how networks organise the variability that augmentations cause.",
+    ),
+    "correlate": (
+        "compare",
+        "Correlate every measure with predictivity, across networks.",
+    ),
+    "overlap": (
+        "compare",
+        "Partition the explained variance of a recording between two networks.",
+    ),
+    "transfer": (
+        "compare",
+        "Accuracy of a linear readout of frozen features on other data sets.",
+    ),
+    "train": (
+        "training",
+        "Train a contrastive-equivariant network; goes on where it was stopped.",
+    ),
+    "pack": (
+        "training",
+        "Decode images once, into a file that training maps into memory.",
+    ),
+    "run": (
+        "recipes",
+        "Execute recipes: train, score, analyse, draw; what is stored is skipped.",
+    ),
+    "fetch": (
+        "networks",
+        "Download published networks or open recordings, and check them.",
+    ),
+    "submit": (
+        "networks",
+        "Export networks to Brain-Score, or examine plugins with --check.",
+    ),
+    "export": (
+        "networks",
+        "Write a network as a folder that timm loads, with a card of its scores.",
+    ),
+    "import": (
+        "recordings",
+        "Make a recording of an open data set, or of your own responses and images.",
+    ),
+    "import-scores": (
+        "recordings",
+        "Take scores that Brain-Score measured by submission, as imported rows.",
+    ),
+    "models": ("networks", "List the published networks."),
+    "recordings": (
+        "recordings",
+        "List recordings: sizes, metric, licence, access, how to cite; and .nc files "
+        "here.",
+    ),
+    "results": ("output", "Show every stored row, and what failed."),
+    "tables": ("output", "Write the paper's tables from stored rows."),
+    "figures": (
+        "output",
+        "Draw the paper's figures, and further ones, from stored rows.",
+    ),
+    "report": (
+        "output",
+        "Write every result as one page: summary, figures, tables, rows, provenance.",
+    ),
+    "demo": (
+        "recipes",
+        "Train, score, analyse, correlate, draw and report, at toy size, simulated.",
+    ),
+    "doctor": (
+        "output",
+        "Check packages, device, folders, network and the access to each recording.",
+    ),
+    "register": (
+        "networks",
+        "Load networks into Brain-Score's registry, and show their identifiers.",
+    ),
+}
+
+
+class _Lazy(TyperGroup):
+    """A group that knows its commands by name, and imports the one that is used."""
+
+    def __init__(self, **settings: Any) -> None:
+        listed = {
+            name: TyperCommand(name, help=line) for name, (_, line) in COMMANDS.items()
+        }
+        super().__init__(**{**settings, "commands": listed})
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        name, command, rest = super().resolve_command(ctx, args)
+        if name in COMMANDS:
+            module = import_module(f"ce_align.cli.{COMMANDS[name][0]}")
+            command = get_group(module.commands).commands[name]
+        return name, command, rest
+
 
 app = typer.Typer(
+    cls=_Lazy,
     name="ce-align",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -44,11 +129,6 @@ app = typer.Typer(
     epilog="Start with [bold]ce-align demo[/bold], or [bold]ce-align score --model "
     "pixels --recording simulated[/bold].",
 )
-for room in (
-    *(score, correlate, transfer, train, run, fetch, submit),
-    *(importing, catalogue, results, tables, figures, report, demo, doctor, register),
-):
-    room.add_to(app)
 
 
 def _print_version(wanted: bool) -> None:
@@ -89,6 +169,8 @@ def main() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     except Exception as error:  # every fault ends here, in one line
+        from ce_align.errors import explained
+
         found = explained(error)
         fault(str(found), error)
         sys.exit(found.exit_status)

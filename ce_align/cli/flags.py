@@ -8,7 +8,7 @@ has a field's name takes its place.
 """
 
 import inspect
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, is_dataclass
 from enum import Enum
 from functools import partial
@@ -28,8 +28,8 @@ from typing import (
 )
 
 import typer
-from pydantic.fields import FieldInfo
 
+from ce_align.checks import named_some
 from ce_align.cli.screen import (
     message,
     only_json,
@@ -37,7 +37,14 @@ from ce_align.cli.screen import (
     print_tables,
     progress_bars,
 )
-from ce_align.config import OneOf, StageConfig, read_settings
+from ce_align.config import (
+    OneOf,
+    StageConfig,
+    check_settings,
+    option_of,
+    parse_yaml,
+    read_settings,
+)
 from ce_align.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -45,20 +52,18 @@ if TYPE_CHECKING:
 
     from ce_align.stages.running import Outcome
 
-__all__ = ["Asked", "Figure", "Json", "Results", "Session", "flags"]
+__all__ = [
+    *("Asked", "Figure", "Found", "Json", "Results", "Root", "Session"),
+    *("complete_models", "expanded", "flags"),
+]
 
 Config = TypeVar("Config", bound=StageConfig)
 Command = Callable[..., None]
 
-#: Fields of which a command takes several values, one configuration for each.
+#: Options of which a command takes several values, one configuration for each.
 SWEPT = ("metric", "model", "recording", "dataset", "layer", "figure", "table")
-#: Fields whose option is spelled otherwise, or has a letter.
-SPELLED = {
-    "model": ("--model", "-m"),
-    "recording": ("--recording", "-r"),
-    "layer": ("--layer", "-l"),
-    "equivariance_weight": ("--weight",),
-}
+#: Letters of options.
+LETTERS = {"--model": "-m", "--recording": "-r", "--layer": "-l"}
 RUN_PANEL = "Options of every run"
 
 Results = Annotated[
@@ -74,6 +79,13 @@ Json = Annotated[
         callback=only_json,
         help="Print rows as JSON, and nothing else.",
         rich_help_panel=RUN_PANEL,
+    ),
+]
+Root = Annotated[
+    Path | None,
+    typer.Option(
+        help="Folder where published data sets lie, or are downloaded to. "
+        "\\[default: datasets in the cache]"
     ),
 ]
 Figure = Annotated[
@@ -155,14 +167,18 @@ class Session:
             print_tables(tables)
 
 
+class Found(str):
+    """A default that a command finds itself, as its help says it."""
+
+
 @dataclass(frozen=True)
 class Asked(Generic[Config]):
-    """Settings that were given, over those of a file, over a command's defaults.
+    """Settings that were given: by options, over those of a file.
 
     Attributes
     ----------
     kind : of configuration
-    given : by options and files; of swept fields, a list
+    given : settings by name; of swept fields, one value or several
     defaults : of the command, where the configuration has none or another
     """
 
@@ -171,9 +187,18 @@ class Asked(Generic[Config]):
     defaults: Mapping[str, Any]
 
     def values(self, name: str) -> list[str]:
-        """Values of a swept field."""
-        value = {**self._defaults, **self.given}[name]
+        """Values of a swept field, its default if there is none; maybe none at all."""
+        field = self.kind.model_fields[name]
+        default = [] if field.is_required() else field.default
+        value = self.given.get(name, self.defaults.get(name, default))
         return [value] if isinstance(value, str) else list(value)
+
+    def check_complete(self) -> None:
+        """Raise ConfigError, which names its option, if a setting is missing."""
+        for name, field in self.kind.model_fields.items():
+            if field.is_required() and self.given.get(name) is None:
+                option = option_of(self.kind, name)
+                raise ConfigError(f"{option} is missing; --help explains it")
 
     def configs(self, **replaced: Any) -> list[Config]:
         """One configuration for every combination of the values of swept fields.
@@ -189,40 +214,29 @@ class Asked(Generic[Config]):
         pydantic.ValidationError
             If a setting is out of its range.
         """
-        settings = {**self._defaults, **self.given, **replaced}
-        for name, field in self.kind.model_fields.items():
-            if field.is_required() and settings.get(name) is None:
-                raise ConfigError(f"{_spelled(name)[0]} is missing; --help explains it")
+        whole = Asked(self.kind, {**self.defaults, **self.given, **replaced}, {})
+        whole.check_complete()
         swept = {
-            name: _expanded(name, Asked(self.kind, settings, {}).values(name))
-            for name in self.kind.model_fields
-            if name in SWEPT and name in settings
+            name: expanded(name, whole.values(name))
+            for name in SWEPT
+            if name in self.kind.model_fields
         }
         return [
-            self.kind(**{**settings, **dict(zip(swept, values, strict=True))})
+            self.kind(**{**whole.given, **dict(zip(swept, values, strict=True))})
             for values in product(*swept.values())
         ]
 
-    @property
-    def _defaults(self) -> dict[str, Any]:
-        own = {
-            name: field.default
-            for name, field in self.kind.model_fields.items()
-            if name in SWEPT and not field.is_required()
-        }
-        return {**own, **{k: v for k, v in self.defaults.items() if v is not None}}
 
-
-def _expanded(name: str, values: list[str]) -> Iterable[str]:
-    """Names that names, globs and groups stand for."""
+def expanded(name: str, values: Sequence[str]) -> list[str]:
+    """What names, globs and groups stand for; a setting of any other kind is itself."""
     from ce_align.data.recordings import expand_recordings
     from ce_align.models.catalogue import expand
     from ce_align.runner import register_brainscore
 
-    expansions: dict[str, Callable[[tuple[str, ...]], Iterable[str]]]
-    expansions = {"model": expand, "recording": expand_recordings}
+    if name not in ("model", "recording"):
+        return list(values)
     register_brainscore()
-    return expansions.get(name, list)(tuple(values))
+    return expand(values) if name == "model" else expand_recordings(tuple(values))
 
 
 def flags(**defaults: Any) -> Callable[[Command], Command]:
@@ -231,7 +245,7 @@ def flags(**defaults: Any) -> Callable[[Command], Command]:
     Parameters
     ----------
     **defaults : of fields that have another in the command, or none in the
-        configuration; None for one that the command itself finds
+        configuration; what the command finds itself is `Found`
     """
 
     def with_flags(function: Command) -> Command:
@@ -247,18 +261,14 @@ def flags(**defaults: Any) -> Callable[[Command], Command]:
                 shared = inspect.signature(kind, eval_str=True).parameters.values()
                 parts[parameter.name] = kind, list(shared)
             else:
-                parts[parameter.name] = (
-                    lambda **only: next(iter(only.values())),
-                    [parameter],
-                )
+                parts[parameter.name] = _same, [parameter]
 
         def command(**values: Any) -> None:
-            function(
-                **{
-                    name: make(**{part.name: values[part.name] for part in options})
-                    for name, (make, options) in parts.items()
-                }
-            )
+            arguments = {
+                name: make(**{part.name: values[part.name] for part in options})
+                for name, (make, options) in parts.items()
+            }
+            function(**arguments)
 
         command.__name__, command.__doc__ = function.__name__, function.__doc__
         options = [option for _, found in parts.values() for option in found]
@@ -271,49 +281,124 @@ def flags(**defaults: Any) -> Callable[[Command], Command]:
     return with_flags
 
 
+def _same(**only: Any) -> Any:
+    (value,) = only.values()
+    return value
+
+
 def _asked(
     kind: type[Config], defaults: Mapping[str, Any], /, **values: Any
 ) -> Asked[Config]:
     """What the options say, over what a file says."""
-    file = values.pop("config")
+    file, further = values.pop("config"), values.pop("set", None)
     given = {} if file is None else read_settings(file, kind)
     for name, value in values.items():
-        if isinstance(value, list):
-            value = [_value(one) for one in value]
-        if value is not None and value != []:
-            given[name] = _value(value)
-    return Asked(kind, given, defaults)
+        if value is None or value == []:
+            continue
+        value = [_plain(v) for v in value] if isinstance(value, list) else _plain(value)
+        fields = _fields(kind)[name]
+        if len(fields) == 1:
+            given[fields[0]] = value
+            continue
+        one_each = expanded(name, value)
+        if len(one_each) != len(fields):
+            raise ConfigError(
+                f"--{name} should name {len(fields)}, found {len(one_each)}"
+                + (f": {named_some(one_each)}" if one_each else "")
+            )
+        given |= dict(zip(fields, one_each, strict=True))
+    for text in further or ():
+        _set(given, text, kind)
+    return Asked(
+        kind, given, {k: v for k, v in defaults.items() if not isinstance(v, Found)}
+    )
 
 
-def _value(value: Any) -> Any:
+def _plain(value: Any) -> Any:
     return value.value if isinstance(value, Enum) else value
+
+
+def _set(given: dict[str, Any], text: str, kind: type[StageConfig]) -> None:
+    """Take one KEY=VALUE into the settings; the key may be one of a nested setting."""
+    key, equals, value = text.partition("=")
+    if not key or not equals:
+        raise ConfigError(f"--set should be KEY=VALUE, found {text!r}")
+    name, *inner = key.split(".")
+    try:
+        check_settings([name], kind)
+        found = parse_yaml(value)
+    except ConfigError as error:
+        raise ConfigError(f"--set {text}: {error}") from error
+    for part in reversed(inner):
+        found = {part: found}
+    if inner and isinstance(given.get(name), dict):
+        found = _merged(given[name], found)
+    given[name] = found
+
+
+def _merged(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(old)
+    for name, value in new.items():
+        if isinstance(value, dict) and isinstance(old.get(name), dict):
+            value = _merged(old[name], value)
+        merged[name] = value
+    return merged
+
+
+def _fields(config: type[StageConfig]) -> dict[str, list[str]]:
+    """Fields by the option that sets them, which is one for each but a few."""
+    found: dict[str, list[str]] = {}
+    for name in config.model_fields:
+        option = option_of(config, name).removeprefix("--")
+        found.setdefault(option.replace("-", "_"), []).append(name)
+    return {
+        option if len(names) > 1 else names[0]: names for option, names in found.items()
+    }
 
 
 def _options(
     config: type[StageConfig], own: Iterable[str], defaults: Mapping[str, Any]
 ) -> Iterator[inspect.Parameter]:
-    """An option for every field that can be one, and for a file of them."""
-    for name, field in config.model_fields.items():
-        option = None if name in own else _option(name, field, defaults)
-        if option is not None:
-            yield option
-    yield inspect.Parameter(
-        "config",
+    """An option for every field that can be one, for a file, and for all others."""
+    unset = []
+    for option, fields in _fields(config).items():
+        if option in own:
+            continue
+        made = _option(option, config, fields, defaults)
+        if made is None:
+            unset.append(option)
+        else:
+            yield made
+    file = typer.Option(help="YAML of settings; what options say goes before it.")
+    yield _parameter("config", Path | None, file)
+    if unset:
+        further = typer.Option(
+            metavar="KEY=VALUE",
+            help="Any setting, the value as YAML, such as "
+            f"{unset[-1]}.{{NAME}}=0.1. For {' and '.join(unset)}. Repeatable.",
+        )
+        yield _parameter("set", list[str] | None, further)
+
+
+def _parameter(name: str, kind: Any, option: Any) -> inspect.Parameter:
+    return inspect.Parameter(
+        name,
         inspect.Parameter.KEYWORD_ONLY,
         default=None,
-        annotation=Annotated[
-            Path | None,
-            typer.Option(help="YAML of settings, as above; options go before it."),
-        ],
+        annotation=Annotated[kind, option],
     )
 
 
 def _option(
-    name: str, field: FieldInfo, defaults: Mapping[str, Any]
+    name: str,
+    config: type[StageConfig],
+    fields: Sequence[str],
+    defaults: Mapping[str, Any],
 ) -> inspect.Parameter | None:
     """The option of a field; None for a field that one word cannot set."""
-    kind, limits = _plain(field.annotation, field.metadata)
-    several = name in SWEPT
+    field = config.model_fields[fields[0]]
+    kind, limits = _unwrapped(field.annotation, field.metadata)
+    several = name in SWEPT or len(fields) > 1
     for mark in limits:
         if isinstance(mark, OneOf):
             choices_of: Any = Literal
@@ -326,47 +411,47 @@ def _option(
     default = defaults.get(name, None if field.is_required() else field.default)
     if get_origin(kind) is Literal:
         choices = dict.fromkeys(get_args(kind))
-        if isinstance(default, str):  # such as 'all', for the command to explain
-            choices |= {default: None}
+        if isinstance(default, str) and not isinstance(default, Found):
+            choices |= {default: None}  # such as 'all', for the command to explain
         enumeration: Callable[..., Any] = Enum
         kind = enumeration("Choice", [(str(choice), choice) for choice in choices])
     elif kind not in (str, int, float, bool, Path):
         return None
+    spelled = option_of(config, fields[0])
+    if default is True:
+        names = [f"{spelled}/--no-{spelled.removeprefix('--')}"]
+    else:
+        names = [spelled, *filter(None, [LETTERS.get(spelled)])]
     numeric = kind in (int, float) and not several
+    told = (
+        (field.description or "").replace("[", "\\["),
+        "Repeatable." if several and len(fields) == 1 else "",
+        "[red]\\[required][/red]" if field.is_required() and default is None else "",
+        ""
+        if default is None or default is False or default == ()
+        else f"\\[default: {'on' if default is True else default}]",
+    )
     option = typer.Option(
-        *_spelled(name, switch=default is True),
-        help=" ".join(
-            part
-            for part in (
-                (field.description or "").replace("[", "\\["),
-                "Repeatable." if several else "",
-                _shown(name, field, defaults, default),
-            )
-            if part
-        ),
+        *names,
+        help=" ".join(filter(None, told)),
         min=_limit(limits, "ge", "gt", 1, kind) if numeric else None,
         max=_limit(limits, "le", "lt", -1, kind) if numeric else None,
         autocompletion=COMPLETIONS.get(name),
     )
     whole: Any = GenericAlias(list, (kind,)) if several else kind
-    return inspect.Parameter(
-        name,
-        inspect.Parameter.KEYWORD_ONLY,
-        default=None,
-        annotation=Annotated[whole | None, option],
-    )
+    return _parameter(name, whole | None, option)
 
 
-def _plain(annotation: Any, metadata: Iterable[Any] = ()) -> tuple[Any, list[Any]]:
+def _unwrapped(annotation: Any, metadata: Iterable[Any] = ()) -> tuple[Any, list[Any]]:
     """A type without None, and the marks on it and on what it is made of."""
     if get_origin(annotation) is Annotated:
         inner, *marks = get_args(annotation)
         for mark in marks:
             metadata = [*metadata, *getattr(mark, "metadata", [mark])]
-        return _plain(inner, metadata)
+        return _unwrapped(inner, metadata)
     if get_origin(annotation) in (Union, UnionType):
         kinds = [kind for kind in get_args(annotation) if kind is not NoneType]
-        return _plain(kinds[0], metadata) if len(kinds) == 1 else (None, [])
+        return _unwrapped(kinds[0], metadata) if len(kinds) == 1 else (None, [])
     return annotation, list(metadata)
 
 
@@ -383,24 +468,8 @@ def _limit(
     return None
 
 
-def _spelled(name: str, *, switch: bool = False) -> tuple[str, ...]:
-    dashed = name.replace("_", "-")
-    plain = f"--{dashed}/--no-{dashed}" if switch else f"--{dashed}"
-    return SPELLED.get(name, (plain,))
-
-
-def _shown(
-    name: str, field: FieldInfo, defaults: Mapping[str, Any], default: Any
-) -> str:
-    """What stands at the end of the help of an option."""
-    if field.is_required() and name not in defaults:
-        return "[red]\\[required][/red]"
-    if default is None or default is False or default == ():
-        return ""
-    return f"\\[default: {'on' if default is True else default}]"
-
-
-def _complete_model(incomplete: str) -> list[str]:
+def complete_models(incomplete: str) -> list[str]:
+    """Names of networks, and of groups of them, that begin so."""
     from ce_align.models.catalogue import BASELINES, GROUPS, PUBLISHED
 
     known = (*GROUPS, *PUBLISHED, *BASELINES)
@@ -408,10 +477,10 @@ def _complete_model(incomplete: str) -> list[str]:
 
 
 def _complete_recording(incomplete: str) -> list[str]:
-    from ce_align.brainscore import register
     from ce_align.data.recordings import RECORDINGS
+    from ce_align.runner import register_brainscore
 
-    register()
+    register_brainscore()
     return [name for name in RECORDINGS if name.startswith(incomplete)]
 
 
@@ -421,9 +490,10 @@ def _complete_dataset(incomplete: str) -> list[str]:
     return [name for name in DATASETS if name.startswith(incomplete)]
 
 
-#: How a shell completes the values of a field.
+#: How a shell completes the values of an option.
 COMPLETIONS: Mapping[str, Callable[[str], list[str]]] = {
-    "model": _complete_model,
+    "model": complete_models,
     "recording": _complete_recording,
+    "recordings": _complete_recording,
     "dataset": _complete_dataset,
 }

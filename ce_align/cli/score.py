@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ce_align.cli.flags import Asked, Figure, Session, flags
+from ce_align.cli.flags import Asked, Figure, Found, Session, expanded, flags
 from ce_align.cli.screen import message, tell_outcome
 from ce_align.config import StageConfig
 from ce_align.errors import ConfigError
@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 
     from rich.table import Table
 
-__all__ = ["add_to"]
+__all__ = ["commands"]
+
+commands = typer.Typer()
 
 SCORE_EXAMPLES = """\b
 [bold]Examples[/bold]
@@ -46,6 +48,7 @@ ANALYZE_EXAMPLES = """\b
 """
 
 
+@commands.command(epilog=SCORE_EXAMPLES)
 @flags(recording="it")
 def score(
     asked: Asked[ScoreConfig],
@@ -142,19 +145,26 @@ def _check_official(config: ScoreConfig) -> None:
         )
 
 
-@flags(metric="all", model="paper", images=None)
+@commands.command(epilog=ANALYZE_EXAMPLES)
+@flags(
+    metric="all",
+    model="paper",
+    images=Found("$CE_ALIGN_IMAGENET, else simulated"),
+)
 def analyze(
     asked: Asked[AnalysisConfig], session: Session, figure: Figure = None
 ) -> None:
     """Measure how networks organise the variability that augmentations cause."""
     from ce_align.data.scenes import default_images
-    from ce_align.models.catalogue import expand, invariant_sibling
+    from ce_align.models.catalogue import invariant_sibling
     from ce_align.report.terminal import measure_table
     from ce_align.stages.measures import MEASURES, MeasureRow
 
     metrics = asked.values("metric")
     baseline = asked.given.get("baseline")
-    reference = expand([baseline])[0] if baseline else None
+    named = expanded("model", [baseline]) if baseline else [None]
+    if len(named) > 1:
+        raise ConfigError(f"--baseline should name one network, found {len(named)}")
     configs = asked.configs(
         metric=list(MEASURES) if "all" in metrics else metrics,
         images=asked.given.get("images") or default_images(),
@@ -162,7 +172,7 @@ def analyze(
     )
     outcome = session.run(
         config.model_copy(
-            update={"baseline": reference or invariant_sibling(config.model)}
+            update={"baseline": named[0] or invariant_sibling(config.model)}
         )
         if MEASURES[config.metric].against is not None
         else config
@@ -175,9 +185,3 @@ def analyze(
 
         message(f"figure: {save_measures(rows, figure)}")
     tell_outcome(outcome, session.results)
-
-
-def add_to(app: typer.Typer) -> None:
-    """Add the commands."""
-    app.command(epilog=SCORE_EXAMPLES)(score)
-    app.command(epilog=ANALYZE_EXAMPLES)(analyze)

@@ -15,26 +15,14 @@ from typing import TYPE_CHECKING, Any, TextIO
 import typer
 from pydantic import BaseModel
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    ProgressColumn,
-    Task,
-    TaskID,
-    TextColumn,
-    TimeRemainingColumn,
-)
-from rich.progress import (
-    Progress as Bars,
-)
-from rich.table import Table
-from rich.text import Text
 
-from ce_align.checks import named_some
-from ce_align.errors import AccessError, CeAlignError
 from ce_align.progress import Progress
 
 if TYPE_CHECKING:
+    from pydantic import BaseModel
+    from rich.table import Table
+
+    from ce_align.errors import CeAlignError
     from ce_align.stages.running import Outcome
 
 __all__ = [
@@ -100,8 +88,10 @@ def fault(text: str, error: BaseException) -> None:
     message(f"error: {' '.join(text.splitlines())}")
 
 
-def report_failures(found: Sequence[tuple[str, CeAlignError]]) -> None:
+def report_failures(found: "Sequence[tuple[str, CeAlignError]]") -> None:
     """Tell what could not be done, and end with the gravest status if anything."""
+    from ce_align.checks import named_some
+
     for names, error in _together(_summarised(found)):
         text = str(error)
         unnamed = [name for name in names if name not in text]
@@ -141,9 +131,11 @@ def tell_written(outcome: "Outcome", *, everything: bool) -> None:
 
 
 def _summarised(
-    found: Sequence[tuple[str, CeAlignError]],
-) -> list[tuple[str, CeAlignError]]:
+    found: "Sequence[tuple[str, CeAlignError]]",
+) -> "list[tuple[str, CeAlignError]]":
     """One failure in place of many things that are not at hand."""
+    from ce_align.errors import AccessError
+
     absent = {what: error for what, error in found if isinstance(error, AccessError)}
     if len(absent) < MANY:
         return list(found)
@@ -154,8 +146,8 @@ def _summarised(
 
 
 def _together(
-    found: Sequence[tuple[str, CeAlignError]],
-) -> list[tuple[list[str], CeAlignError]]:
+    found: "Sequence[tuple[str, CeAlignError]]",
+) -> "list[tuple[list[str], CeAlignError]]":
     """What failed for the same reason, each name and each reason once."""
     groups: dict[str, tuple[list[str], CeAlignError]] = {}
     for what, error in found:
@@ -190,13 +182,17 @@ def _is_standard(stream: TextIO) -> bool:
         return False
 
 
-def print_json(rows: Sequence[BaseModel]) -> None:
+def print_json(records: "Sequence[BaseModel | dict[str, Any]]") -> None:
     """Rows as a JSON array, the only thing on standard output."""
-    text = json.dumps([row.model_dump(mode="json") for row in rows], indent=1)
+    plain = [
+        record if isinstance(record, dict) else record.model_dump(mode="json")
+        for record in records
+    ]
+    text = json.dumps(plain, indent=1)
     print(text, file=_rows or sys.stdout, flush=True)
 
 
-def print_tables(tables: Iterable[Table]) -> None:
+def print_tables(tables: "Iterable[Table]") -> None:
     """Print tables on standard output."""
     console = Console(**_PLAIN)
     if not console.is_terminal:
@@ -206,17 +202,9 @@ def print_tables(tables: Iterable[Table]) -> None:
         console.print(table)
 
 
-def print_table(table: Table) -> None:
+def print_table(table: "Table") -> None:
     """Print one table on standard output."""
     print_tables([table])
-
-
-class _Speed(ProgressColumn):
-    """Units a second."""
-
-    def render(self, task: Task) -> Text:
-        speed = task.finished_speed or task.speed
-        return Text(f"{speed:.1f}/s" if speed else "")
 
 
 @contextmanager
@@ -228,20 +216,25 @@ def progress_bars() -> Iterator[Progress]:
     if not _messages.is_terminal:
         yield _Lines()
         return
+    from rich import progress as rich
+
     columns = (
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        MofNCompleteColumn(),
+        rich.TextColumn("{task.description}", markup=False),
+        rich.BarColumn(),
+        rich.MofNCompleteColumn(),
+        rich.TextColumn("{task.fields[speed]}"),
+        rich.TimeRemainingColumn(),
     )
-    with Bars(
-        *columns, _Speed(), TimeRemainingColumn(), console=_messages, transient=True
-    ) as bars:
-        tasks: dict[str, TaskID] = {}
+    with rich.Progress(*columns, console=_messages, transient=True) as bars:
+        tasks: dict[str, rich.TaskID] = {}
 
         def show(what: str, done: int, total: int) -> None:
             if what not in tasks:
-                tasks[what] = bars.add_task(what, total=total)
-            bars.update(tasks[what], completed=done, total=total)
+                tasks[what] = bars.add_task(what, total=total, speed="")
+            task = tasks[what]
+            speed = bars.tasks[bars.task_ids.index(task)].speed
+            told = f"{speed:.1f}/s" if speed else ""
+            bars.update(task, completed=done, total=total, speed=told)
             if done >= total:
                 bars.remove_task(tasks.pop(what))
 

@@ -10,13 +10,13 @@ import sys
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 import numpy as np
-from pydantic import NonNegativeInt, PositiveInt
+from pydantic import Field, NonNegativeInt, PositiveInt
 
 from ce_align.checks import named_some
-from ce_align.config import StageConfig
+from ce_align.config import Spelled, StageConfig
 from ce_align.digests import digest_json
 from ce_align.errors import ConfigError, DataError
 from ce_align.metrics.correlation import (
@@ -60,9 +60,13 @@ class CorrelateConfig(StageConfig):
 
     stage: ClassVar = "correlate"
 
-    recordings: tuple[str, ...] = ()
-    permutations: PositiveInt = 10_000
-    seed: NonNegativeInt = 0
+    recordings: Annotated[tuple[str, ...], Spelled("--against")] = Field(
+        default=(), description="Recording, in place of all that have scores."
+    )
+    permutations: PositiveInt = Field(
+        default=10_000, description="Exchanges of networks behind each p."
+    )
+    seed: NonNegativeInt = Field(default=0, description="Seed of the resampling.")
 
 
 class CorrelationRow(Row):

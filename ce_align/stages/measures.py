@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from pydantic import Field, NonNegativeInt, PositiveInt
 
 from ce_align.augment import PARAMETER_NAMES
-from ce_align.config import COMMITTED, NetworkConfig, OneOf
+from ce_align.config import COMMITTED, NetworkConfig, OneOf, Spelled
 from ce_align.errors import ConfigError
 from ce_align.results import Row
 from ce_align.stages.estimates import IntervalKind, Measured
@@ -138,10 +138,7 @@ class AnalysisConfig(NetworkConfig):
         description="Network that distances are compared with, in place of λ = 0 of "
         "the same objective.",
     )
-    images: str = Field(
-        description="Folder, zip or tar, or 'simulated'; $CE_ALIGN_IMAGENET unless "
-        "given, or else simulated."
-    )
+    images: str = Field(description="Folder, zip or tar of images, or 'simulated'.")
     comparisons: int = Field(
         default=800, ge=10, description="Comparisons, and images compared, at most."
     )
@@ -160,7 +157,9 @@ class AnalysisConfig(NetworkConfig):
         default="all",
         description="Of all images given, or of those compared (fewer passes).",
     )
-    runs: PositiveInt = Field(default=5, description="Splits of decoding.")
+    runs: Annotated[PositiveInt, Spelled("--repeats")] = Field(
+        default=5, description="Splits of decoding."
+    )
     size: int = Field(default=224, ge=8, description="Pixels of a view.")
     family: Literal["strong", "weak", "tiny"] = Field(
         default="strong",

@@ -1,13 +1,13 @@
 """Which part of a recording two networks explain alone, and which both."""
 
 from collections.abc import Hashable, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, NonNegativeInt
 
-from ce_align.config import COMMITTED, StageConfig
+from ce_align.config import COMMITTED, Spelled, StageConfig
 from ce_align.data.joining import equal_files, join_equal_images
 from ce_align.data.recordings import Recording
 from ce_align.metrics.inference import MIN_UNITS, unit_interval
@@ -32,13 +32,20 @@ class OverlapConfig(StageConfig):
 
     stage: ClassVar = "overlap"
 
-    model_a: str
-    model_b: str
-    recording: str
-    layer_a: str = COMMITTED
-    layer_b: str = COMMITTED
-    folds: int = Field(default=5, ge=2)
-    seed: NonNegativeInt = 0
+    model_a: Annotated[str, Spelled("--model")] = Field(
+        description="Network, once for each of the two."
+    )
+    model_b: Annotated[str, Spelled("--model")]
+    recording: str = Field(
+        description="Recording: name, glob, group, brainscore/ID or a .nc file."
+    )
+    layer_a: Annotated[str, Spelled("--layer")] = Field(
+        default=COMMITTED,
+        description="Layer of each network; 'committed' for that of the region.",
+    )
+    layer_b: Annotated[str, Spelled("--layer")] = COMMITTED
+    folds: int = Field(default=5, ge=2, description="Folds of stimuli.")
+    seed: NonNegativeInt = Field(default=0, description="Seed of the folds.")
 
 
 class OverlapRow(Row):

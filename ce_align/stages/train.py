@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from ce_align.augment import TRANSFORMS_VERSION
-from ce_align.config import ConfigId, StageConfig
+from ce_align.config import ConfigId, StageConfig, write_settings
 from ce_align.data.imagesets import ImageSet
 from ce_align.errors import DataError
 from ce_align.models.architectures import imported_timm
@@ -19,7 +19,7 @@ from ce_align.stages.earlier import stored_documents
 from ce_align.stages.export import share
 from ce_align.stages.running import Run
 from ce_align.trainer.data import data_digest, open_images
-from ce_align.trainer.engine import fit, untrained
+from ce_align.trainer.engine import SETTINGS, fit, untrained
 from ce_align.trainer.module import (
     EXPORTED,
     exported_metadata,
@@ -213,6 +213,7 @@ def train(
         )
     else:
         module = untrained(config, images, folder, hardware, validation=validation)
+        write_settings(folder / SETTINGS, config)
     if module.global_rank:
         return []
     passing = ("images_per_second", "learning_rate", "epoch")

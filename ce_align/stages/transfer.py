@@ -2,13 +2,13 @@
 
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import NonNegativeInt, PositiveInt
+from pydantic import Field, NonNegativeInt, PositiveInt, field_validator
 
-from ce_align.config import COMMITTED, NetworkConfig
+from ce_align.config import COMMITTED, NetworkConfig, Spelled
 from ce_align.data.imagesets import ImageSet, centre_cropped
 from ce_align.data.labelled import Convention, LabelledSplits
 from ce_align.errors import DataError, PassError
@@ -44,12 +44,28 @@ class TransferConfig(NetworkConfig):
 
     stage: ClassVar = "transfer"
 
-    model: str
-    dataset: str
-    layer: str = COMMITTED
-    size: NonNegativeInt = 0
-    runs: PositiveInt = 5
-    seed: NonNegativeInt = 0
+    dataset: str = Field(
+        description="cifar10, cifar100, pets, dtd, flowers102, food101, or a folder, "
+        "zip or tar with train/CLASS and test/CLASS or val/CLASS."
+    )
+    layer: str = Field(
+        default=COMMITTED,
+        description="Layer, averaged over places; 'committed' for that of IT.",
+    )
+    size: NonNegativeInt = Field(
+        default=0, description="Pixels of crop and input; 0 for the network's own."
+    )
+    runs: Annotated[PositiveInt, Spelled("--repeats")] = Field(
+        default=5, description="Draws of validation images."
+    )
+    seed: NonNegativeInt = Field(default=0, description="Seed of the draws.")
+
+    @field_validator("size")
+    @classmethod
+    def _something_is_seen(cls, size: int) -> int:
+        if 0 < size < 8:
+            raise ValueError("give 0 for the network's own, or at least 8")
+        return size
 
 
 class TransferRow(Row):

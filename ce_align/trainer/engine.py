@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.optim.swa_utils import update_bn
 
+from ce_align.config import write_settings
 from ce_align.data.imagesets import ImageSet
 from ce_align.errors import CeAlignError, ConfigError
 from ce_align.trainer.callbacks import (
@@ -55,7 +56,10 @@ from ce_align.trainer.presets import (
 )
 from ce_align.trainer.views import PairedViews, PairPlan, PixelBatch, Step, view_loader
 
-__all__ = ["calibrate", "estimate", "fit", "untrained"]
+__all__ = ["SETTINGS", "calibrate", "estimate", "fit", "untrained"]
+
+#: File in the folder of a training that `ce-align train --config` takes.
+SETTINGS = "config.yaml"
 
 #: Names of precisions in Lightning.
 PRECISIONS: dict[str, Literal["bf16-mixed", "16-mixed", "32-true"]] = {
@@ -228,6 +232,8 @@ def fit(
     )
     try:  # before an epoch has passed
         (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
+        if trainer.is_global_zero:
+            write_settings(folder / SETTINGS, config)
     except OSError as error:
         raise ConfigError(
             f"cannot use {folder} for a training: {error.strerror or error}; choose "

@@ -16,13 +16,14 @@ from pydantic import (
     model_validator,
 )
 
-from ce_align.config import StageConfig
+from ce_align.config import Spelled, StageConfig
 from ce_align.errors import ConfigError
 
 __all__ = [
     "LOGGERS",
     "LOG_EVERY",
     "PRESETS",
+    "PRESET_OPTIONS",
     "Hardware",
     "TrainConfig",
     "augments_on_device",
@@ -41,47 +42,70 @@ _FORMER: Mapping[str, Any] = MappingProxyType({"accumulate": 1})
 class TrainConfig(StageConfig):
     """Settings of one training; whatever else decides the weights is their data.
 
-    Attributes
-    ----------
-    objective : name in `ce_align.trainer.objectives.OBJECTIVES`
-    equivariance_weight : λ in [0, 1]
-    images : folder, archive, packed folder, or ``simulated``
-    backbone : name in `ce_align.trainer.networks.BACKBONES`
-    view_size : height and width of the views in pixels
-    families : augmentations of views A and B
-    epochs : 0 for the network before training
-    pairs_per_step : a step sees two images a pair and two views an image
-    optimizer : ``lars``, or ``adamw`` for small networks
-    learning_rate : peak; None for the rule of LARS, 1.2 for every 256 pairs a step
-    weight_decay, momentum : of the optimiser; momentum is that of LARS
-    warmup_epochs : of linear rise before the cosine
-    final_share : of the peak learning rate at the end
-    options : changes of the objective: head_widths, ema, temperature, …
-    precision : bf16 and fp16 are mixed precision
-    probe : train a linear classifier on detached features if images have labels
-    seed : of weights, halves and augmentations
+    A step sees two images a pair, and two views an image. Objectives are those of
+    `ce_align.trainer.objectives.OBJECTIVES`, backbones those of
+    `ce_align.trainer.networks.BACKBONES`.
     """
 
     stage: ClassVar = "train"
 
-    objective: str
-    equivariance_weight: Weight
-    images: str
-    backbone: str = "resnet50"
-    view_size: Annotated[int, Field(ge=8, le=4096)] = 224
-    families: tuple[str, str] = ("strong_a", "strong_b")
-    epochs: NonNegativeInt = 100
-    pairs_per_step: PositiveInt = 1024
-    optimizer: Literal["lars", "adamw"] = "lars"
-    learning_rate: PositiveFloat | None = None
-    weight_decay: Annotated[float, Field(ge=0)] = 1e-6
-    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
-    warmup_epochs: NonNegativeInt = 10
-    final_share: Weight = 1e-3
-    options: dict[str, Any] = Field(default_factory=dict)
-    precision: Literal["bf16", "fp16", "32"] = "32"
-    probe: bool = True
-    seed: NonNegativeInt = 0
+    objective: str = Field(description="Loss of both terms: mmcr, barlow or simclr.")
+    equivariance_weight: Annotated[Weight, Spelled("--weight")] = Field(
+        description="Equivariance weight λ, from 0 (invariant) to 1."
+    )
+    images: str = Field(
+        description="Folder, zip, folder of ce-align pack, or 'simulated'."
+    )
+    backbone: str = Field(
+        default="resnet50",
+        description="Residual network of torchvision, or 'tiny'.",
+    )
+    view_size: Annotated[int, Spelled("--size")] = Field(
+        default=224, ge=8, le=4096, description="Pixels of a view."
+    )
+    families: tuple[str, str] = Field(
+        default=("strong_a", "strong_b"),
+        description="Augmentations of views A and B.",
+    )
+    epochs: NonNegativeInt = Field(
+        default=100, description="Epochs; 0 for the network before training."
+    )
+    pairs_per_step: PositiveInt = Field(
+        default=1024, description="Pairs a step, over all processes."
+    )
+    optimizer: Literal["lars", "adamw"] = Field(
+        default="lars", description="adamw is for small networks."
+    )
+    learning_rate: PositiveFloat | None = Field(
+        default=None,
+        description="Peak, in place of the rule of LARS: 1.2 for every 256 pairs a "
+        "step.",
+    )
+    weight_decay: float = Field(
+        default=1e-6, ge=0, description="Weight decay of the optimiser."
+    )
+    momentum: float = Field(default=0.9, ge=0, lt=1, description="Momentum of LARS.")
+    warmup_epochs: NonNegativeInt = Field(
+        default=10, description="Epochs of linear rise before the cosine."
+    )
+    final_share: Weight = Field(
+        default=1e-3, description="Of the peak learning rate, at the end."
+    )
+    options: dict[str, Any] = Field(
+        default_factory=dict,
+        description="Changes of the objective: head_widths, ema, temperature, …",
+    )
+    precision: Literal["bf16", "fp16", "32"] = Field(
+        default="32",
+        description="Arithmetic of the network; losses always have single precision.",
+    )
+    probe: bool = Field(
+        default=True,
+        description="Train a linear classifier along if images have labels.",
+    )
+    seed: NonNegativeInt = Field(
+        default=0, description="Of weights, halves and augmentations."
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -139,7 +163,10 @@ _TINY_OPTIONS: Mapping[str, dict[str, Any]] = {
     "barlow": {"head_widths": (512, 512, 128), "off_diagonal": 0.02},
     "mmcr": {"head_widths": (512, 512, 16), "ema": None},
 }
-_OPTIONS = {"paper-in100": _IN100_OPTIONS, "tiny": _TINY_OPTIONS}
+PRESET_OPTIONS: Mapping[str, Mapping[str, dict[str, Any]]] = {
+    "paper-in100": _IN100_OPTIONS,
+    "tiny": _TINY_OPTIONS,
+}
 
 
 def preset_config(preset: str, objective: str, **changes: Any) -> TrainConfig:
@@ -162,12 +189,11 @@ def preset_config(preset: str, objective: str, **changes: Any) -> TrainConfig:
         )
     settings = dict(PRESETS[preset])
     given = {name: value for name, value in changes.items() if value is not None}
-    if "epochs" in given and "warmup_epochs" not in given:
+    if isinstance(given.get("epochs"), int) and "warmup_epochs" not in given:
         settings["warmup_epochs"] = min(
             settings["warmup_epochs"], given["epochs"] // 10
         )
-    if preset in _OPTIONS:
-        settings["options"] = _OPTIONS[preset].get(objective, {})
+    settings["options"] = PRESET_OPTIONS.get(preset, {}).get(str(objective), {})
     return TrainConfig(objective=objective, **{**settings, **given})
 
 

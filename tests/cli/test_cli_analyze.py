@@ -40,7 +40,7 @@ def dead():
 """
 
 SMALL = (
-    *("--size", 32, "--comparisons", 12, "--views", 6, "--runs", 2),
+    *("--size", 32, "--comparisons", 12, "--views", 6, "--repeats", 2),
     *("--crops", 4, "--photometrics", 4),
 )
 MODEL = ("--model", "net.py:build")

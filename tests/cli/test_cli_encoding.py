@@ -69,7 +69,7 @@ NETWORK_OPTION = ("--model", "réseau.py:λ2")
 SCORE = ("score", *NETWORK_OPTION, "--recording", "séance².nc", "--components", 3)
 ANALYSIS = (
     *("analyze", *NETWORK_OPTION, "--images", "imágenes", "--size", 32, "--views", 6),
-    *("--comparisons", 12, "--runs", 2, "--crops", 4, "--photometrics", 4),
+    *("--comparisons", 12, "--repeats", 2, "--crops", 4, "--photometrics", 4),
 )
 
 

@@ -97,7 +97,6 @@ def test_a_dry_run_prints_the_plan_and_leaves_nothing(images, tmp_path, monkeypa
 @pytest.mark.parametrize(
     ("arguments", "fault"),
     [
-        (("--weight", "1.5"), "equivariance_weight"),
         (("--images", "empty"), "holds no image"),
         (("--images", "absent"), "no images at absent"),
         (("--images", "one"), "one has 1 image; pairs need at least two"),
@@ -160,3 +159,53 @@ def test_packed_images_are_images_to_train_on(images, tmp_path, monkeypatch, cap
     status, text = in_process(monkeypatch, capsys, "pack", images, "packed")
     assert status == 2
     assert "packed exists" in text
+
+
+def test_the_written_settings_train_the_same_network_again(
+    images, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
+    arguments = ("train", "--objective", "simclr", *ARGUMENTS, "--images", images)
+    arguments += ("--pairs-per-step", 8, "--epochs", 1, "--out", "one")
+    arguments += ("--set", "options.temperature=1e-1", "--learning-rate", 1e-4)
+    assert in_process(monkeypatch, capsys, *arguments)[0] == 0
+    again = ("train", "--config", "one/config.yaml", "--workers", 0, "--out", "two")
+    assert in_process(monkeypatch, capsys, *again)[0] == 0
+    (first,), (second,) = (
+        list((tmp_path / n / "train").iterdir()) for n in ("two", "one")
+    )
+    assert first.name == second.name
+    settings = json.loads(first.read_text())["config"]
+    assert settings["options"]["temperature"] == 0.1
+    assert settings["options"]["head_widths"] == [512, 512, 128]
+    one, two = (load_file(tmp_path / n / "model.safetensors") for n in ("one", "two"))
+    assert one.keys() == two.keys()
+    for name, values in one.items():
+        np.testing.assert_array_equal(values, two[name])
+
+
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [
+        ("epochs", "--set should be KEY=VALUE, found 'epochs'"),
+        ("epoch=3", "there is no setting 'epoch'; nearest: epochs"),
+        ("epochs=many", "epochs: Input should be a valid integer"),
+        ("equivariance_weight=2", "equivariance_weight: Input should be less than"),
+        ("options=3", "options: Input should be a valid dictionary, found 3"),
+        ("options.temperatur=1", "simclr has no option 'temperatur'"),
+        ("families=weak_a", "families: Input should be a valid tuple, found 'weak_a'"),
+        ("families=[", "--set families=[: expected YAML, found in line 1"),
+    ],
+)
+def test_a_wrong_set_is_told_in_one_line(
+    images, tmp_path, monkeypatch, capsys, wrong, told
+):
+    monkeypatch.chdir(tmp_path)
+    arguments = ("train", "--objective", "simclr", *ARGUMENTS, "--images", images)
+    arguments += ("--pairs-per-step", 2, "--set", wrong)
+    status, text = in_process(monkeypatch, capsys, *arguments)
+    assert status == 2
+    assert told in text
+    assert len(text.splitlines()) == 1
+    assert list(tmp_path.iterdir()) == []

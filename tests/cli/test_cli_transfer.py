@@ -26,7 +26,7 @@ def images(tmp_path):
 
 def test_shades_are_told_apart_and_stored(ce_align, images):
     arguments = ("transfer", "--model", "pixels", "--dataset", images, "--size", 8)
-    arguments += ("--runs", 1, "--json")
+    arguments += ("--repeats", 1, "--json")
     status, out, err = ce_align(*arguments)
     assert status == 0, err
     (row,) = json.loads(out)

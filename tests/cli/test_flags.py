@@ -8,15 +8,29 @@ from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 from typer.main import get_command
 from typer.testing import CliRunner
 
-from ce_align.cli import score
+from ce_align.cli.app import COMMANDS, app
 from ce_align.cli.flags import Asked, flags
-from ce_align.config import StageConfig
+from ce_align.config import StageConfig, option_of
 from ce_align.errors import ConfigError, explained
+from ce_align.report.paper.files import FigureConfig, TableConfig
+from ce_align.stages.correlate import CorrelateConfig
 from ce_align.stages.measures import AnalysisConfig
+from ce_align.stages.overlap import OverlapConfig
 from ce_align.stages.score import ScoreConfig
+from ce_align.stages.transfer import TransferConfig
+from ce_align.trainer.presets import TrainConfig
 
-#: Every command of configurations, and those.
-COMMANDS = ((score.score, ScoreConfig), (score.analyze, AnalysisConfig))
+#: Commands of configurations.
+CONFIGS = {
+    "score": ScoreConfig,
+    "analyze": AnalysisConfig,
+    "correlate": CorrelateConfig,
+    "overlap": OverlapConfig,
+    "transfer": TransferConfig,
+    "train": TrainConfig,
+    "figures": FigureConfig,
+    "tables": TableConfig,
+}
 
 
 class PlantedConfig(StageConfig):
@@ -63,10 +77,10 @@ def planted(tmp_path, monkeypatch):
     return run
 
 
-def options_of(command):
-    app = typer.Typer()
-    app.command()(command)
-    return {option.name: option for option in get_command(app).params}
+def resolved(name):
+    """A command as it is when it is used."""
+    _, command, _ = get_command(app).resolve_command(None, [name])
+    return command
 
 
 def test_a_planted_field_is_an_option_with_its_limits_choices_and_help(planted):
@@ -197,10 +211,54 @@ def test_a_file_that_is_not_there_is_told_in_one_line(planted):
     assert str(result.exception).startswith("nowhere.yaml cannot be read")
 
 
-@pytest.mark.parametrize(("command", "config"), COMMANDS)
-def test_every_field_that_one_word_can_set_is_an_option_with_help(command, config):
-    options = options_of(command)
-    for name, field in config.model_fields.items():
-        assert name in options
-        assert options[name].help, name
-        assert field.description, name
+@pytest.mark.parametrize(("name", "config"), CONFIGS.items())
+def test_every_field_is_an_option_with_help(name, config):
+    options = {word: option for option in resolved(name).params for word in option.opts}
+    unset = [
+        field
+        for field in config.model_fields
+        if option_of(config, field) not in options
+    ]
+    # What one word cannot say.
+    assert unset == (["families", "options"] if config is TrainConfig else [])
+    assert ("--set" in options) == bool(unset)
+    assert all(option.help for option in options.values())
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_a_command_is_listed_by_the_first_line_of_its_help(name):
+    command = resolved(name)
+    assert command.name == name
+    assert command.help.splitlines()[0] == COMMANDS[name][1]
+
+
+def test_one_word_means_one_thing_in_every_command():
+    meanings = {}
+    for name in COMMANDS:
+        for option in resolved(name).params:
+            kind = option.type.name if hasattr(option, "type") else None
+            for word in ("--figure", "--results", "--json", "--force", "--device"):
+                if word in option.opts:
+                    meanings.setdefault(word, set()).add((option.help, kind))
+    assert meanings.keys() == {
+        *("--figure", "--results", "--json", "--force", "--device")
+    }
+
+
+def test_a_shell_completes_commands_options_and_names(monkeypatch):
+    completion = {"_CE_ALIGN_COMPLETE": "complete_bash"}
+    for words, expected in (
+        ("ce-align sco", "score"),
+        ("ce-align score --ceil", "--ceiling"),
+        ("ce-align score --model ce_mmcr_l0.", "ce_mmcr_l0.1"),
+        ("ce-align score --regression ri", "ridge"),
+    ):
+        environment = {
+            **completion,
+            "COMP_WORDS": words,
+            "COMP_CWORD": str(len(words.split()) - 1),
+        }
+        result = CliRunner().invoke(
+            app, [], env=environment, prog_name="ce-align", complete_var=None
+        )
+        assert expected in result.output.split(), (words, result.output)

@@ -120,7 +120,7 @@ def test_networks_of_a_recipe_share_views_and_rows_with_the_command(ce_align, to
         *("analyze", "--metric", "bures", "--metric", "dimensionality"),
         *("--model", "nets.py:other", "--baseline", "nets.py:build"),
         *("--images", "photos", "--comparisons", 10, "--views", 4, "--crops", 4),
-        *("--photometrics", 4, "--runs", 2, "--size", 32, "--family", "tiny"),
+        *("--photometrics", 4, "--repeats", 2, "--size", 32, "--family", "tiny"),
     )
     assert "2 of 2 were in results already" in err
 
@@ -159,7 +159,7 @@ def test_overlap_and_transfer_of_a_recipe_are_those_of_the_commands(
     assert "1 of 1 were in results already" in err
     _, second, err = ce_align(
         *("transfer", "--model", "nets.py:build", "--dataset", "tints"),
-        *("--runs", 1, "--size", 32, "--json"),
+        *("--repeats", 1, "--size", 32, "--json"),
     )
     assert "1 of 1 were in results already" in err
     assert rows == [*json.loads(first), *json.loads(second)]

@@ -4,6 +4,7 @@ import shlex
 
 import pytest
 import typer.main
+from typer.testing import CliRunner
 
 from ce_align.cli.app import app
 from ce_align.report.page.commands import commands
@@ -25,6 +26,12 @@ def source(stage, config, model="runs/a", place=0):
     anchor = f"{stage}-{place}"
     settings = config.model_dump(mode="json")
     return Source(anchor, stage, "id", settings, {}, (row,))
+
+
+def options(command):
+    """Options of a command."""
+    _, found, _ = typer.main.get_command(app).resolve_command(None, [command])
+    return {option for parameter in found.params for option in parameter.opts}
 
 
 def one(stage, config, **options):
@@ -59,37 +66,31 @@ def one(stage, config, **options):
                 recording="r",
                 folds=3,
             ),
-            "overlap --model a --model b --layer 1 --layer 2 --recording r --folds 3",
+            "overlap --model a --model b --recording r --layer 1 --layer 2 --folds 3",
         ),
         (
             "transfer",
             TransferConfig(model="a", dataset="dtd", layer="l", size=64, runs=2),
-            "transfer --model a --dataset dtd --layer l --size 64 --runs 2",
+            "transfer --model a --dataset dtd --layer l --size 64 --repeats 2",
         ),
         (
             "correlate",
             CorrelateConfig(recordings=("r", "s"), seed=4),
-            "correlate --seed 4 --against r --against s",
+            "correlate --against r --against s --seed 4",
         ),
         (
             "train",
             preset_config(
                 "tiny", "barlow", equivariance_weight=0.3, images="x", epochs=2
             ),
-            "train --objective barlow --weight 0.3 --images x --preset tiny --epochs 2 "
+            "train --preset tiny --objective barlow --weight 0.3 --images x --epochs 2 "
             "--precision 32 --out runs/a",
         ),
     ],
 )
 def test_a_command_names_what_differs_from_the_defaults(stage, config, expected):
     assert one(stage, config) == f"ce-align {expected}"
-    known = {
-        option
-        for parameter in typer.main.get_command(app).commands[stage].params
-        for option in parameter.opts
-    }
-    named = {w for w in shlex.split(expected) if w.startswith("--")}
-    assert named <= known
+    assert {w for w in shlex.split(expected) if w.startswith("--")} <= options(stage)
 
 
 def test_networks_of_equal_settings_share_a_command():
@@ -113,11 +114,35 @@ def test_a_baseline_that_follows_from_the_network_is_left_out():
     assert "--baseline" not in found["analyze-0"]
 
 
-def test_what_no_option_expresses_is_said_as_a_recipe():
-    config = TrainConfig(objective="mmcr", equivariance_weight=0.5, images="x")
-    command = one("train", config.model_copy(update={"momentum": 0.5}))
-    assert command.startswith("ce-align run recipe.py")
-    assert "momentum=0.5" in command
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"momentum": 0.5},
+        {"families": ("weak_a", "strong_b"), "options": {"ema": None}},
+        {"epochs": 3, "warmup_epochs": 2, "probe": False, "backbone": "tiny"},
+        {"optimizer": "lars", "learning_rate": None},
+        {"options": {"head_widths": [8, 8]}, "precision": "bf16", "seed": 3},
+    ],
+)
+@pytest.mark.parametrize("preset", ["paper-in100", "tiny"])
+def test_the_command_of_a_training_gives_the_same_settings(
+    preset, changes, monkeypatch
+):
+    from ce_align.cli import training
+
+    usual = preset_config(preset, "mmcr", equivariance_weight=0.5, images="x")
+    config = TrainConfig(**{**usual.model_dump(), **changes})
+    words = shlex.split(one("train", config))
+    asked = []
+
+    def trained(configs, *args, **settings):
+        asked.extend(configs)
+        raise SystemExit
+
+    monkeypatch.setattr("ce_align.runner.run", trained)
+    CliRunner().invoke(app, words[1:])
+    assert training.TrainConfig is TrainConfig
+    assert [found.fingerprint() for found in asked] == [config.fingerprint()]
 
 
 def test_a_score_by_brainscore_itself_is_an_option_of_score():

@@ -3,11 +3,12 @@
 import json
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 from pydantic import ValidationError
 
-from ce_align.config import StageConfig
+from ce_align.config import StageConfig, option_of
 from ce_align.models.catalogue import GROUPS, invariant_sibling
 from ce_align.report.page.stored import Source
 from ce_align.stages.correlate import CorrelateConfig
@@ -16,24 +17,27 @@ from ce_align.stages.official import OfficialConfig
 from ce_align.stages.overlap import OverlapConfig
 from ce_align.stages.score import ScoreConfig
 from ce_align.stages.transfer import TransferConfig
+from ce_align.trainer.presets import PRESETS, TrainConfig, preset_config
 
 __all__ = ["commands"]
 
-#: Stages whose command takes any number of networks, by the words that begin it.
-MANY_NETWORKS: Mapping[str, tuple[list[str], type[StageConfig]]] = {
+#: Words that begin the command of each stage, and its settings.
+STAGES: Mapping[str, tuple[list[str], type[StageConfig]]] = {
     "score": (["score"], ScoreConfig),
     # Brain-Score's own benchmark is an option of `score`.
     "official": (["score", "--official"], OfficialConfig),
     "analyze": (["analyze"], AnalysisConfig),
     "transfer": (["transfer"], TransferConfig),
+    "overlap": (["overlap"], OverlapConfig),
+    "correlate": (["correlate"], CorrelateConfig),
+    "train": (["train"], TrainConfig),
 }
 
 
 def commands(sources: Iterable[Source], results: str = "results") -> dict[str, str]:
     """The command of every source, by its anchor.
 
-    Networks that differ in nothing else share one command. What no option expresses is
-    said as a recipe.
+    Networks that differ in nothing else share one command.
 
     Parameters
     ----------
@@ -43,8 +47,7 @@ def commands(sources: Iterable[Source], results: str = "results") -> dict[str, s
     groups: dict[str, list[Source]] = {}
     for source in sources:
         shared = _expected(source.config)
-        if source.stage in MANY_NETWORKS:
-            shared.pop("model", None)
+        shared.pop("model", None)
         key = json.dumps([source.stage, shared], sort_keys=True, default=str)
         groups.setdefault(key, []).append(source)
     found: dict[str, str] = {}
@@ -52,7 +55,11 @@ def commands(sources: Iterable[Source], results: str = "results") -> dict[str, s
     for group in groups.values():
         words = _words(group)
         end = [] if group[0].stage == "train" else where
-        line = shlex.join(["ce-align", *words, *end]) if words else _recipe(group[0])
+        line = (
+            shlex.join(["ce-align", *words, *end])
+            if words
+            else f"# {group[0].stage!r} is no stage of this version"
+        )
         found |= dict.fromkeys([source.anchor for source in group], line)
     return found
 
@@ -65,26 +72,24 @@ def _expected(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _words(group: Sequence[Source]) -> list[str]:
-    """Arguments of the command; none if its options do not express the settings."""
-    stage, config = group[0].stage, _expected(group[0].config)
-    if stage in MANY_NETWORKS:
-        words, kind = MANY_NETWORKS[stage]
-        names = _named(str(source.config.get("model")) for source in group)
-        return [*words, *_options({"model": names, **_changed(kind, config)})]
-    if stage == "overlap":
-        pairs = {
-            name: [config.pop(f"{name}_a", ""), config.pop(f"{name}_b", "")]
-            for name in ("model", "layer")
-        }
-        return [stage, *_options({**pairs, **_changed(OverlapConfig, config)})]
-    if stage == "correlate":
-        settings = _changed(CorrelateConfig, config)
-        settings["against"] = settings.pop("recordings", [])
-        expressed = settings.keys() <= {"against", "seed"}
-        return [stage, *_options(settings)] if expressed else []
-    if stage == "imported":
+    """Arguments of the command; none if there is no such stage."""
+    first = group[0]
+    config = _expected(first.config)
+    if first.stage == "imported":
         return ["import-scores", str(config.get("file"))]
-    return _training(group[0]) if stage == "train" else []
+    if first.stage not in STAGES:
+        return []
+    words, kind = STAGES[first.stage]
+    if "model" in config:
+        names = _named(str(source.config.get("model")) for source in group)
+        named = [word for name in names for word in ("--model", name)]
+        words = [*words, *named]
+    if first.stage == "train":
+        preset, usual = _nearest_preset(config)
+        folder = str(first.rows[0].values.get("model", "")) if first.rows else ""
+        options = _options(kind, _changed(kind, config, usual))
+        return [*words, "--preset", preset, *options, "--out", folder]
+    return [*words, *_options(kind, _changed(kind, config, {}))]
 
 
 def _named(models: Iterable[str]) -> list[str]:
@@ -96,66 +101,53 @@ def _named(models: Iterable[str]) -> list[str]:
     return names
 
 
-def _changed(kind: type[StageConfig], config: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings that differ from the defaults, without the network."""
-    fields = kind.model_fields
+def _changed(
+    kind: type[StageConfig], config: Mapping[str, Any], usual: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Settings of this version that differ from the usual ones, without the network."""
+    defaults = {name: field.default for name, field in kind.model_fields.items()}
     return {
         name: value
         for name, value in config.items()
-        if name != "model"
-        and not (name in fields and fields[name].default == value)
-        and value is not None
+        if name in defaults and name != "model" and value != {**defaults, **usual}[name]
     }
 
 
-def _options(settings: Mapping[str, Any]) -> list[str]:
+def _options(kind: type[StageConfig], settings: Mapping[str, Any]) -> list[str]:
     words = []
     for name, value in settings.items():
-        option = "--" + name.replace("_", "-")
+        option = option_of(kind, name)
         if value is True:
             words.append(option)
-            continue
-        for one in value if isinstance(value, list) else [value]:
-            words += [option, str(one)]
+        elif value is False:
+            words.append(f"--no-{option.removeprefix('--')}")
+        elif value is None or isinstance(value, dict) or name == "families":
+            words += ["--set", f"{name}={json.dumps(value)}"]
+        else:
+            for one in value if isinstance(value, list) else [value]:
+                words += [option, str(one)]
     return words
 
 
-def _training(source: Source) -> list[str]:
-    """Arguments of `ce-align train` if one of its presets leads to the settings."""
-    from ce_align.trainer.presets import PRESETS, preset_config
-
-    config = source.config
-    chosen = ("backbone", "epochs", "pairs_per_step", "precision", "seed")
-    changes = {name: config.get(name) for name in chosen}
-    folder = source.rows[0].values.get("model", "") if source.rows else ""
-    for preset in PRESETS:
-        try:
+def _nearest_preset(config: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    """The preset that differs least from the settings, and its settings as JSON."""
+    found: dict[str, dict[str, Any]] = {}
+    for preset, settings in PRESETS.items():
+        with suppress(ValidationError):
             usual = preset_config(
                 preset,
                 str(config.get("objective")),
-                equivariance_weight=config.get("equivariance_weight"),
-                images=config.get("images"),
-                **changes,
+                equivariance_weight=0.0,
+                images="",
+                epochs=config.get("epochs"),
             ).model_dump(mode="json")
-        except ValidationError:
-            continue
-        if usual == dict(config):
-            first = {
-                "objective": config["objective"],
-                "weight": config["equivariance_weight"],
-                "images": config["images"],
-                "preset": preset,
-            }
-            defaults = {"seed": 0, **PRESETS[preset]}
-            further = {k: v for k, v in changes.items() if defaults.get(k) != v}
-            return ["train", *_options({**first, **further, "out": folder})]
-    return []
-
-
-def _recipe(source: Source) -> str:
-    """What the command line cannot say, as a recipe."""
-    if source.stage not in ("train", "correlate"):
-        return f"# {source.stage!r} is no stage of this version"
-    settings = ", ".join(f"{k}={v!r}" for k, v in source.config.items())
-    kind = f"{source.stage.capitalize()}Config"
-    return f"ce-align run recipe.py  # RECIPE = [{kind}({settings})]"
+            usual["epochs"] = settings["epochs"]
+            # Always said: on a GPU the command would choose another precision.
+            said = ("objective", "equivariance_weight", "images", "precision")
+            # Options that are given join those of the preset.
+            if usual["options"].keys() <= config.get("options", {}).keys():
+                found[preset] = {**usual, **dict.fromkeys(said)}
+    nearest = min(
+        found, key=lambda name: len(_changed(TrainConfig, config, found[name]))
+    )
+    return nearest, found[nearest]

@@ -3,11 +3,11 @@
 import re
 from collections.abc import Hashable, Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
-from pydantic import field_validator
+from pydantic import Field, field_validator
 
-from ce_align.config import StageConfig
+from ce_align.config import Spelled, StageConfig
 from ce_align.files import atomic_path
 from ce_align.report.inputs import Inputs
 from ce_align.report.paper import build_table, draw, known_name
@@ -25,22 +25,20 @@ __all__ = [
 
 
 class FigureConfig(StageConfig):
-    """One figure.
-
-    Attributes
-    ----------
-    figure : a key of `ce_align.report.paper.FIGURES`
-    columns : width in columns of a page
-    others : CSV of other networks' scores, for Figure 4
-    runs : folders of trainings, for training curves
-    """
+    """One figure, a key of `ce_align.report.paper.FIGURES`."""
 
     stage: ClassVar = "figure"
 
-    figure: str
-    columns: Literal[1, 2] = 2
-    others: str | None = None
-    runs: tuple[str, ...] = ()
+    figure: Annotated[str, Spelled("--which")] = Field(
+        description="1 to 8, forest, layers, overlap or training."
+    )
+    columns: Literal[1, 2] = Field(default=2, description="Width in columns of a page.")
+    others: str | None = Field(
+        default=None, description="CSV of other networks' scores, for Figure 4."
+    )
+    runs: tuple[str, ...] = Field(
+        default=(), description="Folder of a training, for its curves."
+    )
 
     @field_validator("figure")
     @classmethod
@@ -58,7 +56,7 @@ class TableConfig(StageConfig):
 
     stage: ClassVar = "table"
 
-    table: str
+    table: Annotated[str, Spelled("--which")] = Field(description="1 to 5.")
 
     @field_validator("table")
     @classmethod

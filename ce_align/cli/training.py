@@ -1,25 +1,22 @@
 """`ce-align train` and `ce-align pack`."""
 
-from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from ce_align.cli.options import Json
-from ce_align.cli.screen import (
-    message,
-    print_json,
-    print_table,
-    progress_bars,
-)
+from ce_align.cli.flags import Asked, Found, Json, flags
+from ce_align.cli.screen import message, print_json, print_table, progress_bars
 from ce_align.errors import ConfigError
+from ce_align.trainer.presets import PRESET_OPTIONS, TrainConfig, preset_config
 
 if TYPE_CHECKING:
     from ce_align.data.imagesets import ImageSet
-    from ce_align.trainer.presets import Hardware, TrainConfig
+    from ce_align.trainer.presets import Hardware
 
-__all__ = ["add_to"]
+__all__ = ["commands"]
+
+commands = typer.Typer()
 
 TRAIN_EXAMPLES = """\b
 [bold]Examples[/bold]
@@ -29,6 +26,14 @@ TRAIN_EXAMPLES = """\b
   ce-align train --objective simclr --weight 0.3 --images simulated --preset tiny
 
   ce-align train --objective mmcr --weight 0.1 --images train.zip --dry-run
+
+  ce-align train --config runs/mmcr_l0.1/config.yaml --weight 0.3
+
+  ce-align train --objective barlow --weight 0 --images train.zip
+  --set families='\\[weak_a, weak_b]' --set options.off_diagonal=1e-3
+
+A training writes its settings to config.yaml in its folder. A preset stands below such
+a file, and a file below options.
 """
 #: What a plan is worth.
 UNCERTAINTY = "expect memory within a quarter, time within a half"
@@ -39,86 +44,14 @@ PACK_EXAMPLES = """\b
 """
 
 
-class Objective(StrEnum):
-    """Objectives."""
-
-    mmcr = "mmcr"
-    barlow = "barlow"
-    simclr = "simclr"
-
-
-class Preset(StrEnum):
-    """Named settings."""
-
-    paper_in1k = "paper-in1k"
-    paper_in100 = "paper-in100"
-    weak = "weak"
-    tiny = "tiny"
-
-
-class Precision(StrEnum):
-    """Arithmetic of the network; losses always have single precision."""
-
-    bf16 = "bf16"
-    fp16 = "fp16"
-    single = "32"
-
-
-class Augment(StrEnum):
-    """Where views are rendered."""
-
-    auto = "auto"
-    cpu = "cpu"
-    device = "device"
-
-
-class LoggerName(StrEnum):
-    """Where numbers are logged."""
-
-    csv = "csv"
-    tensorboard = "tensorboard"
-    wandb = "wandb"
-
-
+@commands.command(epilog=TRAIN_EXAMPLES)
+@flags(precision=Found("bf16 on a GPU, else 32"))
 def train(
-    objective: Annotated[Objective, typer.Option(help="Loss of both terms.")],
-    weight: Annotated[
-        float,
-        typer.Option(help="Equivariance weight λ, from 0 (invariant) to 1."),
-    ],
-    images: Annotated[
-        str,
-        typer.Option(help="Folder, zip, folder of ce-align pack, or 'simulated'."),
-    ],
-    preset: Annotated[Preset, typer.Option(help="Settings.")] = Preset.paper_in1k,
-    backbone: Annotated[
-        str | None,
-        typer.Option(help="Residual network of torchvision, or 'tiny'."),
-    ] = None,
-    epochs: Annotated[
-        int | None,
-        typer.Option(min=0, help="Epochs; 0 for the network before training."),
-    ] = None,
-    pairs_per_step: Annotated[
-        int | None, typer.Option(min=1, help="Pairs a step, over all processes.")
-    ] = None,
-    devices: Annotated[
-        str, typer.Option(help="GPUs a node, or processes on a CPU; auto for all GPUs.")
-    ] = "auto",
-    nodes: Annotated[int, typer.Option(min=1, help="Machines.")] = 1,
-    precision: Annotated[
-        Precision | None,
-        typer.Option(help="Arithmetic. \\[default: bf16 on a GPU, else 32]"),
-    ] = None,
-    resume: Annotated[str, typer.Option(help="auto, never, or a checkpoint.")] = "auto",
-    augment: Annotated[
-        Augment,
-        typer.Option(
-            help="Render views in worker processes (cpu) or where the network is "
-            "(device); auto for the device if it is a GPU."
-        ),
-    ] = Augment.auto,
-    logger: Annotated[LoggerName, typer.Option(help="Logger.")] = LoggerName.csv,
+    asked: Asked[TrainConfig],
+    preset: Annotated[
+        Literal["paper-in1k", "paper-in100", "weak", "tiny"],
+        typer.Option(help="Named settings; defaults shown here are of paper-in1k."),
+    ] = "paper-in1k",
     out: Annotated[
         Path | None,
         typer.Option(
@@ -130,14 +63,28 @@ def train(
         str | None,
         typer.Option(help="Labelled images for the accuracy of probe and neighbours."),
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of weights, halves, views.")] = 0,
+    hf: Annotated[
+        bool, typer.Option("--hf", help="Write a folder for the hub, too.")
+    ] = False,
+    resume: Annotated[str, typer.Option(help="auto, never, or a checkpoint.")] = "auto",
+    devices: Annotated[
+        str, typer.Option(help="GPUs a node, or processes on a CPU; auto for all GPUs.")
+    ] = "auto",
+    nodes: Annotated[int, typer.Option(min=1, help="Machines.")] = 1,
     workers: Annotated[
         int | None,
         typer.Option(min=0, help="Processes that render views. \\[default: by cores]"),
     ] = None,
-    hf: Annotated[
-        bool, typer.Option("--hf", help="Write a folder for sharing, too.")
-    ] = False,
+    augment: Annotated[
+        Literal["auto", "cpu", "device"],
+        typer.Option(
+            help="Render views in worker processes (cpu) or where the network is "
+            "(device); auto for the device if it is a GPU."
+        ),
+    ] = "auto",
+    logger: Annotated[
+        Literal["csv", "tensorboard", "wandb"], typer.Option(help="Logger.")
+    ] = "csv",
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print the plan and train nothing.")
     ] = False,
@@ -148,32 +95,17 @@ def train(
     from ce_align.stages.train import TrainOptions
     from ce_align.trainer.data import open_images
     from ce_align.trainer.distributed import one_report
-    from ce_align.trainer.presets import Hardware, preset_config, resolve_devices
+    from ce_align.trainer.presets import Hardware, resolve_devices
 
     hardware = Hardware(
-        _count(devices),
-        nodes,
-        workers,
-        logger.value,
-        resume=resume,
-        augment=augment.value,
+        _count(devices), nodes, workers, logger, resume=resume, augment=augment
     )
     kind, _ = resolve_devices(hardware)
-    default = Precision.bf16 if kind == "cuda" else Precision.single
-    config = preset_config(
-        preset.value,
-        objective.value,
-        equivariance_weight=weight,
-        images=images,
-        backbone=backbone,
-        epochs=epochs,
-        pairs_per_step=pairs_per_step,
-        precision=(precision or default).value,
-        seed=seed,
-    )
+    precision = "bf16" if kind == "cuda" else "32"
+    config = _config(asked, preset, {"precision": precision, **asked.given})
     with one_report():
         if dry_run:
-            found = open_images(images, config.view_size, seed)
+            found = open_images(config.images, config.view_size, config.seed)
             _print_plan(config, found, hardware)
             return
         folder = out or _default_folder(config)
@@ -194,7 +126,20 @@ def train(
         message(f"{folder} is a network now: ce-align score --model {folder}")
 
 
-def _default_folder(config: "TrainConfig") -> Path:
+def _config(
+    asked: Asked[TrainConfig], preset: str, given: dict[str, Any]
+) -> TrainConfig:
+    """Settings of a preset, with those that were given in place of its own."""
+    asked.check_complete()
+    if isinstance(given.get("options"), dict):
+        usual = PRESET_OPTIONS.get(preset, {}).get(str(given["objective"]), {})
+        given["options"] = {**usual, **given["options"]}
+    config = preset_config(preset, **given)
+    none = {name: None for name, value in given.items() if value is None}
+    return TrainConfig(**{**config.model_dump(), **none}) if none else config
+
+
+def _default_folder(config: TrainConfig) -> Path:
     name = f"{config.objective}_l{config.equivariance_weight:g}"
     return Path("runs") / (name if config.epochs else f"{name}_untrained")
 
@@ -207,9 +152,7 @@ def _count(devices: str) -> int | None:
     return int(devices)
 
 
-def _print_plan(
-    config: "TrainConfig", images: "ImageSet", hardware: "Hardware"
-) -> None:
+def _print_plan(config: TrainConfig, images: "ImageSet", hardware: "Hardware") -> None:
     from rich.table import Table
 
     from ce_align.trainer.engine import estimate
@@ -251,6 +194,7 @@ def _duration(seconds: float) -> str:
     return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
 
 
+@commands.command(epilog=PACK_EXAMPLES)
 def pack(
     images: Annotated[str, typer.Argument(help="Folder, zip or tar.")],
     out: Annotated[Path, typer.Argument(help="Folder to be made.")],
@@ -270,9 +214,3 @@ def pack(
     with progress_bars() as progress:
         pack_images(find_images(images), out, short_edge=short_edge, progress=progress)
     message(f"packed into {out}: ce-align train --images {out}")
-
-
-def add_to(app: typer.Typer) -> None:
-    """Add the commands."""
-    app.command(epilog=TRAIN_EXAMPLES)(train)
-    app.command(epilog=PACK_EXAMPLES)(pack)

@@ -1,19 +1,77 @@
-"""`ce-align import` and `ce-align import-scores`: what was measured elsewhere."""
+"""`ce-align recordings`, `import` and `import-scores`: what animals answered."""
 
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
-from ce_align.cli.flags import Asked, flags
-from ce_align.cli.options import Json, Results
-from ce_align.cli.screen import message, print_json, progress_bars, tell_outcome
+from ce_align.cli.flags import Asked, Figure, Json, Results, flags
+from ce_align.cli.screen import (
+    message,
+    print_json,
+    print_table,
+    print_tables,
+    progress_bars,
+    tell_outcome,
+)
 from ce_align.data.importers import ImportSettings
 
-__all__ = ["add_to"]
+__all__ = ["commands"]
 
-EXAMPLES = """\b
+commands = typer.Typer()
+
+OTHER_RECORDINGS = "Also: brainscore/ID for any neural benchmark of Brain-Score."
+
+listing = typer.Typer(invoke_without_command=True)
+commands.add_typer(listing, name="recordings")
+
+
+@listing.callback()
+def recordings(ctx: typer.Context) -> None:
+    """List recordings: sizes, metric, licence, access, how to cite; and .nc files here.
+
+    ``ce-align fetch NAME`` brings an open one; what uses it does, too.
+    """
+    if ctx.invoked_subcommand is not None:
+        return
+    from ce_align.brainscore import register
+    from ce_align.data.netcdf import describe_files
+    from ce_align.data.recordings import RECORDINGS
+    from ce_align.report.terminal import citations_table, recordings_table
+
+    register()
+    entries = [*RECORDINGS.values(), *describe_files(Path())]
+    print_table(recordings_table(entries))
+    print_table(citations_table(entries))
+    message(OTHER_RECORDINGS)
+
+
+@listing.command()
+def show(
+    name: Annotated[str, typer.Argument(help="Name, or a .nc file.")],
+    figure: Figure = None,
+    json: Json = False,
+) -> None:
+    """Summarise a recording: images, neuroids, repetitions, reliability, signal."""
+    from ce_align.brainscore import register
+    from ce_align.data.recordings import load_recording
+    from ce_align.report.recordings import summarise, summary_figure, summary_tables
+    from ce_align.report.style import save_figure
+
+    register()
+    recording = load_recording(name)
+    summary = summarise(recording)
+    if json:
+        print_json([summary])
+    else:
+        print_tables(summary_tables(summary))
+    if figure is not None:
+        stem = figure.with_suffix("") if figure.suffix in (".pdf", ".png") else figure
+        for path in save_figure(summary_figure(recording, summary), stem):
+            message(f"wrote {path}")
+
+
+IMPORT_EXAMPLES = """\b
 [bold]Examples[/bold]
 
   ce-align import rates.npy --axes neuroid,stimulus,repetition --images stimuli.zip
@@ -44,13 +102,7 @@ are read where they are there: with one of them the figures can show Pearson r.
 """
 
 
-class Place(StrEnum):
-    """Where the images of a recording are kept."""
-
-    inside = "inside"
-    beside = "beside"
-
-
+@commands.command("import", epilog=IMPORT_EXAMPLES)
 @flags()
 def import_(
     asked: Asked[ImportSettings],
@@ -67,7 +119,7 @@ def import_(
     ] = None,
     responses: Annotated[Path | None, typer.Option(hidden=True)] = None,
     keep_images: Annotated[
-        Place | None,
+        Literal["inside", "beside"] | None,
         typer.Option(
             help="Images inside the file, or in a zip beside it. \\[default: inside, "
             "large ones beside]"
@@ -107,9 +159,7 @@ def import_(
         )
     for line in lines:
         message(line)
-    write_recording(
-        recording, out, images=None if keep_images is None else keep_images.value
-    )
+    write_recording(recording, out, images=keep_images)
     n_stimuli, n_neuroids = len(recording.images), len(recording.neuroid_ids)
     n_repetitions = recording.n_repetitions
     message(
@@ -125,6 +175,7 @@ def import_(
         message("no repetitions: scores will be raw correlations without a ceiling")
 
 
+@commands.command("import-scores", epilog=SCORES_EXAMPLES)
 def import_scores(
     file: Annotated[
         Path,
@@ -158,9 +209,3 @@ def import_scores(
         )
     tell_outcome(outcome, results)
     message(f"{len(rows)} rows, marked as imported, in {results}")
-
-
-def add_to(app: typer.Typer) -> None:
-    """Add the commands."""
-    app.command("import", epilog=EXAMPLES)(import_)
-    app.command("import-scores", epilog=SCORES_EXAMPLES)(import_scores)

@@ -1,0 +1,152 @@
+"""`ce-align correlate`, `overlap` and `transfer`: networks beside each other."""
+
+from itertools import groupby
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ce_align.cli.flags import Asked, Figure, Found, Json, Results, Root, Session, flags
+from ce_align.cli.screen import message, print_json, print_tables, tell_outcome
+from ce_align.errors import ConfigError
+from ce_align.stages.correlate import CorrelateConfig
+from ce_align.stages.overlap import OverlapConfig
+from ce_align.stages.transfer import TransferConfig
+
+__all__ = ["commands"]
+
+commands = typer.Typer()
+
+CORRELATE_EXAMPLES = """\b
+[bold]Examples[/bold]
+
+  ce-align correlate
+
+  ce-align analyze --metric bures --model paper --json > rows.json
+
+  ce-align correlate --rows rows.json --against majajhong2015-public
+"""
+
+OVERLAP_EXAMPLES = """\b
+[bold]Example[/bold]
+
+  ce-align overlap --model gabor --model pixels --recording simulated
+"""
+
+TRANSFER_EXAMPLES = """\b
+[bold]Examples[/bold]
+
+  ce-align transfer --model torchvision/resnet18 --dataset cifar10 --root data
+
+  ce-align transfer --model 'ce_*_l0.1' --dataset dtd --dataset pets --download
+
+  ce-align transfer --model runs/barlow_l0.3 --dataset my_images.zip --size 64
+
+  ce-align transfer --online --model runs/barlow_l0 --model runs/barlow_l0.3
+
+The short edge is resized to --size (bicubic) and the centre cropped; features are
+averaged over places, not standardised. Of 45 L2 strengths from 1e-6 to 1e5, for a loss
+summed over images, validation images choose one; the regression is fitted again to
+training and validation images. Pets and Flowers report the mean over classes, all other
+data sets top-1. Without official validation images a tenth of each class is split off,
+a fifth for Pets. Runs differ only in which images choose the strength.
+"""
+
+
+@commands.command(epilog=CORRELATE_EXAMPLES)
+@flags()
+def correlate(
+    asked: Asked[CorrelateConfig],
+    rows: Annotated[
+        list[Path] | None,
+        typer.Option(help="JSON rows of other runs, '-' for standard input."),
+    ] = None,
+    figure: Figure = None,
+    results: Results = Path("results"),
+    json: Json = False,
+) -> None:
+    """Correlate every measure with predictivity, across networks."""
+    from ce_align.report.terminal import correlation_tables
+    from ce_align.runner import run
+    from ce_align.stages.correlate import CorrelationRow
+
+    outcome = run(asked.configs(), results, other_rows=rows or ())
+    found = outcome.of(CorrelationRow)
+    if json:
+        print_json(found)
+    elif found:
+        print_tables(correlation_tables(found))
+    if figure and found:
+        from ce_align.report.paper.correlations import save_correlations
+
+        message(f"figure: {save_correlations(found, figure)}")
+    tell_outcome(outcome, results)
+
+
+@commands.command(epilog=OVERLAP_EXAMPLES)
+@flags()
+def overlap(asked: Asked[OverlapConfig], session: Session) -> None:
+    """Partition the explained variance of a recording between two networks."""
+    from ce_align.report.terminal import overlap_table
+    from ce_align.stages.overlap import OverlapRow
+
+    outcome = session.run(asked.configs())
+    rows = outcome.of(OverlapRow)
+    groups = groupby(rows, key=lambda row: row.config_id)
+    session.show(outcome, (overlap_table(list(group)) for _, group in groups))
+    for note in dict.fromkeys(row.note for row in rows if row.note):
+        message(note)
+    tell_outcome(outcome, session.results)
+
+
+@commands.command(epilog=TRANSFER_EXAMPLES)
+@flags(dataset=Found("none, with --online"))
+def transfer(
+    asked: Asked[TransferConfig],
+    session: Session,
+    root: Root = None,
+    download: Annotated[
+        bool, typer.Option("--download", help="Fetch a data set that is not there.")
+    ] = False,
+    online: Annotated[
+        bool,
+        typer.Option(
+            "--online",
+            help="Take over the accuracy of the probe that was trained along, from "
+            "folders of trainings; needs no data set.",
+        ),
+    ] = False,
+) -> None:
+    """Accuracy of a linear readout of frozen features on other data sets."""
+    from ce_align.report.terminal import frame_table, transfer_table
+    from ce_align.stages.train import OnlineConfig
+    from ce_align.stages.transfer import TransferRow
+
+    if online == bool(asked.values("dataset")):
+        raise ConfigError(
+            "name data sets with --dataset, or take the probe that was trained along "
+            "with --online; one of the two"
+        )
+    configs = asked.configs(**({"dataset": "none"} if online else {}))
+    outcome = session.run(
+        [OnlineConfig(model=config.model) for config in configs] if online else configs,
+        datasets=root,
+        download=download,
+    )
+    rows = outcome.of(TransferRow)
+    if rows:
+        session.show(outcome, [transfer_table(rows)])
+    else:
+        shown = ["model", "objective", "equivariance_weight", "metric", "value"]
+        session.show(
+            outcome, [frame_table(outcome.frame[shown])] if outcome.rows else []
+        )
+    for row in rows:
+        if row.note:
+            message(f"{row.model} × {row.dataset}: {row.note}")
+        if row.n_unconverged:
+            message(
+                f"{row.model} × {row.dataset}: {row.n_unconverged} fits ended before "
+                "their tolerance was met"
+            )
+    tell_outcome(outcome, session.results)
