@@ -11,6 +11,7 @@ largest difference.
 
 import hashlib
 import importlib
+import os
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -396,13 +397,16 @@ def small_network() -> Any:
 def main() -> None:
     """Print the table."""
     from ce_align.brainscore import register
-    from ce_align.brainscore.upstream import brainscore_home, import_brainscore
+    from ce_align.brainscore.upstream import HOMES, import_brainscore
 
-    import_brainscore()
     network = small_network()
-    with tempfile.TemporaryDirectory() as folder, patch.dict("os.environ"):
+    with tempfile.TemporaryDirectory() as folder, patch.dict(os.environ):
+        # Nothing of this comes near the user's own files.
+        places = {variable: str(Path(folder) / variable) for variable in HOMES}
+        os.environ |= places
+        import_brainscore()
         standins = StandIns(Path(folder) / "made")
-        standins.place(brainscore_home("BRAINIO_HOME"))
+        standins.place(Path(places["BRAINIO_HOME"]))
         print("simulated stand-ins        raw     ceiling  score    largest difference")
         with standins.expected():
             register()
