@@ -10,7 +10,7 @@ import os
 from ce_align.data.scenes import default_images
 from ce_align.models.catalogue import EQUIVARIANCE_WEIGHTS
 from ce_align.stages.measures import AnalysisConfig
-from ce_align.stages.score import ScoreConfig
+from ce_align.stages.scores import ScoreConfig
 from ce_align.stages.train import training_folder
 from ce_align.trainer.presets import preset_config
 

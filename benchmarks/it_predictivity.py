@@ -5,7 +5,7 @@ private to Brain-Score: what is not at hand is named, the rest is scored.
 """
 
 from ce_align.models.catalogue import GROUPS, PUBLISHED
-from ce_align.stages.score import ScoreConfig
+from ce_align.stages.scores import ScoreConfig
 
 RECORDINGS = (
     *("majajhong2015", "sanghavi2020"),

@@ -31,7 +31,7 @@ from ce_align.stages.official import OfficialConfig as OfficialConfig
 from ce_align.stages.overlap import OverlapConfig as OverlapConfig
 from ce_align.stages.running import Hardware as Hardware
 from ce_align.stages.running import Outcome as Outcome
-from ce_align.stages.score import ScoreConfig as ScoreConfig
+from ce_align.stages.scores import ScoreConfig as ScoreConfig
 from ce_align.stages.transfer import TransferConfig as TransferConfig
 from ce_align.trainer.presets import TrainConfig as TrainConfig
 

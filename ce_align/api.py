@@ -30,7 +30,7 @@ from ce_align.stages.earlier import stored_rows
 from ce_align.stages.measures import MEASURES, AnalysisConfig
 from ce_align.stages.overlap import OverlapConfig
 from ce_align.stages.running import Outcome
-from ce_align.stages.score import ScoreConfig
+from ce_align.stages.scores import ScoreConfig
 from ce_align.stages.transfer import TransferConfig
 from ce_align.trainer.presets import TrainConfig, preset_config
 

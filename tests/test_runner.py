@@ -15,7 +15,7 @@ from ce_align.errors import AccessError, CeAlignError, ConfigError
 from ce_align.results import ResultStore
 from ce_align.runner import distinct, plan, run
 from ce_align.stages.running import Outcome, Run
-from ce_align.stages.score import ScoreConfig
+from ce_align.stages.scores import ScoreConfig
 
 SMALL = {"components": 3, "splits": 2}
 

@@ -125,7 +125,7 @@ def demo(
     from ce_align.report.page import write_report
     from ce_align.report.terminal import score_tables
     from ce_align.runner import run
-    from ce_align.stages.score import ScoreRow
+    from ce_align.stages.scores import ScoreRow
 
     register()
     results, page = out / "results", out / "report.html"

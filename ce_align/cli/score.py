@@ -11,7 +11,7 @@ from ce_align.config import StageConfig
 from ce_align.errors import ConfigError
 from ce_align.names import FEATURES
 from ce_align.stages.measures import AnalysisConfig
-from ce_align.stages.score import ScoreConfig
+from ce_align.stages.scores import ScoreConfig
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -88,7 +88,7 @@ def score(
         score_tables,
     )
     from ce_align.stages.official import OfficialConfig, OfficialRow
-    from ce_align.stages.score import ScoreRow
+    from ce_align.stages.scores import ScoreRow
 
     layers = asked.values("layer")
     if "all" in layers and len(layers) > 1:

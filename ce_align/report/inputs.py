@@ -24,7 +24,7 @@ from ce_align.stages.same_network import (
     load_rows,
     resolve_networks,
 )
-from ce_align.stages.score import with_ceiling_kinds
+from ce_align.stages.scores import with_ceiling_kinds
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from ce_align.stages.measures import MeasureRow
     from ce_align.stages.official import OfficialRow
     from ce_align.stages.overlap import OverlapRow
-    from ce_align.stages.score import ScoreRow
+    from ce_align.stages.scores import ScoreRow
     from ce_align.stages.transfer import TransferRow
 
     Scored = TypeVar("Scored", ScoreRow, OfficialRow, CorrelationRow)

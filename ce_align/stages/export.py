@@ -9,7 +9,7 @@ from ce_align.errors import ConfigError
 from ce_align.names import split_name
 from ce_align.progress import Notify, quiet
 from ce_align.results import ResultStore, Row
-from ce_align.stages.score import ScoreRow
+from ce_align.stages.scores import ScoreRow
 
 if TYPE_CHECKING:
     from ce_align.models.networks import Network

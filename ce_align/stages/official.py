@@ -8,7 +8,8 @@ from ce_align.config import COMMITTED, NetworkConfig
 from ce_align.errors import CeAlignError, DataError
 from ce_align.results import Row, joined_notes
 from ce_align.stages.running import NetworkLayer, Run
-from ce_align.stages.score import ScoreConfig, with_layers
+from ce_align.stages.score import with_layers
+from ce_align.stages.scores import ScoreConfig
 
 if TYPE_CHECKING:
     from ce_align.models.networks import Probe

@@ -9,7 +9,7 @@ from ce_align.stages.imported import ImportConfig
 from ce_align.stages.measures import AnalysisConfig
 from ce_align.stages.official import OfficialConfig
 from ce_align.stages.overlap import OverlapConfig
-from ce_align.stages.score import ScoreConfig
+from ce_align.stages.scores import ScoreConfig
 from ce_align.stages.transfer import TransferConfig
 from ce_align.trainer.presets import TrainConfig, preset_config
 

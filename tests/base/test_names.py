@@ -5,7 +5,7 @@ import pytest
 from ce_align.names import NetworkName, plain_path, split_name
 from ce_align.stages.correlate import CorrelateConfig
 from ce_align.stages.overlap import OverlapConfig
-from ce_align.stages.score import ScoreConfig
+from ce_align.stages.scores import ScoreConfig
 from ce_align.stages.transfer import TransferConfig
 from ce_align.trainer.presets import TrainConfig
 

@@ -8,7 +8,8 @@ from ce_align.models.networks import Network
 from ce_align.models.preprocessing import Preprocessing
 from ce_align.results import ResultStore
 from ce_align.stages.running import Hardware, Run
-from ce_align.stages.score import ScoreConfig, score
+from ce_align.stages.score import score
+from ce_align.stages.scores import ScoreConfig
 
 NUMBERS = ("value", "raw", "error", "ceiling")
 

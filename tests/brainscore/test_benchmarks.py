@@ -19,7 +19,8 @@ from ce_align.data.recordings import expand_recordings, load_recording
 from ce_align.errors import AccessError, CeAlignError, ConfigError, DataError
 from ce_align.results import ResultStore
 from ce_align.stages.running import Run
-from ce_align.stages.score import ScoreConfig, score
+from ce_align.stages.score import score
+from ce_align.stages.scores import ScoreConfig
 
 pytestmark = pytest.mark.brainscore
 

@@ -16,7 +16,7 @@ from ce_align.data.netcdf import write_recording
 from ce_align.data.recordings import Recording, load_recording
 from ce_align.errors import DataError
 from ce_align.results import FACTS, ResultStore
-from ce_align.stages.score import ScoreConfig
+from ce_align.stages.scores import ScoreConfig
 
 NETWORK = """
 import torch

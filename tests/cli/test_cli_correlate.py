@@ -12,7 +12,7 @@ from ce_align.runner import run
 from ce_align.stages.correlate import CorrelateConfig
 from ce_align.stages.imported import ImportedRow
 from ce_align.stages.measures import MeasureRow
-from ce_align.stages.score import ScoreRow
+from ce_align.stages.scores import ScoreRow
 
 NAMES = tuple(f"runs/{k}" for k in range(8))
 MEASURES = np.array([0.1, 0.5, 0.2, 0.9, 0.4, 0.8, 0.3, 0.6])

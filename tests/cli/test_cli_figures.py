@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from ce_align.results import ResultStore
-from ce_align.stages.score import ScoreConfig, ScoreRow
+from ce_align.stages.scores import ScoreConfig, ScoreRow
 
 
 def store_scores(folder):

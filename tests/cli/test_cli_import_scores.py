@@ -10,7 +10,7 @@ import pytest
 from ce_align.models.catalogue import PUBLISHED
 from ce_align.results import ResultStore
 from ce_align.stages.measures import AnalysisConfig, MeasureRow
-from ce_align.stages.score import ScoreConfig, ScoreRow
+from ce_align.stages.scores import ScoreConfig, ScoreRow
 
 HEADER = "model,benchmark,score\n"
 

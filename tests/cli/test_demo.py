@@ -13,7 +13,7 @@ from ce_align.report.paper.files import FigureConfig
 from ce_align.runner import STAGES
 from ce_align.stages.analyze import AnalysisConfig
 from ce_align.stages.overlap import OverlapConfig
-from ce_align.stages.score import ScoreConfig
+from ce_align.stages.scores import ScoreConfig
 from ce_align.stages.train import training_folder
 from ce_align.trainer.presets import TrainConfig
 

@@ -16,7 +16,7 @@ from ce_align.report.paper.files import FigureConfig, TableConfig
 from ce_align.stages.correlate import CorrelateConfig
 from ce_align.stages.measures import AnalysisConfig
 from ce_align.stages.overlap import OverlapConfig
-from ce_align.stages.score import ScoreConfig
+from ce_align.stages.scores import ScoreConfig
 from ce_align.stages.transfer import TransferConfig
 from ce_align.trainer.presets import TrainConfig
 

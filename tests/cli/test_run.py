@@ -27,7 +27,7 @@ def broken():
 
 SCORES = '''
 """Toy scores, for a test."""
-from ce_align.stages.score import ScoreConfig
+from ce_align.stages.scores import ScoreConfig
 RECIPE = [
     ScoreConfig(model=f"nets.py:{name}", recording="toy.nc", layer=layer, components=3)
     for name in ("build", "broken", "other")
@@ -203,7 +203,7 @@ def test_a_dry_run_counts_and_computes_nothing(ce_align, toys):
         ('"""Toy."""\n\nRECIPE = [x]', "bad.py, line 3: NameError"),
         ('"""Toy."""\nRECIPE = (', "bad.py, line 2: SyntaxError"),
         (
-            '"""Toy."""\nfrom ce_align.stages.score import ScoreConfig\n'
+            '"""Toy."""\nfrom ce_align.stages.scores import ScoreConfig\n'
             'RECIPE = [ScoreConfig(model="a", recording="b", layer="c", splits=0)]',
             "line 3: ScoreConfig.splits",
         ),
@@ -239,7 +239,7 @@ def test_a_configuration_of_no_stage_is_refused_with_those_that_there_are(
 MISSING = '''
 """Trainings without images, and scores of what they would have become."""
 from ce_align.stages.train import training_folder
-from ce_align.stages.score import ScoreConfig
+from ce_align.stages.scores import ScoreConfig
 from ce_align.trainer.presets import preset_config
 TRAININGS = [
     preset_config("tiny", "mmcr", equivariance_weight=weight, images="nowhere")

@@ -18,7 +18,7 @@ from ce_align.models.checkpoints import save_safetensors
 from ce_align.models.load import load_network
 from ce_align.results import ResultStore
 from ce_align.stages.export import export
-from ce_align.stages.score import ScoreConfig, ScoreRow
+from ce_align.stages.scores import ScoreConfig, ScoreRow
 
 timm = pytest.importorskip("timm")
 

@@ -8,7 +8,7 @@ from test_page import put_rows, write
 from ce_align.errors import CeAlignError
 from ce_align.report.paper import build_table, draw
 from ce_align.results import ResultStore
-from ce_align.stages.score import ScoreConfig
+from ce_align.stages.scores import ScoreConfig
 from ce_align.stages.transfer import TransferConfig
 from ce_align.trainer.presets import preset_config
 

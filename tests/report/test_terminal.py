@@ -4,7 +4,7 @@ from rich.console import Console
 
 from ce_align.report.terminal import comparison_tables, official_tables, score_tables
 from ce_align.stages.official import OfficialRow
-from ce_align.stages.score import ScoreRow
+from ce_align.stages.scores import ScoreRow
 
 
 def make_row(**changes):

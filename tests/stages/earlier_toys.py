@@ -12,7 +12,7 @@ from ce_align.data.recordings import Recording
 from ce_align.runner import run
 from ce_align.stages.measures import AnalysisConfig
 from ce_align.stages.overlap import OverlapConfig
-from ce_align.stages.score import ScoreConfig
+from ce_align.stages.scores import ScoreConfig
 from ce_align.stages.transfer import TransferConfig
 
 

@@ -26,7 +26,7 @@ from ce_align.stages.measures import (
     quantities,
     register_measure,
 )
-from ce_align.stages.score import ScoreConfig, ScoreRow
+from ce_align.stages.scores import ScoreConfig, ScoreRow
 
 NAMES = [f"net{seed}" for seed in range(5)]
 TITLE = "Distance of views from their image"

@@ -21,7 +21,7 @@ from ce_align.runner import run
 from ce_align.stages.imported import ImportConfig
 from ce_align.stages.overlap import OverlapConfig
 from ce_align.stages.same_network import load_rows, resolve_networks
-from ce_align.stages.score import ScoreConfig
+from ce_align.stages.scores import ScoreConfig
 from ce_align.stages.train import OnlineConfig, train
 from ce_align.stages.transfer import TransferConfig
 from ce_align.trainer.presets import preset_config

@@ -35,7 +35,8 @@ from ce_align.models.preprocessing import Preprocessing
 from ce_align.results import ResultStore
 from ce_align.stages.analyze import Job, analyze
 from ce_align.stages.running import Hardware, NetworkLayer, Run
-from ce_align.stages.score import ScoreConfig, ScoreRow, score
+from ce_align.stages.score import score
+from ce_align.stages.scores import ScoreConfig, ScoreRow
 from ce_align.stages.transfer import TransferConfig, transfer
 
 
