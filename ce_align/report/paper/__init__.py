@@ -7,7 +7,13 @@ from ce_align.errors import ConfigError
 from ce_align.report.inputs import Inputs
 from ce_align.report.paper.accuracy import table_2, table_3, table_4
 from ce_align.report.paper.correlations import figure_forest, table_1
-from ce_align.report.paper.curves import figure_2, figure_5, figure_7, figure_training
+from ce_align.report.paper.curves import (
+    figure_2,
+    figure_5,
+    figure_7,
+    figure_time,
+    figure_training,
+)
 from ce_align.report.paper.distances import figure_6, table_5
 from ce_align.report.paper.items import BuiltTable, Drawn
 from ce_align.report.paper.predictivity import (
@@ -36,6 +42,7 @@ FIGURES: Mapping[str, Callable[[Inputs, int], Drawn]] = MappingProxyType(
         "forest": figure_forest,
         "layers": figure_layers,
         "overlap": figure_overlap,
+        "time": figure_time,
         "training": figure_training,
     }
 )

@@ -36,7 +36,14 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 __all__ = [
-    *("NO_ONLINE", "figure_2", "figure_5", "figure_7", "figure_training"),
+    *(
+        "NO_ONLINE",
+        "figure_2",
+        "figure_5",
+        "figure_7",
+        "figure_time",
+        "figure_training",
+    ),
     "online_points",
 ]
 
@@ -462,6 +469,90 @@ def _recorded(inputs: Inputs) -> "pd.DataFrame":
                 part["source"] = pd.Series(end, part.index, dtype=object)
                 parts.append(part)
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
+
+
+#: What scores at two moments must agree in; the responses are others in each bin.
+TIME_SETTINGS = ("region", "regression", "n_splits", "seed")
+
+
+def figure_time(inputs: Inputs, columns: int = 2) -> Drawn:
+    """Raw predictivity against time after stimulus onset, a panel for each region."""
+    import pandas as pd
+
+    found = inputs.stage("score", where=_is_bin)
+    data, notes = _moments(found.rows), list(found.notes)
+    parts = []
+    for (name, region), group in data.groupby(["recording", "region"], sort=False):
+        chosen = comparable(
+            group, TIME_SETTINGS, f"{name}, {region}", keys=("time_start", "time_end")
+        )
+        notes += chosen.notes
+        parts.append((f"{name}, {region}", chosen.rows))
+    if not parts:
+        raise NothingToDraw(
+            "the figure against time needs scores of several time bins; run `ce-align "
+            "score --time all` for a recording that has them"
+        )
+    networks = _colours_and_labels(data)
+    across, height = (2, 1.9) if columns == 2 else (1, 1.7)
+    with style():
+        figure, axes, _ = panel_grid(columns, len(parts), across, height, 0.3)
+        for ax, (title, points) in zip(axes, parts, strict=True):
+            for model, (colour, label) in networks.items():
+                own = points[points["model"] == model].sort_values("time")
+                raw, error = own["value"], own["error"].astype(float).fillna(0)
+                ax.plot(own["time"], raw, color=colour, label=label)
+                ax.fill_between(
+                    *(own["time"], raw - error, raw + error),
+                    color=colour,
+                    alpha=0.2,
+                    linewidth=0,
+                )
+            ax.set(xlabel="Time after onset (ms)", ylabel="Predictivity, Pearson r")
+            ax.set_title(title, loc="left")
+        handles, labels = legend_entries(axes)
+        figure.legend(handles, labels, loc="outside upper left", ncols=columns)
+    drawn = pd.concat([points for _, points in parts])
+    best = drawn.iloc[int(drawn["value"].argmax())]
+    kept = ["model", "recording", "region", "time_start", "time_end", "value", "error"]
+    return completed(
+        figure,
+        drawn[[*kept, *(n for n in ("origin", "source") if n in drawn)]],
+        inputs,
+        notes,
+        title="Predictivity against time",
+        caption="Raw predictivity (Pearson r) of the responses in each time bin, at "
+        "its middle. Bands: standard error over splits.",
+        alt=f"Line plots against time for {len(networks)} networks. The highest is "
+        f"{best['value']:.3f}, {best['model']} at {best['time']:g} ms.",
+    )
+
+
+def _is_bin(rows: "pd.DataFrame") -> "pd.Series[bool]":
+    """Rows of a time window, of all animals together."""
+    if "time_start" not in rows:
+        return rows["stage"].isna()
+    pooled = rows["animal"].isna() if "animal" in rows else rows["stage"].notna()
+    return rows["time_start"].notna() & pooled
+
+
+def _moments(rows: "pd.DataFrame") -> "pd.DataFrame":
+    """Rows of bins, which are as wide as most, of recordings with several."""
+    if rows.empty:
+        return rows.assign(recording=[], region=[])
+    start = rows["time_start"].to_numpy(np.float64)
+    end = rows["time_end"].to_numpy(np.float64)
+    rows = rows.assign(
+        value=rows["raw"].astype(float),
+        time=(start + end) / 2,
+        width=(end - start).round(6),
+        weight=rows["equivariance_weight"],
+    )
+    by_part = rows.groupby(["recording", "region"])
+    usual = by_part["width"].transform(lambda widths: widths.mode().iloc[0])
+    rows = rows[rows["width"] == usual]
+    several = rows.groupby(["recording", "region"])["time"].transform("nunique") > 1
+    return rows[several]
 
 
 def _colours_and_labels(data: "pd.DataFrame") -> dict[str, tuple[object, str]]:

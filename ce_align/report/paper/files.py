@@ -30,7 +30,7 @@ class FigureConfig(StageConfig):
     stage: ClassVar = "figure"
 
     figure: Annotated[str, Spelled("--which")] = Field(
-        description="1 to 8, forest, layers, overlap or training."
+        description="1 to 8, forest, layers, overlap, time or training."
     )
     columns: Literal[1, 2] = Field(default=2, description="Width in columns of a page.")
     others: str | None = Field(
