@@ -6,7 +6,7 @@ Each makes configurations and gives them to the one runner, as the commands do.
 import inspect
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import wraps
+from functools import partial, wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar, cast
 
@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 
     NetworkLike: TypeAlias = str | Path | Network | FeatureArray | NDArray[Any]
     RecordingLike: TypeAlias = str | Path | Recording
+    ResultsLike: TypeAlias = str | Path | ResultStore | Outcome
 
 __all__ = [
     *("analyze", "correlate", "export", "figure", "load_network", "load_recording"),
@@ -50,8 +51,9 @@ __all__ = [
     "transfer",
 ]
 
-
 Function = TypeVar("Function", bound=Callable[..., Any])
+#: Tells what a person should know.
+_say = partial(print, file=sys.stderr)
 
 
 def _takes(kind: type[StageConfig]) -> Callable[[Function], Function]:
@@ -483,9 +485,7 @@ def export(
 
 @_takes(FigureConfig)
 def figure(
-    name: str,
-    results: "str | Path | ResultStore | Outcome" = "results",
-    columns: Literal[1, 2] = 2,
+    name: str, results: "ResultsLike" = "results", columns: Literal[1, 2] = 2
 ) -> "Figure":
     """A figure of stored rows, to show or ``savefig``.
 
@@ -510,27 +510,21 @@ def figure(
 
 
 @_takes(TableConfig)
-def table(
-    name: str, results: "str | Path | ResultStore | Outcome" = "results"
-) -> "pd.DataFrame":
+def table(name: str, results: "ResultsLike" = "results") -> "pd.DataFrame":
     """A table of the paper, ``1`` to ``5``, from stored rows; see `figure`."""
     from ce_align.report.inputs import Inputs
     from ce_align.report.paper import build_table
 
-    config = TableConfig(table=name)
-    return build_table(config.table, Inputs.load(_folder(results))).shown
+    asked = TableConfig(table=name).table
+    return build_table(asked, Inputs.load(_folder(results))).shown
 
 
-def _folder(results: "str | Path | ResultStore | Outcome") -> Path:
+def _folder(results: "ResultsLike") -> Path:
     if isinstance(results, Outcome):
         if results.store is None:
             raise ConfigError("the outcome is of no folder of results")
         results = results.store
     return results.folder if isinstance(results, ResultStore) else Path(results)
-
-
-def _say(line: str) -> None:
-    print(line, file=sys.stderr)
 
 
 def _run(
@@ -578,8 +572,7 @@ class _Given:
             If something is neither, or two objects have one name.
         """
         found: list[str] = []
-        objects: set[str] = set()
-        names: set[str] = set()
+        objects, names = set[str](), set[str]()
         for thing in things:
             if isinstance(thing, kinds):
                 name = plain_path(getattr(thing, "name", None) or thing.identifier)

@@ -143,6 +143,14 @@ class Presentations:
         repetition[order] = np.arange(len(order)) - np.repeat(starts, counts)
         return Presentations(old.values, stimulus, repetition)
 
+    def of_stimuli(self, places: Indices) -> "Presentations":
+        """Presentations of some stimuli, which have their order from now on."""
+        place = np.full(int(max(self.stimulus.max(), places.max())) + 1, -1)
+        place[places] = np.arange(len(places))
+        rows = np.flatnonzero(place[self.stimulus] >= 0)
+        _, repetition = np.unique(self.repetition[rows], return_inverse=True)
+        return Presentations(self.values[rows], place[self.stimulus[rows]], repetition)
+
     def in_order(self) -> "Presentations":
         """The same, by stimulus and repetition."""
         order = np.lexsort((self.repetition, self.stimulus))

@@ -431,14 +431,14 @@ class Recording:
     def _of(
         self, wanted: str, column: str, there: tuple[str, ...]
     ) -> NDArray[np.bool_]:
+        """Neuroids with a value in a column."""
         if wanted not in there:
             what = ", ".join(there) or "no names of any"
             raise ConfigError(
                 f"{self.identifier} has no {column} {wanted!r}; it has {what}"
             )
-        held = self.neuroids.get(column)
-        if held is None:  # all are of the one region
-            return np.ones(len(self.neuroid_ids), dtype=bool)
+        # Without the column all are of the one region.
+        held = self.neuroids.get(column, np.full(len(self.neuroid_ids), wanted))
         chosen: NDArray[np.bool_] = np.asarray(held).astype(str) == wanted
         return chosen
 
@@ -464,24 +464,13 @@ class Recording:
 
     def of_stimuli(self, places: Indices) -> "Recording":
         """Recording of some stimuli, in the order given."""
-        held = self.responses
+        held, images = self.responses, self.images.select(places.tolist())
         responses: Responses
         if isinstance(held, Presentations):
-            place = np.full(len(self.images), -1)
-            place[places] = np.arange(len(places))
-            rows = np.flatnonzero(place[held.stimulus] >= 0)
-            _, repetition = np.unique(held.repetition[rows], return_inverse=True)
-            responses = Presentations(
-                held.values[rows], place[held.stimulus[rows]], repetition
-            )
+            responses = held.of_stimuli(places)
         else:
             responses = held[places]
-        return replace(
-            self,
-            images=self.images.select(places.tolist()),
-            responses=responses,
-            split=None,
-        )
+        return replace(self, images=images, responses=responses, split=None)
 
     @cached_property
     def digest(self) -> str:
