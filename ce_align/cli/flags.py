@@ -303,7 +303,7 @@ def _asked(
         one_each = expanded(name, value)
         if len(one_each) != len(fields):
             raise ConfigError(
-                f"--{name} should name {len(fields)}, found {len(one_each)}"
+                f"{kind.stage} takes {len(fields)} of --{name}, found {len(one_each)}"
                 + (f": {named_some(one_each)}" if one_each else "")
             )
         given |= dict(zip(fields, one_each, strict=True))

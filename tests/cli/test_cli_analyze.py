@@ -365,14 +365,27 @@ def test_overlap_of_two_networks(ce_align, toy):
     assert "in results already" in err
 
 
+def test_overlap_takes_every_recording_that_a_pattern_names(ce_align, toy):
+    write_scores(Path("toy.nc"))
+    write_scores(Path("second.nc"), "second")
+    pair = (*MODEL, "--model", "net.py:other", "--recording", "*.nc")
+    status, out, err = ce_align("overlap", *pair)
+    assert status == 0, err
+    assert out.count("unique_a") == 2
+    assert "toy" in out
+    assert "second" in out
+
+
 @pytest.mark.parametrize(
     ("options", "expected"),
     [
-        ((*MODEL, "--recording", "toy.nc"), "compares two networks, found 1"),
-        ((*MODEL, "-m", "pixels", "-r", "*.nc"), "stands for 2; name one of"),
+        ((*MODEL, "--recording", "toy.nc"), "overlap takes 2 of --model, found 1"),
         ((*MODEL, "-m", "pixels", "-r", "absent.nc"), "absent.nc"),
         ((*MODEL, "-m", "net.py:nothing", "-r", "toy.nc"), "nothing"),
-        ((*MODEL, "-m", "pixels", "-r", "toy.nc", "--layer", "1"), "two with --layer"),
+        (
+            (*MODEL, "-m", "pixels", "-r", "toy.nc", "--layer", "1"),
+            "overlap takes 2 of --layer",
+        ),
         ((*MODEL, "-m", "pixels", "-r", "toy.nc", *TWO_LAYERS), "no layer '9'"),
     ],
 )
