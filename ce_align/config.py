@@ -97,6 +97,19 @@ class StageConfig(BaseModel):
     stage: ClassVar[str]
     narrowing: ClassVar[tuple[str, ...]] = ()
 
+    @classmethod
+    def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
+        """Let help() show what the options of the command line do."""
+        super().__pydantic_init_subclass__(**kwargs)
+        described = [
+            f"    {name} : {field.description}"
+            for name, field in cls.model_fields.items()
+            if field.description
+        ]
+        if described and cls.__doc__:
+            parts = [cls.__doc__.rstrip(), "", "    Settings", "    --------"]
+            cls.__doc__ = "\n".join([*parts, *described, "    "])
+
     @model_validator(mode="before")
     @classmethod
     def _spelled(cls, given: Any) -> Any:

@@ -1,5 +1,6 @@
 """Identities of configurations are those that results are stored under."""
 
+import inspect
 import json
 
 import pytest
@@ -144,3 +145,10 @@ def test_a_configuration_is_read_from_what_it_is_stored_as(config):
     again = type(config).model_validate(stored)
     assert again.model_dump(mode="json") == stored
     assert again.fingerprint() == config.fingerprint()
+
+
+def test_help_shows_what_the_options_do():
+    for name, field in ScoreConfig.model_fields.items():
+        if field.description:
+            assert f"{name} : {field.description}" in ScoreConfig.__doc__
+    assert "Settings\n--------" in inspect.getdoc(ScoreConfig)
