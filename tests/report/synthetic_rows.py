@@ -333,3 +333,38 @@ def other_inputs(store=None):
     added = [{"stage": stage} | found for stage, found in trained_otherwise()]
     rows = pd.concat([all_rows(), pd.DataFrame(added)], ignore_index=True)
     return Inputs(rows, store, remark=REMARK)
+
+
+def bins_of(model, recording, region, **columns):
+    return [
+        row(model, "predictivity", 0.5, stage="score", recording=recording)
+        | {"region": region, "raw": 0.1 * k, "error": 0.01, "n_splits": 10}
+        | {"regression": "pls", "seed": 1, "model_digest": digest(model)}
+        | {"recording_digest": f"{region}{k}", "layer": "layer4", "animal": None}
+        | {"time_start": 10.0 * k, "time_end": 10.0 * k + 10, "config_id": f"{k}"}
+        | columns
+        for k in range(4)
+    ]
+
+
+def time_inputs():
+    """Scores of the bins of two networks, and rows that are of no bin."""
+    rows = pd.DataFrame(
+        [
+            *bins_of("a", "set", "IT"),
+            *bins_of("b", "set", "IT", objective="mmcr", equivariance_weight=0.1),
+            *bins_of("a", "set", "V4"),
+            *bins_of("a", "set", "IT", animal="M1", raw=0.9),
+            *bins_of("a", "set", "IT", time_start=0.0, time_end=40.0, raw=0.8)[:1],
+            *bins_of("a", "still", "IT", time_start=None, time_end=None),
+        ]
+    ).assign(origin="recorded", source=None)
+    return Inputs(rows)
+
+
+#: Tables and figures that are of inputs of their own.
+OWN_INPUTS = {
+    ("figure", "8"): other_inputs,
+    ("figure", "time"): time_inputs,
+    ("table", "4"): other_inputs,
+}

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from synthetic_rows import digest, row
+from synthetic_rows import time_inputs
 
 from ce_align.models.checkpoints import save_safetensors
 from ce_align.report.inputs import Inputs
@@ -348,30 +348,8 @@ def test_captions_name_what_bands_are(synthetic):
     assert "95 % interval" not in draw("5", synthetic).caption
 
 
-def bins_of(model, recording, region, **columns):
-    return [
-        row(model, "predictivity", 0.5, stage="score", recording=recording)
-        | {"region": region, "raw": 0.1 * k, "error": 0.01, "n_splits": 10}
-        | {"regression": "pls", "seed": 1, "model_digest": digest(model)}
-        | {"recording_digest": f"{region}{k}", "layer": "layer4", "animal": None}
-        | {"time_start": 10.0 * k, "time_end": 10.0 * k + 10, "config_id": f"{k}"}
-        | columns
-        for k in range(4)
-    ]
-
-
 def test_scores_of_time_bins_are_drawn_against_time():
-    rows = pd.DataFrame(
-        [
-            *bins_of("a", "set", "IT"),
-            *bins_of("b", "set", "IT", objective="mmcr", equivariance_weight=0.1),
-            *bins_of("a", "set", "V4"),
-            *bins_of("a", "set", "IT", animal="M1", raw=0.9),
-            *bins_of("a", "set", "IT", time_start=0.0, time_end=40.0, raw=0.8)[:1],
-            *bins_of("a", "still", "IT", time_start=None, time_end=None),
-        ]
-    ).assign(origin="recorded", source=None)
-    drawn = draw("time", Inputs(rows))
+    drawn = draw("time", time_inputs())
     assert len(drawn.data) == 12
     assert set(drawn.data["recording"]) == {"set"}
     titles = [ax.get_title(loc="left") for ax in drawn.figure.axes]

@@ -476,6 +476,7 @@ def work_that_fails(rank, port, case, folder):
     torch.set_num_threads(1)
     store = dist.TCPStore("127.0.0.1", port, 2, is_master=rank == 0)
     dist.init_process_group("gloo", store=store, rank=rank, world_size=2)
+    dist.barrier()  # one must not fail before the other has joined
     from lightning.pytorch.utilities import rank_zero_only
 
     rank_zero_only.rank = rank
