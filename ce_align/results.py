@@ -89,7 +89,8 @@ PROVENANCE = ("stage", "origin", *FACTS)
 class Row(BaseModel):
     """One number and where it comes from; every stage adds its own columns.
 
-    They are in the row types of `ce_align.stages`, such as `ScoreRow`.
+    They are in the row types of `ce_align.stages`, such as
+    `ce_align.stages.scores.ScoreRow`.
 
     Attributes
     ----------

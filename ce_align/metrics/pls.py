@@ -10,7 +10,8 @@ In the notation of the code, for one split and component: `score` is X_k w for e
 stimulus, with the deflated features X_k and feature weights w of unit length; `image`
 is K times the score of the training stimuli; `loading` is the regression of the
 responses on the score; and `cross` is (X_kᵀY_k)ᵀ(X_kᵀY_k), neuroids by neuroids, whose
-dominant eigenvector gives the response weights; the feature weights w follow from them.
+dominant eigenvector gives the response weights; the feature weights w would follow from
+them, and are never formed: only the score is.
 More neuroids than stimuli are rotated into as many targets as there are stimuli, which
 changes nothing of this.
 """

@@ -1,7 +1,8 @@
 """Correlation of every representational measure with predictivity.
 
-Every test of one table, all measures × all its recordings, is of one family: q is the
-false discovery rate over the table. p and q are computed in
+The tests of one table, all measures × all its recordings, are of one family: q is the
+false discovery rate over the table. Those of partial correlations are a second family
+of the same table. p and q are computed in
 `ce_align.metrics.correlation`.
 """
 
