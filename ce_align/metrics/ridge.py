@@ -103,77 +103,81 @@ def kernel_ridge(
     offset = responses.mean(axis=0)
     centred = responses - offset
     narrow = [narrowed(centred[:, places]) for places in members]
-    # The column of ones is the intercept's.
-    targets = np.column_stack([*(part for part, _ in narrow), np.ones(len(gram))])
-    ends = np.cumsum([0, *(part.shape[1] for part, _ in narrow)])
+    # The last column of each group is the intercept's.
+    ones = np.ones((len(gram), 1))
+    targets = np.hstack([block for part, _ in narrow for block in (part, ones)])
+    ends = np.cumsum([0, *(part.shape[1] + 1 for part, _ in narrow)])
     parts = [slice(*pair) for pair in pairwise(ends.tolist())]
     sets = [
         (train, np.setdiff1d(np.arange(len(gram)), train), test)
         for train, test in splits
     ]
     errors = np.full((len(splits), len(members), len(strengths)), np.inf)
-    best: list[_Dual | None] = [None] * len(splits)
-    fits: Callable[[float], Iterable[_Dual]]
+    best: dict[tuple[int, int], _Dual] = {}
+    fits: Callable[[float], Iterable[Iterable[_Dual]]]
     if len(sets) == 1 and len(strengths) > INVERSES:
-        fits = _fits_of_one(gram, targets, sets[0][0])
+        fits = _fits_of_one(gram, targets, sets[0][0], parts)
     else:
-        fits = partial(_fits_of_all, gram, targets, sets)
+        fits = partial(_fits_of_all, gram, targets, sets, parts)
     for position, alpha in enumerate(strengths):
-        for split, dual in enumerate(fits(float(alpha))):
-            found, held = errors[split], best[split]
-            found[:, position] = [np.mean(dual.squared[part]) for part in parts]
-            better = found.argmin(axis=1) == position
-            if held is None or better.all():
-                best[split] = dual
-                continue
-            for part in (parts[place] for place in np.flatnonzero(better)):
-                held.coefficients[:, part] = dual.coefficients[:, part]
-                held.intercept[part] = dual.intercept[part]
-    chosen = [dual for dual in best if dual is not None]
-    if not chosen:
+        for split, duals in enumerate(fits(float(alpha))):
+            for group, dual in enumerate(duals):
+                errors[split, group, position] = dual.squared_error
+                if errors[split, group].argmin() == position or not position:
+                    best[split, group] = dual
+    if not best:
         raise DataError(
             f"ridge strength {strengths.max():.3g} is lost in the rounding of features "
             f"of total variation {np.trace(gram):.3g}; use a larger one"
         )
     predictions = []
-    for dual, (train, _, test) in zip(chosen, sets, strict=True):
-        targeted = gram[np.ix_(test, train)] @ dual.coefficients + dual.intercept
+    for split, (train, _, test) in enumerate(sets):
+        across = gram[np.ix_(test, train)]
         predicted = np.empty((len(test), responses.shape[1]))
-        for places, part, (_, basis) in zip(members, parts, narrow, strict=True):
-            predicted[:, places] = restored(targeted[:, part], basis)
+        for group, (places, (_, basis)) in enumerate(zip(members, narrow, strict=True)):
+            dual = best[split, group]
+            targeted = across @ dual.coefficients + dual.intercept
+            predicted[:, places] = restored(targeted, basis)
         predictions.append(predicted + offset)
     # Of targets that stand for more neuroids, the mean is over these.
-    sizes = [len(places) for places in members]
-    errors *= (np.diff(ends) / sizes)[:, np.newaxis]
+    sizes = np.array([len(places) for places in members])
+    errors *= ((np.diff(ends) - 1) / sizes)[:, np.newaxis]
     return RidgeFit(tuple(predictions), strengths[errors.argmin(axis=2)], errors)
 
 
 @dataclass(frozen=True)
 class _Dual:
-    """One split's fit: dual coefficients (n_train, n_targets) and intercept.
+    """A group's fit in one split: dual coefficients (n_train, n_targets), intercept.
 
-    `squared`, (n_targets,), are the mean squared leave-one-out errors.
+    `squared_error` is the mean squared leave-one-out error.
     """
 
     coefficients: Array
     intercept: Array
-    squared: Array
+    squared_error: float
 
 
 def _fits_of_all(
-    gram: Array, targets: Array, sets: Sequence[tuple[Indices, ...]], alpha: float
-) -> Iterator[_Dual]:
-    """Fits of every split from one inverse; none if rounding loses the strength."""
+    gram: Array,
+    targets: Array,
+    sets: Sequence[tuple[Indices, ...]],
+    parts: Sequence[slice],
+    alpha: float,
+) -> Iterator[Iterator[_Dual]]:
+    """Fits of every split, each of every group, from one inverse.
+
+    There are none if rounding loses the strength.
+    """
     inverse = _regularised_inverse(gram, alpha)
     if inverse is not None:
         solved = inverse @ targets
         for train, rest, _ in sets:
-            yield _dual_without(inverse, solved, train, rest)
+            yield _duals_without(inverse, solved, train, rest, parts)
 
 
 def _fits_of_one(
-    gram: Array, targets: Array, train: Indices
-) -> Callable[[float], Iterable[_Dual]]:
+    gram: Array, targets: Array, train: Indices, parts: Sequence[slice]
+) -> Callable[[float], Iterable[Iterable[_Dual]]]:
     """Fits of a single split at any strength, from one eigendecomposition."""
     from scipy.linalg import eigh
 
@@ -182,19 +186,27 @@ def _fits_of_one(
     centred -= means
     centred -= centred.mean(axis=1, keepdims=True)
     values, vectors = eigh(centred, overwrite_a=True, check_finite=False)
-    offset = targets[train, :-1].mean(axis=0)
-    along = vectors.T @ (targets[train, :-1] - offset)
+    own = [targets[train, part.start : part.stop - 1] for part in parts]
+    offsets = [part.mean(axis=0) for part in own]
+    along = [
+        vectors.T @ (part - offset) for part, offset in zip(own, offsets, strict=True)
+    ]
 
-    def fits(alpha: float) -> Iterable[_Dual]:
+    def fits(alpha: float) -> Iterable[Iterable[_Dual]]:
         if values[0] + alpha <= 0:
-            return []
+            return
         shrunk = 1 / (values + alpha)
-        coefficients = vectors @ (shrunk[:, np.newaxis] * along)
-        # Residuals are alpha times the coefficients; the intercept takes 1 / n.
         left = np.einsum("ij,ij,j->i", vectors, vectors, alpha * shrunk)
-        held_out = alpha * coefficients / (left - 1 / len(train))[:, np.newaxis]
-        intercept = offset - means @ coefficients
-        return [_Dual(coefficients, intercept, np.mean(held_out**2, axis=0))]
+        # Residuals are alpha times the coefficients; the intercept takes 1 / n.
+        scale = (left - 1 / len(train))[:, np.newaxis]
+
+        def of_group(along: Array, offset: Array) -> _Dual:
+            coefficients = vectors @ (shrunk[:, np.newaxis] * along)
+            held_out = alpha * coefficients / scale
+            error = float(np.mean(np.mean(held_out**2, axis=0)))
+            return _Dual(coefficients, offset - means @ coefficients, error)
+
+        yield map(of_group, along, offsets)
 
     return fits
 
@@ -227,10 +239,14 @@ def _regularised_inverse(gram: Array, alpha: float) -> Array | None:
     return mirror_upper(inverse)
 
 
-def _dual_without(
-    inverse: Array, solved: Array, train: Indices, rest: Indices
-) -> _Dual:
-    """The fit to `train`, from the inverse and its product with responses and ones."""
+def _duals_without(
+    inverse: Array,
+    solved: Array,
+    train: Indices,
+    rest: Indices,
+    parts: Sequence[slice],
+) -> Iterator[_Dual]:
+    """Fits to `train`, from the inverse and its product with responses and ones."""
     from scipy.linalg import blas, cholesky
 
     # inverse[rest] is L crossᵀ with L Lᵀ = inverse[rest, rest]; transposes are in
@@ -238,13 +254,16 @@ def _dual_without(
     rows = inverse[rest]
     factor = cholesky(rows[:, rest], lower=True)
     cross = blas.dtrsm(1.0, factor, rows.T, side=1, lower=1, trans_a=1, overwrite_b=1)
-    shared = blas.dtrsm(1.0, factor, solved[rest], lower=1)
-    dual = (solved - cross @ shared)[train]
-    diagonal = (inverse.diagonal() - np.einsum("ij,ij->i", cross, cross))[train]
-    # The intercept makes the coefficients sum to zero.
-    ones = dual[:, -1]
-    intercept = dual[:, :-1].sum(axis=0) / ones.sum()
-    coefficients = dual[:, :-1] - np.outer(ones, intercept)
-    diagonal -= ones**2 / ones.sum()
-    held_out = coefficients / diagonal[:, None]
-    return _Dual(coefficients, intercept, np.mean(held_out**2, axis=0))
+    left = (inverse.diagonal() - np.einsum("ij,ij->i", cross, cross))[train]
+    # A group at a time, so that its arrays stay in the processor's cache.
+    for part in parts:
+        shared = blas.dtrsm(1.0, factor, solved[rest, part], lower=1)
+        dual = (solved[:, part] - cross @ shared)[train]
+        # The intercept makes the coefficients sum to zero.
+        ones = dual[:, -1]
+        intercept = dual[:, :-1].sum(axis=0) / ones.sum()
+        coefficients = dual[:, :-1] - np.outer(ones, intercept)
+        diagonal = left - ones**2 / ones.sum()
+        held_out = coefficients / diagonal[:, None]
+        error = float(np.mean(np.mean(held_out**2, axis=0)))
+        yield _Dual(coefficients, intercept, error)
