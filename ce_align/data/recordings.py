@@ -485,6 +485,7 @@ class Recording:
             "neuroids": {k: [str(v) for v in vs] for k, vs in stated.items()},
             "split": None if self.split is None else list(map(str, self.split)),
             "time_bins": None if self.time_bins is None else self.time_bins.tolist(),
+            "window": self.window,
         }
         # What a recording does not have is no part of what it is.
         if there := {name: value for name, value in further.items() if value}:

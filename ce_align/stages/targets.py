@@ -62,9 +62,13 @@ def _splits(recording: Recording, config: ScoreConfig) -> Splits:
 
 @dataclass(frozen=True, eq=False)
 class Target:
-    """What is computed of a recording once, for all layers."""
+    """What is computed of a recording once, for all layers.
+
+    `averages` are its responses over repetitions, (n_stimuli, n_neuroids).
+    """
 
     recording: Recording
+    averages: "NDArray[np.float64]"
     splits: Splits
     ceiling: Ceiling | None
     notes: tuple[str, ...]
@@ -78,7 +82,7 @@ class Target:
         if protocol is not None:
             notes += _against_protocol(recording, protocol, config)
         notes += _equal_images(recording)
-        recording.averaged()  # refused here if one is missing
+        averages = recording.averaged()
         if recording.split is None:
             splits = _splits(recording, config)
             ceiling, why = _ceiling(recording, config)
@@ -97,7 +101,7 @@ class Target:
         if len(animals) < 2 or config.regression == "reverse_pls":
             animals = ()
         each = {name: cls.of(recording.select(animal=name), config) for name in animals}
-        return cls(recording, splits, ceiling, (*notes, *why), each)
+        return cls(recording, averages, splits, ceiling, (*notes, *why), each)
 
     @property
     def n_values(self) -> int:
@@ -252,7 +256,7 @@ def predict(
         groups += [f"{place} {n if target.by_animal else ''}" for n in names]
     r = cross_validated_r(
         features,
-        np.concatenate([target.recording.averaged() for target in targets], axis=1),
+        np.concatenate([target.averages for target in targets], axis=1),
         targets[0].splits,
         regression=config.regression or "pls",
         groups=groups if len(set(groups)) > 1 else None,

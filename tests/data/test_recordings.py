@@ -168,6 +168,9 @@ def test_digest_sees_every_part_of_a_recording():
         make_recording(neuroid_ids=tuple("abcd")),
         make_recording(images=make_images(6, **columns)),
         make_recording(images=make_images(6).on_screen(5, 8)),
+        make_recording(window=(70.0, 170.0)),
+        make_recording(split=np.array(["train"] * 4 + ["test"] * 2)),
+        make_recording(neuroids={"animal": np.array(list("ffnn"))}),
     ]
     assert len({recording.digest for recording in variants}) == len(variants)
     assert make_recording(identifier="other name").digest == variants[0].digest

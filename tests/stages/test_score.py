@@ -506,6 +506,17 @@ def test_each_time_bin_has_the_score_it_has_alone(few, tmp_path):
     assert (window.time_start, window.time_end) == (10, 30)
 
 
+def test_bins_of_equal_responses_keep_their_own_times(few, tmp_path):
+    recording = make_monkeys(few, bins=3)
+    values = recording.responses.values.copy()
+    values[:, :, 1] = values[:, :, 0]
+    shown = replace(recording.responses, values=values)
+    equal = replace(recording, responses=shown)
+    rows = scored(equal, tmp_path, time="all", animal="F").rows
+    assert [row.time_start for row in rows] == [0, 10, 20]
+    assert rows[0].raw == rows[1].raw and rows[0].config_id != rows[1].config_id
+
+
 @pytest.mark.parametrize(
     ("time", "expected"),
     [
