@@ -151,7 +151,7 @@ class StageConfig(BaseModel):
 
 
 class NetworkConfig(StageConfig):
-    """Settings of a stage that looks at one network.
+    """Settings of a stage that reads one network.
 
     `submodule` and `preprocessing` are other ways to spell its name: they become a part
     of `model`, and are None afterwards.

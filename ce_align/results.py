@@ -246,7 +246,7 @@ class ResultStore:
     ) -> Path:
         """Store the rows of a configuration, and its arrays beside them.
 
-        `behaviours` are what the networks behind the rows answer to fixed images, by
+        `behaviours` are what the networks behind the rows compute of fixed images, by
         which a changed one is noticed, and `identities` what they are made of, by which
         is said what changed; by `nameless`, an identity without names, they are found
         again under other names (see `namesake`).
@@ -331,7 +331,7 @@ class ResultStore:
         return self.folder / stage / "namesakes" / f"{nameless}.txt"
 
     def behaviours(self, stage: str, config_id: str) -> list[Any]:
-        """What the networks answered when a configuration's rows were stored."""
+        """Behaviours of the networks when a configuration's rows were stored."""
         found = _read(self._path(stage, config_id)).get("behaviours", [])
         return found if isinstance(found, list) else []
 

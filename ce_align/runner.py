@@ -110,12 +110,12 @@ def _submit(
     try:
         for done, _ in enumerate(as_completed(asked), 1):
             _tell(run, stage, done, len(groups))
-        for group, answer in zip(groups, asked, strict=True):
+        for group, future in zip(groups, asked, strict=True):
             with run.attempt(_named(group[0]), *group):
-                run.outcome.add(answer.result())
+                run.outcome.add(future.result())
     finally:
-        for answer in asked:
-            answer.cancel()
+        for future in asked:
+            future.cancel()
 
 
 def register_brainscore() -> None:

@@ -49,7 +49,7 @@ class StoredFile:
 
     @property
     def path(self) -> Path:
-        """Where Brain-Score looks for it."""
+        """Where Brain-Score expects it."""
         return brainscore_home("BRAINIO_HOME") / self.sha1 / self.name
 
     def address(self, base: str) -> str:

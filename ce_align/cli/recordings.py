@@ -1,4 +1,4 @@
-"""`ce-align recordings`, `import` and `import-scores`: what animals answered."""
+"""`ce-align recordings`, `import` and `import-scores`: responses of animals."""
 
 from pathlib import Path
 from typing import Annotated, Literal

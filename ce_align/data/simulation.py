@@ -59,7 +59,7 @@ class SimulatedRecording:
 
 @dataclass(frozen=True)
 class Population:
-    """How many neuroids there are, and how they answer to what drives them.
+    """How many neuroids there are, and how they respond to what drives them.
 
     n_repetitions : presentations of each stimulus
     explainable_fraction : share of the signal variance that follows the drive; the

@@ -169,8 +169,8 @@ def extract(
             found[layer] = values
         elif not overwrite and entry.is_outdated():
             notify(
-                f"{network.name} {layer} answers otherwise than when its features were "
-                "cached; they are computed again"
+                f"{network.name} {layer} gives other features than those in the "
+                "cache; they are computed again"
             )
     missing = {layer: e for layer, e in kept.items() if layer not in found}
     if missing:

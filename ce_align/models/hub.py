@@ -38,7 +38,7 @@ Loaded = TypeVar("Loaded")
 #: What timm notes of where weights are from: no part of what a network is.
 PLACES = ("file", "source", "url", "hf_hub_id", "hf_hub_filename", "state_dict")
 
-#: Seconds in which the hub must answer.
+#: Seconds in which the hub must respond.
 PATIENCE = 10
 
 

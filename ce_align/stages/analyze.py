@@ -49,7 +49,7 @@ class Job:
 
     @property
     def view_names(self) -> tuple[str, ...]:
-        """Names of the views that it looks at."""
+        """Names of the views that it takes."""
         return self.measure.view_names(self.config.family)
 
     @property

@@ -1,6 +1,6 @@
 """Measures: what `ce-align analyze` knows of each, in one place.
 
-A measure is an entry of `MEASURES`: the views that it looks at, how its numbers come
+A measure is an entry of `MEASURES`: the views that it takes, how its numbers come
 from the responses to them, and what tables and figures call these. Nothing else lists
 measures: `register_measure` adds one to settings, commands, correlations, tables and
 figures. Its mathematics is a function of arrays in `ce_align.metrics`.
@@ -85,7 +85,7 @@ class Measure:
     ----------
     name : in settings and commands
     about : what it says of a network, in a few words
-    views : that it looks at: ``clean`` images, a family of augmentations such as
+    views : that it takes: ``clean`` images, a family of augmentations such as
         ``strong`` (or `ce_align.stages.views.FAMILY`, that of the settings), ``shared``
         transformations, ``crossed`` crops and photometrics, labelled ``classes``,
         ``centroids`` of images that are not compared

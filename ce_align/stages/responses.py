@@ -157,9 +157,9 @@ def respond(
     view_sets : what to show
     responses : where they are kept
     hardware : device, batch size and rendering threads
-    force : ask again what is stored
+    force : compute again what is stored
     progress : told of images done
-    notify : told of networks that answer otherwise than before
+    notify : told of networks whose features have changed
 
     Returns
     -------
@@ -180,36 +180,36 @@ def respond(
     for source in {source.digest: source for source in networks}.values():
         if responses.settle(source, fresh=force):
             notify(
-                f"{source.name} {source.layer} answers otherwise than when "
-                "its responses were stored; it is asked again"
+                f"{source.name} {source.layer} gives other features than when "
+                "its responses were stored; they are computed again"
             )
     with ExitStack() as stack:
         readers = _Readers(hardware, stack)
         pool = stack.enter_context(ThreadPoolExecutor(hardware.workers))
         for views in view_sets:
             todo = list(_missing(networks, views, responses))
-            asked = [image for _, images, _ in todo for image in images]
-            done = len(views.images) - len(asked)
-            rendered = _prefetch(pool, views.render, asked, ahead=hardware.workers + 1)
+            wanted = [image for _, images, _ in todo for image in images]
+            done = len(views.images) - len(wanted)
+            rendered = _prefetch(pool, views.render, wanted, ahead=hardware.workers + 1)
             for block, images, lacking in todo:
                 kept: dict[str, list[FloatArray]] = {s.digest: [] for s in lacking}
                 for _ in images:
                     pixels = next(rendered)
                     for source in lacking:
-                        answer = readers.answer(source, pixels)
-                        if answer is not None:
-                            kept[source.digest].append(views.reduce(answer))
+                        values = readers.read(source, pixels)
+                        if values is not None:
+                            kept[source.digest].append(views.reduce(values))
                     done += 1
                     progress(f"{views.name} views", done, len(views.images))
-                answers = {
+                found = {
                     source: np.stack(kept[source.digest])
                     for source in lacking
                     if source.digest not in readers.failed
                 }
                 if block == todo[0][0]:
-                    block_bytes = sum(values.nbytes for values in answers.values())
+                    block_bytes = sum(values.nbytes for values in found.values())
                     responses.check_space(block_bytes * len(todo))
-                for source, values in answers.items():
+                for source, values in found.items():
                     with atomic_path(responses.path(source, views, block)) as path:
                         np.save(path, values)
         return readers.failed
@@ -225,7 +225,7 @@ def _stored_behaviour(path: Path) -> "Behaviour | None":
 
 
 class _Readers:
-    """Networks on the device, each put there when it is first asked."""
+    """Networks on the device, each put there when it is first read."""
 
     def __init__(self, hardware: Hardware, stack: ExitStack) -> None:
         self._hardware = hardware
@@ -233,15 +233,15 @@ class _Readers:
         self._open: dict[str, PooledReader] = {}
         self.failed: dict[str, CeAlignError] = {}
 
-    def answer(
+    def read(
         self, source: NetworkLayer, pixels: NDArray[np.uint8]
     ) -> FloatArray | None:
         """Responses (n_views, n_features), or None from a network that has failed."""
         if source.digest in self.failed:
             return None
         try:
-            answers = self._reader(source)(pixels)
-            if not np.isfinite(answers).all():
+            values = self._reader(source)(pixels)
+            if not np.isfinite(values).all():
                 raise DataError("gives NaN or infinity for some views")
         except Exception as error:  # any code can run in a network
             if is_signal(error):
@@ -251,7 +251,7 @@ class _Readers:
             self.failed[source.digest] = type(found)(named)
             self.failed[source.digest].__cause__ = error
             return None
-        return answers
+        return values
 
     def _reader(self, source: NetworkLayer) -> "PooledReader":
         from ce_align.models.devices import PooledReader

@@ -216,7 +216,7 @@ class Run:
     runs : folder of trainings
     out : folder of tables and figures
     datasets : folder of published data sets; None for the one in the cache
-    responses : folder of answers to views; None for the one in the cache
+    responses : folder of responses to views; None for the one in the cache
     given : networks, recordings, image sets and labelled data sets that are at hand,
         such as ``{("recording", name): recording}`` (network, images, dataset); all
         others are loaded by their names
@@ -376,7 +376,7 @@ class Run:
         *,
         origin: str,
     ) -> list[RowType] | None:
-        """Stored rows of a configuration whose networks answer as they did, or None.
+        """Stored rows of a configuration whose networks have not changed, or None.
 
         A network that has another name now, as after its folder was renamed, has the
         rows that it had; they are stored under the new name, too. `networks` are all
@@ -402,8 +402,8 @@ class Run:
         for network, behaviour, known in zip(networks, now, then, strict=False):
             if behaviour is None or known is None or not known.agrees(behaviour):
                 self.notify(
-                    f"{network.name} {network.layer} answers otherwise than when its "
-                    f"{stage} rows were stored; they are computed again"
+                    f"{network.name} {network.layer} gives other features than when "
+                    f"its {stage} rows were stored; they are computed again"
                 )
                 return None
         if len(then) != len(now):
@@ -463,7 +463,7 @@ class Run:
         *,
         origin: str | None = None,
     ) -> list[RowType]:
-        """Store rows that were computed, with what their networks answer.
+        """Store rows that were computed, with the behaviour of their networks.
 
         Returns
         -------

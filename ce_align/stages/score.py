@@ -6,6 +6,7 @@ from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
+from ce_align.config import ConfigId
 from ce_align.data.recordings import Recording
 from ce_align.errors import CeAlignError, ConfigError
 from ce_align.metrics.gram import centred_gram
@@ -14,7 +15,7 @@ from ce_align.stages.scores import ScoreConfig, ScoreRow
 from ce_align.stages.targets import Target, predict
 
 if TYPE_CHECKING:
-    from ce_align.models.networks import Network
+    from ce_align.models.networks import Network, Probe
     from ce_align.stages.official import OfficialConfig
 
 __all__ = [
@@ -165,7 +166,7 @@ def score(
     """Score layers of one network against a recording, or against parts of one.
 
     Features of all layers come from one pass over the images. A configuration that is
-    in the store is answered from there, as long as the network answers as it did; each
+    in the store comes from there, as long as the network has not changed; each
     layer is stored as soon as it is computed, so that an interrupted run loses at most
     one. A layer that fails does not keep the others from their rows.
 
@@ -183,7 +184,7 @@ def score(
     DataError
         If the recording cannot be scored with these settings.
     """
-    from ce_align.models.features import ALGORITHM_VERSION, extract
+    from ce_align.models.features import ALGORITHM_VERSION
 
     if not asked:
         return []
@@ -213,80 +214,92 @@ def score(
         )
         if stored:
             rows[config] = stored
-    missing = [config for config in asked if config not in rows]
+    missing = {config: part for config, part in asked.items() if config not in rows}
     if missing:
-        # Everything that can be refused is refused before hours of extraction.
-        first = missing[0]
-        targets: dict[str, Target] = {}
-        for config in missing:
-            recording = asked[config]
-            if recording.digest not in targets:
-                targets[recording.digest] = Target.of(recording, config)
-            if config.layer in probe.behaviours:
-                target = targets[recording.digest]
-                target.check_memory(probe.behaviours[config.layer].width, config)
-        failed: dict[str, CeAlignError] = {}
-        features = extract(
-            network,
-            recording.images.on_screen(recording.degrees, VISUAL_DEGREES),
-            list(dict.fromkeys(config.layer for config in missing)),
-            device=run.hardware.device,
-            batch_size=run.hardware.batch_size,
-            compile=run.hardware.compiled,
-            overwrite=run.force,
-            probe=probe,
-            failures=failed,
-            progress=lambda done, total: run.progress(
-                f"{network.name} images", done, total
-            ),
-            notify=run.notify,
-        )
-        what, done = f"{network.name} × {recording.identifier}", 0
-        for layer in layers:
-            of_layer = [config for config in missing if config.layer == layer]
-            form = None
-            parts_of = [targets[asked[config].digest] for config in of_layer]
-            for some in _together(of_layer, parts_of):
-                run.progress(what, done, len(missing))
-                done += len(some)
-                name = f"{network.name} {layer} × {first.recording}"
-                with run.attempt(name, *some):
-                    if layer in failed:
-                        raise failed[layer]
-                    values = features[layer].values
-                    if form is None:  # all parts of the recording share it
-                        form = cache(
-                            partial(centred_gram, values, dtype=first.gram_dtype)
-                        )
-                    parts = [targets[asked[config].digest] for config in some]
-                    correlations = predict(parts, values, first, form)
-                    for config, target, r in zip(
-                        some, parts, correlations, strict=True
-                    ):
-                        with run.attempt(name, config):
-                            rows[config] = run.keep(
-                                config,
-                                ids[config],
-                                target.rows(r, probe, config, ids[config]),
-                                known[layer],
-                                target.arrays(r, config),
-                                origin=target.recording.origin,
-                            )
-        run.progress(what, 1, 1)
+        rows |= _computed(network, missing, ids, probe, known, run)
     return [row for config in asked for row in rows.get(config, ())]
 
 
+def _computed(
+    network: "Network",
+    missing: Mapping[ScoreConfig, Recording],
+    ids: Mapping[ScoreConfig, ConfigId],
+    probe: "Probe",
+    known: Mapping[str, Sequence[NetworkLayer]],
+    run: Run,
+) -> dict[ScoreConfig, list[ScoreRow]]:
+    """Rows that are not stored yet; each is stored as soon as it is computed."""
+    from ce_align.models.features import extract
+
+    # Everything that can be refused is refused before hours of extraction.
+    targets: dict[str, Target] = {}
+    for config, part in missing.items():
+        if part.digest not in targets:
+            targets[part.digest] = Target.of(part, config)
+        if config.layer in probe.behaviours:
+            width = probe.behaviours[config.layer].width
+            targets[part.digest].check_memory(width, config)
+    first, recording = next(iter(missing.items()))
+    failed: dict[str, CeAlignError] = {}
+    features = extract(
+        network,
+        recording.images.on_screen(recording.degrees, VISUAL_DEGREES),
+        list(dict.fromkeys(config.layer for config in missing)),
+        device=run.hardware.device,
+        batch_size=run.hardware.batch_size,
+        compile=run.hardware.compiled,
+        overwrite=run.force,
+        probe=probe,
+        failures=failed,
+        progress=lambda done, total: run.progress(
+            f"{network.name} images", done, total
+        ),
+        notify=run.notify,
+    )
+    rows: dict[ScoreConfig, list[ScoreRow]] = {}
+    what, done = f"{network.name} × {recording.identifier}", 0
+    for layer, known_layer in known.items():
+        of_layer = [config for config in missing if config.layer == layer]
+        form = None
+        parts_of = [targets[missing[config].digest] for config in of_layer]
+        for some, parts in _together(of_layer, parts_of):
+            run.progress(what, done, len(missing))
+            done += len(some)
+            name = f"{network.name} {layer} × {first.recording}"
+            with run.attempt(name, *some):
+                if layer in failed:
+                    raise failed[layer]
+                values = features[layer].values
+                if form is None:  # all parts of the recording share it
+                    form = cache(partial(centred_gram, values, dtype=first.gram_dtype))
+                found = predict(parts, values, first, form)
+                for config, target, r in zip(some, parts, found, strict=True):
+                    with run.attempt(name, config):
+                        rows[config] = run.keep(
+                            config,
+                            ids[config],
+                            target.rows(r, probe, config, ids[config]),
+                            known_layer,
+                            target.arrays(r, config),
+                            origin=target.recording.origin,
+                        )
+    run.progress(what, 1, 1)
+    return rows
+
+
 def _together(
-    configs: Sequence[ScoreConfig], targets: "Sequence[Target]"
-) -> "Iterator[list[ScoreConfig]]":
+    configs: Sequence[ScoreConfig], targets: Sequence[Target]
+) -> Iterator[tuple[list[ScoreConfig], list[Target]]]:
     """Configurations whose parts are predicted in one go, as many as memory allows."""
     some: list[ScoreConfig] = []
+    parts: list[Target] = []
     n_values = 0
     for config, target in zip(configs, targets, strict=True):
         n_values += target.n_values
         if some and (n_values > MOST_VALUES or config.regression == "reverse_pls"):
-            yield some
-            some, n_values = [], target.n_values
+            yield some, parts
+            some, parts, n_values = [], [], target.n_values
         some.append(config)
+        parts.append(target)
     if some:
-        yield some
+        yield some, parts

@@ -113,7 +113,7 @@ def environment(folder, monkeypatch):
     monkeypatch.setenv("TOY_OFFSET", "0.5")
 
 
-#: Changes of code and of what it reads, by which the network answers otherwise.
+#: Changes of code and of what it reads, by which the network's features change.
 CODE_CHANGES = {
     "forward": edit("model.py", "y + self.offset", "2 * y + self.offset"),
     "a module's constant": edit("model.py", "SCALE = 1.0", "SCALE = 2.0"),

@@ -287,7 +287,7 @@ def test_a_network_that_has_broken_has_no_rows_of_before(stages, tmp_path, fault
 GAIN = contextvars.ContextVar("gain", default=1.0)
 
 
-def test_a_change_that_only_the_answers_tell_is_said_in_a_line(stages):
+def test_a_change_that_only_features_show_is_said_in_a_line(stages):
     class Reading(nn.Module):
         def forward(self, x):
             return x[:, :1] * GAIN.get() + x[:, 1:2] ** 2
@@ -299,15 +299,15 @@ def test_a_change_that_only_the_answers_tell_is_said_in_a_line(stages):
     again, stored = stages.run(network(Reading()), "0", notify=said.append)
     GAIN.reset(token)
     assert stored == [False] * 3
-    # The digest is the same: only the answers could tell.
+    # The digest is the same: only the features can tell.
     assert again[0].config_id == rows[0].config_id
     assert values(again) != values(rows)
-    assert "net 0 answers otherwise than when its score rows were stored" in said[0]
+    assert "net 0 gives other features than when its score rows were stored" in said[0]
     assert all("\n" not in line for line in said)
-    assert any("responses were stored; it is asked again" in line for line in said)
+    assert any("responses were stored; they are computed again" in line for line in said)
 
 
-def test_random_networks_are_marked_and_never_answered_from_the_store(stages):
+def test_random_networks_are_marked_and_never_taken_from_the_store(stages):
     class Noisy(nn.Module):
         def forward(self, x):
             return x + torch.randn_like(x)
