@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     import xarray as xr
 
 __all__ = [
-    *("FACTS", "PROVENANCE", "UNKNOWN_CONTENT"),
+    *("FACTS", "NAMING", "PROVENANCE", "UNKNOWN_CONTENT"),
     *("Failure", "NetworkFacts", "ResultStore", "Row", "joined_notes"),
 ]
 

@@ -148,22 +148,28 @@ def distinct(configs: Iterable[StageConfig]) -> tuple[StageConfig, ...]:
 
 def plan(
     configs: Iterable[StageConfig], store: ResultStore
-) -> dict[str, tuple[int, int]]:
-    """How many configurations of each stage there are, and are in the results.
+) -> dict[str, dict[str, list[StageConfig]]]:
+    """Configurations of each stage: ``done``, ``failed``, and ``never run``.
 
     Nothing is loaded: the settings are compared, not the weights and images behind.
     """
     stored = [document.get("config", {}) for document in store.documents()]
+    failed = [(failure.stage, failure.config) for failure in store.failures()]
 
-    def is_known(config: StageConfig) -> bool:
+    def state(stage: str, config: StageConfig) -> str:
         # What is left to the recording, its rows state.
         asked = config.model_dump(mode="json", exclude_none=True)
-        return any(asked.items() <= settings.items() for settings in stored)
+        if any(asked.items() <= settings.items() for settings in stored):
+            return "done"
+        whole = (stage, config.model_dump(mode="json"))
+        return "failed" if whole in failed else "never run"
 
-    return {
-        stage: (len(chosen), sum(map(is_known, chosen)))
-        for stage, chosen in _by_stage(configs).items()
-    }
+    found: dict[str, dict[str, list[StageConfig]]] = {}
+    for stage, chosen in _by_stage(configs).items():
+        found[stage] = {"done": [], "failed": [], "never run": []}
+        for config in chosen:
+            found[stage][state(stage, config)].append(config)
+    return found
 
 
 def _by_stage(configs: Iterable[StageConfig]) -> dict[str, list[StageConfig]]:

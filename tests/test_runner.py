@@ -11,7 +11,7 @@ from ce_align.config import StageConfig
 from ce_align.data import recordings
 from ce_align.data.imagesets import ImageSet
 from ce_align.data.recordings import Recording
-from ce_align.errors import AccessError, CeAlignError, ConfigError
+from ce_align.errors import AccessError, CeAlignError, ConfigError, DataError
 from ce_align.results import ResultStore
 from ce_align.runner import distinct, plan, run
 from ce_align.stages.running import Outcome, Run
@@ -146,9 +146,13 @@ def test_a_configuration_of_no_stage_is_refused(tmp_path):
 
 
 def test_a_plan_counts_what_is_stored_without_loading(toy, tmp_path):
-    asked = configs("gabor", "nothing", layer="complex")
-    run(asked, tmp_path, given=toy)
-    assert plan(asked, ResultStore(tmp_path)) == {"score": (2, 1)}
+    asked = configs("gabor", "nothing", "broken", layer="complex")
+    run(asked[:1], tmp_path, given=toy)
+    store = ResultStore(tmp_path)
+    store.put_failure("score", asked[2], DataError("no memory"))
+    found = plan(asked, store)
+    states = {state: [c.model for c in of] for state, of in found["score"].items()}
+    assert states == {"done": ["gabor"], "failed": ["broken"], "never run": ["nothing"]}
 
 
 class Stopped(CeAlignError):

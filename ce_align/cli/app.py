@@ -77,7 +77,10 @@ COMMANDS = {
         "List recordings: sizes, metric, licence, access, how to cite; and .nc files "
         "here.",
     ),
-    "results": ("output", "Show every stored row, and what failed."),
+    "results": (
+        "output",
+        "Show every stored row, what failed and why, and what was never run.",
+    ),
     "tables": ("output", "Write the paper's tables from stored rows."),
     "figures": (
         "output",

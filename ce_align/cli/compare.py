@@ -1,13 +1,13 @@
 """`ce-align correlate`, `overlap` and `transfer`: networks beside each other."""
 
-from itertools import groupby
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from ce_align.cli.flags import Asked, Figure, Found, Json, Results, Root, Session, flags
-from ce_align.cli.screen import message, print_json, print_tables, tell_outcome
+from ce_align.cli.flags import Asked, Figure, Found, Results, Root, Session, flags
+from ce_align.cli.screen import message, tell_outcome
+from ce_align.cli.view import View
 from ce_align.errors import ConfigError
 from ce_align.stages.correlate import CorrelateConfig
 from ce_align.stages.overlap import OverlapConfig
@@ -57,25 +57,22 @@ a fifth for Pets. Runs differ only in which images choose the strength.
 @flags()
 def correlate(
     asked: Asked[CorrelateConfig],
+    view: View,
     rows: Annotated[
         list[Path] | None,
         typer.Option(help="JSON rows of other runs, '-' for standard input."),
     ] = None,
     figure: Figure = None,
     results: Results = Path("results"),
-    json: Json = False,
 ) -> None:
     """Correlate every measure with predictivity, across networks."""
-    from ce_align.report.terminal import correlation_tables
+    from ce_align.report.terminal import row_sheets
     from ce_align.runner import run
     from ce_align.stages.correlate import CorrelationRow
 
     outcome = run(asked.configs(), results, other_rows=rows or ())
     found = outcome.of(CorrelationRow)
-    if json:
-        print_json(found)
-    elif found:
-        print_tables(correlation_tables(found))
+    view.show(found, row_sheets(found))
     if figure and found:
         from ce_align.report.paper.correlations import save_correlations
 
@@ -85,17 +82,12 @@ def correlate(
 
 @commands.command(epilog=OVERLAP_EXAMPLES)
 @flags()
-def overlap(asked: Asked[OverlapConfig], session: Session) -> None:
+def overlap(asked: Asked[OverlapConfig], session: Session, view: View) -> None:
     """Partition the explained variance of a recording between two networks."""
-    from ce_align.report.terminal import overlap_table
-    from ce_align.stages.overlap import OverlapRow
+    from ce_align.report.terminal import row_sheets
 
     outcome = session.run(asked.configs())
-    rows = outcome.of(OverlapRow)
-    groups = groupby(rows, key=lambda row: row.config_id)
-    session.show(outcome, (overlap_table(list(group)) for _, group in groups))
-    for note in dict.fromkeys(row.note for row in rows if row.note):
-        message(note)
+    view.show(outcome.rows, row_sheets(outcome.rows))
     tell_outcome(outcome, session.results)
 
 
@@ -104,6 +96,7 @@ def overlap(asked: Asked[OverlapConfig], session: Session) -> None:
 def transfer(
     asked: Asked[TransferConfig],
     session: Session,
+    view: View,
     root: Root = None,
     download: Annotated[
         bool, typer.Option("--download", help="Fetch a data set that is not there.")
@@ -118,9 +111,8 @@ def transfer(
     ] = False,
 ) -> None:
     """Accuracy of a linear readout of frozen features on other data sets."""
-    from ce_align.report.terminal import frame_table, transfer_table
+    from ce_align.report.terminal import row_sheets
     from ce_align.stages.train import OnlineConfig
-    from ce_align.stages.transfer import TransferRow
 
     if online == bool(asked.values("dataset")):
         raise ConfigError(
@@ -133,20 +125,5 @@ def transfer(
         datasets=root,
         download=download,
     )
-    rows = outcome.of(TransferRow)
-    if rows:
-        session.show(outcome, [transfer_table(rows)])
-    else:
-        shown = ["model", "objective", "equivariance_weight", "metric", "value"]
-        session.show(
-            outcome, [frame_table(outcome.frame[shown])] if outcome.rows else []
-        )
-    for row in rows:
-        if row.note:
-            message(f"{row.model} × {row.dataset}: {row.note}")
-        if row.n_unconverged:
-            message(
-                f"{row.model} × {row.dataset}: {row.n_unconverged} fits ended before "
-                "their tolerance was met"
-            )
+    view.show(outcome.rows, row_sheets(outcome.rows))
     tell_outcome(outcome, session.results)

@@ -30,13 +30,7 @@ from typing import (
 import typer
 
 from ce_align.checks import named_some
-from ce_align.cli.screen import (
-    message,
-    only_json,
-    print_json,
-    print_tables,
-    progress_bars,
-)
+from ce_align.cli.screen import message, only_json, progress_bars
 from ce_align.config import (
     OneOf,
     StageConfig,
@@ -48,8 +42,6 @@ from ce_align.config import (
 from ce_align.errors import ConfigError
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
     from ce_align.stages.running import Outcome
 
 __all__ = [
@@ -137,7 +129,6 @@ class Session:
         ),
     ] = False
     results: Results = Path("results")
-    json: Json = False
 
     def run(self, configs: Iterable[StageConfig], **settings: Any) -> "Outcome":
         """Run configurations; `settings` are other ones of `ce_align.runner.run`."""
@@ -158,13 +149,6 @@ class Session:
                 notify=message,
                 **settings,
             )
-
-    def show(self, outcome: "Outcome", tables: "Iterable[Table]") -> None:
-        """Print rows, as tables or as JSON."""
-        if self.json:
-            print_json(outcome.rows)
-        elif outcome.rows:
-            print_tables(tables)
 
 
 class Found(str):

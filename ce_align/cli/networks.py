@@ -5,14 +5,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ce_align.cli.flags import Json, Results
-from ce_align.cli.screen import (
-    message,
-    print_json,
-    print_table,
-    progress_bars,
-    report_failures,
-)
+from ce_align.cli.flags import Results, flags
+from ce_align.cli.screen import message, progress_bars, report_failures
+from ce_align.cli.view import View
 from ce_align.errors import CeAlignError, ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -41,17 +36,20 @@ OTHER_NETWORKS = (
 
 
 @commands.command()
+@flags()
 def models(
+    view: View,
     pattern: Annotated[
         str, typer.Argument(help="Name, glob or group, such as 'ce_mmcr_*'.")
     ] = "*",
 ) -> None:
     """List the published networks."""
     from ce_align.models.catalogue import PUBLISHED, expand
-    from ce_align.report.terminal import models_table
+    from ce_align.report.terminal import models_sheet
 
     names = expand([pattern])
-    print_table(models_table([PUBLISHED[name] for name in names if name in PUBLISHED]))
+    listed = models_sheet([PUBLISHED[name] for name in names if name in PUBLISHED])
+    view.show(listed.records, [listed])
     message(OTHER_NETWORKS)
 
 
@@ -200,14 +198,15 @@ In Python, importing the registry puts every published network and every run the
 
 
 @commands.command(epilog=REGISTER_EXAMPLES)
+@flags()
 def register(
+    view: View,
     models: Annotated[
         list[str] | None,
         typer.Argument(
             help="Names, globs or groups. \\[default: all whose weights are here]"
         ),
     ] = None,
-    json: Json = False,
 ) -> None:
     """Load networks into Brain-Score's registry, and show their identifiers.
 
@@ -230,17 +229,12 @@ def register(
             except CeAlignError as error:
                 failures.append((name, error))
         progress("networks", len(names), len(names))
-    if json:
-        print_json(found)
-    elif found or not failures:
-        from rich.table import Table
+    from ce_align.report.sheet import Column, Sheet
 
-        table = Table()
-        table.add_column("name", overflow="fold")
-        table.add_column("identifier in Brain-Score", overflow="fold")
-        for entry in found:
-            table.add_row(entry["name"], entry["identifier"])
-        print_table(table)
+    columns = [Column("name", keep=True)]
+    columns.append(Column("identifier", "identifier in Brain-Score", keep=True))
+    view.show(found, [Sheet(found, columns)])
+    if not view.json and (found or not failures):
         example = found[0]["name"] if found else next(iter(PUBLISHED))
         message(USE.format(name=example))
     report_failures(failures)
@@ -263,7 +257,9 @@ SUBMIT_EXAMPLES = """\b
 
 
 @commands.command(epilog=SUBMIT_EXAMPLES)
+@flags()
 def submit(
+    view: View,
     model: Annotated[
         list[str] | None,
         typer.Option(
@@ -322,7 +318,6 @@ def submit(
             "this command wrote]",
         ),
     ] = None,
-    json: Json = False,
 ) -> None:
     """Export networks to Brain-Score, or examine plugins with --check."""
     exporting = {"--out": out, "--weights": weights, "--layer": layer}
@@ -331,10 +326,10 @@ def submit(
         unfit = [name for name, value in exporting.items() if value is not None]
         if unfit:
             raise ConfigError(f"--check examines and does not take {', '.join(unfit)}")
-        _check(check, run, json)
+        _check(check, run, view)
         return
-    if run is not None or json:
-        raise ConfigError("--run and --json belong to --check")
+    if run is not None or view != View():
+        raise ConfigError("--run and options of tables belong to --check")
     if out is None or weights is None or not model:
         absent = [n for n in ("--model", "--out", "--weights") if not exporting[n]]
         raise ConfigError(f"name {' and '.join(absent)}, or --check a plugin")
@@ -382,17 +377,14 @@ def _export(model: list[str], out: Path, force: bool, **options: Any) -> None:
     message(f"examine them with: ce-align submit --check {out}")
 
 
-def _check(path: Path, run: bool | None, json: bool) -> None:
+def _check(path: Path, run: bool | None, view: View) -> None:
     """Examine plugins, and end with status 2 if there are faults."""
     from ce_align.brainscore.plugin.check import check_plugins
-    from ce_align.report.terminal import plugins_table
+    from ce_align.report.terminal import plugins_sheet
 
     with progress_bars() as progress:
         checked = check_plugins(path, run=run, progress=progress)
-    if json:
-        print_json(checked)
-    else:
-        print_table(plugins_table(checked))
+    view.show(checked, [plugins_sheet(checked)])
     faulty = [plugin for plugin in checked if plugin.n_faults]
     unrun = [plugin for plugin in checked if not plugin.ran]
     if unrun:

@@ -6,14 +6,9 @@ from typing import Annotated
 
 import typer
 
-from ce_align.cli.flags import Asked, Found, Json, Results, flags
-from ce_align.cli.screen import (
-    message,
-    print_json,
-    print_table,
-    progress_bars,
-    tell_written,
-)
+from ce_align.cli.flags import Asked, Found, Results, flags
+from ce_align.cli.screen import message, progress_bars, tell_written
+from ce_align.cli.view import View
 from ce_align.report.paper.files import FigureConfig, TableConfig
 
 __all__ = ["commands"]
@@ -21,13 +16,40 @@ __all__ = ["commands"]
 commands = typer.Typer()
 
 
-@commands.command()
+RESULTS_EXAMPLES = """\b
+[bold]Examples[/bold]
+
+  ce-align results --model 'ce_mmcr_*' --recording majajhong2015
+
+  ce-align results --stage score --columns model,layer,value --sort -value
+
+  ce-align results --recipe benchmarks/it_predictivity.py --csv rows.csv
+
+What was never run is what a network lacks that another network here has, or else what
+the recipes ask for and nobody has begun.
+"""
+
+
+@commands.command(epilog=RESULTS_EXAMPLES)
+@flags()
 def results(
+    view: View,
+    model: Annotated[
+        list[str] | None,
+        typer.Option("--model", "-m", help="Only this network or glob. Repeatable."),
+    ] = None,
     stage: Annotated[
         str | None, typer.Option(help="Only this stage. \\[default: all]")
     ] = None,
-    csv: Annotated[
-        Path | None, typer.Option(help="Write every column of every row here.")
+    recording: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--recording", "-r", help="Only this recording or glob. Repeatable."
+        ),
+    ] = None,
+    recipe: Annotated[
+        list[Path] | None,
+        typer.Option(help="Recipe whose configurations should be there. Repeatable."),
     ] = None,
     identity: Annotated[
         str | None,
@@ -38,41 +60,34 @@ def results(
     ] = None,
     results: Results = Path("results"),
 ) -> None:
-    """Show every stored row, and what failed."""
-    import pandas as pd
-
-    from ce_align.files import atomic_path
-    from ce_align.report.terminal import failures_table, frame_table, identity_table
+    """Show every stored row, what failed and why, and what was never run."""
+    from ce_align.recipes import load_recipe
+    from ce_align.report.states import FAILED, NEVER_RUN, Wanted, state_sheets, states
+    from ce_align.report.terminal import identity_sheet
     from ce_align.results import ResultStore
-    from ce_align.stages.earlier import stored_rows
-    from ce_align.stages.same_network import identity as whose
-    from ce_align.stages.same_network import load_rows, reasons_left_out
+    from ce_align.runner import plan, register_brainscore
 
     store = ResultStore(results)
     if identity is not None:
-        print_table(identity_table(store.starting(identity, stage)))
+        sheet = identity_sheet(store.starting(identity, stage))
+        view.show(sheet.records, [sheet])
         return
-    rows = pd.DataFrame(stored_rows(store, stage))
-    failed = store.failures(stage)
-    # Rows of any stage, and a training, may tell that a network is an older one.
-    reasons = reasons_left_out(load_rows(store))
-    if len(rows) and reasons:
-        rows = rows.assign(
-            left_out=[reasons.get(whose(row), "") for row in rows.to_dict("records")]
+    if recipe:
+        register_brainscore()
+    asked = [config for path in recipe or () for config in load_recipe(path).configs]
+    unrun = [c for of in plan(asked, store).values() for c in of["never run"]]
+    wanted = Wanted(stage, tuple(model or ()), tuple(recording or ()))
+    found = states(store, wanted, unrun if recipe else None)
+    if not found:
+        of = " of these networks and recordings" if model or recording else ""
+        message(f"no {stage or 'stored'} rows{of} in {results}")
+    if found or view.json:
+        view.show(found, state_sheets(found, f"In {results}"))
+    if view.csv is not None:
+        n_failed, n_never = (
+            sum(one["state"] == state for one in found) for state in (FAILED, NEVER_RUN)
         )
-    if rows.empty and not failed:
-        message(f"no {stage or 'stored'} rows in {results}")
-    elif csv is None:
-        if len(rows):
-            print_table(frame_table(rows))
-        if failed:
-            print_table(failures_table(failed))
-    if csv is not None:
-        with atomic_path(csv) as temporary:
-            rows.to_csv(temporary, index=False)
-        message(f"{len(rows)} rows in {csv}")
-        if failed:
-            message(f"{len(failed)} configurations failed: ce-align results says why")
+        message(f"among them {n_failed} that failed and {n_never} never run")
 
 
 TABLES_EXAMPLES = """\b
@@ -186,34 +201,28 @@ DOCTOR_EXAMPLES = """\b
 
 
 @commands.command(epilog=DOCTOR_EXAMPLES)
+@flags()
 def doctor(
+    view: View,
     timeout: Annotated[
         float, typer.Option(min=0.1, help="Seconds to wait for each remote answer.")
     ] = 3.0,
-    json: Json = False,
 ) -> None:
     """Check packages, device, folders, network and the access to each recording.
 
     The exit status is 0 unless work without a network cannot be done.
     """
-    from rich.table import Table
-
     from ce_align.brainscore.doctor import examine
+    from ce_align.report.sheet import Column, Sheet
 
     findings = examine(timeout)
-    if json:
-        print_json([asdict(finding) for finding in findings])
-    else:
-        table = Table()
-        table.add_column("check", overflow="fold")
-        table.add_column("state", no_wrap=True)
-        table.add_column("found", overflow="fold")
-        table.add_column("what to do", overflow="fold")
-        for finding in findings:
-            table.add_row(
-                finding.check, finding.state, finding.found, finding.remedy or "–"
-            )
-        print_table(table)
+    records = [asdict(finding) for finding in findings]
+    columns = (
+        *(Column("check", kind="text", keep=True), Column("state", keep=True)),
+        Column("found", kind="text", keep=True),
+        Column("remedy", "what to do", kind="text"),
+    )
+    view.show(records, [Sheet(records, columns)])
     n_failed = sum(finding.state == "fail" for finding in findings)
     if n_failed:
         message(f"error: {n_failed} of {len(findings)} checks failed")

@@ -9,15 +9,15 @@ import typer
 from ce_align.cli.flags import Root, Session, flags
 from ce_align.cli.screen import (
     message,
-    print_json,
-    print_table,
-    print_tables,
+    print_sheets,
     progress_bars,
     tell_outcome,
 )
+from ce_align.cli.view import View
 
 if TYPE_CHECKING:
     from ce_align.recipes import Recipe
+    from ce_align.report.sheet import Sheet
     from ce_align.results import ResultStore
 
 __all__ = ["commands"]
@@ -41,6 +41,7 @@ the results already is not computed again.
 def run(
     recipe: Annotated[list[Path], typer.Argument(help="Python files.")],
     session: Session,
+    view: View,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print the plan and run nothing.")
     ] = False,
@@ -60,7 +61,8 @@ def run(
     register_brainscore()
     read = [load_recipe(path) for path in recipe]
     if dry_run:
-        _print_plan(read, ResultStore(session.results))
+        plan = _plan(read, ResultStore(session.results))
+        view.show(plan.records, [plan])
         return
     outcome = session.run(
         (config for one in read for config in one.configs),
@@ -68,8 +70,8 @@ def run(
         out=out,
         datasets=root,
     )
-    if session.json:
-        print_json(outcome.rows)
+    if view.json or view.csv:
+        view.show(outcome.rows, ())
     for path in outcome.files:
         message(f"wrote {path}")
     message(
@@ -79,22 +81,29 @@ def run(
     tell_outcome(outcome)
 
 
-def _print_plan(recipes: "list[Recipe]", store: "ResultStore") -> None:
-    from rich.table import Table
-
+def _plan(recipes: "list[Recipe]", store: "ResultStore") -> "Sheet":
+    """Configurations of each recipe and stage, and how many are in the results."""
+    from ce_align.report.sheet import Column, Sheet
     from ce_align.runner import plan
 
-    table = Table()
-    for name in ("recipe", "serves", "stage"):
-        table.add_column(name)
-    for name in ("configurations", "in results"):
-        table.add_column(name, justify="right")
-    for recipe in recipes:
-        first = (str(recipe.path), recipe.purpose)
-        for stage, (n, n_stored) in plan(recipe.configs, store).items():
-            table.add_row(*first, stage, str(n), str(n_stored))
-            first = ("", "")
-    print_table(table)
+    records = [
+        {
+            "recipe": str(recipe.path),
+            "serves": recipe.purpose,
+            "stage": stage,
+            "configurations": sum(map(len, of_state.values())),
+            "in_results": len(of_state["done"]),
+            "failed": len(of_state["failed"]),
+        }
+        for recipe in recipes
+        for stage, of_state in plan(recipe.configs, store).items()
+    ]
+    columns = (
+        *(Column("recipe", keep=True), Column("serves", kind="text", keep=True)),
+        *(Column("stage", keep=True), Column("configurations", keep=True)),
+        *(Column("in_results", keep=True), Column("failed", keep=True)),
+    )
+    return Sheet(records, columns, by=("recipe", "serves"))
 
 
 BEGIN = """\
@@ -123,7 +132,7 @@ def demo(
     from ce_align.brainscore import register
     from ce_align.demonstration import demo_recipe, session_score
     from ce_align.report.page import write_report
-    from ce_align.report.terminal import score_tables
+    from ce_align.report.terminal import row_sheets
     from ce_align.runner import run
     from ce_align.stages.scores import ScoreRow
 
@@ -151,7 +160,7 @@ def demo(
             title="ce_align demonstration (simulated)",
             progress=progress,
         )
-    print_tables(score_tables(outcome.of(ScoreRow)))
+    print_sheets(row_sheets(outcome.of(ScoreRow)))
     outcome.notes.clear()  # the report holds them
     tell_outcome(outcome, results)
     message(NEXT.format(out=out))

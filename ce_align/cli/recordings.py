@@ -6,14 +6,8 @@ from typing import Annotated, Literal
 import typer
 
 from ce_align.cli.flags import Asked, Figure, Json, Results, flags
-from ce_align.cli.screen import (
-    message,
-    print_json,
-    print_table,
-    print_tables,
-    progress_bars,
-    tell_outcome,
-)
+from ce_align.cli.screen import message, print_json, progress_bars, tell_outcome
+from ce_align.cli.view import View
 from ce_align.data.importers import ImportSettings
 
 __all__ = ["commands"]
@@ -27,7 +21,8 @@ commands.add_typer(listing, name="recordings")
 
 
 @listing.callback()
-def recordings(ctx: typer.Context) -> None:
+@flags()
+def recordings(ctx: typer.Context, view: View) -> None:
     """List recordings: sizes, metric, licence, access, how to cite; and .nc files here.
 
     ``ce-align fetch NAME`` brings an open one; what uses it does, too.
@@ -37,34 +32,33 @@ def recordings(ctx: typer.Context) -> None:
     from ce_align.brainscore import register
     from ce_align.data.netcdf import describe_files
     from ce_align.data.recordings import RECORDINGS
-    from ce_align.report.terminal import citations_table, recordings_table
+    from ce_align.report.terminal import citations_sheet, recordings_sheet
 
     register()
     entries = [*RECORDINGS.values(), *describe_files(Path())]
-    print_table(recordings_table(entries))
-    print_table(citations_table(entries))
+    listed = recordings_sheet(entries)
+    asked = view.columns or view.sort or view.full
+    view.show(listed.records, [listed, *([] if asked else [citations_sheet(entries)])])
     message(OTHER_RECORDINGS)
 
 
 @listing.command()
+@flags()
 def show(
     name: Annotated[str, typer.Argument(help="Name, or a .nc file.")],
+    view: View,
     figure: Figure = None,
-    json: Json = False,
 ) -> None:
     """Summarise a recording: images, neuroids, repetitions, reliability, signal."""
     from ce_align.brainscore import register
     from ce_align.data.recordings import load_recording
-    from ce_align.report.recordings import summarise, summary_figure, summary_tables
+    from ce_align.report.recordings import summarise, summary_figure, summary_sheets
     from ce_align.report.style import save_figure
 
     register()
     recording = load_recording(name)
     summary = summarise(recording)
-    if json:
-        print_json([summary])
-    else:
-        print_tables(summary_tables(summary))
+    view.show([summary], summary_sheets(summary))
     if figure is not None:
         stem = figure.with_suffix("") if figure.suffix in (".pdf", ".png") else figure
         for path in save_figure(summary_figure(recording, summary), stem):

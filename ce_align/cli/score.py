@@ -7,6 +7,7 @@ import typer
 
 from ce_align.cli.flags import Asked, Figure, Found, Session, expanded, flags
 from ce_align.cli.screen import message, tell_outcome
+from ce_align.cli.view import View
 from ce_align.config import StageConfig
 from ce_align.errors import ConfigError
 from ce_align.names import FEATURES
@@ -16,7 +17,7 @@ from ce_align.stages.scores import ScoreConfig
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from rich.table import Table
+    from ce_align.report.sheet import Sheet
 
 __all__ = ["commands"]
 
@@ -53,6 +54,7 @@ ANALYZE_EXAMPLES = """\b
 def score(
     asked: Asked[ScoreConfig],
     session: Session,
+    view: View,
     features: Annotated[
         list[Path] | None,
         typer.Option(
@@ -82,11 +84,7 @@ def score(
     ] = False,
 ) -> None:
     """Predict a recording from a network: Brain-Score's number, ceiling and error."""
-    from ce_align.report.terminal import (
-        comparison_tables,
-        official_tables,
-        score_tables,
-    )
+    from ce_align.report.terminal import comparison_sheets, row_sheets
     from ce_align.stages.official import OfficialConfig, OfficialRow
     from ce_align.stages.scores import ScoreRow
 
@@ -105,15 +103,10 @@ def score(
         ]
         configs = [*ours, *theirs] if compare_official else list(theirs)
     outcome = session.run(configs)
-    rows, official_rows = outcome.of(ScoreRow), outcome.of(OfficialRow)
-    tables: Iterable[Table]
+    sheets: Iterable[Sheet] = row_sheets(outcome.rows)
     if compare_official:
-        tables = comparison_tables(rows, official_rows)
-    elif official:
-        tables = official_tables(official_rows)
-    else:
-        tables = score_tables(rows)
-    session.show(outcome, tables)
+        sheets = comparison_sheets(outcome.of(ScoreRow), outcome.of(OfficialRow))
+    view.show(outcome.rows, sheets)
     tell_outcome(outcome, session.results)
 
 
@@ -152,12 +145,12 @@ def _check_official(config: ScoreConfig) -> None:
     images=Found("$CE_ALIGN_IMAGENET, else simulated"),
 )
 def analyze(
-    asked: Asked[AnalysisConfig], session: Session, figure: Figure = None
+    asked: Asked[AnalysisConfig], session: Session, view: View, figure: Figure = None
 ) -> None:
     """Measure how networks organise the variability that augmentations cause."""
     from ce_align.data.scenes import default_images
     from ce_align.models.catalogue import invariant_sibling
-    from ce_align.report.terminal import measure_table
+    from ce_align.report.terminal import row_sheets
     from ce_align.stages.measures import MEASURES, MeasureRow
 
     metrics = asked.values("metric")
@@ -179,7 +172,7 @@ def analyze(
         for config in configs
     )
     rows = outcome.of(MeasureRow)
-    session.show(outcome, [measure_table(rows)] if rows else [])
+    view.show(rows, row_sheets(rows))
     if figure and rows:
         from ce_align.report.paper.correlations import save_measures
 

@@ -20,9 +20,9 @@ from ce_align.progress import Progress
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
-    from rich.table import Table
 
     from ce_align.errors import CeAlignError
+    from ce_align.report.sheet import Sheet
     from ce_align.stages.running import Outcome
 
 __all__ = [
@@ -30,8 +30,8 @@ __all__ = [
     "message",
     "only_json",
     "print_json",
-    "print_table",
-    "print_tables",
+    "print_sheets",
+    "print_text",
     "progress_bars",
     "report_failures",
     "take_any_encoding",
@@ -188,23 +188,26 @@ def print_json(records: "Sequence[BaseModel | dict[str, Any]]") -> None:
         record if isinstance(record, dict) else record.model_dump(mode="json")
         for record in records
     ]
-    text = json.dumps(plain, indent=1)
+    print_text(json.dumps(plain, indent=1))
+
+
+def print_text(text: str) -> None:
+    """A document, the only thing on standard output."""
     print(text, file=_rows or sys.stdout, flush=True)
 
 
-def print_tables(tables: "Iterable[Table]") -> None:
-    """Print tables on standard output."""
-    console = Console(**_PLAIN)
-    if not console.is_terminal:
-        # A pipe has no width: let no column be cut.
-        console = Console(width=1000, **_PLAIN)
-    for table in tables:
-        console.print(table)
+def print_sheets(sheets: "Iterable[Sheet]") -> None:
+    """Print tables on standard output, as wide as a terminal is or COLUMNS says."""
+    from ce_align.report.sheet import UNBOUNDED
 
-
-def print_table(table: "Table") -> None:
-    """Print one table on standard output."""
-    print_tables([table])
+    console = Console(highlight=False, **_PLAIN)
+    if not console.is_terminal and not os.environ.get("COLUMNS"):
+        # A pipe has no width: nothing is shortened.
+        console = Console(width=UNBOUNDED, highlight=False, **_PLAIN)
+    for place, sheet in enumerate(sheets):
+        if place:
+            console.print()
+        console.print(sheet)
 
 
 @contextmanager

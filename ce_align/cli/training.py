@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from ce_align.cli.flags import Asked, Found, Json, flags
-from ce_align.cli.screen import message, print_json, print_table, progress_bars
+from ce_align.cli.screen import message, print_json, print_sheets, progress_bars
 from ce_align.errors import ConfigError
 from ce_align.trainer.presets import PRESET_OPTIONS, TrainConfig, preset_config
 
@@ -153,8 +153,7 @@ def _count(devices: str) -> int | None:
 
 
 def _print_plan(config: TrainConfig, images: "ImageSet", hardware: "Hardware") -> None:
-    from rich.table import Table
-
+    from ce_align.report.sheet import facts_sheet
     from ce_align.trainer.engine import estimate
     from ce_align.trainer.presets import n_workers, resolve_devices
 
@@ -182,10 +181,7 @@ def _print_plan(config: TrainConfig, images: "ImageSet", hardware: "Hardware") -
         "measured": f"steps of {plan.measured_pairs} of {plan.share} pairs; "
         f"{UNCERTAINTY}",
     }
-    table = Table("plan", "", show_header=False)
-    for name, text in lines.items():
-        table.add_row(name, text)
-    print_table(table)
+    print_sheets([facts_sheet(lines)])
 
 
 def _duration(seconds: float) -> str:

@@ -8,19 +8,19 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 from pydantic import BaseModel
-from rich.table import Table
 
 from ce_align.data.imagesets import centre_crop
 from ce_align.data.presentations import Presentations
 from ce_align.data.recordings import Recording
 from ce_align.errors import DataError
 from ce_align.metrics.ceiling import chance_of_ceiling, variance_ceiling
+from ce_align.report.sheet import Column, Sheet, facts_sheet
 from ce_align.report.style import INK, NEUTRAL, finish, letter, new_figure, style
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["Summary", "summarise", "summary_figure", "summary_tables"]
+__all__ = ["Summary", "summarise", "summary_figure", "summary_sheets"]
 
 #: Bins of a histogram of reliability, and blocks of its longest bar in a terminal.
 N_BINS, LONGEST = 10, 40
@@ -138,12 +138,10 @@ def _histogram(reliability: list[float | None]) -> tuple[NDArray[Any], NDArray[A
     return np.histogram(np.clip(finite, edges[0], 1), edges)
 
 
-def summary_tables(summary: Summary) -> list[Table]:
+def summary_sheets(summary: Summary) -> list[Sheet]:
     """A table of facts and, where it is known, the histogram of reliability."""
-    title = f"{summary.name} ({summary.origin})"
-    facts = Table("", "", title=title, show_header=False)
     window = summary.window and f"{summary.window[0]:g}–{summary.window[1]:g} ms"
-    rows = {
+    facts = {
         "images": f"{summary.images} at {summary.degrees:g}°",
         "shown": ", ".join(f"{n} images × {k}" for k, n in summary.repetitions.items()),
         "split": ", ".join(f"{n} {part}" for part, n in summary.split.items()),
@@ -153,24 +151,26 @@ def summary_tables(summary: Summary) -> list[Table]:
         "signal": _signal(summary),
         "licence": summary.licence,
         "cite": summary.citation,
-        "notes": "\n".join(summary.notes),
+        "notes": "; ".join(summary.notes),
     }
-    for name, text in rows.items():
-        if text:
-            facts.add_row(name, text)
+    sheets = [facts_sheet(facts, f"{summary.name} ({summary.origin})")]
     if summary.reliability is None:
-        return [facts]
-    bars = Table(
-        "reliability",
-        "",
-        "neuroids",
-        title=f"Reliability, {summary.reliability_kind}; median {summary.ceiling:.3f}",
-    )
+        return sheets
     heights, edges = _histogram(summary.reliability)
-    for height, (low, high) in zip(heights, pairwise(edges), strict=True):
-        length = round(LONGEST * height / max(heights.max(), 1))
-        bars.add_row(f"{low:.2f} to {high:.2f}", "█" * length, str(height))
-    return [facts, bars]
+    records = [
+        {
+            "reliability": f"{low:.2f} to {high:.2f}",
+            "share": "█" * round(LONGEST * height / max(heights.max(), 1)),
+            "neuroids": int(height),
+        }
+        for height, (low, high) in zip(heights, pairwise(edges), strict=True)
+    ]
+    columns = (
+        *(Column("reliability", keep=True), Column("neuroids", keep=True)),
+        Column("share", " ", keep=True, kind="text"),
+    )
+    title = f"Reliability, {summary.reliability_kind}; median {summary.ceiling:.3f}"
+    return [*sheets, Sheet(records, columns, title)]
 
 
 def _contact_sheet(recording: Recording) -> NDArray[np.uint8]:

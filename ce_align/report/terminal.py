@@ -1,49 +1,31 @@
-"""Rows and registries as tables for the terminal."""
+"""Which columns rows and registries have in the terminal; `Sheet` lays them out."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
-
-from rich.table import Table
-from rich.text import Text
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from ce_align.checks import named_some
 from ce_align.config import NETWORKS
 from ce_align.data.recordings import Entry
 from ce_align.models.catalogue import Published, is_cached
-from ce_align.report.style import minus
+from ce_align.report.sheet import Column, Sheet, facts_sheet
 from ce_align.results import FACTS
 from ce_align.stages.comparable import interval_over
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from ce_align.brainscore.plugin import Severity
     from ce_align.brainscore.plugin.check import PluginCheck
-    from ce_align.results import Failure
-    from ce_align.stages.correlate import CorrelationRow
-    from ce_align.stages.measures import MeasureRow
+    from ce_align.results import Row
     from ce_align.stages.official import OfficialRow
-    from ce_align.stages.overlap import OverlapRow
     from ce_align.stages.scores import ScoreRow
-    from ce_align.stages.transfer import TransferRow
-
-    Scored = TypeVar("Scored", ScoreRow, OfficialRow, CorrelationRow)
 
 __all__ = [
-    *(
-        "citations_table",
-        "comparison_tables",
-        "correlation_tables",
-        "plugins_table",
-        "frame_table",
-    ),
-    *("failures_table", "identity_table"),
-    *("measure_table", "models_table", "official_tables", "overlap_table"),
-    *("recordings_table", "score_tables", "transfer_table"),
+    *("citations_sheet", "comparison_sheets", "identity_sheet"),
+    *("models_sheet", "plugins_sheet", "recordings_sheet"),
+    *("row_sheets", "sheets_of"),
 ]
 
-#: The numbers that both paths to a score give, and how tables call them.
-SCORED = {"value": "score", "raw": "raw r", "error": "± error", "ceiling": "ceiling"}
+Record = Mapping[str, Any]
+
 #: Why the ceilings of both paths differ.
 VARIANCE = (
     "repetitions are unequal: our ceiling is from their variance; --ceiling split-half "
@@ -51,340 +33,470 @@ VARIANCE = (
 )
 #: How a convention of accuracy is called where a person reads it.
 CONVENTIONS = {"top1": "top-1", "mean_per_class": "mean per class"}
-#: Columns of any rows that are left to the csv.
-HIDDEN = {"model_digest", "recording_digest", "version"} | {*FACTS[2:]}
+#: Fields of any rows that are left to --full.
+HIDDEN = {"model_digest", "recording_digest", "version", "created", "config_id"}
+HIDDEN |= {*FACTS[2:]}
+
+MODEL = Column("model", keep=True)
+LAYER = Column("layer")
+ORIGIN = Column("origin", "data", fact="{title} {value}")
+STIMULI = Column("n_stimuli", "stimuli", fact="{value} stimuli")
+NEUROIDS = Column("n_neuroids", "neuroids", fact="{value} neuroids")
+#: The numbers that both paths to a score give.
+SCORED = (
+    Column("value", "score", ".4f", keep=True, kind="number"),
+    Column("raw", "raw r", ".4f", keep=True, kind="number"),
+    Column("error", "± error", ".4f", keep=True, kind="number"),
+    Column("ceiling", form=".4f", kind="number"),
+)
 
 
-def _table(*columns: str, title: str | None = None, notes: Iterable[str] = ()) -> Table:
-    """An empty table; > before a name puts it to the right, ! keeps it in one line."""
-    lines = "\n".join(dict.fromkeys(notes))
-    # As text: a mark in brackets would be read as an instruction.
-    caption = Text(lines) if lines else None
-    table = Table(
-        title=title, title_justify="left", caption=caption, caption_justify="left"
+def _percent(value: float) -> str:
+    return f"{100 * value:.2f}"
+
+
+def _interval(name: str, title: str, low: str, high: str, form: str = ".4f") -> Column:
+    """The column of an interval between two fields."""
+
+    def shown(record: Record) -> str | None:
+        bounds = [record.get(low), record.get(high)]
+        if any(bound is None or bound != bound for bound in bounds):
+            return None
+        return f"[{bounds[0]:{form}}, {bounds[1]:{form}}]"
+
+    return Column(name, title, of=shown, kind="number", known=True)
+
+
+def _notes(record: Record) -> list[str]:
+    note, left_out = record.get("note"), record.get("left_out")
+    found = note.split("; ") if isinstance(note, str) and note else []
+    return [*found, f"not in tables and figures: {left_out}"] if left_out else found
+
+
+def _named(field: str, records: Iterable[Record]) -> list[Any]:
+    """Different values of a field, in order."""
+    return list(dict.fromkeys(record.get(field) for record in records))
+
+
+def _split(
+    records: Sequence[Record], *fields: str
+) -> Iterator[tuple[tuple[Any, ...], list[Record]]]:
+    """Records of each combination of values, in order of the first of each."""
+    found: dict[tuple[Any, ...], list[Record]] = {}
+    for record in records:
+        found.setdefault(tuple(map(record.get, fields)), []).append(record)
+    yield from found.items()
+
+
+def _window(record: Record) -> str | None:
+    start, end = record.get("time_start"), record.get("time_end")
+    if start is None or end is None or start != start:
+        return None
+    return f"{start:g} to {end:g}"
+
+
+def _partly(record: Record) -> int | None:
+    """Stimuli behind a ceiling, where they are not all."""
+    n = record.get("n_ceiling_stimuli")
+    return None if n is None or n != n or n == record.get("n_stimuli") else int(n)
+
+
+SCORE = (
+    *(MODEL, LAYER),
+    Column("animal", of=lambda record: record.get("animal") or "all"),
+    Column("ms", of=_window, fact="{value} ms after onset"),
+    *SCORED,
+    Column("ceiling_kind", "ceiling by"),
+    Column(
+        "ceiling_stimuli", "ceiling from", of=_partly, fact="{title} {value} stimuli"
+    ),
+    *(STIMULI, NEUROIDS),
+    *(Column("regression"), Column("n_splits", "splits", fact="{value} splits")),
+    *(ORIGIN, Column("seed", extra=True)),
+)
+
+
+def _score_sheets(records: Sequence[Record]) -> Iterator[Sheet]:
+    """A table for each recording and region."""
+    for (recording, region), group in _split(records, "recording", "region"):
+        notes = []
+        if any(record.get("value") is not None for record in group):
+            notes = ["score = raw² / ceiling; ± error of raw r over splits"]
+        elif not any(map(_notes, group)):
+            notes = ["no repetitions: no ceiling, hence no score"]
+        animals = len(_named("animal", group)) > 1
+        parts = animals or len({*map(_window, group)}) > 1
+        columns = [
+            c for c in SCORE if c.name != "animal" or animals or group[0].get("animal")
+        ]
+        yield Sheet(
+            *(group, columns, f"{recording}: {region}"),
+            by=("model", "layer") if parts else (),
+            effect=("value", "raw"),
+            in_order=parts,
+            notes=notes,
+            notes_of=_notes,
+        )
+
+
+OFFICIAL = (MODEL, LAYER, *SCORED, Column("region"), ORIGIN)
+
+
+def _benchmark(record: Record) -> str:
+    return (
+        f"{record['recording']}: {record['benchmark']} of brainscore-vision "
+        f"{record['brainscore']}"
     )
-    for name in columns:
-        if name.startswith(("!", ">")):
-            justify: Literal["left", "right"] = "right" if name[0] == ">" else "left"
-            table.add_column(name[1:], justify=justify, no_wrap=True)
-        else:
-            table.add_column(name, overflow="fold")
-    return table
 
 
-def _number(value: float | None, form: str = ".4f") -> str:
-    return "–" if value is None else format(value, form)
-
-
-def _by_recording(rows: "Sequence[Scored]") -> "Iterator[tuple[str, list[Scored]]]":
-    for name in dict.fromkeys(row.recording for row in rows):
-        yield name, [row for row in rows if row.recording == name]
-
-
-def _notes(row: "ScoreRow | MeasureRow") -> list[str]:
-    return row.note.split("; ") if row.note else []
-
-
-def score_tables(rows: "Sequence[ScoreRow]") -> Iterator[Table]:
-    """A table of scores for each recording and region, headed by what its rows share.
-
-    Notes of rows stand below it; a mark leads from a score to its note, unless all
-    rows share it.
-    """
-    for recording, region in dict.fromkeys((row.recording, row.region) for row in rows):
-        group = [r for r in rows if (r.recording, r.region) == (recording, region)]
-        first = group[0]
-        further = {
-            "animal": [row.animal or "all" for row in group],
-            "ms": [_window(row) for row in group],
-            ">ceiling": [_number(row.ceiling) for row in group],
-        }
-        # What is the same for all stands in the title.
-        further = {k: v for k, v in further.items() if len(set(v)) > 1}
-        notes = list(dict.fromkeys(n for row in group for n in _notes(row)))
-        shared = [note for note in notes if all(note in _notes(row) for row in group)]
-        marked = [note for note in notes if note not in shared]
-        table = _table(
-            *("model", "layer", *further, ">score", ">raw r", ">± error of splits"),
-            title=f"{recording}: {region}, {first.n_stimuli} stimuli × "
-            f"{first.n_neuroids} neuroids, {first.regression}\n{_ceiling_line(first)}",
-            notes=[*shared, *(f"[{i}] {note}" for i, note in enumerate(marked, 1))],
-        )
-        for place, row in enumerate(group):
-            score, *others = map(_number, (row.value, row.raw, row.error))
-            known = [values[place] for values in further.values()]
-            marks = [marked.index(n) + 1 for n in _notes(row) if n in marked]
-            score += "".join(f" [{mark}]" for mark in marks)
-            cells = map(Text, (*known, score, *others))
-            table.add_row(row.model, row.layer, *cells)
-        yield table
-
-
-def _window(row: "ScoreRow") -> str:
-    if row.time_start is None or row.time_end is None:
-        return ""
-    return f"{row.time_start:g} to {row.time_end:g}"
-
-
-def _ceiling_line(row: "ScoreRow") -> str:
-    """The ceiling, its kind, and the stimuli behind it."""
-    if row.ceiling is None:
-        why = "no ceiling" if row.note else "no repetitions"
-        return f"{why}, hence no score"
-    line = f"ceiling {row.ceiling:.4f}"
-    if row.ceiling_kind is not None:
-        line += f" ({row.ceiling_kind}"
-        if row.n_ceiling_stimuli != row.n_stimuli:
-            line += f", from {row.n_ceiling_stimuli} of {row.n_stimuli} stimuli"
-        line += ")"
-    return f"{line}, score = raw² / ceiling" if row.ceiling > 0 else line
-
-
-def _benchmark(row: "OfficialRow") -> str:
-    return f"{row.recording}: {row.benchmark} of brainscore-vision {row.brainscore}"
-
-
-def official_tables(rows: "Sequence[OfficialRow]") -> Iterator[Table]:
+def _official_sheets(records: Sequence[Record]) -> Iterator[Sheet]:
     """A table of Brain-Score's own numbers for each recording."""
-    for _, group in _by_recording(rows):
-        table = _table(
-            *("model", "layer", *(f">{name}" for name in SCORED.values())),
-            title=_benchmark(group[0]),
-            notes=[f"{r.model} {r.layer}: {r.note}" for r in group if r.note],
+    for _, group in _split(records, "recording", "benchmark", "brainscore"):
+        yield Sheet(
+            *(group, OFFICIAL, _benchmark(group[0])),
+            effect=("value", "raw"),
+            notes_of=_notes,
         )
-        for row in group:
-            numbers = (_number(getattr(row, name)) for name in SCORED)
-            table.add_row(row.model, row.layer, *numbers)
-        yield table
 
 
-def comparison_tables(
+def _imported_sheets(records: Sequence[Record]) -> Iterator[Sheet]:
+    """A table of scores that others measured for each of their benchmarks."""
+    for (recording, benchmark), group in _split(records, "recording", "benchmark"):
+        yield Sheet(
+            *(group, (*OFFICIAL, Column("imported_from", "from"))),
+            f"{recording}: {benchmark}, imported",
+            effect=("value", "raw"),
+            notes_of=_notes,
+        )
+
+
+def comparison_sheets(
     ours: "Sequence[ScoreRow]", official: "Sequence[OfficialRow]"
-) -> Iterator[Table]:
+) -> Iterator[Sheet]:
     """A table for each recording: our numbers, Brain-Score's, and the difference."""
     by_name = {(row.model, row.recording, row.layer): row for row in ours}
-    for _, group in _by_recording(official):
-        pairs = [(by_name[row.model, row.recording, row.layer], row) for row in group]
-        table = _table(
-            *("model", "layer", "by", *(f">{name}" for name in SCORED.values())),
-            title=_benchmark(group[0]),
-            notes=[VARIANCE for own, _ in pairs if own.ceiling_kind == "variance"],
+    columns = [
+        Column(c.name, c.title, _scientific, keep=True, kind="number") for c in SCORED
+    ]
+    theirs = [row.model_dump() for row in official]
+    for _, group in _split(theirs, "recording"):
+        records: list[dict[str, Any]] = []
+        notes = []
+        for record in group:
+            key = (record["model"], record["recording"], record["layer"])
+            own = by_name[key].model_dump()
+            if own["ceiling_kind"] == "variance":
+                notes = [VARIANCE]
+            names = {name: record[name] for name in ("model", "layer")}
+            both = {c.name: (own[c.name], record[c.name]) for c in columns}
+            of_each = {
+                "ce-align": {name: pair[0] for name, pair in both.items()},
+                "Brain-Score": {name: pair[1] for name, pair in both.items()},
+                "difference": {
+                    name: None if None in pair else (pair[0] - pair[1],)
+                    for name, pair in both.items()
+                },
+            }
+            records += [
+                {**names, "by": by, **numbers} for by, numbers in of_each.items()
+            ]
+        yield Sheet(
+            *(records, (MODEL, LAYER, Column("by"), *columns), _benchmark(group[0])),
+            by=("model", "layer"),
+            notes=notes,
         )
-        for own, row in pairs:
-            both = [(getattr(own, name), getattr(row, name)) for name in SCORED]
-            differences = [None if None in pair else pair[0] - pair[1] for pair in both]
-            first, second = zip(*both, strict=True)
-            table.add_row(
-                *(row.model, row.layer, "ce-align"),
-                *(_number(number, ".6f") for number in first),
-            )
-            table.add_row(
-                *("", "", "Brain-Score"), *(_number(number, ".6f") for number in second)
-            )
-            table.add_row(
-                *("", "", "difference"),
-                *(_number(difference, ".1e") for difference in differences),
-                end_section=True,
-            )
-        yield table
 
 
-def models_table(entries: Sequence[Published]) -> Table:
+def _scientific(value: float | tuple[float]) -> str:
+    """A number, or a difference of two."""
+    return f"{value[0]:.1e}" if isinstance(value, tuple) else f"{value:.6f}"
+
+
+MEASURE = (
+    Column("metric", "measure", keep=True),
+    MODEL,
+    Column("value", form=".4f", kind="number", keep=True),
+    _interval("ci", "95 % interval", "low", "high"),
+    Column("n_points", "n", fact="n {value} points"),
+    Column("interval", "over", extra=True),
+    Column("n_comparisons", "comparisons", extra=True, fact="{value} comparisons"),
+    Column("n_units", "units", extra=True),
+    Column("baseline", "against", extra=True),
+    *(LAYER, Column("images"), ORIGIN, Column("seed", extra=True)),
+)
+
+
+def _measure_sheets(records: Sequence[Record]) -> Iterator[Sheet]:
+    """Measures with intervals, networks of one measure beside each other."""
+    kinds = [kind for kind in _named("interval", records) if isinstance(kind, str)]
+    yield Sheet(
+        *(records, MEASURE, "Measures"),
+        by=("metric",),
+        effect=("value",),
+        notes=[
+            f"over {kind}: {interval_over(kind)}"
+            for kind in kinds
+            if interval_over(kind) != kind
+        ],
+        notes_of=_notes,
+    )
+
+
+CORRELATION = (
+    Column("measure", keep=True),
+    Column("n_networks", "n", fact="n {value} networks"),
+    Column("value", "r", ".2f", kind="number", keep=True),
+    _interval("ci", "95 %", "low", "high", ".2f"),
+    Column("within", form=".2f", kind="number", known=True),
+    _interval("within_ci", "95 % (within)", "within_low", "within_high", ".2f"),
+    Column("p", form=".4f", kind="number", keep=True),
+    Column("q", form=".4f", kind="number", keep=True),
+    Column("origin", "data"),
+    Column("imported_from", "scores from"),
+)
+PARTIAL = (
+    Column("measure", keep=True),
+    Column("n_partial", "n", fact="n {value} networks"),
+    Column("partial", "r given λ", ".2f", kind="number", keep=True),
+    _interval("partial_ci", "95 %", "partial_low", "partial_high", ".2f"),
+    Column("partial_p", "p", ".4f", kind="number", keep=True),
+    Column("partial_q", "q", ".4f", kind="number", keep=True),
+    Column("given", kind="text"),
+)
+
+
+#: What columns of correlations say.
+WITHIN = (
+    "within: each objective's mean removed; p: networks exchanged within objectives; "
+    "q: false discovery rate over all tests of the run"
+)
+
+
+def _correlation_sheets(records: Sequence[Record]) -> Iterator[Sheet]:
+    """For each recording r of each measure, within objectives, and given λ."""
+    for (recording,), group in _split(records, "recording"):
+        title = f"Pearson r across networks with {recording}"
+        intervals = [f"95 %: over {kind}" for kind in _named("interval", group) if kind]
+        notes = [*intervals, WITHIN]
+        if any(r.get("low") is None and r.get("within_low") is not None for r in group):
+            notes.append(
+                "r: no interval, few objectives do not say how objectives vary"
+            )
+        yield Sheet(
+            *(group, CORRELATION, title),
+            effect=("abs_r",),
+            notes=notes,
+            notes_of=_notes,
+        )
+        given = [
+            {**record, "abs_partial": abs(record["partial"])}
+            for record in group
+            if record.get("partial") is not None
+        ]
+        if given:
+            yield Sheet(
+                *(given, PARTIAL, f"{title}, given λ"),
+                effect=("abs_partial",),
+                notes=intervals,
+            )
+
+
+OVERLAP = (
+    Column("a", fact="a: {value}", head="a: {value}"),
+    Column("b", fact="b: {value}", head="b: {value}"),
+    Column("metric", "part", lambda part: part.removeprefix("overlap_"), keep=True),
+    Column("value", "R²", ".4f", kind="number", keep=True),
+    _interval("ci", "95 % interval", "low", "high"),
+    *(Column("interval", "over"), NEUROIDS, STIMULI),
+    *(Column("region"), ORIGIN, Column("seed", extra=True)),
+)
+
+
+def _overlap_sheets(records: Sequence[Record]) -> Iterator[Sheet]:
+    """Parts of the explained variance, mean over neuroids, of pairs of networks."""
+    for (recording,), group in _split(records, "recording"):
+        named = [
+            {
+                **record,
+                "a": f"{record['model']} {record['layer']}",
+                "b": f"{record['other']} {record['other_layer']}",
+            }
+            for record in group
+        ]
+        title = f"{recording}: explained variance, mean over neuroids"
+        yield Sheet(named, OVERLAP, title, by=("a", "b"), notes_of=_notes)
+
+
+TRANSFER = (
+    *(Column("dataset", "data set", keep=True), MODEL),
+    Column("value", "accuracy, %", _percent, kind="number", keep=True),
+    Column("sd", "± sd of runs", _percent, kind="number"),
+    Column("error", "± test error", _percent, kind="number"),
+    Column("convention", "accuracy", lambda name: CONVENTIONS.get(name, name)),
+    Column("strength", "L2", ".2g"),
+    Column(
+        *("images", "train/val/test"),
+        of=lambda r: f"{r['n_train']}/{r['n_validation']}/{r['n_test']}",
+        kind="number",
+    ),
+    Column("size", fact="images of {value} pixels"),
+    *(LAYER, Column("n_runs", "runs", extra=True), Column("seed", extra=True)),
+)
+
+
+def _transfer_sheets(records: Sequence[Record]) -> Iterator[Sheet]:
+    """Accuracy in percent, with its spread over runs and its error over test images."""
+    yield Sheet(
+        *(records, TRANSFER, "Linear evaluation"),
+        by=("dataset",),
+        effect=("value",),
+        notes_of=_transfer_notes,
+    )
+
+
+def _transfer_notes(record: Record) -> list[str]:
+    missed = record.get("n_unconverged")
+    told = f"{missed} fits ended before their tolerance was met"
+    return [*_notes(record), told] if missed else _notes(record)
+
+
+TRAINED = (
+    *(Column("metric", keep=True), MODEL),
+    Column("value", keep=True, kind="number"),
+    *(Column("objective"), Column("equivariance_weight", "λ", "g")),
+    *(Column("backbone"), Column("epochs"), Column("pretraining", "images")),
+    *(Column("augmentation", extra=True), Column("network_seed", "seed")),
+)
+
+
+def _trained_sheets(records: Sequence[Record]) -> Iterator[Sheet]:
+    """Numbers at the end of trainings."""
+    yield Sheet(
+        *(records, TRAINED, "Trainings"),
+        by=("metric",),
+        effect=("value",),
+        notes_of=_notes,
+    )
+
+
+#: The tables of each stage's rows.
+STAGES: Mapping[str, Callable[[Sequence[Record]], Iterator[Sheet]]] = {
+    "score": _score_sheets,
+    "official": _official_sheets,
+    "imported": _imported_sheets,
+    "analyze": _measure_sheets,
+    "correlate": _correlation_sheets,
+    "overlap": _overlap_sheets,
+    "transfer": _transfer_sheets,
+    "train": _trained_sheets,
+    "online": _trained_sheets,
+}
+
+
+def row_sheets(rows: "Sequence[Row]") -> Iterator[Sheet]:
+    """The tables of rows, as their stages show them."""
+    return sheets_of([row.model_dump() for row in rows])
+
+
+def sheets_of(records: Sequence[Record]) -> Iterator[Sheet]:
+    """The tables of rows of any stages, which say their stage."""
+    for (stage,), group in _split(records, "stage"):
+        if stage in STAGES:
+            yield from STAGES[stage](group)
+            continue
+        names = dict.fromkeys(name for record in group for name in record)
+        columns = [Column(name) for name in names if name not in HIDDEN]
+        yield Sheet(group, columns, str(stage))
+
+
+def models_sheet(entries: Sequence[Published]) -> Sheet:
     """The published networks."""
-    table = _table("name", "objective", ">λ", ">epochs", "Brain-Score id", "cached")
-    for entry in entries:
-        table.add_row(
-            entry.name,
-            entry.objective,
-            f"{entry.equivariance_weight:g}",
-            str(entry.epochs),
-            entry.brainscore_id or "–",
-            "yes" if is_cached(entry) else "no",
-        )
-    return table
+    records = [
+        {
+            "name": entry.name,
+            "objective": entry.objective,
+            "equivariance_weight": entry.equivariance_weight,
+            "epochs": entry.epochs,
+            "brainscore_id": entry.brainscore_id or None,
+            "cached": is_cached(entry),
+        }
+        for entry in entries
+    ]
+    columns = (
+        *(Column("name", kind="whole", keep=True), Column("objective")),
+        *(Column("equivariance_weight", "λ", "g"), Column("epochs")),
+        *(Column("brainscore_id", "Brain-Score id", kind="whole"), Column("cached")),
+    )
+    return Sheet(records, columns)
 
 
-def recordings_table(entries: Sequence[Entry]) -> Table:
+def recordings_sheet(entries: Sequence[Entry]) -> Sheet:
     """Recordings, their sizes, how they are scored, and their access."""
-    counted = (">images", ">neuroids", ">repetitions")
-    table = _table("name", "area", *counted, "metric", "licence", "access")
-    for entry in entries:
-        counts = (entry.images, entry.neuroids, entry.repetitions)
-        shown = ["–" if count is None else str(count) for count in counts]
-        texts = (entry.metric or "–", entry.licence or "–", entry.access)
-        table.add_row(entry.name, entry.region, *shown, *texts)
-    return table
+    records = [
+        {
+            "name": entry.name,
+            "region": entry.region,
+            "images": entry.images,
+            "neuroids": entry.neuroids,
+            "repetitions": entry.repetitions,
+            "metric": entry.metric or None,
+            "licence": entry.licence or None,
+            "access": entry.access,
+            "origin": entry.origin,
+            "citation": entry.citation or None,
+            "remark": entry.remark or None,
+        }
+        for entry in entries
+    ]
+    columns = (
+        Column("name", kind="whole", keep=True),
+        Column("region", "area", kind="whole"),
+        *(Column("images"), Column("neuroids"), Column("repetitions", "reps")),
+        Column("metric", kind="whole", extra=True),
+        Column("licence", kind="whole", extra=True),
+        Column("access", form=_in_a_word, kind="whole", keep=True),
+    )
+    return Sheet(records, columns, notes_of=_access)
 
 
-def citations_table(entries: Sequence[Entry]) -> Table:
+def _in_a_word(access: str) -> str:
+    return access.split()[0].strip(":,")
+
+
+def _access(record: Record) -> list[str]:
+    access = record["access"]
+    return [access] if access != _in_a_word(access) else []
+
+
+def citations_sheet(entries: Sequence[Entry]) -> Sheet:
     """How recordings are cited, and what else is to know of getting them."""
-    table = _table("recordings", "cite", "remark")
-    cited: dict[tuple[str, str], list[str]] = {}
+    cited: dict[str, list[str]] = {}
     for entry in entries:
         if entry.citation:
-            known = cited.setdefault((entry.citation, entry.remark), [])
-            known.append(entry.name)
-    for (citation, remark), names in cited.items():
-        table.add_row("\n".join(names), citation, remark or "–")
-    return table
+            told = f"{entry.citation}. {entry.remark}".removesuffix(". ")
+            cited.setdefault(told, []).append(entry.name)
+    told_of = {", ".join(names): told for told, names in cited.items()}
+    return facts_sheet(told_of, "How to cite them, and what to know of getting them")
 
 
-def frame_table(rows: "pd.DataFrame") -> Table:
-    """Any stored rows; digests, versions and most facts are left to the csv."""
-    table = Table()
-    filled = rows.columns[rows.notna().any()]
-    columns = [name for name in filled if name not in HIDDEN]
-    for name in columns:
-        numeric = rows[name].dtype.kind in "if"
-        table.add_column(name, justify="right" if numeric else "left")
-    for values in rows[columns].itertuples(index=False):
-        table.add_row(*map(_cell, values))
-    return table
-
-
-def failures_table(failures: "Sequence[Failure]") -> Table:
-    """What was run and gave no rows, and why."""
-    table = _table("stage", "failed", "reason", "!when", title="Failed")
-    for one in failures:
-        texts = (one.stage, one.what, one.message, one.created[:16].replace("T", " "))
-        table.add_row(*map(Text, texts))
-    return table
-
-
-def identity_table(document: Mapping[str, Any]) -> Table:
+def identity_sheet(document: Mapping[str, Any]) -> Sheet:
     """What a stored result was computed from, and what its networks are made of."""
-    table = _table("of", "part", "digest", title=f"Result {document['config_id']}")
     parts = [("", document.get("content", {}))]
     names = [document["config"].get(name) for name in NETWORKS]
     named = [str(name) for name in names if name]
     parts += zip(named, document.get("identities", []), strict=False)
-    for name, digests in parts:
-        for part, digest in sorted(digests.items()):
-            table.add_row(Text(name), Text(part), Text(digest))
-    return table
+    records = [
+        {"of": name, "part": part, "digest": digest}
+        for name, digests in parts
+        for part, digest in sorted(digests.items())
+    ]
+    columns = [
+        Column(name, kind="text", keep=True) for name in ("of", "part", "digest")
+    ]
+    return Sheet(records, columns, f"Result {document['config_id']}", by=("of",))
 
 
-def _cell(value: object) -> str:
-    if isinstance(value, float):
-        return "–" if value != value else f"{value:.4g}"
-    return "–" if value is None else str(value)
-
-
-def _with_interval(row: "MeasureRow | OverlapRow") -> str:
-    if row.value is None or row.low is None or row.high is None:
-        return _number(row.value)
-    return f"{row.value:.4f} [{row.low:.4f}, {row.high:.4f}]"
-
-
-def measure_table(rows: "Sequence[MeasureRow]") -> Table:
-    """Measures with 95 % intervals and what those are over, a column a network.
-
-    Marks lead from values to the notes of their rows, which stand below the table.
-    """
-    models = list(dict.fromkeys(row.model for row in rows))
-    notes = list(dict.fromkeys(note for row in rows for note in _notes(row)))
-    cells = {}
-    for row in rows:
-        marks = "".join(f" [{notes.index(note) + 1}]" for note in _notes(row))
-        cells[row.metric, row.model] = Text(_with_interval(row) + marks)
-    table = _table(
-        *("!measure", ">n", "over"),
-        title="Measure [95 % interval]",
-        notes=[f"[{k}] {note}" for k, note in enumerate(notes, 1)],
-    )
-    for model in models:
-        table.add_column(model, overflow="fold")
-    for metric in dict.fromkeys(row.metric for row in rows):
-        own = [row for row in rows if row.metric == metric]
-        n = "/".join(map(str, sorted({row.n_points for row in own})))
-        over = dict.fromkeys(row.interval for row in own if row.interval)
-        shown = [cells.get((metric, model), "–") for model in models]
-        table.add_row(metric, n, "/".join(map(interval_over, over)) or "–", *shown)
-    return table
-
-
-def correlation_tables(rows: "Sequence[CorrelationRow]") -> Iterator[Table]:
-    """A table for each recording: r of each measure, within objectives, and given λ."""
-    for recording, group in _by_recording(rows):
-        table = _table(
-            *("measure", ">n", ">r", ">within\n[95 %]", ">p, q"),
-            *(">given λ\n[95 %]", ">p, q"),
-            title=f"Pearson r across networks with {recording}",
-            notes=_correlation_notes(group),
-        )
-        for row in group:
-            table.add_row(
-                row.measure,
-                str(row.n_networks),
-                _interval(row.value, row.low, row.high),
-                _interval(row.within, row.within_low, row.within_high),
-                f"{_number(row.p)}\n{_number(row.q)}",
-                _interval(row.partial, row.partial_low, row.partial_high),
-                f"{_number(row.partial_p)}\n{_number(row.partial_q)}",
-            )
-        yield table
-
-
-def _interval(r: float | None, low: float | None, high: float | None) -> str:
-    """A correlation above its interval."""
-    if r is None:
-        return "–"
-    bounds = "" if low is None or high is None else f"\n[{low:.2f}, {high:.2f}]"
-    return minus(f"{r:.2f}{bounds}")
-
-
-def _correlation_notes(rows: "Sequence[CorrelationRow]") -> list[str]:
-    """What the numbers are over and given, and what is known of single ones."""
-    notes = []
-    for interval in dict.fromkeys(row.interval for row in rows if row.interval):
-        notes.append(f"[95 %]: over {interval}")
-    if any(row.low is None and row.within_low is not None for row in rows):
-        notes.append("r: no interval, few objectives do not say how objectives vary")
-    for given in dict.fromkeys(row.given for row in rows if row.given):
-        notes.append(f"given λ: given {given}")
-    for note in dict.fromkeys(row.note for row in rows if row.note):
-        measures = [row.measure for row in rows if row.note == note]
-        every = len(measures) == len(rows)
-        notes.append(note if every else f"{named_some(measures)}: {note}")
-    return notes
-
-
-def overlap_table(rows: "Sequence[OverlapRow]") -> Table:
-    """Parts of the explained variance, mean over neuroids."""
-    first = rows[0]
-    table = _table(
-        *("part", ">R² [95 % over neuroids]"),
-        title=f"a: {first.model} {first.layer}, b: {first.other} {first.other_layer}; "
-        f"{first.recording}, {first.n_neuroids} neuroids",
-    )
-    for row in rows:
-        table.add_row(row.metric.removeprefix("overlap_"), _with_interval(row))
-    return table
-
-
-def transfer_table(rows: "Sequence[TransferRow]") -> Table:
-    """Accuracy in percent, with its spread over runs and its error over test images."""
-    table = _table(
-        *("model", "data set", "accuracy", ">mean", ">± sd of runs", ">± test error"),
-        *(">λ", ">train/val/test", ">size"),
-        title="Linear evaluation, accuracy in %",
-    )
-    for row in rows:
-        table.add_row(
-            row.model,
-            row.dataset,
-            CONVENTIONS[row.convention],
-            "–" if row.value is None else f"{100 * row.value:.2f}",
-            "–" if row.sd is None else f"{100 * row.sd:.2f}",
-            f"{100 * row.error:.2f}",
-            f"{row.strength:.2g}",
-            f"{row.n_train}/{row.n_validation}/{row.n_test}",
-            str(row.size),
-        )
-    return table
-
-
-def plugins_table(checked: "Sequence[PluginCheck]") -> Table:
+def plugins_sheet(checked: "Sequence[PluginCheck]") -> Sheet:
     """Each different finding once, with the plugins that have it; faults first."""
     found: dict[tuple[Severity, str, str], list[tuple[str, str]]] = {}
     for result in checked:
@@ -395,11 +507,8 @@ def plugins_table(checked: "Sequence[PluginCheck]") -> Table:
             found.setdefault(key, []).append((result.plugin, place))
     n_ran = sum(result.ran for result in checked)
     n_sound = sum(result.n_faults == 0 for result in checked)
-    table = _table(
-        *("!severity", "!check", ">plugins", "which", "finding"),
-        title=f"{len(checked)} plugins, {n_ran} run: {n_sound} without faults",
-    )
     order = ("fault", "warning", "note")
+    records = []
     for key in sorted(found, key=lambda key: (order.index(key[0]), key[1])):
         severity, check, message = key
         plugins, places = zip(*found[key], strict=True)
@@ -408,5 +517,19 @@ def plugins_table(checked: "Sequence[PluginCheck]") -> Table:
             which = "all"
         # A place is shown where it is the same in all plugins.
         place = f" ({places[0]})" if len({*places}) == 1 and places[0] else ""
-        table.add_row(severity, check, str(len(plugins)), which, message + place)
-    return table
+        records.append(
+            {
+                "severity": severity,
+                "check": check,
+                "plugins": len(plugins),
+                "which": which,
+                "finding": message + place,
+            }
+        )
+    columns = (
+        *(Column("severity", keep=True), Column("check", keep=True)),
+        *(Column("plugins", keep=True), Column("which", kind="text", keep=True)),
+        Column("finding", kind="text", keep=True),
+    )
+    title = f"{len(checked)} plugins, {n_ran} run: {n_sound} without faults"
+    return Sheet(records, columns, title)

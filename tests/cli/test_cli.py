@@ -1,5 +1,6 @@
 """The command as a user meets it: output, errors, exit status, interruption."""
 
+import csv
 import json
 import os
 import signal
@@ -219,7 +220,10 @@ def test_results_name_what_failed_and_why(ce_align):
     _, out, err = ce_align("results", "--stage", "train")
     assert (out, "no train rows" in err) == ("", True)
     _, _, err = ce_align("results", "--csv", "rows.csv")
-    assert "1 configurations failed" in err
+    assert "1 that failed" in err
+    (row,) = csv.DictReader(Path("rows.csv").read_text(encoding="utf-8").splitlines())
+    assert (row["state"], row["value"], row["model"]) == ("failed", "", "runs/a")
+    assert row["note"] == "no memory left"
 
 
 def test_import_writes_a_recording_that_score_takes(ce_align, toy, tmp_path, rng):

@@ -183,7 +183,7 @@ def test_the_table_says_what_its_intervals_are_over_and_which_are_unknown(
     status, out, err = ce_align("correlate")
     assert status == 0, err
     out = " ".join(out.split())
-    assert "[95 %]: over networks within objectives" in out
+    assert "95 %: over networks within objectives" in out
     assert "one group of unknown objective: runs/0, runs/1, runs/2 and 5 more" in out
     assert "no correlation given λ: λ is unknown or the same" in out
     assert "of unknown objective, taken for one group" in err
@@ -223,8 +223,9 @@ def test_stored_rows_of_older_networks_are_marked_in_results(ce_align, store):
     status, out, _ = ce_align("results", "--stage", "score")
     assert status == 0
     lines = [line for line in out.splitlines() if "an older network of this" in line]
-    assert len(lines) == 1
-    assert "runs/3" in lines[0]
+    assert [line[:3] for line in lines] == ["[1]"]
+    (marked,) = [line for line in out.splitlines() if " [1]" in line]
+    assert "runs/3" in marked
     ce_align("results", "--csv", "rows.csv")
     rows = pd.read_csv("rows.csv")
     marked = rows[rows["left_out"].notna()]

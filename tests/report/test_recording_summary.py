@@ -4,7 +4,7 @@ import pytest
 from ce_align.data.imagesets import ImageSet
 from ce_align.data.presentations import Presentations
 from ce_align.data.recordings import Recording
-from ce_align.report.recordings import summarise, summary_figure, summary_tables
+from ce_align.report.recordings import summarise, summary_figure, summary_sheets
 
 
 @pytest.fixture
@@ -48,7 +48,7 @@ def test_a_summary_counts_what_there_is(make, capsys):
     assert found.split == {"train": 9, "test": 3}
     assert found.reliability_kind == "measured"
     assert min(found.reliability) > 0.9
-    text = printed(summary_tables(found), capsys)
+    text = printed(summary_sheets(found), capsys)
     for word in ("4 images × 1, 8 images × 6", "2 F IT", "signal", "yes", "median 0.9"):
         assert word in text
 
@@ -80,7 +80,7 @@ def test_without_repetitions_the_signal_is_not_guessed(make, capsys):
     )
     assert (found.signal, found.reliability) == (None, None)
     assert found.neuroids == {"IT": 6}
-    assert "cannot be told" in printed(summary_tables(found), capsys)
+    assert "cannot be told" in printed(summary_sheets(found), capsys)
 
 
 def test_the_figure_shows_images_reliability_and_repetitions(make):

@@ -11,7 +11,7 @@ from ce_align.data.recordings import Recording
 from ce_align.errors import ConfigError
 from ce_align.report.paper.correlations import save_measures
 from ce_align.report.paper.files import FigureConfig, TableConfig
-from ce_align.report.terminal import measure_table
+from ce_align.report.terminal import row_sheets
 from ce_align.runner import run
 from ce_align.stages import measures
 from ce_align.stages.correlate import CorrelateConfig, CorrelationRow
@@ -104,7 +104,7 @@ def test_a_registered_measure_reaches_rows_correlations_tables_and_figures(
     assert found.value == pytest.approx(np.corrcoef(numbers)[0, 1])
     assert TITLE in (tmp_path / "paper" / "table_1.md").read_text()
     assert list(done.store.load("analyze")["metric"]) == ["spread"] * 5
-    assert measure_table(rows).row_count == 1
+    assert [len(sheet.records) for sheet in row_sheets(rows)] == [5]
     assert save_measures(rows, tmp_path / "measures").is_file()
     # As with any other, what is stored is not measured again.
     assert run(analyses, tmp_path / "results", given=given).n_stored == 5
