@@ -12,9 +12,9 @@ __all__ = [
     "ConfigError",
     "DataError",
     "PassError",
+    "Stopped",
     "explained",
     "first_line",
-    "is_signal",
 ]
 
 
@@ -44,14 +44,12 @@ class AccessError(CeAlignError):
     """Something that exists but is private, absent here or out of reach."""
 
 
-def is_signal(error: BaseException) -> bool:
-    """Whether an error is a signal that asked to stop: its status is 128 or more."""
-    status: object = None
-    if isinstance(error, CeAlignError):
-        status = error.exit_status
-    elif isinstance(error, SystemExit):
-        status = error.code
-    return isinstance(status, int) and status >= 128
+class Stopped(KeyboardInterrupt):
+    """A signal asked to stop; its notes say what is kept."""
+
+    def __init__(self, signum: int) -> None:
+        super().__init__()
+        self.signum = signum
 
 
 def first_line(error: BaseException) -> str:

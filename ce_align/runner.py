@@ -15,7 +15,7 @@ from typing import Any
 
 from ce_align.config import StageConfig
 from ce_align.errors import ConfigError
-from ce_align.progress import quiet, silent
+from ce_align.progress import WHOLE, quiet, silent
 from ce_align.results import ResultStore
 from ce_align.stages.running import Outcome, Run
 
@@ -78,29 +78,51 @@ def run(
     store = results if isinstance(results, ResultStore) else ResultStore(Path(results))
     whole = Run(store, **settings)
     stages = _by_stage(configs)
-    for stage, chosen in stages.items():
-        module = _module(stage)
-        groups = list(_grouped(chosen, module).values())
-        if len(stages) > 1:
-            n = len(chosen)
-            whole.notify(f"{stage}: {n} configuration{'s' if n > 1 else ''}")
-        if where is None:
-            for done, group in enumerate(groups):
-                _tell(whole, stage, done, len(groups))
-                _execute(module, group, whole)
-        else:
-            _submit(where, stage, groups, whole)
-        _tell(whole, stage, len(groups), len(groups))
+    n_configs = sum(map(len, stages.values()))
+    try:
+        groups = {
+            stage: list(_grouped(chosen, _module(stage)).values())
+            for stage, chosen in stages.items()
+        }
+        job = _Job(whole, sum(map(len, groups.values())))
+        for stage, chosen in stages.items():
+            if len(stages) > 1:
+                n = len(chosen)
+                whole.notify(f"{stage}: {n} configuration{'s' if n > 1 else ''}")
+            if where is None:
+                for group in groups[stage]:
+                    _execute(_module(stage), group, whole)
+                    job.advance()
+            else:
+                _submit(where, stage, groups[stage], whole, job)
+    except KeyboardInterrupt as stop:
+        n_kept = whole.outcome.n_done + whole.outcome.n_stored
+        stop.add_note(
+            f"{n_kept} of {n_configs} configurations are in {store.folder}; the same "
+            "again goes on from there"
+        )
+        raise
     return whole.outcome
 
 
-def _tell(run: Run, stage: str, done: int, n_groups: int) -> None:
-    if n_groups > 1:
-        run.progress(f"{stage}: groups", done, n_groups)
+class _Job:
+    """Groups of all stages that are done, as progress of the whole run."""
+
+    def __init__(self, run: Run, n_groups: int) -> None:
+        self._tell, self._n_groups, self._done = run.progress, n_groups, 0
+        self._tell(WHOLE, 0, n_groups)
+
+    def advance(self) -> None:
+        self._done += 1
+        self._tell(WHOLE, self._done, self._n_groups)
 
 
 def _submit(
-    where: Executor, stage: str, groups: Sequence[Sequence[StageConfig]], run: Run
+    where: Executor,
+    stage: str,
+    groups: Sequence[Sequence[StageConfig]],
+    run: Run,
+    job: _Job,
 ) -> None:
     """Execute groups elsewhere, and take their outcomes in the order of the groups."""
     there = replace(
@@ -108,8 +130,8 @@ def _submit(
     )
     asked = [where.submit(_alone, stage, group, there) for group in groups]
     try:
-        for done, _ in enumerate(as_completed(asked), 1):
-            _tell(run, stage, done, len(groups))
+        for _ in as_completed(asked):
+            job.advance()
         for group, future in zip(groups, asked, strict=True):
             with run.attempt(_named(group[0]), *group):
                 run.outcome.add(future.result())

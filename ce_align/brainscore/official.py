@@ -15,7 +15,7 @@ from ce_align.brainscore.datasets import DATASETS
 from ce_align.brainscore.models import brain_model
 from ce_align.brainscore.upstream import import_brainscore, without_result_caching
 from ce_align.data.recordings import Recording
-from ce_align.errors import CeAlignError, explained, is_signal
+from ce_align.errors import CeAlignError, explained
 from ce_align.files import cache_folder, scratch_folder
 from ce_align.progress import Progress, silent
 
@@ -106,7 +106,7 @@ def official_scores(
                     model = brain_model(network, layers=committed, device=device)
                     found = _run(benchmark, model, layer, identifier)
             except Exception as error:  # any code can run in a network
-                if on_error is None or is_signal(error):
+                if on_error is None:
                     raise
                 on_error(layer, explained(error))
                 continue

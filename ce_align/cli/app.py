@@ -3,6 +3,7 @@
 import os
 import signal
 import sys
+from collections.abc import Iterable
 from importlib import import_module
 from types import FrameType
 from typing import Annotated, Any, NoReturn
@@ -12,7 +13,8 @@ from typer.core import TyperCommand, TyperGroup
 from typer.main import get_group
 
 from ce_align import __version__
-from ce_align.cli.screen import fault, take_any_encoding
+from ce_align.cli.screen import fault, message, take_any_encoding
+from ce_align.errors import ConfigError, Stopped, explained
 
 __all__ = ["COMMANDS", "app", "main"]
 
@@ -104,6 +106,15 @@ COMMANDS = {
     ),
 }
 
+#: Commands that work as they stand, in the order in which one would try them.
+FIRST_STEPS = {
+    "ce-align doctor": "what this machine can do",
+    "ce-align recordings": "what can be scored",
+    "ce-align score --model pixels --recording simulated": "a score, in seconds",
+    "ce-align results": "what is stored",
+    "ce-align demo": "everything, at toy size",
+}
+
 
 class _Lazy(TyperGroup):
     """A group that knows its commands by name, and imports the one that is used."""
@@ -114,7 +125,19 @@ class _Lazy(TyperGroup):
         }
         super().__init__(**{**settings, "commands": listed})
 
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt as stop:
+            told = getattr(stop, "__notes__", ["nothing was written"])
+            message(f"interrupted: {'; '.join(told)}")
+            raise typer.Exit(128 + getattr(stop, "signum", signal.SIGINT)) from None
+
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        if args[0] not in COMMANDS and not ctx.resilient_parsing:
+            raise ConfigError(
+                f"there is no command {args[0]!r}{_nearest(args[0], COMMANDS)}"
+            )
         name, command, rest = super().resolve_command(ctx, args)
         if name in COMMANDS:
             module = import_module(f"ce_align.cli.{COMMANDS[name][0]}")
@@ -125,7 +148,6 @@ class _Lazy(TyperGroup):
 app = typer.Typer(
     cls=_Lazy,
     name="ce-align",
-    no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
     help="Alignment of vision networks with primate visual cortex.",
@@ -140,8 +162,9 @@ def _print_version(wanted: bool) -> None:
         raise typer.Exit
 
 
-@app.callback()
+@app.callback(invoke_without_command=True)
 def _options(
+    ctx: typer.Context,
     version: Annotated[
         bool,
         typer.Option(
@@ -153,27 +176,68 @@ def _options(
     ] = False,
 ) -> None:
     """Alignment of vision networks with primate visual cortex."""
+    if ctx.invoked_subcommand is None:
+        width = max(map(len, FIRST_STEPS)) + 2
+        steps = (f"  {step:{width}}{what}" for step, what in FIRST_STEPS.items())
+        print(
+            "Alignment of vision networks with visual cortex. First steps:",
+            *steps,
+            "All commands: ce-align --help",
+            sep="\n",
+        )
 
 
-def _terminate(signum: int, frame: FrameType | None) -> NoReturn:
-    # An exception, so that temporary files are removed on the way out.
-    raise SystemExit(128 + signum)
+#: What typer raises if options are wrong; only its descendant is public.
+USAGE: type[Exception] = typer.BadParameter.__mro__[2]
+#: Signals that ask to stop.
+STOPPING = (signal.SIGINT, signal.SIGTERM)
+
+
+def _stop(signum: int, frame: FrameType | None) -> NoReturn:
+    """Stop by an exception, so that temporary files are removed on the way out."""
+    for other in STOPPING:  # the second signal ends the process at once
+        signal.signal(other, signal.SIG_DFL)
+    raise Stopped(signum)
+
+
+def _usage(error: Exception) -> ConfigError:
+    """A mistake in the options, which typer found, in one line."""
+    context: Any = getattr(error, "ctx", None)
+    command = context.command_path if context else "ce-align"
+    text: str = error.format_message()  # type: ignore[attr-defined]
+    option = getattr(error, "option_name", None)
+    if option and hasattr(error, "possibilities"):
+        known = [word for one in context.command.params for word in one.opts]
+        return ConfigError(f"{command} has no option {option}{_nearest(option, known)}")
+    text = text.replace("Value error, ", "").rstrip(".")
+    return ConfigError(f"{text[0].lower()}{text[1:]}; {command} --help says more")
+
+
+def _nearest(name: str, known: Iterable[str]) -> str:
+    from ce_align.checks import nearest_names  # numpy
+
+    near = nearest_names(name, known)
+    return f"; nearest: {', '.join(near)}" if near else ""
 
 
 def main() -> None:
     """Entry point of the command."""
     # Brain-Score would otherwise run pip inside this process.
     os.environ.setdefault("BS_INSTALL_DEPENDENCIES", "no")
-    signal.signal(signal.SIGTERM, _terminate)
+    for signum in STOPPING:
+        # What runs in the background may have been told to ignore Ctrl-C.
+        if signal.getsignal(signum) is not signal.SIG_IGN:
+            signal.signal(signum, _stop)
     take_any_encoding()
     try:
-        app()
+        sys.exit(app(prog_name="ce-align", standalone_mode=False))
     except BrokenPipeError:  # the reader of a pipe, such as `head`, has gone
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     except Exception as error:  # every fault ends here, in one line
-        from ce_align.errors import explained
-
-        found = explained(error)
-        fault(str(found), error)
+        found = explained(_usage(error) if isinstance(error, USAGE) else error)
+        if found.exit_status >= 128:  # a training that a signal has stopped
+            message(f"interrupted: {found}")
+        else:
+            fault(str(found), error)
         sys.exit(found.exit_status)

@@ -53,10 +53,6 @@ def models(
     message(OTHER_NETWORKS)
 
 
-#: Exit status of a command that Ctrl-C ended.
-INTERRUPTED = 130
-
-
 def _complete_names(incomplete: str) -> list[str]:
     from ce_align.brainscore.datasets import DATASETS
     from ce_align.models.catalogue import GROUPS, PUBLISHED
@@ -122,9 +118,9 @@ def fetch(
         except CeAlignError as error:
             failures.append((name, error))
             continue
-        except KeyboardInterrupt:
-            message(f"interrupted at {name}; the same command continues it")
-            raise typer.Exit(INTERRUPTED) from None
+        except KeyboardInterrupt as stop:
+            stop.add_note(f"what came of {name} is kept; the same command continues it")
+            raise
         message(told)
     if pin and sources:
         message(f"pinned {', '.join(sources)} in {pin_checksums(sources)}")

@@ -9,14 +9,14 @@ import time
 import traceback
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 import typer
-from pydantic import BaseModel
 from rich.console import Console
 
-from ce_align.progress import Progress
+from ce_align.progress import WHOLE, Progress, TimeLeft
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -216,44 +216,82 @@ def progress_bars() -> Iterator[Progress]:
 
     Where standard error is not a terminal, a line is written now and then instead.
     """
-    if not _messages.is_terminal:
+    if not _messages.is_interactive:
         yield _Lines()
         return
     from rich import progress as rich
+    from rich.table import Column
 
+    narrow = Column(ratio=1, no_wrap=True, overflow="ellipsis")
     columns = (
-        rich.TextColumn("{task.description}", markup=False),
-        rich.BarColumn(),
-        rich.MofNCompleteColumn(),
-        rich.TextColumn("{task.fields[speed]}"),
-        rich.TimeRemainingColumn(),
+        rich.TextColumn("{task.description}", markup=False, table_column=narrow),
+        rich.BarColumn(None, table_column=Column(ratio=1)),
+        rich.TextColumn("{task.fields[state]}", markup=False),
+        rich.TimeElapsedColumn(),
+        rich.TextColumn("{task.fields[left]}", markup=False),
     )
-    with rich.Progress(*columns, console=_messages, transient=True) as bars:
-        tasks: dict[str, rich.TaskID] = {}
+    bars = rich.Progress(*columns, console=_messages, transient=True, expand=True)
+    tasks: dict[str, rich.TaskID] = {}
+    time_left = TimeLeft()
 
-        def show(what: str, done: int, total: int) -> None:
-            if what not in tasks:
-                tasks[what] = bars.add_task(what, total=total, speed="")
-            task = tasks[what]
-            speed = bars.tasks[bars.task_ids.index(task)].speed
-            told = f"{speed:.1f}/s" if speed else ""
-            bars.update(task, completed=done, total=total, speed=told)
-            if done >= total:
-                bars.remove_task(tasks.pop(what))
+    def show(what: str, done: int, total: int, state: str = "", /) -> None:
+        time_left.told(what, done, total)
+        if what not in tasks:
+            # A job of one pass is shown by that pass.
+            shown = what != WHOLE or total > 1
+            tasks[what] = bars.add_task(
+                what, total=total, visible=shown, state="", left=""
+            )
+        task = tasks[what]
+        speed = bars.tasks[bars.task_ids.index(task)].speed
+        state = state or _state(done, total, None if what == WHOLE else speed)
+        left = time_left.whole() if what == WHOLE else time_left.of(what)
+        bars.update(task, completed=done, total=total, state=state, left=_left(left))
+        if WHOLE in tasks:
+            bars.update(tasks[WHOLE], left=_left(time_left.whole()))
+        if done >= total:
+            bars.remove_task(tasks.pop(what))
+        bars.start()  # no earlier: of several processes only one may tell
 
+    try:
         yield show
+    finally:
+        bars.stop()
 
 
 class _Lines:
-    """One line every half minute, for logs."""
+    """A line every few seconds, for logs; of a long job every 120th of its time."""
 
-    INTERVAL = 30.0
+    INTERVAL, SHARE = 5.0, 120
 
     def __init__(self) -> None:
-        self._last = time.monotonic()
+        self._began = self._last = time.monotonic()
+        self._time_left = TimeLeft()
+        self._job = ""
 
-    def __call__(self, what: str, done: int, total: int) -> None:
+    def __call__(self, what: str, done: int, total: int, state: str = "", /) -> None:
+        self._time_left.told(what, done, total)
+        if what == WHOLE:
+            self._job = f"{done} of {total} {what}" if total > 1 else ""
+            return
         now = time.monotonic()
-        if now - self._last >= self.INTERVAL:
-            self._last = now
-            message(f"{what}: {done} of {total}")
+        elapsed = now - self._began
+        if now - self._last < max(self.INTERVAL, elapsed / self.SHARE):
+            return
+        self._last = now
+        state = state or _state(done, total, None)
+        passed, left = f"{_clock(elapsed)} passed", _left(self._time_left.whole())
+        parts = (state, self._job, passed, left)
+        message(f"{what}: {', '.join(filter(None, parts))}")
+
+
+def _state(done: int, total: int, speed: float | None) -> str:
+    return f"{done}/{total}" + (f"  {speed:.3g}/s" if speed else "")
+
+
+def _left(seconds: float | None) -> str:
+    return "" if seconds is None else f"{_clock(seconds)} left"
+
+
+def _clock(seconds: float) -> str:
+    return str(timedelta(seconds=round(seconds)))

@@ -109,12 +109,14 @@ def train(
             _print_plan(config, found, hardware)
             return
         folder = out or _default_folder(config)
-        outcome = run(
-            [config],
-            folder,
-            training=TrainOptions(hardware, folder, validation, hf),
-            notify=message,
-        )
+        with progress_bars() as progress:
+            outcome = run(
+                [config],
+                folder,
+                training=TrainOptions(hardware, folder, validation, hf),
+                progress=progress,
+                notify=message,
+            )
         for _, error in outcome.failures:
             raise error
     rows = outcome.rows

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from ce_align.errors import CeAlignError, DataError, PassError, first_line, is_signal
+from ce_align.errors import CeAlignError, DataError, PassError, first_line
 from ce_align.models.preprocessing import Preprocessing
 from ce_align.progress import quiet_stdout
 
@@ -251,8 +251,6 @@ class ActivationReader:
         except (CeAlignError, torch.OutOfMemoryError):
             raise
         except (Exception, SystemExit) as error:
-            if is_signal(error):
-                raise
             if self._forward is self.module:
                 message, kind = first_line(error), type(error).__name__
                 said = f"{kind}: {message}" if message else kind

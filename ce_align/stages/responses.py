@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ce_align.augment import AugmentationLedger
-from ce_align.errors import CeAlignError, DataError, explained, is_signal
+from ce_align.errors import CeAlignError, DataError, explained
 from ce_align.files import atomic_path, check_space
 from ce_align.progress import Notify, Progress, quiet, silent
 from ce_align.stages.running import Hardware, NetworkLayer
@@ -244,8 +244,6 @@ class _Readers:
             if not np.isfinite(values).all():
                 raise DataError("gives NaN or infinity for some views")
         except Exception as error:  # any code can run in a network
-            if is_signal(error):
-                raise
             found = explained(error)
             named = f"{source.name} {source.layer}: {found}"
             self.failed[source.digest] = type(found)(named)

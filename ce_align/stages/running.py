@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 from ce_align.checks import named_some
 from ce_align.config import ConfigId, StageConfig
 from ce_align.digests import combine_digests, digest_json
-from ce_align.errors import CeAlignError, ConfigError, explained, is_signal
+from ce_align.errors import CeAlignError, ConfigError, explained
 from ce_align.files import cache_folder
 from ce_align.names import FEATURES, split_name
 from ce_align.progress import Notify, Progress, quiet, silent
@@ -259,9 +259,9 @@ class Run:
         try:
             yield
         except Exception as error:
-            if is_signal(error):
-                raise
             found = explained(error)
+            if found.exit_status >= 128:  # a training that a signal has stopped
+                raise
             self.failed(what, found)
             for config in configs:
                 self._keep_failure(config, found)
@@ -282,8 +282,6 @@ class Run:
             try:
                 self._loaded[key] = load()
             except Exception as error:
-                if is_signal(error):
-                    raise
                 self._loaded[key] = explained(error)
                 # Why a training failed is not said again of the network.
                 if all(what != name for name, _ in self.outcome.failures):

@@ -13,7 +13,7 @@ from ce_align.errors import DataError
 from ce_align.models.architectures import imported_timm
 from ce_align.models.checkpoints import save_safetensors
 from ce_align.models.load import load_network
-from ce_align.progress import Notify
+from ce_align.progress import Notify, Progress, silent
 from ce_align.results import ResultStore, Row
 from ce_align.stages.earlier import stored_documents
 from ce_align.stages.export import share
@@ -151,6 +151,7 @@ def _train(configs: Sequence[TrainConfig], run: Run) -> None:
                     validation=validation,
                     hf=options.hf,
                     notify=run.notify,
+                    progress=run.progress,
                 )
                 run.outcome.n_done += 1
             if rows:  # another process may report for this one
@@ -173,6 +174,7 @@ def train(
     validation: ImageSet | None = None,
     hf: bool = False,
     notify: Notify = print,
+    progress: Progress = silent,
 ) -> list[TrainRow]:
     """Train a network, or go on training it, and export it.
 
@@ -185,7 +187,7 @@ def train(
     images : to train on
     folder : of checkpoints, logs and ``model.safetensors``; its path names the network
     hardware, validation, hf : as in `TrainOptions`
-    notify : told what a person should know
+    notify, progress : told what a person should know, and of steps
 
     Returns
     -------
@@ -210,6 +212,7 @@ def train(
             validation=validation,
             digest=digest,
             notify=notify,
+            progress=progress,
         )
     else:
         module = untrained(config, images, folder, hardware, validation=validation)

@@ -214,8 +214,8 @@ class _Evaluation:
             seed=self.config.seed,
             strengths=STRENGTHS,
             device=resolve_device(self.run.hardware.device),
-            progress=lambda done, n, total: self.run.progress(
-                f"{what} {done}", n, total
+            progress=lambda part, done, total, _="": self.run.progress(
+                f"{what} {part}", done, total
             ),
         )
 

@@ -15,7 +15,7 @@ from typing import Any, Literal, Self
 import numpy as np
 import torch
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.callbacks import Callback, TQDMProgressBar
+from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger, WandbLogger
 from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.utilities import rank_zero_only
@@ -26,6 +26,7 @@ from torch.optim.swa_utils import update_bn
 from ce_align.config import write_settings
 from ce_align.data.imagesets import ImageSet
 from ce_align.errors import CeAlignError, ConfigError
+from ce_align.progress import Progress, silent
 from ce_align.trainer.callbacks import (
     CheckpointWriter,
     Consensus,
@@ -180,6 +181,7 @@ def fit(
     validation: ImageSet | None = None,
     digest: str | None = None,
     notify: Callable[[str], None] = print,
+    progress: Progress = silent,
 ) -> PairedTraining:
     """Train from where the folder's checkpoints end; the training at its end.
 
@@ -192,6 +194,7 @@ def fit(
     validation : labelled images for probe and nearest neighbours
     digest : of the images, if it is known
     notify : told what a person should know
+    progress : told of steps, with the epoch's mean loss and the speed
 
     Raises
     ------
@@ -223,7 +226,7 @@ def fit(
     )
     stop, consensus = StopSignals(job), Consensus()
     writer = CheckpointWriter(folder / "checkpoints", digest, stop, consensus)
-    trainer = _trainer(prepared, folder, [consensus, writer])
+    trainer = _trainer(prepared, folder, [consensus, _Told(progress), writer])
     loader = view_loader(
         prepared.views(prepared.plan(trainer.global_rank)),
         module.position,
@@ -252,7 +255,6 @@ def _trainer(prepared: _Prepared, folder: Path, callbacks: list[Callback]) -> Tr
     plugins: list[Any] = [DirectIO()]
     if cluster := cluster_of(devices, hardware.nodes):
         plugins.append(cluster)
-    shown = sys.stderr.isatty()
     return Trainer(
         accelerator=kind,
         devices=devices,
@@ -264,10 +266,10 @@ def _trainer(prepared: _Prepared, folder: Path, callbacks: list[Callback]) -> Tr
         precision=PRECISIONS[config.precision],
         max_epochs=config.epochs,
         logger=_logger_of(hardware, folder),
-        callbacks=[*callbacks, _Bar()] if shown else callbacks,
+        callbacks=callbacks,
         plugins=plugins,
         default_root_dir=folder,
-        enable_progress_bar=shown,
+        enable_progress_bar=False,
         enable_model_summary=False,
         use_distributed_sampler=False,
         num_sanity_val_steps=0,
@@ -276,17 +278,54 @@ def _trainer(prepared: _Prepared, folder: Path, callbacks: list[Callback]) -> Tr
     )
 
 
-class _Bar(TQDMProgressBar):
-    """Progress with images a second and the loss."""
+class _Told(Callback):
+    """Tells how far a training is: epoch, its mean loss so far, and speed."""
 
-    def get_metrics(
+    #: Seconds between; reading a loss waits for the GPU.
+    INTERVAL = 0.5
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+        self._losses: Tensor | float = 0.0
+        self._n_losses, self._since = 0, (0, 0.0)
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Begin to measure where the training goes on."""
+        self._since = trainer.global_step, time.monotonic()
+        self._tell(trainer, "")
+
+    def on_train_epoch_start(
         self, trainer: Trainer, pl_module: LightningModule
-    ) -> dict[str, Any]:
+    ) -> None:
+        """Begin a mean over the epoch."""
+        self._losses, self._n_losses = 0.0, 0
+
+    def on_train_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+    ) -> None:
+        """Add a loss to the mean, and tell it now and then."""
         if not isinstance(pl_module, PairedTraining):
-            return {}
-        shown = {"loss": "loss", "images_per_second": "images/s"}
-        found = pl_module.latest
-        return {title: found[name] for name, title in shown.items() if name in found}
+            return
+        self._losses, self._n_losses = self._losses + pl_module.loss, self._n_losses + 1
+        step, now = trainer.global_step, time.monotonic()
+        before, then = self._since
+        if now - then < self.INTERVAL and step < trainer.estimated_stepping_batches:
+            return
+        self._since = step, now
+        speed = pl_module.images_per_step * (step - before) / max(now - then, 1e-9)
+        loss = float(self._losses) / self._n_losses
+        self._tell(trainer, f"  loss {loss:.4g}  {speed:.0f} images/s")
+
+    def _tell(self, trainer: Trainer, state: str) -> None:
+        if trainer.is_global_zero:
+            epoch = f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}"
+            n_steps = int(trainer.estimated_stepping_batches)
+            self._progress("training", trainer.global_step, n_steps, epoch + state)
 
 
 def _logger_of(hardware: Hardware, folder: Path) -> Logger:

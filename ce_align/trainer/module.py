@@ -108,6 +108,7 @@ class PairedTraining(LightningModule):
         network.head_equivariant.requires_grad_(config.equivariance_weight > 0)
         self.group: Group = None
         self.latest: dict[str, float] = {}
+        self.loss: Tensor | float = math.nan
         self.last_checkpoint: str | None = None
         self.notify: Callable[[str], None] = lambda text: None
         self.bank: Labelled | None = None
@@ -115,7 +116,8 @@ class PairedTraining(LightningModule):
         self.guard = FiniteGuard(steps_per_epoch)
         self.augmented_on = "cpu"
         self._seen: tuple[Tensor, Tensor] | None = None
-        self._speed = Speedometer(2 * config.pairs_per_step)
+        self.images_per_step = 2 * config.pairs_per_step
+        self._speed = Speedometer(self.images_per_step)
 
     @property
     def peak_rate(self) -> float:
@@ -203,6 +205,7 @@ class PairedTraining(LightningModule):
         terms, features, embeddings = self.loss_terms(batch.views)
         step = int(self.global_step)
         self.guard.check(step, terms, self.last_checkpoint)
+        self.loss = terms.total.detach()
         self._seen = features.detach().flatten(0, 1), embeddings.detach().flatten(0, 1)
         recorded: dict[str, float] = {}
         last = (step + 1) % self.steps_per_epoch == 0

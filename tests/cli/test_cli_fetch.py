@@ -125,7 +125,8 @@ def test_interrupted_command_is_continued_by_the_same_command(server, ce_align):
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=LIMIT)
     assert process.returncode == 130
-    assert err == f"interrupted at {NAME}; the same command continues it\n"
+    said = f"interrupted: what came of {NAME} is kept; the same command continues it\n"
+    assert err == said
     server.mood = Mood()
     status, _, err = ce_align("fetch", NAME, "--url", server.base)
     assert status == 0, err

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from ce_align.errors import DataError
+from ce_align.errors import DataError, Stopped
 from ce_align.models.activations import (
     ActivationReader,
     first_tensor,
@@ -197,7 +197,7 @@ def test_whatever_a_network_raises_is_one_line(error, message):
         read(torch.ones(1, 3, 4, 4))
 
 
-@pytest.mark.parametrize("error", [KeyboardInterrupt(), SystemExit(143)])
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), Stopped(15)])
 def test_what_asks_to_stop_is_no_failure_of_the_network(error):
     module = nn.Sequential(Saying(None, error=error))
     with ActivationReader(module, ["0"]) as read, pytest.raises(type(error)):

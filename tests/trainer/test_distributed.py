@@ -265,7 +265,7 @@ def test_two_tasks_of_an_array_go_on_bit_for_bit(tmp_path):
     _, errors = stopped.communicate(timeout=LIMIT)
     assert cluster.asked() == ["requeue 40_2"]
     (line,) = (text for text in errors.splitlines() if not text.startswith("epoch"))
-    assert line.startswith("error: stopped after step")
+    assert line.startswith("interrupted: stopped after step")
     assert line.endswith("SLURM starts job 40_2 again")
     assert stopped.returncode == 128 + signal.SIGUSR1
     again = job("parts", SLURM_RESTART_COUNT="1")
