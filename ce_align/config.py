@@ -110,6 +110,19 @@ class StageConfig(BaseModel):
             parts = [cls.__doc__.rstrip(), "", "    Settings", "    --------"]
             cls.__doc__ = "\n".join([*parts, *described, "    "])
 
+    @property
+    def labels(self) -> dict[str, str]:
+        """Labels that were given to networks, by their names; no part of the identity.
+
+        That of the field ``model_b`` is in ``label_b``.
+        """
+        pairs = {name: name.replace("model", "label") for name in NETWORKS}
+        return {
+            getattr(self, name): label
+            for name, own in pairs.items()
+            if own != name and (label := getattr(self, own, None))
+        }
+
     @model_validator(mode="before")
     @classmethod
     def _spelled(cls, given: Any) -> Any:
@@ -154,12 +167,21 @@ class NetworkConfig(StageConfig):
     """Settings of a stage that reads one network.
 
     `submodule` and `preprocessing` are other ways to spell its name: they become a part
-    of `model`, and are None afterwards.
+    of `model`, and are None afterwards. `label` is of the network's rows, whatever else
+    they are of.
     """
 
     model: str = Field(
         description="Network: name, glob or group, torchvision/NAME[:WEIGHTS], "
         "timm/NAME, a checkpoint, or FILE.py:callable.",
+    )
+    label: str | None = Field(
+        default=None,
+        exclude=True,
+        min_length=1,
+        description="Short name of the network in tables and figures, one for each "
+        "--model in their order. [default: the paper's name, the folder of a training, "
+        "the end of other names]",
     )
     submodule: str | None = Field(
         default=None,

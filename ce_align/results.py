@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     import xarray as xr
 
 __all__ = [
-    *("FACTS", "NAMING", "PROVENANCE", "UNKNOWN_CONTENT"),
+    *("FACTS", "LABELLED", "NAMING", "PROVENANCE", "SECOND", "UNKNOWN_CONTENT"),
     *("Failure", "NetworkFacts", "ResultStore", "Row", "joined_notes"),
 ]
 
@@ -53,7 +53,7 @@ def _now() -> str:
 
 @dataclass(frozen=True)
 class NetworkFacts:
-    """How a network came to be, as far as it is known; None where it is not.
+    """What a network is called and how it came to be; None where it is not known.
 
     Attributes
     ----------
@@ -65,6 +65,7 @@ class NetworkFacts:
         weights
     augmentation : family of the views of both images, such as ``strong``
     network_seed : of the training, or of random weights
+    label : short name in tables and figures
     """
 
     objective: str | None = None
@@ -74,14 +75,19 @@ class NetworkFacts:
     pretraining: str | None = None
     augmentation: str | None = None
     network_seed: int | None = None
+    label: str | None = None
 
     def columns(self) -> dict[str, Any]:
         """Columns of a row of this network."""
         return asdict(self)
 
 
-#: Columns of every row that say how its network came to be.
+#: Columns of every row that tell of its network.
 FACTS = tuple(field.name for field in fields(NetworkFacts))
+#: And of a second one that it is about, after ``other_`` or ``baseline_``.
+SECOND = ("objective", "equivariance_weight", "label")
+#: Columns of labels, and those with the names of their networks.
+LABELLED = {"label": "model", "other_label": "other", "baseline_label": "baseline"}
 #: Columns that follow from what a row's configuration names, and so enter no identity.
 PROVENANCE = ("stage", "origin", *FACTS)
 
@@ -105,7 +111,7 @@ class Row(BaseModel):
     origin : of the data: a recording is ``recorded``, ``simulated`` or ``imported``,
         images are ``files`` or ``simulated``; of several, joined by ``+``
     objective, equivariance_weight, backbone, epochs, pretraining, augmentation, \
-    network_seed : see `NetworkFacts`
+    network_seed, label : see `NetworkFacts`
     """
 
     model_config = ConfigDict(
@@ -128,6 +134,7 @@ class Row(BaseModel):
     pretraining: str | None = None
     augmentation: str | None = None
     network_seed: int | None = None
+    label: str | None = None
 
 
 RowType = TypeVar("RowType", bound=Row)

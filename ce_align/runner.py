@@ -76,6 +76,8 @@ def run(
         )
     register_brainscore()
     store = results if isinstance(results, ResultStore) else ResultStore(Path(results))
+    configs = list(configs)
+    settings["labels"] = {**settings.get("labels", {}), **_labels(configs)}
     whole = Run(store, **settings)
     stages = _by_stage(configs)
     n_configs = sum(map(len, stages.values()))
@@ -161,6 +163,18 @@ def _alone(stage: str, group: Sequence[StageConfig], run: Run) -> Outcome:
     run = replace(run, notify=run.outcome.notes.append)
     _execute(_module(stage), group, run)
     return run.outcome
+
+
+def _labels(configs: Iterable[StageConfig]) -> dict[str, str]:
+    """Labels of networks, which hold wherever in a run these are named."""
+    found: dict[str, str] = {}
+    for config in configs:
+        for name, label in getattr(config, "labels", {}).items():
+            if found.setdefault(name, label) != label:
+                raise ConfigError(
+                    f"{name} has the labels {found[name]!r} and {label!r}; give it one"
+                )
+    return found
 
 
 def distinct(configs: Iterable[StageConfig]) -> tuple[StageConfig, ...]:

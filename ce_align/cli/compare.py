@@ -121,7 +121,9 @@ def transfer(
         )
     configs = asked.configs(**({"dataset": "none"} if online else {}))
     outcome = session.run(
-        [OnlineConfig(model=config.model) for config in configs] if online else configs,
+        [OnlineConfig(model=c.model, label=c.label) for c in configs]
+        if online
+        else configs,
         datasets=root,
         download=download,
     )

@@ -54,6 +54,8 @@ Command = Callable[..., None]
 
 #: Options of which a command takes several values, one configuration for each.
 SWEPT = ("metric", "model", "recording", "dataset", "layer", "figure", "table")
+#: Those, and one that each network of a command has its own of.
+REPEATED = (*SWEPT, "label")
 #: Letters of options.
 LETTERS = {"--model": "-m", "--recording": "-r", "--layer": "-l"}
 RUN_PANEL = "Options of every run"
@@ -205,10 +207,22 @@ class Asked(Generic[Config]):
             for name in SWEPT
             if name in self.kind.model_fields
         }
-        return [
-            self.kind(**{**whole.given, **dict(zip(swept, values, strict=True))})
-            for values in product(*swept.values())
-        ]
+        labels = whole.given.pop("label", None)
+        if labels is not None:
+            labels = [labels] if isinstance(labels, str) else labels
+            models = swept["model"]
+            if len(labels) != len(models):
+                raise ConfigError(
+                    f"--label is one for each network: found {len(labels)} for "
+                    f"{len(models)}, {named_some(models)}"
+                )
+        found = []
+        for values in product(*swept.values()):
+            own = dict(zip(swept, values, strict=True))
+            if labels is not None:
+                own["label"] = labels[models.index(own["model"])]
+            found.append(self.kind(**{**whole.given, **own}))
+        return found
 
 
 def expanded(name: str, values: Sequence[str]) -> list[str]:
@@ -382,7 +396,7 @@ def _option(
     """The option of a field; None for a field that one word cannot set."""
     field = config.model_fields[fields[0]]
     kind, limits = _unwrapped(field.annotation, field.metadata)
-    several = name in SWEPT or len(fields) > 1
+    several = name in REPEATED or len(fields) > 1
     for mark in limits:
         if isinstance(mark, OneOf):
             choices_of: Any = Literal

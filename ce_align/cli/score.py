@@ -98,7 +98,9 @@ def score(
     if official or compare_official:
         _check_official(ours[0])
         theirs = [
-            OfficialConfig(model=c.model, recording=c.recording, layer=c.layer)
+            OfficialConfig(
+                model=c.model, label=c.label, recording=c.recording, layer=c.layer
+            )
             for c in ours
         ]
         configs = [*ours, *theirs] if compare_official else list(theirs)

@@ -4,7 +4,7 @@ import fnmatch
 import json
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,8 @@ __all__ = [
     *("BASELINES", "CHECKPOINTS_URL", "EQUIVARIANCE_WEIGHTS", "EXPORTED"),
     *("FILE_SUFFIXES", "GROUPS", "OBJECTIVE_NAMES", "PAPER_IMAGES", "PUBLISHED"),
     *("Published", "expand", "facts_of", "find_published", "invariant_sibling"),
-    *("is_cached", "local_file", "stated_settings", "training_facts"),
+    *("OBJECTIVE_LABELS", "is_cached", "label_of", "local_file", "stated_settings"),
+    *("trained_label", "training_facts"),
 ]
 
 #: Where the authors keep their checkpoints; ``$CE_ALIGN_CHECKPOINTS_URL`` replaces it.
@@ -26,6 +27,9 @@ CHECKPOINTS_URL = (
     "https://users.flatironinstitute.org/~tyerxa/equi_proj/training_checkpoints/"
     "final/resnet_50"
 )
+
+#: What the paper calls the objectives.
+OBJECTIVE_LABELS = {"mmcr": "MMCR", "barlow": "Barlow Twins", "simclr": "SimCLR"}
 
 #: How the authors and Brain-Score spell the objectives.
 OBJECTIVE_NAMES = {"mmcr": "MMCR", "barlow": "Barlow", "simclr": "SimCLR"}
@@ -46,6 +50,8 @@ LAYERS = dict.fromkeys(("V1", "V2", "V4", "IT"), "layer4")
 
 #: What the authors trained their networks on.
 PAPER_IMAGES = "ImageNet-1k"
+#: And for how long, but the one that it calls its best.
+PAPER_EPOCHS = 100
 
 #: Embedded networks to compare with, which need no weights.
 BASELINES = ("pixels", "gabor")
@@ -53,11 +59,15 @@ BASELINES = ("pixels", "gabor")
 #: Weights in the folder of a training, whose path names the network.
 EXPORTED = "model.safetensors"
 
-#: Files that can hold a network, or the Python that builds one.
-FILE_SUFFIXES = (
-    *(".safetensors", ".pt", ".pth", ".th", ".ckpt", ".bin", ".tar"),
-    ".py",
+#: Names of files and folders of weights that say nothing of them.
+NAMELESS = (
+    *("best", "checkpoint", "checkpoints", "final", "last", "model", "pytorch_model"),
+    *("state_dict", "weights"),
 )
+
+#: Files that can hold a network, or the Python that builds one.
+WEIGHTS = (".safetensors", ".pt", ".pth", ".th", ".ckpt", ".bin", ".tar")
+FILE_SUFFIXES = (*WEIGHTS, ".py")
 
 
 @dataclass(frozen=True)
@@ -84,6 +94,13 @@ class Published:
     brainscore_id: str | None
     architecture: str = "resnet50"
     layers: Mapping[str, str] = field(default_factory=lambda: LAYERS)
+
+    @property
+    def label(self) -> str:
+        """Its name in the paper."""
+        label = trained_label(self.objective, self.equivariance_weight)
+        longer = self.epochs != PAPER_EPOCHS
+        return f"{label}, {self.epochs} epochs" if longer else label
 
     @property
     def facts(self) -> NetworkFacts:
@@ -125,7 +142,7 @@ def _entries() -> Iterable[Published]:
                 name=f"ce_{objective}_l{weight}",
                 objective=objective,
                 equivariance_weight=float(weight),
-                epochs=100,
+                epochs=PAPER_EPOCHS,
                 path=f"{authors_name}/lmda_{authors_weight}/ep100-ba62500-rank0",
                 brainscore_id=f"CE-{authors_name}_lmda_{suffix}",
             )
@@ -148,7 +165,9 @@ _BY_BRAINSCORE_ID = {
 
 #: Named sets of networks: ``paper`` is the 3 objectives × 7 weights.
 GROUPS: dict[str, tuple[str, ...]] = {
-    "paper": tuple(entry.name for entry in PUBLISHED.values() if entry.epochs == 100),
+    "paper": tuple(
+        entry.name for entry in PUBLISHED.values() if entry.epochs == PAPER_EPOCHS
+    ),
 }
 
 
@@ -204,8 +223,53 @@ def stated_settings(metadata: Mapping[str, Any]) -> dict[str, Any]:
     return config if isinstance(config, dict) else {}
 
 
+def trained_label(objective: str, equivariance_weight: float) -> str:
+    """What a network is called by its training.
+
+    >>> trained_label("barlow", 0.3)
+    'Barlow Twins, λ = 0.3'
+    """
+    name = OBJECTIVE_LABELS.get(objective, objective)
+    return f"{name}, λ = {equivariance_weight:g}"
+
+
+def label_of(name: str) -> str:
+    """Short name of a network that was given none.
+
+    A published one has the paper's, a training its folder's, weights that of their file
+    unless it says nothing; of all others it is what ends their names.
+
+    >>> [label_of(name) for name in ("ce_mmcr_l0.1", "runs/a", "runs/a/last.ckpt")]
+    ['MMCR, λ = 0.1', 'a', 'a']
+    >>> label_of("torchvision/resnet18:none"), label_of("nets.py:build@visual")
+    ('resnet18:none', 'nets.py:build@visual')
+    """
+    entry = find_published(name)
+    if entry is not None:
+        return entry.label
+    asked = split_name(name)
+    source = asked.source
+    for prefix in (HUB, LOCAL_HUB, FEATURES):
+        source = source.removeprefix(prefix)
+    path, _, option = source.partition(":")
+    if path in (".", ".."):
+        path = str(Path(path).resolve())
+    *folders, last = path.rstrip("/").split("/")
+    if path.endswith(WEIGHTS) or asked.source.startswith(FEATURES):
+        last, option = last.rpartition(".")[0] or last, ""
+        while last in NAMELESS and folders:
+            last = folders.pop()
+    if option:
+        last += f":{option}"
+    return f"{last}@{asked.part}" if asked.part else last
+
+
 def facts_of(name: str) -> NetworkFacts:
     """Facts of a published network, or of a training by its folder or weights."""
+    return replace(_training_of(name), label=label_of(name))
+
+
+def _training_of(name: str) -> NetworkFacts:
     entry = find_published(name)
     if entry is not None:
         return entry.facts

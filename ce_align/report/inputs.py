@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Literal
 
 from ce_align.checks import named_some
 from ce_align.errors import DataError
-from ce_align.models.catalogue import facts_of
-from ce_align.report.select import with_networks
+from ce_align.models.catalogue import facts_of, label_of
+from ce_align.report.select import told_apart, with_networks
 from ce_align.results import Failure, NetworkFacts, ResultStore
 from ce_align.stages.comparable import (
     RAW_SETTINGS,
@@ -104,6 +104,14 @@ class Inputs:
     def networks(self) -> Resolved:
         """Rows whose names stand for one network each, and those left out."""
         return resolve_networks(self.rows)
+
+    @cached_property
+    def labels(self) -> dict[str, str]:
+        """What each network is called, the same in every table and figure, by name."""
+        found = {name: label_of(name) for name in self.histories}
+        for name, facts in self.networks.facts.items():
+            found[name] = facts.label or label_of(name)
+        return told_apart(found)
 
     def stage(
         self,

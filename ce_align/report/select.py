@@ -1,6 +1,5 @@
 """Which rows belong into one figure, and in words which do not."""
 
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +10,7 @@ from ce_align.models.catalogue import (
     EQUIVARIANCE_WEIGHTS,
     OBJECTIVE_NAMES,
     find_published,
+    label_of,
 )
 from ce_align.report.style import (
     objective_colour,
@@ -19,7 +19,7 @@ from ce_align.report.style import (
     shade,
     weight_label,
 )
-from ce_align.results import FACTS, NetworkFacts, Row
+from ce_align.results import FACTS, LABELLED, Row
 from ce_align.stages.comparable import Selection, interval_over
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 __all__ = [
     *("average", "main_recipe"),
     "missing_weights",
-    *("network_colours", "network_labels", "only", "with_networks"),
+    *("network_colours", "network_labels", "only", "told_apart", "with_networks"),
 ]
 
 #: Augmentation that a recipe does not name.
@@ -40,17 +40,45 @@ USUAL = ("stage", "model", "metric", "value", "config_id", "created")
 ABOUT = ("objective", "weight", "recipe")
 
 
-def network_labels(networks: Mapping[str, NetworkFacts]) -> dict[str, str]:
-    """Short labels that tell networks apart: objective and λ, else what ends a name."""
-    labels = {}
-    for model, facts in networks.items():
-        if facts.objective is None or facts.equivariance_weight is None:
-            labels[model] = model.rpartition("/")[2]
-        else:
-            weight = weight_label(facts.equivariance_weight)
-            labels[model] = f"{objective_label(facts.objective)}, λ = {weight}"
-    shared = [label for label, n in Counter(labels.values()).items() if n > 1]
-    return {m: m if label in shared else label for m, label in labels.items()}
+def network_labels(rows: Sequence[Row]) -> dict[str, str]:
+    """What each network that rows are of, or are about, is called, by its name."""
+    found: dict[str, str] = {}
+    # What rows of a network say goes before what rows of others say of it.
+    for column, role in reversed(LABELLED.items()):
+        for row in rows:
+            name = getattr(row, role, None)
+            if name is not None:
+                found[name] = getattr(row, column, None) or label_of(name)
+    return told_apart(found)
+
+
+def told_apart(labels: Mapping[str, str]) -> dict[str, str]:
+    """Labels by name, each of one network only.
+
+    >>> told_apart({"old/a": "a", "new/a": "a", "runs/b": "b"})
+    {'old/a': 'a (old)', 'new/a': 'a (new)', 'runs/b': 'b'}
+    """
+    names_of: dict[str, list[str]] = {}
+    for name, label in labels.items():
+        names_of.setdefault(label, []).append(name)
+    found = dict(labels)
+    for label, names in names_of.items():
+        if len(names) > 1:
+            for name, part in zip(names, _differing(names), strict=True):
+                found[name] = f"{label} ({part})" if part else label
+    return found
+
+
+def _differing(names: Sequence[str]) -> list[str]:
+    """The last parts of paths by which they differ."""
+    parts = [name.split("/")[::-1] for name in names]
+    n_same = 0
+    while len({tuple(part[: n_same + 1]) for part in parts}) == 1:
+        n_same += 1
+    n = n_same + 1
+    while len({tuple(part[:n]) for part in parts}) < len(parts):
+        n += 1
+    return ["/".join(part[n_same:n][::-1]) for part in parts]
 
 
 def network_colours(rows: Iterable[Row]) -> dict[str, tuple[float, float, float]]:

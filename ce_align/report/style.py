@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ce_align.errors import ConfigError
 from ce_align.files import atomic_path
+from ce_align.models.catalogue import OBJECTIVE_LABELS
 from ce_align.stages.measures import quantities
 
 if TYPE_CHECKING:
@@ -33,12 +34,8 @@ INK, GUIDE, NEUTRAL = "#222222", "#bbbbbb", "#767676"
 #: The tag of numbers that were not measured.
 WARNING = "#9a4a00"
 
-#: Name and colour of each objective (Okabe and Ito's palette), in the order of legends.
-OBJECTIVES = {
-    "mmcr": ("MMCR", "#0072b2"),
-    "barlow": ("Barlow Twins", "#d55e00"),
-    "simclr": ("SimCLR", "#009e73"),
-}
+#: Colour of each objective (Okabe and Ito's palette), in the order of legends.
+OBJECTIVES = {"mmcr": "#0072b2", "barlow": "#d55e00", "simclr": "#009e73"}
 #: For objectives that are added.
 FURTHER = ("#cc79a7", "#56b4e9", "#e69f00", "#000000")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
@@ -150,7 +147,7 @@ def objective_order(objectives: Iterable[str]) -> list[str]:
 
 def objective_label(objective: str) -> str:
     """What an objective is called in a figure."""
-    return OBJECTIVES[objective][0] if objective in OBJECTIVES else objective
+    return OBJECTIVE_LABELS.get(objective, objective)
 
 
 def objective_colour(objective: str, among: Sequence[str] = ()) -> str:
@@ -160,7 +157,7 @@ def objective_colour(objective: str, among: Sequence[str] = ()) -> str:
     objectives of a figure.
     """
     if objective in OBJECTIVES:
-        return OBJECTIVES[objective][1]
+        return OBJECTIVES[objective]
     others = [name for name in among if name not in OBJECTIVES]
     place = others.index(objective) if objective in others else 0
     return FURTHER[place % len(FURTHER)]

@@ -7,22 +7,19 @@ from typing import TYPE_CHECKING, Any
 
 from ce_align.data.recordings import RECORDINGS
 from ce_align.data.scenes import SIMULATED_IMAGES
-from ce_align.models.catalogue import facts_of, training_facts
-from ce_align.results import FACTS, NetworkFacts, ResultStore
+from ce_align.models.catalogue import facts_of, label_of, training_facts
+from ce_align.results import FACTS, LABELLED, SECOND, NetworkFacts, ResultStore
 
 if TYPE_CHECKING:
     import pandas as pd
 
 __all__ = ["completed", "stored_documents", "stored_rows"]
 
-#: What a row says of the second network that it is about.
-SECOND = ("objective", "equivariance_weight")
-
 
 def stored_documents(
     store: ResultStore, stage: str | None = None
 ) -> Iterator[dict[str, Any]]:
-    """Every document of a store; rows without origin and facts are completed.
+    """Every document of a store; rows without origin, facts, labels are completed.
 
     What they lack comes from the published networks, from the trainings at hand, and
     from the recordings and images that are known by name.
@@ -33,6 +30,9 @@ def stored_documents(
         for row in rows:
             if row.get("origin") is None:
                 row |= known.columns(row, document.get("config"))
+            for column, name in LABELLED.items():
+                if row.get(name) and not row.get(column):
+                    row[column] = label_of(row[name])
         yield {**document, "rows": rows}
 
 

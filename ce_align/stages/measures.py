@@ -185,7 +185,7 @@ class MeasureRow(Row):
     n_comparisons, n_units : comparisons, and images, classes or runs behind them
     baseline : network that a difference was taken from, or None
     baseline_digest : of that network; None in rows of ce_align 0.1
-    baseline_objective, baseline_equivariance_weight : of that network
+    baseline_objective, baseline_equivariance_weight, baseline_label : of that network
     interval : what the interval is over, None if there is none. It is for the value
         that is expected of so many images, views and classes: ``images``, if images,
         their views and crops were drawn anew; ``classes``, if classes with their images
@@ -214,6 +214,7 @@ class MeasureRow(Row):
     baseline_digest: str | None = None
     baseline_objective: str | None = None
     baseline_equivariance_weight: float | None = None
+    baseline_label: str | None = None
 
 
 def _clouds(

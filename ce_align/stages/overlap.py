@@ -39,6 +39,15 @@ class OverlapConfig(StageConfig):
     recording: str = Field(
         description="Recording: name, glob, group, brainscore/ID or a .nc file."
     )
+    label_a: Annotated[str | None, Spelled("--label")] = Field(
+        default=None,
+        exclude=True,
+        min_length=1,
+        description="Short name of each network in tables and figures.",
+    )
+    label_b: Annotated[str | None, Spelled("--label")] = Field(
+        default=None, exclude=True, min_length=1
+    )
     layer_a: Annotated[str, Spelled("--layer")] = Field(
         default=COMMITTED,
         description="Layer of each network; 'committed' for that of the region.",
@@ -75,6 +84,7 @@ class OverlapRow(Row):
     recording_digest: str
     other_objective: str | None = None
     other_equivariance_weight: float | None = None
+    other_label: str | None = None
 
 
 def shared(config: OverlapConfig) -> Hashable:

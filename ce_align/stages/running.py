@@ -12,9 +12,10 @@ from ce_align.config import ConfigId, StageConfig
 from ce_align.digests import combine_digests, digest_json
 from ce_align.errors import CeAlignError, ConfigError, explained
 from ce_align.files import cache_folder
+from ce_align.models.catalogue import label_of
 from ce_align.names import FEATURES, split_name
 from ce_align.progress import Notify, Progress, quiet, silent
-from ce_align.results import NetworkFacts, ResultStore, Row
+from ce_align.results import FACTS, LABELLED, SECOND, NetworkFacts, ResultStore, Row
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -222,6 +223,7 @@ class Run:
         others are loaded by their names
     other_rows : files of rows that are correlated with those of the store
     training : how networks are trained; None for the defaults
+    labels : of networks, by their names; others are called by `label_of`
     progress, notify : told of units done, and of what a person should know
     outcome : what was done so far
     """
@@ -238,6 +240,7 @@ class Run:
     given: Mapping[tuple[str, str], Any] = field(default_factory=dict)
     other_rows: Sequence[Path] = ()
     training: "TrainOptions | None" = None
+    labels: Mapping[str, str] = field(default_factory=dict)
     progress: Progress = silent
     notify: Notify = quiet
     outcome: Outcome = field(default_factory=Outcome)
@@ -406,12 +409,16 @@ class Run:
                 return None
         if len(then) != len(now):
             return None
-        rows = _with_facts(rows, networks, origin)
         if source != config_id:
             rows = [_renamed(row, config, config_id) for row in rows]
+        labels = [_labels(row) for row in rows]
+        rows = self._with_facts(rows, networks, origin)
+        if source != config_id:
             has_arrays = store.has_arrays(stage, source)
             arrays = store.arrays(stage, source) if has_arrays else None
             self._put(config, config_id, rows, networks, arrays)
+        elif self.labels and labels != [_labels(row) for row in rows]:
+            self._put(config, config_id, rows, networks, None)
         store.clear_failure(stage, config)
         self.outcome.n_stored += 1
         return rows
@@ -468,9 +475,34 @@ class Run:
         The rows as they were stored: with `origin`, of their data, and with what is
         known of their networks.
         """
-        found = _with_facts(rows, networks, origin)
+        found = self._with_facts(rows, networks, origin)
         self._put(config, config_id, found, networks, arrays)
         self.outcome.n_done += 1
+        return found
+
+    def _with_facts(
+        self,
+        rows: Sequence[RowType],
+        networks: Sequence[NetworkLayer],
+        origin: str | None,
+    ) -> list[RowType]:
+        """Rows with what is known of their networks, the first and perhaps a second."""
+        found = []
+        for row in rows:
+            known: dict[str, Any] = {"origin": origin}
+            role = "other" if hasattr(row, "other") else "baseline"
+            for place, network in zip(("", f"{role}_"), networks, strict=False):
+                name = getattr(row, role if place else "model")
+                if name is None:
+                    continue
+                facts = network.facts.columns()
+                stored = getattr(row, f"{place}label")
+                facts["label"] = self.labels.get(name) or stored or label_of(name)
+                columns = SECOND if place else FACTS
+                known |= {f"{place}{column}": facts[column] for column in columns}
+            # A name under which less is known does not erase what was known.
+            update = {name: value for name, value in known.items() if value is not None}
+            found.append(row.model_copy(update=update))
         return found
 
     def _put(
@@ -494,27 +526,6 @@ class Run:
         )
 
 
-def _with_facts(
-    rows: Sequence[RowType], networks: Sequence[NetworkLayer], origin: str | None
-) -> list[RowType]:
-    """Rows with what is known of their networks, the first and perhaps a second."""
-    found = []
-    for row in rows:
-        known: dict[str, Any] = {"origin": origin}
-        for place, network in enumerate(networks):
-            if place == 0:
-                known |= network.facts.columns()
-            role = "other" if hasattr(row, "other") else "baseline"
-            if place == 1 and getattr(row, role) is not None:
-                facts = network.facts
-                known[f"{role}_objective"] = facts.objective
-                known[f"{role}_equivariance_weight"] = facts.equivariance_weight
-        # A name under which less is known does not erase what was known.
-        update = {name: value for name, value in known.items() if value is not None}
-        found.append(row.model_copy(update=update))
-    return found
-
-
 def _created(document: Mapping[str, Any]) -> str:
     """When the rows of a stored result were computed."""
     return max((str(row.get("created")) for row in document["rows"]), default="")
@@ -529,6 +540,14 @@ def _renamed(row: RowType, config: StageConfig, config_id: str) -> RowType:
         "other": names.get("model_b"),
         "baseline": names.get("baseline"),
     }
-    return row.model_copy(
-        update={k: v for k, v in found.items() if getattr(row, k, None) is not None}
-    )
+    update = {k: v for k, v in found.items() if getattr(row, k, None) is not None}
+    # A label that followed from the name that it had says nothing of the new one.
+    for column, name in LABELLED.items():
+        label = getattr(row, column, None)
+        if label is not None and label == label_of(getattr(row, name)):
+            update[column] = None
+    return row.model_copy(update=update)
+
+
+def _labels(row: Row) -> list[str | None]:
+    return [getattr(row, column, None) for column in LABELLED]

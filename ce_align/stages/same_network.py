@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ce_align.checks import named_some
-from ce_align.results import FACTS, UNKNOWN_CONTENT, NetworkFacts, ResultStore
+from ce_align.models.catalogue import label_of
+from ce_align.results import FACTS, LABELLED, UNKNOWN_CONTENT, NetworkFacts, ResultStore
 from ce_align.stages.earlier import completed, stored_rows
 
 if TYPE_CHECKING:
@@ -143,6 +144,7 @@ def resolve_networks(rows: "pd.DataFrame") -> Resolved:
     if rows.empty:
         return Resolved(rows, rows.assign(why=None, whose=None), (), {}, frozenset())
     rows = completed(rows.reset_index(drop=True).astype({"model": object}))
+    rows = rows.assign(**_given_labels(rows))
     digests = {name: _digests(rows, name, digest) for name, digest in IDENTITIES}
     if "note" in rows:
         digests = _by_name_too(rows, digests)
@@ -174,6 +176,16 @@ def resolve_networks(rows: "pd.DataFrame") -> Resolved:
     return Resolved(kept, gone, register.aliases, used, register.ambiguous, facts)
 
 
+def _given_labels(rows: "pd.DataFrame") -> "dict[str, pd.Series[Any]]":
+    """Labels that do not follow from the names that networks had."""
+    found = {}
+    for column, name in LABELLED.items():
+        if column in rows:
+            by_rule = rows[name].map(label_of, na_action="ignore")
+            found[column] = rows[column].astype(object).where(rows[column] != by_rule)
+    return found
+
+
 def _shared_facts(
     rows: "pd.DataFrame",
 ) -> "tuple[pd.DataFrame, dict[str, NetworkFacts]]":
@@ -197,6 +209,13 @@ def _shared_facts(
         columns[name] = pd.Series(
             [by_name.get(model) for model in rows["model"]], rows.index, dtype=object
         )
+    for column, name in LABELLED.items():
+        if name in rows:
+            for model in rows[name].dropna().unique():
+                known.setdefault(model, {}).setdefault("label", label_of(model))
+            columns[column] = rows[name].map(
+                lambda model: known[model]["label"], na_action="ignore"
+            )
     return rows.assign(**columns), {k: NetworkFacts(**v) for k, v in known.items()}
 
 

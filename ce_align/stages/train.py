@@ -6,11 +6,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
 
+from pydantic import Field
+
 from ce_align.augment import TRANSFORMS_VERSION
 from ce_align.config import ConfigId, StageConfig, write_settings
 from ce_align.data.imagesets import ImageSet
 from ce_align.errors import DataError
 from ce_align.models.architectures import imported_timm
+from ce_align.models.catalogue import label_of
 from ce_align.models.checkpoints import save_safetensors
 from ce_align.models.load import load_network
 from ce_align.progress import Notify, Progress, silent
@@ -75,6 +78,7 @@ class OnlineConfig(StageConfig):
     stage: ClassVar = "online"
 
     model: str
+    label: str | None = Field(default=None, exclude=True)
 
 
 def training_folder(config: TrainConfig, runs: Path = Path("runs")) -> Path:
@@ -116,7 +120,7 @@ def execute(configs: Sequence[TrainConfig | OnlineConfig], run: Run) -> None:
     for config in configs:
         if isinstance(config, OnlineConfig):
             with run.attempt(config.model):
-                run.outcome.rows += _adopted(config.model, run.store)
+                run.outcome.rows += _adopted(config.model, run)
                 run.outcome.n_done += 1
     _train([one for one in configs if isinstance(one, TrainConfig)], run)
 
@@ -240,7 +244,7 @@ def train(
             n_images=len(images),
             model_digest=network.digest,
             origin=images.origin,
-            **network.facts.columns(),
+            **network.facts.columns() | {"label": label_of(str(folder))},
         )
         for name, value in metrics.items()
     ]
@@ -250,7 +254,7 @@ def train(
     return rows
 
 
-def _adopted(model: str, store: ResultStore) -> list[TrainRow]:
+def _adopted(model: str, run: Run) -> list[TrainRow]:
     stage = TrainConfig.stage
     documents = list(stored_documents(ResultStore(Path(model)), stage))
     if not documents:
@@ -261,8 +265,9 @@ def _adopted(model: str, store: ResultStore) -> list[TrainRow]:
     rows: list[TrainRow] = []
     for document in documents:
         # The folder may have moved since; its path is the network's name.
-        found = [TrainRow(**{**row, "model": model}) for row in document["rows"]]
+        own = {"model": model, "label": run.labels.get(model) or label_of(model)}
+        found = [TrainRow(**{**row, **own}) for row in document["rows"]]
         config = TrainConfig(**document["config"])
-        store.put(stage, document["config_id"], config, found)
+        run.store.put(stage, document["config_id"], config, found)
         rows += found
     return rows

@@ -147,6 +147,16 @@ def test_a_configuration_is_read_from_what_it_is_stored_as(config):
     assert again.fingerprint() == config.fingerprint()
 
 
+@pytest.mark.parametrize("config", [config for config, *_ in STORED])
+def test_labels_are_no_part_of_an_identity_nor_of_what_is_stored(config):
+    names = [name for name in type(config).model_fields if name.startswith("label")]
+    labels = {name: f"my {name}" for name in names}
+    labelled = type(config)(**config.model_dump(), **labels)
+    assert labelled.fingerprint() == config.fingerprint()
+    assert labelled.model_dump() == config.model_dump()
+    assert list(labelled.labels.values()) == list(labels.values())
+
+
 def test_help_shows_what_the_options_do():
     for name, field in ScoreConfig.model_fields.items():
         if field.description:

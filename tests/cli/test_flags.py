@@ -16,6 +16,7 @@ from ce_align.report.paper.files import FigureConfig, TableConfig
 from ce_align.stages.correlate import CorrelateConfig
 from ce_align.stages.measures import AnalysisConfig
 from ce_align.stages.overlap import OverlapConfig
+from ce_align.stages.running import Outcome
 from ce_align.stages.scores import ScoreConfig
 from ce_align.stages.transfer import TransferConfig
 from ce_align.trainer.presets import TrainConfig
@@ -262,3 +263,34 @@ def test_a_shell_completes_commands_options_and_names(monkeypatch):
             app, [], env=environment, prog_name="ce-align", complete_var=None
         )
         assert expected in result.output.split(), (words, result.output)
+
+
+def asked(kind, **given):
+    return [(c.labels, c.layer) for c in Asked(kind, given, {}).configs()]
+
+
+def test_a_label_goes_with_each_network_in_order_whatever_else_is_swept():
+    names = {"model": ["ce_mmcr_l0.[12]", "pixels"], "recording": "simulated"}
+    found = asked(
+        ScoreConfig, **names, layer=["x", "y"], label=["first", "second", "third"]
+    )
+    labels = (
+        {"ce_mmcr_l0.1": "first"},
+        {"ce_mmcr_l0.2": "second"},
+        {"pixels": "third"},
+    )
+    assert found == [(label, layer) for label in labels for layer in "xy"]
+    with pytest.raises(ConfigError, match="found 1 for 3, ce_mmcr"):
+        asked(ScoreConfig, **names, label="only")
+
+
+def test_two_labels_are_of_the_two_networks_of_an_overlap(monkeypatch):
+    kept = []
+    monkeypatch.setattr(
+        "ce_align.cli.flags.Session.run",
+        lambda self, configs: kept.extend(configs) or Outcome(),
+    )
+    words = "overlap -m pixels -m gabor --label p --label g -r simulated"
+    result = CliRunner().invoke(app, words.split())
+    assert result.exit_code == 0, result.output
+    assert kept[0].labels == {"pixels": "p", "gabor": "g"}

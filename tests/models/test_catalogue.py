@@ -1,5 +1,6 @@
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ from ce_align.models.catalogue import (
     expand,
     facts_of,
     is_cached,
+    label_of,
 )
 from ce_align.models.checkpoints import save_safetensors
 from ce_align.results import NetworkFacts
@@ -98,14 +100,45 @@ def test_facts_are_known_of_published_networks_and_of_own_trainings(tmp_path):
     assert (facts.backbone, facts.epochs) == ("resnet50", 100)
     assert (facts.pretraining, facts.augmentation) == ("ImageNet-1k", "strong")
     assert facts.network_seed is None
-    assert facts_of("CE-Barlow_lmda_02") == PUBLISHED["ce_barlow_l0.2"].facts
+    found = facts_of("CE-Barlow_lmda_02")
+    expected = PUBLISHED["ce_barlow_l0.2"].facts
+    assert found == replace(expected, label="Barlow Twins, λ = 0.2")
     weights = tmp_path / "run" / EXPORTED
     config = {"objective": "simclr", "equivariance_weight": 0.25, "backbone": "tiny"}
     config |= {"epochs": 8, "images": "simulated", "families": ["tiny_a", "tiny_b"]}
     save_safetensors(weights, {"w": torch.zeros(2)}, {"config": {**config, "seed": 3}})
-    expected = NetworkFacts("simclr", 0.25, "tiny", 8, "simulated", "tiny", 3)
+    expected = NetworkFacts("simclr", 0.25, "tiny", 8, "simulated", "tiny", 3, "run")
     for name in (str(tmp_path / "run"), str(weights)):
         assert facts_of(name) == expected
     weights.write_bytes(b"damaged")
     for name in (str(tmp_path / "run"), "pixels", "torchvision/resnet50"):
-        assert facts_of(name) == NetworkFacts()
+        assert facts_of(name) == NetworkFacts(label=name.rpartition("/")[2])
+
+
+def test_the_published_networks_are_called_as_in_the_paper():
+    labels = {name: entry.label for name, entry in PUBLISHED.items()}
+    assert labels["ce_simclr_l0.001"] == "SimCLR, λ = 0.001"
+    assert labels["ce_barlow_l0.2_ep1000"] == "Barlow Twins, λ = 0.2, 1000 epochs"
+    assert len(set(labels.values())) == len(labels) == 22
+
+
+@pytest.mark.parametrize(
+    ("name", "label"),
+    [
+        ("CE-MMCR_lmda_03", "MMCR, λ = 0.3"),
+        ("/data/runs/a", "a"),
+        ("runs/a/model.safetensors", "a"),
+        ("runs/a/checkpoints/last.ckpt", "a"),
+        ("nets/mine.pt:resnet50", "mine"),
+        ("nets/mine.pt@teacher+timm", "mine@teacher"),
+        ("model.safetensors", "model"),
+        ("timm/vit_small_patch16_224", "vit_small_patch16_224"),
+        ("torchvision/resnet50:IMAGENET1K_V2", "resnet50:IMAGENET1K_V2"),
+        ("hf-hub:lab/net@v2@visual", "net@v2@visual"),
+        ("local-dir:hub/mine", "mine"),
+        ("features:out/mine.npy:ids.csv", "mine"),
+        ("code/nets.py:build", "nets.py:build"),
+    ],
+)
+def test_a_network_without_a_label_is_called_by_the_end_of_its_name(name, label):
+    assert label_of(name) == label

@@ -33,7 +33,8 @@ OWN = NetworkFacts("barlow", 0.25, "tiny", 8, "my/images", "tiny", 3)
 
 
 def facts_of_row(row):
-    return NetworkFacts(**{name: getattr(row, name) for name in FACTS})
+    """What a row says of how its network came to be."""
+    return NetworkFacts(**{name: getattr(row, name) for name in FACTS[:-1]})
 
 
 def run_toys(store, network, config, given):
@@ -220,7 +221,7 @@ def test_rows_of_an_earlier_version_are_completed_when_they_are_read(tmp_path):
     by_stage = dict(iter(rows.groupby("stage")))
     trained = by_stage["train"].iloc[0]
     expected = ("barlow", 0.0, "tiny", 0, "simulated", "tiny", 1)
-    assert tuple(trained[name] for name in FACTS) == expected
+    assert tuple(trained[name] for name in FACTS) == (*expected, "l0")
     assert trained["origin"] == "simulated"
     imported = by_stage["imported"].iloc[0]
     assert tuple(imported[["objective", "backbone", "origin"]]) == (
@@ -236,8 +237,8 @@ def test_rows_of_an_earlier_version_are_completed_when_they_are_read(tmp_path):
     known = resolved.rows[resolved.rows["model"] == "runs/l0"]
     assert {"score", "train"} == set(known["stage"])
     assert set(known["objective"]) == {"barlow"}
-    assert resolved.facts["runs/l0"] == NetworkFacts(*expected)
-    assert resolved.facts.get("pixels", NetworkFacts()) == NetworkFacts()
+    assert resolved.facts["runs/l0"] == NetworkFacts(*expected, label="l0")
+    assert resolved.facts["pixels"] == NetworkFacts(label="pixels")
 
 
 def test_numbers_and_identities_of_an_earlier_version_stay(tmp_path):
@@ -276,4 +277,4 @@ def test_what_one_row_says_all_rows_of_its_network_say():
     found = resolve_networks(rows)
     assert list(found.rows["model"]) == ["a", "a", "c"]
     assert list(found.rows["objective"]) == ["mmcr", "mmcr", None]
-    assert found.facts["a"] == NetworkFacts("mmcr", 0.1)
+    assert found.facts["a"] == NetworkFacts("mmcr", 0.1, label="a")

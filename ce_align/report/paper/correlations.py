@@ -18,7 +18,7 @@ from ce_align.report.paper.items import (
     built,
     completed,
 )
-from ce_align.report.select import network_colours
+from ce_align.report.select import network_colours, network_labels
 from ce_align.report.style import (
     GUIDE,
     NEUTRAL,
@@ -376,8 +376,9 @@ def save_measures(rows: "Sequence[MeasureRow]", path: Path) -> Path:
                 clipped = any(v is not None and v < LEAST for v in values)
                 further = f" (◂ below {LEAST})" if clipped else ""
                 ax.set_xlabel(panel.axis + further)
+        labels = network_labels(rows)
         handles = [
-            Line2D([], [], color=c, marker="o", markersize=3, linewidth=1, label=model)
+            Line2D([], [], color=c, marker="o", ms=3, linewidth=1, label=labels[model])
             for model, c in network_colours(rows).items()
         ]
         figure.legend(handles=handles, loc="outside upper left", frameon=False, ncols=3)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 import numpy as np
 
 from ce_align.data.scenes import SIMULATED_IMAGES
+from ce_align.models.catalogue import trained_label
 from ce_align.report.inputs import Inputs
 from ce_align.report.paper.distances import differences
 from ce_align.report.paper.items import Drawn, NothingToDraw, completed
@@ -360,7 +361,7 @@ def figure_training(inputs: Inputs, columns: int = 2) -> Drawn:
             "training curves need the folder of a training with its log; name it with "
             "`ce-align figures --which training --run FOLDER`"
         )
-    networks = _colours_and_labels(data)
+    networks = _colours_and_labels(data, inputs.labels)
     panels = _training_panels(data)
     across, height = (3, 1.6) if columns == 2 else (2, 1.35)
     with style():
@@ -493,7 +494,7 @@ def figure_time(inputs: Inputs, columns: int = 2) -> Drawn:
             "the figure against time needs scores of several time bins; run `ce-align "
             "score --time all` for a recording that has them"
         )
-    networks = _colours_and_labels(data)
+    networks = _colours_and_labels(data, inputs.labels)
     across, height = (2, 1.9) if columns == 2 else (1, 1.7)
     with style():
         figure, axes, _ = panel_grid(columns, len(parts), across, height, 0.3)
@@ -524,7 +525,7 @@ def figure_time(inputs: Inputs, columns: int = 2) -> Drawn:
         caption="Raw predictivity (Pearson r) of the responses in each time bin, at "
         "its middle. Bands: standard error over splits.",
         alt=f"Line plots against time for {len(networks)} networks. The highest is "
-        f"{best['value']:.3f}, {best['model']} at {best['time']:g} ms.",
+        f"{best['value']:.3f}, {inputs.labels[best['model']]} at {best['time']:g} ms.",
     )
 
 
@@ -555,7 +556,9 @@ def _moments(rows: "pd.DataFrame") -> "pd.DataFrame":
     return rows[several]
 
 
-def _colours_and_labels(data: "pd.DataFrame") -> dict[str, tuple[object, str]]:
+def _colours_and_labels(
+    data: "pd.DataFrame", labels: Mapping[str, str]
+) -> dict[str, tuple[object, str]]:
     """Colour by objective and λ, and a label of each colour, by network."""
     every = data.drop_duplicates("model")
     named = every.dropna(subset=["objective", "weight"])
@@ -565,14 +568,15 @@ def _colours_and_labels(data: "pd.DataFrame") -> dict[str, tuple[object, str]]:
     for objective in objectives:
         own = named[named["objective"] == objective].sort_values(["weight", "model"])
         for row in own.to_dict("records"):
-            label = f"{objective_label(objective)}, λ = {weight_label(row['weight'])}"
+            label = labels[row["model"]]
             n_alike = int((own["weight"] == row["weight"]).sum())
-            if n_alike > 1:
+            if n_alike > 1:  # they share a colour, and so a place in the legend
+                label = trained_label(objective, row["weight"])
                 label += f" ({n_alike} trainings)"
             # The lightest shade is too pale for a line.
             place = weights.index(row["weight"]) + 1
             colour = objective_colour(objective, objectives)
             found[row["model"]] = shade(colour, place, len(weights) + 1), label
     for model in every["model"]:
-        found.setdefault(model, (NEUTRAL, model))
+        found.setdefault(model, (NEUTRAL, labels[model]))
     return found

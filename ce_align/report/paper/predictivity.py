@@ -14,7 +14,6 @@ from ce_align.report.select import (
     average,
     main_recipe,
     missing_weights,
-    network_labels,
     only,
 )
 from ce_align.report.style import (
@@ -422,7 +421,7 @@ def figure_layers(inputs: Inputs, columns: int = 2) -> Drawn:
     n_empty = sum(int(table.isna().to_numpy().sum()) for table in tables.values())
     if n_empty:
         notes.append(f"Empty: layers without a score for a recording, {n_empty}.")
-    labels = network_labels({name: inputs.facts(name) for name in models})
+    labels = inputs.labels
     low, high = float(data["value"].min()), float(data["value"].max())
     across = min(len(models), 2 if columns == 2 else 1)
     tallest = max(len(table) for table in tables.values())
@@ -517,7 +516,7 @@ def figure_overlap(inputs: Inputs, columns: int = 2) -> Drawn:
     data = pd.DataFrame(_overlap_cells(rows)).drop_duplicates(order)
     data = data.sort_values(order, ignore_index=True)
     models = list(dict.fromkeys([*rows["model"], *rows["other"]]))
-    labels = network_labels({name: inputs.facts(name) for name in models})
+    labels = inputs.labels
     n_pairs = len(models) * (len(models) - 1)
     n_absent = (n_pairs - int((data["part"] == "shared").sum())) // 2
     if n_absent:

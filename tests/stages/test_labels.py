@@ -1,0 +1,103 @@
+"""A network is called the same in every row, table and figure."""
+
+from dataclasses import replace
+
+import pandas as pd
+import pytest
+from toys import toy_config, toy_images, toy_network
+
+from ce_align.errors import ConfigError
+from ce_align.report.inputs import Inputs
+from ce_align.report.select import network_labels, told_apart
+from ce_align.results import ResultStore, Row
+from ce_align.runner import run
+from ce_align.stages.same_network import load_rows
+
+
+@pytest.fixture
+def analysed(tmp_path):
+    """Outcome of distances of ``runs/a`` from ``runs/b``, with settings of the run."""
+    store = ResultStore(tmp_path / "results")
+    given = {
+        ("network", f"runs/{n}"): toy_network(k, f"runs/{n}")
+        for k, n in enumerate("ab")
+    }
+    given["images", "toys"] = toy_images()
+
+    def measure(label=None, model="runs/a", **settings):
+        config = toy_config(model=model, baseline="runs/b", label=label)
+        more = {
+            name: replace(given["network", "runs/a"], name=name) for name in [model]
+        }
+        known = {**{("network", n): one for n, one in more.items()}, **given}
+        responses = tmp_path / "views"
+        found = run([config], store, given=known, responses=responses, **settings)
+        assert not found.failures
+        return found
+
+    return measure
+
+
+def labels_of(outcome):
+    return {(row.label, row.baseline_label) for row in outcome.rows if row.baseline}
+
+
+def test_a_row_is_born_with_the_label_that_was_given_or_that_follows(analysed):
+    assert labels_of(analysed("mine")) == {("mine", "b")}
+    assert network_labels(analysed().rows) == {"runs/a": "mine", "runs/b": "b"}
+
+
+def test_a_label_that_is_given_later_replaces_the_stored_one(analysed):
+    assert labels_of(analysed()) == {("a", "b")}
+    again = analysed("mine", labels={"runs/b": "invariant"})
+    assert again.n_stored == 1
+    assert labels_of(again) == {("mine", "invariant")}
+    # And is kept where none is given.
+    assert labels_of(analysed()) == {("mine", "invariant")}
+    stored = load_rows(again.store)
+    assert set(stored["label"]) == {"mine"}
+
+
+def test_a_network_with_another_name_has_the_label_of_that_name(analysed):
+    analysed()
+    renamed = analysed(model="runs/final")
+    assert renamed.n_stored == 1
+    assert labels_of(renamed) == {("final", "b")}
+
+
+def test_a_network_has_one_label(analysed):
+    with pytest.raises(ConfigError, match="'x' and 'mine'; give it one"):
+        run([toy_config(label="x"), toy_config(seed=1, label="mine")], "results")
+
+
+def rows_of(*rows):
+    common = {"stage": "score", "metric": "m", "value": 1.0, "config_id": "c"}
+    return [Row(**{**common, **row}) for row in rows]
+
+
+def test_all_rows_of_a_network_have_the_label_that_was_given_last():
+    rows = rows_of(
+        {"model": "runs/a", "created": "1", "label": "first"},
+        {"model": "runs/a", "created": "2", "label": "second"},
+        {"model": "runs/a", "created": "3", "label": "a"},
+        {"model": "runs/b", "created": "3"},
+    )
+    inputs = Inputs(pd.DataFrame([row.model_dump() for row in rows]))
+    assert list(inputs.networks.rows["label"]) == ["second"] * 3 + ["b"]
+    assert inputs.labels == {"runs/a": "second", "runs/b": "b"}
+
+
+@pytest.mark.parametrize(
+    ("labels", "expected"),
+    [
+        ({"x": "1", "y": "2"}, ["1", "2"]),
+        ({"old/runs/a": "a", "new/runs/a": "a"}, ["a (old)", "a (new)"]),
+        ({"timm/a": "a", "torchvision/a": "a"}, ["a (timm)", "a (torchvision)"]),
+        ({"runs/a": "it", "runs/b": "it", "c": "it"}, ["it (a)", "it (b)", "it (c)"]),
+        ({"a": "a", "sub/a": "a"}, ["a", "a (sub)"]),
+        ({"p/x/a": "a", "q/x/a": "a", "p/y/a": "a"}, ["a (p/x)", "a (q/x)", "a (p/y)"]),
+    ],
+)
+def test_equal_labels_get_what_tells_their_networks_apart(labels, expected):
+    assert list(told_apart(labels).values()) == expected
+    assert len(set(expected)) == len(labels)
