@@ -83,7 +83,7 @@ COMMANDS = {
         "output",
         "Show every stored row, what failed and why, and what was never run.",
     ),
-    "tables": ("output", "Write the paper's tables from stored rows."),
+    "tables": ("output", "Write the paper's tables from stored rows, and show them."),
     "figures": (
         "output",
         "Draw the paper's figures, and further ones, from stored rows.",

@@ -117,18 +117,31 @@ without it that is the mean over the four IT sets, or else over all recordings.
 @flags(table=Found("all that have rows"))
 def tables(
     asked: Asked[TableConfig],
+    view: View,
     out: Annotated[
         Path, typer.Option(help="Folder for Markdown, LaTeX and CSV.")
     ] = Path("tables"),
     results: Results = Path("results"),
 ) -> None:
-    """Write the paper's tables from stored rows."""
+    """Write the paper's tables from stored rows, and show them."""
     from ce_align.report.paper import TABLES
+    from ce_align.report.terminal import built_sheet
     from ce_align.runner import run
 
     which = asked.values("table")
     configs = asked.configs(table=which or list(TABLES))
-    tell_written(run(configs, results, out=out), everything=not which)
+    outcome = run(configs, results, out=out)
+    records = [
+        {"table": table.title, **row}
+        for table in outcome.tables
+        for row in table.frame.astype(object)
+        .where(table.frame.notna(), None)
+        .to_dict("records")
+    ]
+    view.show(records, map(built_sheet, outcome.tables))
+    if not (view.json or view.csv):
+        outcome.captions.clear()  # they stand below the tables
+    tell_written(outcome, everything=not which)
 
 
 @commands.command(epilog=FIGURES_EXAMPLES)

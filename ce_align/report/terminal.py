@@ -7,6 +7,7 @@ from ce_align.checks import named_some
 from ce_align.config import NETWORKS
 from ce_align.data.recordings import Entry
 from ce_align.models.catalogue import Published, is_cached
+from ce_align.report.paper.files import to_the_right
 from ce_align.report.sheet import Column, Sheet, facts_sheet
 from ce_align.results import FACTS
 from ce_align.stages.comparable import interval_over
@@ -14,12 +15,13 @@ from ce_align.stages.comparable import interval_over
 if TYPE_CHECKING:
     from ce_align.brainscore.plugin import Severity
     from ce_align.brainscore.plugin.check import PluginCheck
+    from ce_align.report.paper.items import BuiltTable
     from ce_align.results import Row
     from ce_align.stages.official import OfficialRow
     from ce_align.stages.scores import ScoreRow
 
 __all__ = [
-    *("citations_sheet", "comparison_sheets", "identity_sheet"),
+    *("built_sheet", "citations_sheet", "comparison_sheets", "identity_sheet"),
     *("models_sheet", "plugins_sheet", "recordings_sheet"),
     *("row_sheets", "sheets_of"),
 ]
@@ -494,6 +496,19 @@ def identity_sheet(document: Mapping[str, Any]) -> Sheet:
         Column(name, kind="text", keep=True) for name in ("of", "part", "digest")
     ]
     return Sheet(records, columns, f"Result {document['config_id']}", by=("of",))
+
+
+def built_sheet(table: "BuiltTable") -> Sheet:
+    """A table of the paper, as it is printed."""
+    records = [
+        {str(name): cell for name, cell in row.items()}
+        for row in table.shown.to_dict("records")
+    ]
+    columns = [
+        Column(str(name), str(name), keep=True, kind="number" if right else "text")
+        for name, right in zip(table.shown, to_the_right(table), strict=True)
+    ]
+    return Sheet(records, columns, table.title, notes=[table.caption, *table.notes])
 
 
 def plugins_sheet(checked: "Sequence[PluginCheck]") -> Sheet:

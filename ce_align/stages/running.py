@@ -64,6 +64,7 @@ class Outcome:
     rows : of all stages, in the order of their configurations
     files : tables and figures that were written
     captions : what is noted under them
+    tables : those that were built, `ce_align.report.paper.items.BuiltTable`
     notes : what a reader should know of the whole
     n_done, n_stored : configurations that were computed, and found in the store
     failures : what was asked for, and why it was not done
@@ -73,6 +74,7 @@ class Outcome:
     rows: list[Row] = field(default_factory=list)
     files: list[Path] = field(default_factory=list)
     captions: list[str] = field(default_factory=list)
+    tables: list[Any] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     n_done: int = 0
     n_stored: int = 0
@@ -107,6 +109,7 @@ class Outcome:
         self.rows += other.rows
         self.files += other.files
         self.captions += other.captions
+        self.tables += other.tables
         self.notes += other.notes
         self.n_done += other.n_done
         self.n_stored += other.n_stored

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     *("FigureConfig", "TableConfig", "csv_text", "execute", "latex", "markdown"),
-    *("shared", "write_table"),
+    *("shared", "to_the_right", "write_table"),
 ]
 
 
@@ -94,6 +94,7 @@ def execute(configs: Sequence[FigureConfig | TableConfig], run: Run) -> None:
             else:
                 made = build_table(config.table, inputs)
                 run.outcome.files += write_table(made, path)
+                run.outcome.tables.append(made)
             run.outcome.n_done += 1
             run.outcome.captions += [f"{config.stem}: {note}" for note in made.notes]
 
@@ -125,7 +126,7 @@ def markdown(table: BuiltTable) -> str:
         f"**{table.title}.** {table.caption}",
         "",
         _pipes(table.shown.columns),
-        _pipes("---:" if right else "---" for right in _to_the_right(table)),
+        _pipes("---:" if right else "---" for right in to_the_right(table)),
         *(_pipes(row) for row in table.shown.itertuples(index=False)),
     ]
     for note in table.notes:
@@ -133,7 +134,7 @@ def markdown(table: BuiltTable) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _to_the_right(table: BuiltTable) -> list[bool]:
+def to_the_right(table: BuiltTable) -> list[bool]:
     """Which columns have numbers only."""
     return [
         all(re.match(r"−?\.?\d|–$", str(cell)) for cell in table.shown[column])
@@ -171,7 +172,7 @@ _LATEX = {
 
 def latex(table: BuiltTable) -> str:
     """A table as LaTeX, for the package booktabs."""
-    places = "".join("r" if right else "l" for right in _to_the_right(table))
+    places = "".join("r" if right else "l" for right in to_the_right(table))
     lines = [
         r"% needs \usepackage{booktabs}",
         r"\begin{table}",
