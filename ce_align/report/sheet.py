@@ -279,6 +279,7 @@ class _Laid:
     def __init__(self, column: Column, records: Sequence[Record]) -> None:
         self.column = column
         self.cells = [column.cell(record) for record in records]
+        self._short: dict[int, dict[str, str] | None] = {}
         values = [column.value(record) for record in records]
         self.kind = column.kind or (
             "number" if all(map(_is_number, values)) else "name"
@@ -345,12 +346,15 @@ class _Laid:
             least += 1
         return least
 
-    def texts(self, width: int) -> list[Text]:
+    def texts(self, width: int, places: range) -> list[Text]:
         """Its cells in a width, names shortened or, if they were alike then, folded."""
-        short = None if self.kind == "text" else shortened(self.cells, width)
+        if width not in self._short:
+            text = self.kind == "text"
+            self._short[width] = None if text else shortened(self.cells, width)
+        short, cells = self._short[width], [self.cells[place] for place in places]
         if short is None:
-            return [Text(cell, overflow="fold") for cell in self.cells]
-        return [Text(short[cell], no_wrap=True) for cell in self.cells]
+            return [Text(cell, overflow="fold") for cell in cells]
+        return [Text(short[cell], no_wrap=True) for cell in cells]
 
 
 def _fit(shown: Sequence[_Laid], width: int, least: Sequence[int]) -> list[int] | None:
@@ -419,14 +423,14 @@ def _table(
             width=width,
             justify="right" if one.kind == "number" else "left",
         )
-        texts.append(one.texts(width))
-    for place in places:
+        texts.append(one.texts(width, places))
+    for place, row in zip(places, zip(*texts, strict=True), strict=True):
         repeats, cells = place > 0, []
-        for one, column in zip(shown, texts, strict=True):
+        for one, text in zip(shown, row, strict=True):
             is_blank = one.column.name in blank
             if is_blank:
                 repeats &= one.cells[place] == one.cells[place - 1]
-            cells.append(Text() if is_blank and repeats else column[place])
+            cells.append(Text() if is_blank and repeats else text)
         table.add_row(*cells)
     yield Padding(table, (0, 0, 0, indent), expand=False)
 
@@ -523,14 +527,17 @@ def shortened(names: Iterable[str], width: int) -> dict[str, str] | None:
     if all(cell_len(name) <= width for name in distinct):
         return {name: name for name in distinct}
     kept = max(width - 1, 0)
+    whole = {name: name for name in distinct if cell_len(name) <= width}
     for tail in sorted(range(kept + 1), key=lambda tail: abs(2 * tail - kept)):
-        found = {
-            name: name
-            if cell_len(name) <= width
-            else f"{_begin(name, kept - tail)}…{_begin(name[::-1], tail)[::-1]}"
-            for name in distinct
-        }
-        if len(set(found.values())) == len(found):
+        found, taken = dict(whole), set(whole)
+        for name in distinct:
+            if name not in whole:
+                end = _begin(name[::-1], tail)[::-1]
+                found[name] = f"{_begin(name, kept - tail)}…{end}"
+                if found[name] in taken:
+                    break
+                taken.add(found[name])
+        else:
             return found
     return None
 
