@@ -5,7 +5,7 @@ Each makes configurations and gives them to the one runner, as the commands do.
 
 import inspect
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial, wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar, cast
@@ -21,13 +21,18 @@ from ce_align.data.recordings import Recording, canonical_region
 from ce_align.data.recordings import load_recording as _load_recording
 from ce_align.errors import ConfigError, DataError, explained
 from ce_align.models.given import FeatureArray
-from ce_align.names import plain_path
 from ce_align.report.paper.files import FigureConfig, TableConfig
 from ce_align.results import ResultStore
 from ce_align.runner import register_brainscore, run
+from ce_align.stages.at_hand import AtHand
 from ce_align.stages.correlate import CorrelateConfig
 from ce_align.stages.earlier import stored_rows
-from ce_align.stages.measures import MEASURES, AnalysisConfig
+from ce_align.stages.measures import (
+    MEASURES,
+    NO_BASELINE,
+    AnalysisConfig,
+    with_baselines,
+)
 from ce_align.stages.overlap import OverlapConfig
 from ce_align.stages.running import Outcome
 from ce_align.stages.scores import ScoreConfig
@@ -42,6 +47,9 @@ if TYPE_CHECKING:
     from ce_align.models.networks import Network
 
     NetworkLike: TypeAlias = str | Path | Network | FeatureArray | NDArray[Any]
+    Networks: TypeAlias = (
+        NetworkLike | Sequence[NetworkLike] | Mapping[str, NetworkLike]
+    )
     RecordingLike: TypeAlias = str | Path | Recording
     ResultsLike: TypeAlias = str | Path | ResultStore | Outcome
 
@@ -232,7 +240,7 @@ def open_results(folder: str | Path = "results") -> Results:
 
 @_takes(ScoreConfig)
 def score(
-    networks: "NetworkLike | Sequence[NetworkLike]",
+    networks: "Networks",
     recordings: "RecordingLike | Sequence[RecordingLike]",
     *,
     layer: str | Sequence[str] = "committed",
@@ -245,7 +253,7 @@ def score(
     Parameters
     ----------
     networks : names, `Network` objects, or arrays of features (n_stimuli, n_features)
-        in the order of the recording's stimuli
+        in the order of the recording's stimuli; in a dict, by their labels
     recordings : names, ``.nc`` files, or `Recording` objects
     layer : of each network; ``committed`` for the one of the region, ``all``
     results : folder that keeps the rows; what is in it is not computed again
@@ -257,7 +265,7 @@ def score(
     CeAlignError
         If nothing could be scored; else what failed is among ``.failures``.
     """
-    given = _Given()
+    given = AtHand()
     layers = [layer] if isinstance(layer, str) else layer
     configs = [
         ScoreConfig(model=model, recording=recording, layer=name, **settings)
@@ -270,7 +278,7 @@ def score(
 
 @_takes(AnalysisConfig)
 def analyze(
-    networks: "NetworkLike | Sequence[NetworkLike]",
+    networks: "Networks",
     metric: str | Sequence[str] = "bures",
     *,
     images: "str | Path | ImageSet" = "simulated",
@@ -289,7 +297,7 @@ def analyze(
         ``factorization``, ``dimensionality``, ``steerability``, or several of them
     images : folder, zip or tar, ``simulated``, or an `ImageSet`
     baseline : network that differences of Bures distances are taken from; None for the
-        published one of the same objective at λ = 0, if there is one
+        one at λ = 0 that was trained alike, of `networks` or published; ``none``
     layer, results, run_options : as in `score`
     **settings : of `AnalysisConfig`, such as ``comparisons`` or ``views``
 
@@ -298,37 +306,30 @@ def analyze(
     CeAlignError
         If nothing could be measured; else what failed is among ``.failures``.
     """
-    from ce_align.models.catalogue import invariant_sibling
-
     metrics = [metric] if isinstance(metric, str) else list(metric)
     compared = {name for name, one in MEASURES.items() if one.against is not None}
-    if baseline is not None and not compared & set(metrics):
+    if baseline not in (None, NO_BASELINE) and not compared & set(metrics):
         raise ConfigError(
             "a baseline is for differences from it; leave it out, or add the metric "
             f"{' or '.join(map(repr, sorted(compared)))}"
         )
-    given = _Given()
+    given = AtHand()
     (source,) = given.named([images], ImageSet, "images")
     (other,) = given.networks(baseline) if baseline is not None else (None,)
+    fixed = {"layer": layer, "images": source, **settings}
     models = given.networks(networks)
-    # A published network's own; an object is known by its name alone.
-    usual = {
-        name: None if ("network", name) in given.objects else invariant_sibling(name)
-        for name in models
-    }
-    configs = [
-        AnalysisConfig(
-            metric=kind,
-            model=model,
-            layer=layer,
-            images=source,
-            baseline=(other or usual[model]) if kind in compared else None,
-            **settings,
-        )
-        for kind in metrics
-        for model in models
-    ]
-    return _run(configs, results, given, run_options)
+    configs, notes = with_baselines(
+        [
+            AnalysisConfig(metric=m, model=one, **fixed)
+            for m in metrics
+            for one in models
+        ],
+        other,
+        given.facts,
+    )
+    outcome = _run(configs, results, given, run_options)
+    outcome.notes += notes
+    return outcome
 
 
 @_takes(OverlapConfig)
@@ -346,7 +347,7 @@ def overlap(
 
     Arguments are those of `score`; settings those of `OverlapConfig`.
     """
-    given = _Given()
+    given = AtHand()
     (target,) = given.recordings(recording)
     (a,), (b,) = given.networks(first), given.networks(second)
     config = OverlapConfig(
@@ -362,7 +363,7 @@ def overlap(
 
 @_takes(TransferConfig)
 def transfer(
-    networks: "NetworkLike | Sequence[NetworkLike]",
+    networks: "Networks",
     datasets: str | Path | Sequence[str | Path],
     *,
     layer: str = "committed",
@@ -376,7 +377,7 @@ def transfer(
     ``test/CLASS``; other arguments are those of `score`, settings those of
     `TransferConfig`.
     """
-    given = _Given()
+    given = AtHand()
     configs = [
         TransferConfig(model=model, dataset=str(name), layer=layer, **settings)
         for model in given.networks(networks)
@@ -530,71 +531,13 @@ def _folder(results: "ResultsLike") -> Path:
 def _run(
     configs: Sequence[StageConfig],
     results: str | Path,
-    given: "_Given | None" = None,
+    given: AtHand | None = None,
     options: Mapping[str, Any] | None = None,
 ) -> Outcome:
     """Run, and raise the first failure if there are no rows."""
-    settings = {"notify": _say, **(options or {})}
-    outcome = run(configs, results, given=given.objects if given else {}, **settings)
+    given = given or AtHand()
+    settings = {"given": given.objects, "labels": given.labels, "notify": _say}
+    outcome = run(configs, results, **{**settings, **(options or {})})
     if outcome.failures and not outcome.rows:
         raise outcome.failures[0][1]
     return outcome
-
-
-class _Given:
-    """Objects by the names that stand for them in configurations."""
-
-    def __init__(self) -> None:
-        self.objects: dict[tuple[str, str], Any] = {}
-
-    def networks(self, networks: Any) -> list[str]:
-        """Names of networks."""
-        from ce_align.models.networks import Network
-
-        if isinstance(networks, np.ndarray):
-            networks = [FeatureArray("features", networks)]
-        if isinstance(networks, str | Path | Network | FeatureArray):
-            networks = [networks]
-        return self.named(networks, (Network, FeatureArray), "network")
-
-    def recordings(self, recordings: Any) -> list[str]:
-        """Names of recordings."""
-        if isinstance(recordings, str | Path | Recording):
-            recordings = [recordings]
-        return self.named(recordings, Recording, "recording")
-
-    def named(self, things: Iterable[Any], kinds: Any, what: str) -> list[str]:
-        """Names of names and objects.
-
-        Raises
-        ------
-        ConfigError
-            If something is neither, or two objects have one name.
-        """
-        found: list[str] = []
-        objects, names = set[str](), set[str]()
-        for thing in things:
-            if isinstance(thing, kinds):
-                name = plain_path(getattr(thing, "name", None) or thing.identifier)
-                if self.objects.setdefault((what, name), thing) is not thing:
-                    raise ConfigError(
-                        f"two objects are called {name!r}; give one another name"
-                    )
-                found.append(name)
-                objects.add(name)
-            elif isinstance(thing, str | Path):
-                found.append(plain_path(str(thing)))
-                names.add(found[-1])
-            else:
-                raise ConfigError(
-                    f"expected the name of a {what} or an object, found a "
-                    f"{type(thing).__name__}; a torch.nn.Module becomes a network with "
-                    "load_network, features one of several with FeatureArray(name, "
-                    "values)"
-                )
-        if objects & names:
-            raise ConfigError(
-                f"{min(objects & names)!r} is the name of an object and of something "
-                "else; give the object another name"
-            )
-        return found

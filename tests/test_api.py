@@ -52,6 +52,13 @@ def test_a_module_is_scored_in_three_lines(module, recording, tmp_path):
     assert again.rows == result.rows
 
 
+def test_a_dict_labels_networks(module, recording, tmp_path):
+    network = ce.load_network(module, name="toy", input_size=16, layers={"IT": "2"})
+    named = {"mine": network, "raw pixels": "pixels"}
+    result = ce.score(named, recording, results=tmp_path, **SMALL)
+    assert [row.label for row in result.rows] == ["mine", "raw pixels"]
+
+
 def test_an_array_of_features_has_the_score_of_the_network_it_is_from(
     module, recording, stimuli, tmp_path
 ):

@@ -11,7 +11,7 @@ from ce_align.cli.view import View
 from ce_align.config import StageConfig
 from ce_align.errors import ConfigError
 from ce_align.names import FEATURES
-from ce_align.stages.measures import AnalysisConfig
+from ce_align.stages.measures import NO_BASELINE, AnalysisConfig, with_baselines
 from ce_align.stages.scores import ScoreConfig
 
 if TYPE_CHECKING:
@@ -151,28 +151,25 @@ def analyze(
 ) -> None:
     """Measure how networks organise the variability that augmentations cause."""
     from ce_align.data.scenes import default_images
-    from ce_align.models.catalogue import invariant_sibling
     from ce_align.report.terminal import row_sheets
     from ce_align.stages.measures import MEASURES, MeasureRow
 
     metrics = asked.values("metric")
     baseline = asked.given.get("baseline")
-    named = expanded("model", [baseline]) if baseline else [None]
-    if len(named) > 1:
-        raise ConfigError(f"--baseline should name one network, found {len(named)}")
+    if baseline not in (None, NO_BASELINE):
+        named = expanded("model", [baseline])
+        if len(named) > 1:
+            raise ConfigError(f"--baseline should name one network, found {len(named)}")
+        (baseline,) = named
     configs = asked.configs(
         metric=list(MEASURES) if "all" in metrics else metrics,
         images=asked.given.get("images") or default_images(),
         baseline=None,
     )
-    outcome = session.run(
-        config.model_copy(
-            update={"baseline": named[0] or invariant_sibling(config.model)}
-        )
-        if MEASURES[config.metric].against is not None
-        else config
-        for config in configs
-    )
+    configs, notes = with_baselines(configs, baseline)
+    for note in notes:
+        message(note)
+    outcome = session.run(configs)
     rows = outcome.of(MeasureRow)
     view.show(rows, row_sheets(rows))
     if figure and rows:

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ce_align.augment import TRANSFORMS_VERSION
-from ce_align.checks import named_some
 from ce_align.config import COMMITTED, ConfigId
 from ce_align.data.imagesets import ImageSet
 from ce_align.digests import combine_digests, digest_json
@@ -169,20 +168,7 @@ def _left_out(jobs: Sequence[Job], images: ImageSet) -> Iterator[str]:
         with suppress(DataError):  # told of as a failure
             reason = ViewPlan(images, of_classes[0].config).without_classes
             if reason:
-                yield f"no distances of classes: {reason}"
-    # One of λ = 0 is what others differ from.
-    alone = [
-        job.config.model
-        for job in jobs
-        if job.measure.against is not None
-        and job.baseline is None
-        and job.network.facts.equivariance_weight != 0
-    ]
-    if alone:
-        yield (
-            f"no differences of distances for {named_some(alone)}: there is no network "
-            "of λ = 0 that belongs to it by name; name one with --baseline"
-        )
+                yield f"no class–class distances: {reason}"
 
 
 def _config_id(job: Job, images: ImageSet) -> ConfigId:

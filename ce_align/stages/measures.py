@@ -6,20 +6,22 @@ measures: `register_measure` adds one to settings, commands, correlations, table
 figures. Its mathematics is a function of arrays in `ce_align.metrics`.
 """
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from math import inf
 from types import MappingProxyType
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field, NonNegativeInt, PositiveInt
+from pydantic import Field, NonNegativeInt, PositiveInt, field_validator
 
 from ce_align.augment import PARAMETER_NAMES
+from ce_align.checks import named_some
 from ce_align.config import COMMITTED, NetworkConfig, OneOf, Spelled
 from ce_align.errors import ConfigError
-from ce_align.results import Row
+from ce_align.models.catalogue import facts_of, invariant_sibling
+from ce_align.results import NetworkFacts, Row
 from ce_align.stages.estimates import IntervalKind, Measured
 from ce_align.stages.readout import decode, factorize, measure_dimensionality, steer
 from ce_align.stages.responses import NetworkResponses
@@ -34,8 +36,12 @@ from ce_align.stages.views import FAMILY, GEOMETRY_FAMILIES
 
 __all__ = [
     *("COMPARISON_TITLES", "MEASURES", "AnalysisConfig", "Measure", "MeasureRow"),
-    *("Panel", "Quantity", "quantities", "register_measure"),
+    *("NO_BASELINE", "Panel", "Quantity", "quantities", "register_measure"),
+    "with_baselines",
 ]
+
+#: Stands for no network to compare distances with.
+NO_BASELINE = "none"
 
 FloatArray = NDArray[np.float32]
 Place = Literal["table", "forest", "rows"]
@@ -135,8 +141,8 @@ class AnalysisConfig(NetworkConfig):
     )
     baseline: str | None = Field(
         default=None,
-        description="Network that distances are compared with, in place of λ = 0 of "
-        "the same objective.",
+        description="Network that distances are compared with, in place of the one at "
+        "λ = 0 that was otherwise trained alike; 'none' for none.",
     )
     images: str = Field(description="Folder, zip or tar of images, or 'simulated'.")
     comparisons: int = Field(
@@ -171,6 +177,62 @@ class AnalysisConfig(NetworkConfig):
         "comparisons as if none shared an image, which is too narrow.",
     )
     seed: NonNegativeInt = Field(default=0, description="Seed of every draw.")
+
+    @field_validator("baseline")
+    @classmethod
+    def _none(cls, baseline: str | None) -> str | None:
+        return None if baseline == NO_BASELINE else baseline
+
+
+def with_baselines(
+    configs: Iterable[AnalysisConfig],
+    baseline: str | None = None,
+    facts: Callable[[str], NetworkFacts] = facts_of,
+) -> tuple[list[AnalysisConfig], list[str]]:
+    """Configurations with the networks that their distances are compared with.
+
+    Parameters
+    ----------
+    configs : of all networks that were asked for, without baselines
+    baseline : of all of them; None for one each, which is at λ = 0 and else the same:
+        one of those asked for that was trained alike, seed and all, or else the
+        published one; ``none`` for none
+    facts : what is known of a network by its name
+
+    Returns
+    -------
+    The configurations, and in words which baselines they have and why others have none.
+    """
+    asked, notes = list(configs), []
+    compared = [one.model for one in asked if MEASURES[one.metric].against is not None]
+    known = {model: replace(facts(model), label=None) for model in compared}
+    chosen = {model: None if model == baseline else baseline for model in known}
+    if baseline is None:
+        unlike: list[str] = []
+        for model, own in known.items():
+            if own.equivariance_weight == 0:
+                continue
+            at_zero = replace(own, equivariance_weight=0.0)
+            alike = [m for m, it in known.items() if own.objective and it == at_zero]
+            chosen[model] = alike[0] if alike else invariant_sibling(model)
+            unlike += [] if chosen[model] else [model]
+        if unlike:
+            notes.append(
+                f"no ΔD_B of {named_some(unlike)}: no network that was asked for was "
+                "trained alike at λ = 0, with the same seed; name one with --baseline"
+            )
+        for name in dict.fromkeys(filter(None, chosen.values())):
+            of = [model for model, one in chosen.items() if one == name]
+            notes.append(f"ΔD_B of {named_some(of)}: from {name}, at λ = 0")
+    elif baseline == NO_BASELINE:
+        chosen = {}
+    found = [
+        one.model_copy(update={"baseline": chosen[one.model]})
+        if one.model in chosen and MEASURES[one.metric].against is not None
+        else one
+        for one in asked
+    ]
+    return found, notes
 
 
 class MeasureRow(Row):

@@ -94,8 +94,8 @@ def test_all_measures_in_one_run(ce_align, toy):
     assert not any("delta" in name or "class" in name for name in rows)
     assert "images: images (15)" in err
     # What is left out says why.
-    assert "no distances of classes: images has no classes of 4 images" in err
-    assert "no differences of distances for net.py:build: " in err
+    assert "no class–class distances: images has no classes of 4 images" in err
+    assert err.count("no ΔD_B of net.py:build: ") == 1
 
 
 def test_a_second_run_answers_from_the_store_and_says_so(ce_align, toy):
