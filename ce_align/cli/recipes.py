@@ -9,7 +9,6 @@ import typer
 from ce_align.cli.flags import Root, Session, flags
 from ce_align.cli.screen import (
     message,
-    print_sheets,
     progress_bars,
     tell_outcome,
 )
@@ -123,7 +122,9 @@ Try next:
 
 
 @commands.command()
+@flags()
 def demo(
+    view: View,
     out: Annotated[
         Path, typer.Option(help="Folder of networks, rows, figures and report.")
     ] = Path("demo"),
@@ -160,7 +161,7 @@ def demo(
             title="ce_align demonstration (simulated)",
             progress=progress,
         )
-    print_sheets(row_sheets(outcome.of(ScoreRow)))
+    view.show(outcome.rows, row_sheets(outcome.of(ScoreRow)))
     outcome.notes.clear()  # the report holds them
     tell_outcome(outcome, results)
     message(NEXT.format(out=out))

@@ -1,5 +1,6 @@
 """`ce-align train` and `ce-align pack`."""
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -106,7 +107,7 @@ def train(
     with one_report():
         if dry_run:
             found = open_images(config.images, config.view_size, config.seed)
-            _print_plan(config, found, hardware)
+            _print_plan(config, found, hardware, json)
             return
         folder = out or _default_folder(config)
         with progress_bars() as progress:
@@ -154,7 +155,9 @@ def _count(devices: str) -> int | None:
     return int(devices)
 
 
-def _print_plan(config: TrainConfig, images: "ImageSet", hardware: "Hardware") -> None:
+def _print_plan(
+    config: TrainConfig, images: "ImageSet", hardware: "Hardware", json: bool
+) -> None:
     from ce_align.report.sheet import facts_sheet
     from ce_align.trainer.engine import estimate
     from ce_align.trainer.presets import n_workers, resolve_devices
@@ -162,6 +165,16 @@ def _print_plan(config: TrainConfig, images: "ImageSet", hardware: "Hardware") -
     plan = estimate(config, images, hardware)
     kind, devices = resolve_devices(hardware)
     workers = n_workers(hardware, devices)
+    if json:
+        known = {
+            "n_images": len(images),
+            "device": kind,
+            "n_processes": devices * hardware.nodes,
+            "n_workers": workers,
+            "seconds": plan.seconds(workers),
+        }
+        print_json([{**config.model_dump(mode="json"), **asdict(plan), **known}])
+        return
     rule = (
         "1.2 × pairs / 256"
         if config.learning_rate is None
