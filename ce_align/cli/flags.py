@@ -9,6 +9,7 @@ has a field's name takes its place.
 
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, is_dataclass
 from enum import Enum
 from functools import partial
@@ -28,6 +29,7 @@ from typing import (
 )
 
 import typer
+from pydantic import ValidationError
 
 from ce_align.checks import named_some
 from ce_align.cli.screen import message, only_json, progress_bars
@@ -39,7 +41,7 @@ from ce_align.config import (
     parse_yaml,
     read_settings,
 )
-from ce_align.errors import ConfigError
+from ce_align.errors import ConfigError, explained
 
 if TYPE_CHECKING:
     from ce_align.stages.running import Outcome
@@ -166,11 +168,31 @@ class Asked(Generic[Config]):
     kind : of configuration
     given : settings by name; of swept fields, one value or several
     defaults : of the command, where the configuration has none or another
+    file : that was read, and the settings that it decides
     """
 
     kind: type[Config]
     given: dict[str, Any]
     defaults: Mapping[str, Any]
+    file: tuple[Path | None, frozenset[str]] = (None, frozenset())
+
+    @contextmanager
+    def naming_file(self, setting: str | None = None) -> Iterator[None]:
+        """Let a mistake in the file name it: in a setting, or whichever is found."""
+        path, decided = self.file
+        try:
+            yield
+        except ConfigError as error:
+            if setting not in decided:
+                raise
+            raise ConfigError(f"{path}: {error}") from error
+        except ValidationError as error:
+            wrong = {
+                fault["loc"][0] if fault["loc"] else "" for fault in error.errors()
+            }
+            if error.title != self.kind.__name__ or not decided & wrong:
+                raise
+            raise ConfigError(f"{path}: {explained(error)}") from error
 
     def values(self, name: str) -> list[str]:
         """Values of a swept field, its default if there is none; maybe none at all."""
@@ -202,11 +224,10 @@ class Asked(Generic[Config]):
         """
         whole = Asked(self.kind, {**self.defaults, **self.given, **replaced}, {})
         whole.check_complete()
-        swept = {
-            name: expanded(name, whole.values(name))
-            for name in SWEPT
-            if name in self.kind.model_fields
-        }
+        swept = {}
+        for name in (name for name in SWEPT if name in self.kind.model_fields):
+            with self.naming_file(name):
+                swept[name] = expanded(name, whole.values(name))
         labels = whole.given.pop("label", None)
         if labels is not None:
             labels = [labels] if isinstance(labels, str) else labels
@@ -266,7 +287,11 @@ def flags(**defaults: Any) -> Callable[[Command], Command]:
                 name: make(**{part.name: values[part.name] for part in options})
                 for name, (make, options) in parts.items()
             }
-            function(**arguments)
+            with ExitStack() as stack:
+                for part in arguments.values():
+                    if isinstance(part, Asked):
+                        stack.enter_context(part.naming_file())
+                function(**arguments)
 
         command.__name__, command.__doc__ = function.__name__, function.__doc__
         options = [option for _, found in parts.values() for option in found]
@@ -290,6 +315,7 @@ def _asked(
     """What the options say, over what a file says."""
     file, further = values.pop("config"), values.pop("set", None)
     given = {} if file is None else read_settings(file, kind)
+    read = dict(given)
     for name, value in values.items():
         if value is None or value == []:
             continue
@@ -307,8 +333,12 @@ def _asked(
         given |= dict(zip(fields, one_each, strict=True))
     for text in further or ():
         _set(given, text, kind)
+    decided = frozenset(name for name in read if given[name] is read[name])
     return Asked(
-        kind, given, {k: v for k, v in defaults.items() if not isinstance(v, Found)}
+        kind,
+        given,
+        {k: v for k, v in defaults.items() if not isinstance(v, Found)},
+        (file, decided and decided | {""}),
     )
 
 

@@ -191,9 +191,9 @@ def test_a_file_may_set_what_has_no_option_and_sweep(planted, tmp_path):
         ("- seed", "a.yaml: expected a mapping such as 'seed: 1', found a list"),
         ("", "a.yaml: expected a mapping such as 'seed: 1', found a NoneType"),
         ("seed: [1", "a.yaml: expected YAML, found in line"),
-        ("images: a\nseed: many", "seed: Input should be a valid integer"),
-        ("images: a\nseed: 1.5", "seed: Input should be a valid integer"),
-        ("images: a\nprobe: maybe", "probe: Input should be a valid boolean"),
+        ("images: a\nseed: many", "a.yaml: seed: Input should be a valid integer"),
+        ("images: a\nseed: 1.5", "a.yaml: seed: Input should be a valid integer"),
+        ("images: a\nprobe: maybe", "a.yaml: probe: Input should be a valid boolean"),
         ("seed: !!python/object/apply:os.getcwd []", "a.yaml: expected YAML, found"),
     ],
 )
@@ -205,6 +205,12 @@ def test_a_wrong_file_is_told_in_one_line(planted, tmp_path, text, told):
     assert "\n" not in found
     assert explained(result.exception).exit_status == 2
     assert not configs
+
+
+def test_an_option_is_not_told_as_a_mistake_of_the_file(planted, tmp_path):
+    (tmp_path / "a.yaml").write_text("images: a\nrate: 1.0\n")
+    result, _ = planted("--config", "a.yaml", "--rate", "-1")
+    assert str(explained(result.exception)).startswith("rate: ")
 
 
 def test_a_file_that_is_not_there_is_told_in_one_line(planted):
