@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 __all__ = [
     *("average", "main_recipe"),
     "missing_weights",
-    *("network_colours", "network_labels", "only", "told_apart", "with_networks"),
+    *("labels_of", "network_colours", "network_labels", "only", "told_apart"),
+    "with_networks",
 ]
 
 #: Augmentation that a recipe does not name.
@@ -42,13 +43,18 @@ ABOUT = ("objective", "weight", "recipe")
 
 def network_labels(rows: Sequence[Row]) -> dict[str, str]:
     """What each network that rows are of, or are about, is called, by its name."""
+    return labels_of([row.model_dump() for row in rows])
+
+
+def labels_of(records: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """The same of rows as mappings, which may lack what older ones did not say."""
     found: dict[str, str] = {}
     # What rows of a network say goes before what rows of others say of it.
     for column, role in reversed(LABELLED.items()):
-        for row in rows:
-            name = getattr(row, role, None)
-            if name is not None:
-                found[name] = getattr(row, column, None) or label_of(name)
+        for record in records:
+            name, label = record.get(role), record.get(column)
+            if isinstance(name, str):
+                found[name] = label if isinstance(label, str) else label_of(name)
     return told_apart(found)
 
 

@@ -40,9 +40,8 @@ class Wanted:
 
     def has(self, record: Mapping[str, Any]) -> bool:
         """Whether a record, or the settings of what failed, is among them."""
-        networks = [
-            record.get(name) for name in ("model", "other", "model_a", "model_b")
-        ]
+        roles = ("model", "label", "other", "other_label", "model_a", "model_b")
+        networks = [record.get(role) for role in roles]
         recordings = [record.get("recording"), *(record.get("recordings") or ())]
         return (
             self.stage in (None, record.get("stage"))

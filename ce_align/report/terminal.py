@@ -8,8 +8,9 @@ from ce_align.config import NETWORKS
 from ce_align.data.recordings import Entry
 from ce_align.models.catalogue import Published, is_cached
 from ce_align.report.paper.files import to_the_right
+from ce_align.report.select import labels_of
 from ce_align.report.sheet import Column, Sheet, facts_sheet
-from ce_align.results import FACTS
+from ce_align.results import FACTS, LABELLED
 from ce_align.stages.comparable import interval_over
 
 if TYPE_CHECKING:
@@ -39,7 +40,8 @@ CONVENTIONS = {"top1": "top-1", "mean_per_class": "mean per class"}
 HIDDEN = {"model_digest", "recording_digest", "version", "created", "config_id"}
 HIDDEN |= {*FACTS[2:]}
 
-MODEL = Column("model", keep=True)
+#: By its label; the name by which it is asked for is the column model.
+MODEL = Column("label", "network", keep=True)
 LAYER = Column("layer")
 ORIGIN = Column("origin", "data", fact="{title} {value}")
 STIMULI = Column("n_stimuli", "stimuli", fact="{value} stimuli")
@@ -133,7 +135,7 @@ def _score_sheets(records: Sequence[Record]) -> Iterator[Sheet]:
         ]
         yield Sheet(
             *(group, columns, f"{recording}: {region}"),
-            by=("model", "layer") if parts else (),
+            by=("label", "layer") if parts else (),
             effect=("value", "raw"),
             in_order=parts,
             notes=notes,
@@ -180,7 +182,7 @@ def comparison_sheets(
     columns = [
         Column(c.name, c.title, _scientific, keep=True, kind="number") for c in SCORED
     ]
-    theirs = [row.model_dump() for row in official]
+    theirs = _labelled([row.model_dump() for row in official])
     for _, group in _split(theirs, "recording"):
         records: list[dict[str, Any]] = []
         notes = []
@@ -189,7 +191,7 @@ def comparison_sheets(
             own = by_name[key].model_dump()
             if own["ceiling_kind"] == "variance":
                 notes = [VARIANCE]
-            names = {name: record[name] for name in ("model", "layer")}
+            names = {name: record[name] for name in ("model", "label", "layer")}
             both = {c.name: (own[c.name], record[c.name]) for c in columns}
             of_each = {
                 "ce-align": {name: pair[0] for name, pair in both.items()},
@@ -204,7 +206,7 @@ def comparison_sheets(
             ]
         yield Sheet(
             *(records, (MODEL, LAYER, Column("by"), *columns), _benchmark(group[0])),
-            by=("model", "layer"),
+            by=("label", "layer"),
             notes=notes,
         )
 
@@ -223,7 +225,7 @@ MEASURE = (
     Column("interval", "over", extra=True),
     Column("n_comparisons", "comparisons", extra=True, fact="{value} comparisons"),
     Column("n_units", "units", extra=True),
-    Column("baseline", "against", extra=True),
+    Column("baseline_label", "against", extra=True),
     *(LAYER, Column("images"), ORIGIN, Column("seed", extra=True)),
 )
 
@@ -320,8 +322,8 @@ def _overlap_sheets(records: Sequence[Record]) -> Iterator[Sheet]:
         named = [
             {
                 **record,
-                "a": f"{record['model']} {record['layer']}",
-                "b": f"{record['other']} {record['other_layer']}",
+                "a": f"{record['label']} {record['layer']}",
+                "b": f"{record['other_label']} {record['other_layer']}",
             }
             for record in group
         ]
@@ -402,13 +404,25 @@ def row_sheets(rows: "Sequence[Row]") -> Iterator[Sheet]:
 
 def sheets_of(records: Sequence[Record]) -> Iterator[Sheet]:
     """The tables of rows of any stages, which say their stage."""
-    for (stage,), group in _split(records, "stage"):
+    for (stage,), group in _split(_labelled(records), "stage"):
         if stage in STAGES:
             yield from STAGES[stage](group)
             continue
         names = dict.fromkeys(name for record in group for name in record)
         columns = [Column(name) for name in names if name not in HIDDEN]
         yield Sheet(group, columns, str(stage))
+
+
+def _labelled(records: Sequence[Record]) -> list[dict[str, Any]]:
+    """Records with the labels of their networks, each of one network only."""
+    labels = labels_of(records)
+    return [
+        {
+            **record,
+            **{c: labels.get(record.get(r, "")) for c, r in LABELLED.items()},
+        }
+        for record in records
+    ]
 
 
 def models_sheet(entries: Sequence[Published]) -> Sheet:

@@ -22,6 +22,7 @@ def score(model, recording, value, note=None):
     config_id = f"{NAMES.index(model)}{recording}"
     row = ScoreRow(
         model=model,
+        label=model,
         recording=recording,
         value=value,
         raw=0.5,
