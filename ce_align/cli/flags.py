@@ -518,10 +518,26 @@ def _complete_dataset(incomplete: str) -> list[str]:
     return [name for name in DATASETS if name.startswith(incomplete)]
 
 
+def _complete_figure(incomplete: str) -> list[tuple[str, str]]:
+    from ce_align.report.paper import FIGURES
+
+    every = ((name, one.about) for name, one in FIGURES.items())
+    return [one for one in every if one[0].startswith(incomplete)]
+
+
+def _complete_table(incomplete: str) -> list[tuple[str, str]]:
+    from ce_align.report.paper import TABLES
+
+    every = ((name, one.about) for name, one in TABLES.items())
+    return [one for one in every if one[0].startswith(incomplete)]
+
+
 #: How a shell completes the values of an option.
-COMPLETIONS: Mapping[str, Callable[[str], list[str]]] = {
+COMPLETIONS: Mapping[str, Callable[[str], list[str] | list[tuple[str, str]]]] = {
     "model": complete_models,
     "recording": _complete_recording,
     "recordings": _complete_recording,
     "dataset": _complete_dataset,
+    "figure": _complete_figure,
+    "table": _complete_table,
 }

@@ -1,5 +1,6 @@
 """`ce-align results`, `tables`, `figures`, `report` and `doctor`: what there is."""
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
@@ -9,6 +10,7 @@ import typer
 from ce_align.cli.flags import Asked, Found, Results, flags
 from ce_align.cli.screen import message, progress_bars, tell_written
 from ce_align.cli.view import View
+from ce_align.report.paper import FIGURES, TABLES, KnownFigure, KnownTable
 from ce_align.report.paper.files import FigureConfig, TableConfig
 
 __all__ = ["commands"]
@@ -90,18 +92,30 @@ def results(
         message(f"among them {n_failed} that failed and {n_never} never run")
 
 
-TABLES_EXAMPLES = """\b
+def _listed(known: Mapping[str, KnownFigure] | Mapping[str, KnownTable]) -> str:
+    """Names with what each shows, a line for each."""
+    width = max(map(len, known)) + 2
+    return "\n".join(f"  {name:{width}}{one.about}" for name, one in known.items())
+
+
+TABLES_EXAMPLES = f"""\b
 [bold]Examples[/bold]
 
   ce-align tables --results results --out tables
 
   ce-align tables --which 1 --which 3
+
+\b
+[bold]Values of --which[/bold]
+
+\b
+{_listed(TABLES)}
 """
 
-FIGURES_EXAMPLES = """\b
+FIGURES_EXAMPLES = f"""\b
 [bold]Examples[/bold]
 
-  ce-align figures --results results --out figures
+  ce-align figures
 
   ce-align figures --which 2 --which forest --columns 1
 
@@ -110,6 +124,12 @@ FIGURES_EXAMPLES = """\b
 The CSV of --others has columns model and score, one row a network. A column recording,
 the same name in every row, says which of your own scores are compared with them;
 without it that is the mean over the four IT sets, or else over all recordings.
+
+\b
+[bold]Values of --which[/bold]
+
+\b
+{_listed(FIGURES)}
 """
 
 
@@ -124,7 +144,6 @@ def tables(
     results: Results = Path("results"),
 ) -> None:
     """Write the paper's tables from stored rows, and show them."""
-    from ce_align.report.paper import TABLES
     from ce_align.report.terminal import built_sheet
     from ce_align.runner import run
 
@@ -148,13 +167,12 @@ def tables(
 @flags(figure=Found("all that have rows"))
 def figures(
     asked: Asked[FigureConfig],
-    out: Annotated[Path, typer.Option(help="Folder for PDF, PNG and CSV.")] = Path(
-        "figures"
-    ),
+    out: Annotated[
+        Path, typer.Option(help="Folder for PDF, SVG, PNG, captions and CSV.")
+    ] = Path("paper-figures"),
     results: Results = Path("results"),
 ) -> None:
     """Draw the paper's figures, and further ones, from stored rows."""
-    from ce_align.report.paper import FIGURES
     from ce_align.runner import run
 
     which = asked.values("figure")

@@ -28,7 +28,7 @@ RUN_EXAMPLES = """\b
 
   ce-align run benchmarks/it_predictivity.py --dry-run
 
-  ce-align run benchmarks/*.py analyses/*.py figures/*.py --out paper
+  ce-align run benchmarks/*.py analyses/*.py figures/*.py
 
 A recipe is a Python file with a docstring and RECIPE = [configurations]. What is in
 the results already is not computed again.
@@ -45,7 +45,7 @@ def run(
         bool, typer.Option("--dry-run", help="Print the plan and run nothing.")
     ] = False,
     out: Annotated[Path, typer.Option(help="Folder of tables and figures.")] = Path(
-        "paper"
+        "paper-figures"
     ),
     runs: Annotated[
         Path, typer.Option(help="Folder of trainings, as the recipes name it.")

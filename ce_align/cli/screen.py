@@ -117,8 +117,11 @@ def tell_written(outcome: "Outcome", *, everything: bool) -> None:
     """Tell of files; of `everything`, what has no rows is left out and no failure."""
     from ce_align.report.paper.items import NothingToDraw
 
+    suffixes: dict[Path, list[str]] = {}
     for path in outcome.files:
-        message(f"wrote {path}")
+        suffixes.setdefault(path.with_suffix(""), []).append(path.suffix[1:])
+    for stem, found in suffixes.items():
+        message(f"wrote {stem}.{{{','.join(found)}}}")
     for caption in outcome.captions:
         message(caption)
     failures = []

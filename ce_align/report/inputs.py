@@ -216,7 +216,7 @@ def _history(folder: Path) -> "pd.DataFrame | None":
 
 
 def predictivity_points(
-    inputs: Inputs, number: Literal["raw", "score"] = "raw"
+    inputs: Inputs, number: Literal["raw", "score"] = "raw", *, every: bool = False
 ) -> Selection:
     """Predictivity of every network and recording, one layer each.
 
@@ -226,6 +226,7 @@ def predictivity_points(
     ----------
     inputs : rows
     number : which of the two is the value; imported scores may have no raw correlation
+    every : networks of no known objective or λ, too; columns are then those of rows
 
     Returns
     -------
@@ -235,7 +236,8 @@ def predictivity_points(
     """
     import pandas as pd
 
-    known = inputs.stage("score", "imported").then(pooled).then(with_networks)
+    known = inputs.stage("score", "imported").then(pooled)
+    known = known if every else known.then(with_networks)
     if known.rows.empty:
         return known
     parts, notes = [], list(known.notes)

@@ -11,8 +11,10 @@ from ce_align.models.catalogue import (
     OBJECTIVE_NAMES,
     find_published,
     label_of,
+    trained_label,
 )
 from ce_align.report.style import (
+    further_colours,
     objective_colour,
     objective_label,
     objective_order,
@@ -26,10 +28,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 __all__ = [
-    *("average", "main_recipe"),
-    "missing_weights",
-    *("labels_of", "network_colours", "network_labels", "only", "told_apart"),
-    "with_networks",
+    *("average", "colours_and_labels", "labels_of", "main_recipe", "missing_weights"),
+    *("network_colours", "network_labels", "only", "told_apart", "with_networks"),
 ]
 
 #: Augmentation that a recipe does not name.
@@ -91,17 +91,12 @@ def network_colours(rows: Iterable[Row]) -> dict[str, tuple[float, float, float]
     """A colour for each network of rows, by its name.
 
     Shades of the objective's colour, darker for larger λ, if that tells all networks
-    apart; else as many steps from blue to green.
+    apart; else colours that stand for no objective.
     """
-    import matplotlib
-
     networks = {row.model: (row.objective, row.equivariance_weight) for row in rows}
     known = {model: (o, w) for model, (o, w) in networks.items() if o and w is not None}
     if len(set(known.values())) < len(networks):
-        # The yellow end is too pale for a line.
-        cmap = matplotlib.colormaps["viridis"]
-        last = max(len(networks) - 1, 1)
-        return {m: cmap(0.9 * k / last)[:3] for k, m in enumerate(networks)}
+        return dict(zip(networks, further_colours(len(networks)), strict=True))
     among = objective_order(objective for objective, _ in known.values())
     weights = sorted({weight for _, weight in known.values()})
     # The lightest shade is too pale, too.
@@ -110,6 +105,44 @@ def network_colours(rows: Iterable[Row]) -> dict[str, tuple[float, float, float]
         model: shade(objective_colour(objective, among), weights.index(weight) + 1, n)
         for model, (objective, weight) in known.items()
     }
+
+
+def colours_and_labels(
+    rows: "pd.DataFrame", labels: Mapping[str, str]
+) -> dict[str, tuple[Any, str]]:
+    """Colour by objective and λ, and a label of each colour, by network.
+
+    Networks of no known objective have colours that stand for no objective.
+
+    Parameters
+    ----------
+    rows : with columns ``model``, ``objective`` and ``weight``, or as they are stored
+    labels : of networks by name, `Inputs.labels`
+    """
+    every = rows.drop_duplicates("model").rename(
+        columns={"equivariance_weight": "weight"}
+    )
+    every = every.reindex(columns=["model", "objective", "weight"])
+    named = every.dropna(subset=["objective", "weight"])
+    objectives = objective_order(named["objective"])
+    weights = sorted(set(named["weight"]))
+    found: dict[str, tuple[Any, str]] = {}
+    for objective in objectives:
+        own = named[named["objective"] == objective].sort_values(["weight", "model"])
+        for row in own.to_dict("records"):
+            label = labels[row["model"]]
+            n_alike = int((own["weight"] == row["weight"]).sum())
+            if n_alike > 1:  # they share a colour, and so a place in the legend
+                label = trained_label(objective, row["weight"])
+                label += f" ({n_alike} trainings)"
+            # The lightest shade is too pale for a line.
+            place = weights.index(row["weight"]) + 1
+            colour = objective_colour(objective, objectives)
+            found[row["model"]] = shade(colour, place, len(weights) + 1), label
+    rest = [str(model) for model in every["model"] if model not in found]
+    for model, rgb in zip(rest, further_colours(len(rest)), strict=True):
+        found[model] = rgb, labels[model]
+    return found
 
 
 def with_networks(rows: "pd.DataFrame") -> Selection:

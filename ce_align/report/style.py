@@ -3,7 +3,7 @@
 import io
 import string
 import textwrap
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,16 +14,18 @@ from ce_align.models.catalogue import OBJECTIVE_LABELS
 from ce_align.stages.measures import quantities
 
 if TYPE_CHECKING:
+    import pandas as pd
     from matplotlib.artist import Artist
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 __all__ = [
     *("GUIDE", "INK", "LETTERS", "NEUTRAL", "WIDTHS"),
-    *("finish", "legend_entries", "letter", "measure_name", "minus", "new_figure"),
+    *("finish", "further_colours", "heat_map", "legend_above", "legend_entries"),
+    *("letter", "measure_name", "minus", "new_figure"),
     *("objective_colour", "objective_label", "objective_marker", "objective_order"),
     *("panel_grid", "save_figure", "shade", "style", "svg_text", "weight_label"),
-    "weight_legend",
+    *("weight_legend", "wrapped"),
 ]
 
 #: Width of a figure by the columns that it takes, in inches (89 and 183 mm).
@@ -48,10 +50,13 @@ CHARACTERS = 26
 #: Height of a line of notes and of the mark, in inches.
 NOTE_LINE, MARK_LINE = 0.092, 0.12
 
+#: Beside seaborn's style "ticks": sizes for the width of a page, and a faint grid.
 _SETTINGS = {
-    "font.family": "DejaVu Sans",
+    "font.family": "sans-serif",
+    # The first comes with matplotlib; in an SVG the next one that a reader has.
+    "font.sans-serif": ["DejaVu Sans", "Helvetica", "Arial"],
     "font.size": 7,
-    "axes.titlesize": 6.8,
+    "axes.titlesize": 7,
     "axes.labelsize": 7,
     "xtick.labelsize": 6.2,
     "ytick.labelsize": 6.2,
@@ -60,13 +65,17 @@ _SETTINGS = {
     "legend.frameon": False,
     "legend.handlelength": 1.6,
     "lines.linewidth": 1.2,
-    "lines.markersize": 3.2,
+    "lines.markersize": 3.4,
     "axes.linewidth": 0.6,
     "axes.edgecolor": INK,
     "axes.labelcolor": INK,
     "axes.titlelocation": "left",
     "axes.spines.top": False,
     "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.grid.axis": "y",
+    "grid.color": "#ececec",
+    "grid.linewidth": 0.5,
     "text.color": INK,
     "xtick.color": INK,
     "ytick.color": INK,
@@ -77,19 +86,20 @@ _SETTINGS = {
     "mathtext.fontset": "dejavusans",
     "figure.dpi": 150,
     "savefig.dpi": 300,
-    # Letters stay letters in a PDF; in a page they are shapes, whatever its fonts.
+    # Letters stay letters, to search, to edit and to read aloud.
     "pdf.fonttype": 42,
-    "svg.fonttype": "path",
+    "svg.fonttype": "none",
     "svg.hashsalt": "ce_align",
 }
 
 
 def style() -> AbstractContextManager[None]:
-    """Settings of matplotlib in which every figure is made and saved."""
+    """Settings of matplotlib in which every figure is made and saved: seaborn's."""
+    import seaborn
     from matplotlib import style as sheets
 
     # Not what a matplotlibrc of this machine says.
-    settings: Any = ["default", _SETTINGS]
+    settings: Any = ["default", seaborn.axes_style("ticks"), _SETTINGS]
     context: AbstractContextManager[None] = sheets.context(settings)
     return context
 
@@ -163,6 +173,18 @@ def objective_colour(objective: str, among: Sequence[str] = ()) -> str:
     return FURTHER[place % len(FURTHER)]
 
 
+def further_colours(n: int) -> list[tuple[float, float, float]]:
+    """Colours of what has no objective; of many, steps from dark blue to green."""
+    import matplotlib
+    from matplotlib.colors import to_rgb
+
+    if n <= len(FURTHER):
+        return [to_rgb(colour) for colour in FURTHER[:n]]
+    # The yellow end is too pale for a line.
+    cmap = matplotlib.colormaps["viridis"]
+    return [to_rgb(cmap(0.9 * k / (n - 1))) for k in range(n)]
+
+
 def objective_marker(objective: str) -> str:
     """Mark of an objective, for who does not see its colour."""
     names = list(OBJECTIVES)
@@ -208,11 +230,22 @@ def measure_name(metric: str) -> str:
     return known.title if known else metric.replace("_", " ").capitalize()
 
 
-def letter(ax: "Axes", text: str, title: str = "") -> None:
-    """Name a panel by a bold letter beside its title."""
+def wrapped(text: str, width: int) -> str:
+    r"""Text in lines of so many letters, broken between words and after dashes.
+
+    >>> wrapped("Augmentation–augmentation, excess", 16)
+    'Augmentation–\naugmentation,\nexcess'
+    """
+    apart = text.replace("–", "– ")
+    lines = textwrap.wrap(apart, width, break_long_words=False)
+    return "\n".join(lines).replace("– ", "–")
+
+
+def letter(ax: "Axes", text: str, title: str = "", size: float | None = None) -> None:
+    """Name a panel by a bold letter beside its title, of `size` if not the usual."""
     where: Any = {"xycoords": "axes fraction", "textcoords": "offset points"}
     ax.annotate(text, (0, 1), (-24, 6), fontsize=8, fontweight="bold", **where)
-    ax.set_title(title)
+    ax.set_title(title, fontsize=size)
 
 
 def legend_entries(axes: "Sequence[Axes]") -> "tuple[list[Artist], list[str]]":
@@ -222,6 +255,30 @@ def legend_entries(axes: "Sequence[Axes]") -> "tuple[list[Artist], list[str]]":
         for handle, label in zip(*ax.get_legend_handles_labels(), strict=True):
             found.setdefault(label, handle)
     return list(found.values()), list(found)
+
+
+def legend_above(
+    figure: "Figure",
+    axes: "Sequence[Axes]",
+    columns: int,
+    kinds: Mapping[str, str] | None = None,
+) -> None:
+    """Labels of all axes, and what dark lines of each style are, above the panels.
+
+    As many stand in a row as fit: names of networks may be as long as their folders'.
+    """
+    from matplotlib.lines import Line2D
+
+    handles, labels = legend_entries(axes)
+    for label, line in (kinds or {}).items():
+        look: Any = {"color": INK, "linestyle": line}
+        handles.append(Line2D([], [], **look))
+        labels.append(label)
+    for n in range(min(len(labels), 6 if columns == 2 else 3), 0, -1):
+        legend = figure.legend(handles, labels, loc="outside upper left", ncols=n)
+        if n == 1 or legend.get_window_extent().width <= figure.bbox.width:
+            break
+        legend.remove()
 
 
 def weight_legend(
@@ -258,6 +315,34 @@ def weight_legend(
         handlelength=1,
         columnspacing=1.2,
     )
+
+
+def heat_map(table: "pd.DataFrame", ax: "Axes", low: float, high: float) -> None:
+    """Values of a table as colours between `low` and `high`, each in its cell."""
+    import seaborn
+
+    # Two digits that differ, also among small shares of variance.
+    digits = 2 if high >= 0.1 else 3
+    texts = table.map(lambda x: minus(f"{round(x, digits) + 0.0:.{digits}f}"))
+    seaborn.heatmap(
+        table,
+        ax=ax,
+        vmin=low,
+        vmax=high,
+        cmap="crest",
+        cbar=False,
+        annot=texts,
+        fmt="",
+        annot_kws={"fontsize": 6.2 if table.shape[1] <= 6 else 5},
+        linewidths=0.6,
+        xticklabels=True,
+        yticklabels=True,
+    )
+    ax.tick_params(length=0)
+    ax.tick_params(axis="y", rotation=0)
+    ax.set(xlabel="", ylabel="")
+    # What has no value, such as a network beside itself.
+    ax.set_facecolor("#f2f2f2")
 
 
 def finish(figure: "Figure", notes: Sequence[str], mark: str = "") -> None:
@@ -297,10 +382,10 @@ METADATA = {"pdf": {"CreationDate": None}, "svg": {"Date": None}}
 
 
 def save_figure(figure: "Figure", path: Path) -> list[Path]:
-    """Save a figure as PDF and PNG, each whole or not at all; `path` has no suffix."""
+    """Save a figure as PDF, SVG and PNG, each whole or not; `path` has no suffix."""
     written = []
     with style():
-        for suffix in ("pdf", "png"):
+        for suffix in ("pdf", "svg", "png"):
             # Not `with_suffix`: a name such as r0.2 has none.
             target = path.with_name(f"{path.name}.{suffix}")
             with atomic_path(target) as temporary:

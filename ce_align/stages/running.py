@@ -237,7 +237,7 @@ class Run:
     allow_unstable: bool = False
     download: bool = False
     runs: Path = Path("runs")
-    out: Path = Path("paper")
+    out: Path = Path("paper-figures")
     datasets: Path | None = None
     responses: Path | None = None
     given: Mapping[tuple[str, str], Any] = field(default_factory=dict)

@@ -44,6 +44,7 @@ class TrainRow(Row):
     seed : of the training
     data_digest : of the images
     n_images : in the data set
+    n_validation : labelled images that were held out; None in rows of ce_align 0.1
     model_digest : of the network that was exported; None in rows of ce_align 0.1
     """
 
@@ -51,6 +52,7 @@ class TrainRow(Row):
     seed: int
     data_digest: str
     n_images: int
+    n_validation: int | None = None
     model_digest: str | None = None
 
 
@@ -114,8 +116,9 @@ def execute(configs: Sequence[TrainConfig | OnlineConfig], run: Run) -> None:
 
     Rows lie in the folder of the training, and among all other results. Of trainings
     that are done they are copied there: among them is the accuracy of the probe that
-    was trained along, ``probe_top1`` on validation images, ``probe_train_top1`` on the
-    views of training.
+    was trained along, ``probe_top1`` on validation images, ``probe_epoch_top1`` on the
+    views of the last epoch, each before the probe learned from it, and
+    ``probe_train_top1`` on those of the last step that was recorded.
     """
     for config in configs:
         if isinstance(config, OnlineConfig):
@@ -242,6 +245,7 @@ def train(
             seed=config.seed,
             data_digest=digest,
             n_images=len(images),
+            n_validation=None if validation is None else len(validation),
             model_digest=network.digest,
             origin=images.origin,
             **network.facts.columns() | {"label": label_of(str(folder))},

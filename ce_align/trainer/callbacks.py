@@ -289,6 +289,7 @@ class CheckpointWriter(Checkpoint):
                 "transforms": TRANSFORMS_VERSION,
                 "random_state": torch.get_rng_state(),
                 "latest": pl_module.latest,
+                "probed": pl_module.probed,
             }
 
     def on_load_checkpoint(
@@ -298,6 +299,8 @@ class CheckpointWriter(Checkpoint):
         torch.set_rng_state(checkpoint[IDENTITY]["random_state"])
         if isinstance(pl_module, PairedTraining):
             pl_module.latest = dict(checkpoint[IDENTITY]["latest"])
+            # Those of ce_align 0.1 have none.
+            pl_module.probed = checkpoint[IDENTITY].get("probed")
 
     def on_train_batch_end(
         self,

@@ -71,6 +71,8 @@ class PairedTraining(LightningModule):
     last_checkpoint : the last file that can be resumed from, for messages
     guard : stops at a loss that is not finite
     bank, validation : labelled images for nearest neighbours and probe, or None
+    probed : (2,) views of this epoch that the probe named rightly, each before it
+        learned from it, and all of them; None before the first step or without probe
     notify : called with one line an epoch
 
     Raises
@@ -116,6 +118,7 @@ class PairedTraining(LightningModule):
         self.guard = FiniteGuard(steps_per_epoch)
         self.augmented_on = "cpu"
         self._seen: tuple[Tensor, Tensor] | None = None
+        self.probed: Tensor | None = None
         self.images_per_step = 2 * config.pairs_per_step
         self._speed = Speedometer(self.images_per_step)
 
@@ -216,6 +219,11 @@ class PairedTraining(LightningModule):
             outputs = self.probe(self._seen[0])
             # Views 1A, 1B, 2A, 2B: two of either image.
             wanted = batch.labels.mT.repeat_interleave(2, dim=0).flatten()
+            right = (outputs.detach().argmax(1) == wanted).sum()
+            counts = torch.stack([right, torch.full_like(right, len(wanted))])
+            if step % self.steps_per_epoch and self.probed is not None:
+                counts += self.probed.to(counts)
+            self.probed = counts
             if recorded:
                 top1, top5 = top_accuracies(outputs.detach(), wanted)
                 recorded |= {"probe_train_top1": top1, "probe_train_top5": top5}
@@ -253,9 +261,14 @@ class PairedTraining(LightningModule):
     def on_train_epoch_end(self) -> None:
         """Check the last loss; health of the representation, and what it can do."""
         self.guard.flush(self.last_checkpoint)
+        numbers = {"epoch": float(self.current_epoch + 1)}
+        if self.probed is not None:
+            if self.group is not None:
+                dist.all_reduce(self.probed, group=self.group)
+            right, n = self.probed.tolist()
+            numbers["probe_epoch_top1"] = right / n
         if not self.trainer.is_global_zero:
             return
-        numbers = {"epoch": float(self.current_epoch + 1)}
         if self._seen is not None:
             features, embeddings = self._seen
             if warning := collapse_warning(features=features, embeddings=embeddings):

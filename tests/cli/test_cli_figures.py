@@ -6,6 +6,7 @@ import sys
 
 import pytest
 
+from ce_align.report.paper import FIGURES, TABLES
 from ce_align.results import ResultStore
 from ce_align.stages.scores import ScoreConfig, ScoreRow
 
@@ -41,8 +42,8 @@ def test_a_figure_is_written_with_the_csv_of_what_it_shows(ce_align, tmp_path):
     status, out, err = ce_align("figures", "--which", "3", "--columns", "1")
     assert status == 0
     assert out == ""
-    folder = tmp_path / "figures"
-    names = {f"figure_3.{suffix}" for suffix in ("pdf", "png", "csv")}
+    folder = tmp_path / "paper-figures"
+    names = {f"figure_3.{suffix}" for suffix in ("pdf", "svg", "png", "md", "csv")}
     assert {path.name for path in folder.iterdir()} == names
     assert "figure_3: Simulated" in err
     header, *rows = (folder / "figure_3.csv").read_text().splitlines()
@@ -71,17 +72,17 @@ main()
 
 def test_figures_that_were_killed_are_finished_by_the_next_run(ce_align, tmp_path):
     store_scores(tmp_path / "results")
-    folder = tmp_path / "figures"
+    folder = tmp_path / "paper-figures"
     killed = subprocess.run(
         [sys.executable, "-c", KILLED],
     )
     assert killed.returncode == -signal.SIGKILL
     before = {path.name for path in folder.iterdir()}
     assert "figure_3.pdf" in before
-    assert len(before) == 2
+    assert len(before) == 5
     status, _, err = ce_align("figures", "--which", "3")
     assert status == 0, err
-    names = {f"figure_3.{suffix}" for suffix in ("pdf", "png", "csv")}
+    names = {f"figure_3.{suffix}" for suffix in ("pdf", "svg", "png", "md", "csv")}
     assert {path.name for path in folder.iterdir()} == names
 
 
@@ -112,7 +113,7 @@ def test_our_networks_stand_among_others(ce_align, tmp_path):
     status, _, err = ce_align("figures", *arguments)
     assert status == 0
     assert "Other networks: 1 without a score." in err
-    rows = (tmp_path / "figures" / "figure_4.csv").read_text().splitlines()[1:]
+    rows = (tmp_path / "paper-figures" / "figure_4.csv").read_text().splitlines()[1:]
     assert [row.split(",")[0] for row in rows] == [
         "ce_mmcr_l0.1",
         "a",
@@ -130,3 +131,11 @@ def test_a_number_that_there_is_not_is_one_line_with_those_that_there_are(
     kind = command.removesuffix("s")
     assert err.startswith(f"error: no {kind} '99'; choose from 1, 2, 3, 4, 5")
     assert len(err.splitlines()) == 1
+
+
+def test_help_says_in_a_line_what_each_figure_and_table_shows(ce_align):
+    for command, known in (("figures", FIGURES), ("tables", TABLES)):
+        _, out, _ = ce_align(command, "--help")
+        lines = [" ".join(line.split()) for line in out.splitlines()]
+        for name, one in known.items():
+            assert f"{name} {one.about}" in lines

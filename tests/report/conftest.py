@@ -1,7 +1,10 @@
 """Synthetic inputs of every table and figure, for every test of them."""
 
+from functools import cache
+
 import pytest
 from synthetic_rows import (
+    OWN_INPUTS,
     REMARK,
     all_rows,
     histories,
@@ -11,6 +14,7 @@ from synthetic_rows import (
 )
 
 from ce_align.report.inputs import Inputs
+from ce_align.report.paper import draw
 from ce_align.results import ResultStore
 
 
@@ -26,10 +30,24 @@ def synthetic_store(tmp_path_factory):
     return store
 
 
+def inputs_of(store):
+    histories_by_name = dict(histories())
+    return Inputs(all_rows(), store, other_scores(), histories_by_name, REMARK)
+
+
 @pytest.fixture
 def synthetic(synthetic_store):
     """Rows of every stage, with arrays, other scores and histories."""
-    histories_by_name = dict(histories())
-    return Inputs(
-        all_rows(), synthetic_store, other_scores(), histories_by_name, REMARK
-    )
+    return inputs_of(synthetic_store)
+
+
+@pytest.fixture(scope="session")
+def drawn(synthetic_store):
+    """Every figure of synthetic rows, by name and columns, drawn once; to look at."""
+
+    @cache
+    def figure(name, columns=2):
+        own = OWN_INPUTS.get(("figure", name))
+        return draw(name, own() if own else inputs_of(synthetic_store), columns)
+
+    return figure

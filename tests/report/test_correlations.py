@@ -16,6 +16,7 @@ from ce_align.report.paper.correlations import (
     save_correlations,
     save_measures,
 )
+from ce_align.report.style import INK
 from ce_align.report.terminal import row_sheets
 from ce_align.stages.correlate import CorrelationRow
 from ce_align.stages.measures import MeasureRow
@@ -97,15 +98,16 @@ def test_values_beyond_the_edge_are_drawn_at_the_edge(ax):
     assert min(min(line.get_xdata()) for line in ax.lines[:4]) >= -0.5
 
 
-def test_correlations_are_coloured_by_their_false_discovery_rate(ax):
+def test_correlations_are_filled_by_their_false_discovery_rate(ax):
     rows = [correlation("x", 0.8, 0.01, within=0.7), correlation("y", 0.2, 0.6)]
     assert correlation_forest(rows, ax) is ax
-    found = {line.get_xdata()[0]: line.get_color() for line in ax.lines}
-    assert found[0.8] != found[0.2]
-    assert marks(ax, "|") == [(0.7, 0)]
+    found = {line.get_xdata()[0]: line.get_markerfacecolor() for line in ax.lines}
+    assert found[0.8] == INK
+    assert found[0.2] == "white"
+    assert marks(ax, "s") == [(0.7, 0)]
 
 
-@pytest.mark.parametrize("n_networks", [1, 21])
+@pytest.mark.parametrize("n_networks", [1, 9])
 @pytest.mark.parametrize(
     "metrics",
     [["class_class"], ["class_class_delta", "decoding_ridge"]],
@@ -121,7 +123,9 @@ def test_any_rows_can_be_saved(tmp_path, n_networks, metrics):
         saved = save_measures(rows, tmp_path / "figure.pdf")
     assert saved == tmp_path / "figure.png"
     assert Image.open(saved).width > 300
-    assert {p.name for p in tmp_path.iterdir()} == {"figure.pdf", "figure.png"}
+    assert {p.name for p in tmp_path.iterdir()} == {
+        f"figure.{suffix}" for suffix in ("pdf", "svg", "png")
+    }
 
 
 def test_rows_without_a_panel_are_refused_in_words(tmp_path):

@@ -39,13 +39,11 @@ def difference(first, second):
 
 
 @pytest.mark.parametrize("name", FIGURES)
-def test_a_figure_is_what_it_was(synthetic, name):
-    own = OWN_INPUTS.get(("figure", name))
-    drawn = draw(name, own() if own else synthetic)
+def test_a_figure_is_what_it_was(drawn, name):
     golden = (GOLDEN / f"figure_{name}.csv").read_text()
-    assert csv_text(drawn.data) == golden
+    assert csv_text(drawn(name).data) == golden
     image = Image.open(GOLDEN / f"figure_{name}.png").convert("L")
-    found = pixels(drawn.figure)
+    found = pixels(drawn(name).figure)
     assert found.size == image.size
     assert difference(found, image) < TOLERANCE
 
@@ -88,12 +86,11 @@ def shown_texts(figure):
 @pytest.mark.slow
 @pytest.mark.parametrize("columns", [1, 2])
 @pytest.mark.parametrize("name", FIGURES)
-def test_no_text_is_cut_or_lies_on_another(synthetic, name, columns):
+def test_no_text_is_cut_or_lies_on_another(drawn, name, columns):
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
     with style():
-        own = OWN_INPUTS.get(("figure", name))
-        figure = draw(name, own() if own else synthetic, columns).figure
+        figure = drawn(name, columns).figure
         canvas = FigureCanvasAgg(figure)
         canvas.draw()
         texts = list(shown_texts(figure))

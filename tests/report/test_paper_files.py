@@ -65,7 +65,7 @@ def test_files_are_written_and_what_has_no_rows_is_named(tmp_path):
     ]
     written = run(configs, tmp_path / "results", out=tmp_path / "out")
     assert {path.name for path in written.files} == {
-        *(f"figure_1.{suffix}" for suffix in ("pdf", "png", "csv")),
+        *(f"figure_1.{suffix}" for suffix in ("pdf", "svg", "png", "md", "csv")),
         *(f"table_5.{suffix}" for suffix in ("md", "tex", "csv")),
     }
     assert all(path.is_file() for path in written.files)
@@ -76,6 +76,11 @@ def test_files_are_written_and_what_has_no_rows_is_named(tmp_path):
     # Letters that can be searched, not shapes.
     assert b"/Type /Font" in pdf
     assert b"/Subtype /Type3" not in pdf
+    svg = (tmp_path / "out" / "figure_1.svg").read_text()
+    assert ">backbone</text>" in svg
+    words = (tmp_path / "out" / "figure_1.md").read_text()
+    assert "**Contrastive-equivariant self-supervised learning.** Two images" in words
+    assert "Alternative text: " in words
 
 
 def test_the_same_figure_is_the_same_file(tmp_path):

@@ -1,5 +1,6 @@
 """One step of training, and what is recorded of it."""
 
+import csv
 import math
 
 import numpy as np
@@ -173,6 +174,10 @@ def test_records_have_terms_gradients_rate_speed_and_health(tmp_path, images):
     assert latest["loss"] == pytest.approx(mixed, rel=1e-6)
     assert latest["gradient_equivariant"] > 0
     assert 1 < latest["effective_rank"] < 4 * PAIRS
+    records = csv.DictReader(path.open())
+    of_steps = [float(r["probe_train_top1"]) for r in records if r["probe_train_top1"]]
+    assert len(set(of_steps[-STEPS:])) > 1
+    assert latest["probe_epoch_top1"] == pytest.approx(np.mean(of_steps[-STEPS:]))
 
 
 @pytest.mark.parametrize("objective", ["mmcr", "barlow", "simclr"])

@@ -2,54 +2,74 @@
 
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
+from typing import NamedTuple
 
 from ce_align.errors import ConfigError
 from ce_align.report.inputs import Inputs
 from ce_align.report.paper.accuracy import table_2, table_3, table_4
 from ce_align.report.paper.correlations import figure_forest, table_1
-from ce_align.report.paper.curves import (
-    figure_2,
-    figure_5,
-    figure_7,
-    figure_time,
-    figure_training,
-)
+from ce_align.report.paper.curves import figure_2, figure_5, figure_7
 from ce_align.report.paper.distances import figure_6, table_5
 from ce_align.report.paper.items import BuiltTable, Drawn
-from ce_align.report.paper.predictivity import (
-    figure_3,
-    figure_4,
-    figure_8,
-    figure_layers,
-    figure_overlap,
-)
+from ce_align.report.paper.layers import figure_depth, figure_layers, figure_time
+from ce_align.report.paper.overlap import figure_overlap
+from ce_align.report.paper.overview import figure_lambda, figure_networks
+from ce_align.report.paper.predictivity import figure_3, figure_4, figure_8
 from ce_align.report.paper.schematic import figure_1
+from ce_align.report.paper.training import figure_training
 from ce_align.report.style import finish, style
 
-__all__ = ["FIGURES", "TABLES", "build_table", "draw", "known_name"]
+__all__ = [
+    *("FIGURES", "TABLES", "KnownFigure", "KnownTable", "build_table", "draw"),
+    "known_name",
+]
 
-#: The paper's figures by number, and further ones by name: (inputs, columns) → Drawn.
-FIGURES: Mapping[str, Callable[[Inputs, int], Drawn]] = MappingProxyType(
+
+class KnownFigure(NamedTuple):
+    """What draws a figure, and what it shows in a line."""
+
+    make: Callable[[Inputs, int], Drawn]
+    about: str
+
+
+class KnownTable(NamedTuple):
+    """What builds a table, and what it shows in a line."""
+
+    make: Callable[[Inputs], BuiltTable]
+    about: str
+
+
+#: The paper's figures by number, and further ones by name.
+FIGURES: Mapping[str, KnownFigure] = MappingProxyType(
     {
-        "1": figure_1,
-        "2": figure_2,
-        "3": figure_3,
-        "4": figure_4,
-        "5": figure_5,
-        "6": figure_6,
-        "7": figure_7,
-        "8": figure_8,
-        "forest": figure_forest,
-        "layers": figure_layers,
-        "overlap": figure_overlap,
-        "time": figure_time,
-        "training": figure_training,
+        "1": KnownFigure(figure_1, "schematic of the training"),
+        "2": KnownFigure(figure_2, "ΔD_B of four comparisons, and decoding, against λ"),
+        "3": KnownFigure(figure_3, "predictivity by recording and λ"),
+        "4": KnownFigure(figure_4, "scores by rank among other networks (--others)"),
+        "5": KnownFigure(figure_5, "accuracy of the online probe against λ"),
+        "6": KnownFigure(figure_6, "D_B of single comparisons at λ and at λ = 0"),
+        "7": KnownFigure(figure_7, "decoding of weak and strong views against λ"),
+        "8": KnownFigure(figure_8, "predictivity, other backbones and trainings"),
+        "depth": KnownFigure(figure_depth, "predictivity against layer, by area"),
+        "forest": KnownFigure(figure_forest, "correlations, measures × recordings"),
+        "lambda": KnownFigure(figure_lambda, "everything against λ, on one page"),
+        "layers": KnownFigure(figure_layers, "predictivity, layers × areas"),
+        "networks": KnownFigure(figure_networks, "measures × scores, a dot a network"),
+        "overlap": KnownFigure(figure_overlap, "variance explained alike and alone"),
+        "time": KnownFigure(figure_time, "predictivity against time after onset"),
+        "training": KnownFigure(figure_training, "losses and accuracy while training"),
     }
 )
 
 #: The paper's tables by number.
-TABLES: Mapping[str, Callable[[Inputs], BuiltTable]] = MappingProxyType(
-    {"1": table_1, "2": table_2, "3": table_3, "4": table_4, "5": table_5}
+TABLES: Mapping[str, KnownTable] = MappingProxyType(
+    {
+        "1": KnownTable(table_1, "correlations of measures with predictivity"),
+        "2": KnownTable(table_2, "linear evaluation of the published networks"),
+        "3": KnownTable(table_3, "accuracy of the online probe"),
+        "4": KnownTable(table_4, "linear evaluation of your own networks"),
+        "5": KnownTable(table_5, "what each comparison compares, and its sign"),
+    }
 )
 
 
@@ -80,7 +100,7 @@ def draw(
     NothingToDraw
         If there are no rows of what it shows; it says which rows, and how to get them.
     """
-    drawn = FIGURES[known_name("figure", name)](inputs, columns)
+    drawn = FIGURES[known_name("figure", name)].make(inputs, columns)
     if notes_below:
         with style():
             finish(drawn.figure, drawn.notes, drawn.mark)
@@ -89,4 +109,4 @@ def draw(
 
 def build_table(name: str, inputs: Inputs) -> BuiltTable:
     """Build one table, a key of `TABLES`; raises as `draw` does."""
-    return TABLES[known_name("table", name)](inputs)
+    return TABLES[known_name("table", name)].make(inputs)

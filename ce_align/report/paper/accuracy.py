@@ -8,7 +8,7 @@ import numpy as np
 from ce_align.checks import named_some
 from ce_align.models.catalogue import PAPER_IMAGES
 from ce_align.report.inputs import Inputs
-from ce_align.report.paper.curves import NO_ONLINE, online_points
+from ce_align.report.paper.curves import NO_ONLINE, online_points, online_words
 from ce_align.report.paper.items import BuiltTable, NothingToDraw, Numbered, built
 from ce_align.report.select import missing_weights, with_networks
 from ce_align.report.style import objective_label, objective_order, weight_label
@@ -17,7 +17,7 @@ from ce_align.stages.comparable import TRANSFER_SETTINGS, comparable
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["table_2", "table_3", "table_4"]
+__all__ = ["DATASETS", "table_2", "table_3", "table_4"]
 
 #: Data sets in the paper's order, and their names.
 DATASETS = {
@@ -118,7 +118,8 @@ def _transfer(inputs: Inputs, *, own_ones: bool) -> BuiltTable:
         notes,
         title=f"Linear evaluation of networks {what}",
         caption="Top-1 accuracy in percent (Pets and Flowers: mean per class), mean ± "
-        "sd of the runs, of multinomial logistic regression on frozen features."
+        "standard deviation (sd) of the runs, which differ in the images that choose "
+        "the penalty, of multinomial logistic regression on frozen features."
         + ("" if own_ones else f" Trained on {PAPER_IMAGES}."),
     )
 
@@ -162,17 +163,28 @@ def table_3(inputs: Inputs) -> BuiltTable:
             line[f"λ = {weight_label(weight)}"] = state
         for place, row in enumerate(points.to_dict("records")):
             if row["objective"] == objective:
-                sd = row["high"] - row["value"] if row["n_networks"] > 1 else None
-                text = _percent(row["value"], sd)
+                text = _percent(row["value"], (row["high"] - row["low"]) / 2)
                 line[f"λ = {weight_label(row['weight'])}"] = Numbered(text, place)
         lines.append(line)
-    on = "validation images" if set(points["metric"]) == {"probe_top1"} else "views"
     return built(
         points,
         lines,
         inputs,
         [*found.notes, *missing_weights(points, "Online probe")],
         title="Accuracy of the online probe",
-        caption=f"Top-1 accuracy in percent, on {on}, of a linear classifier that was "
-        "trained along on detached features; ± sd where several share objective and λ.",
+        caption=f"Top-1 accuracy in percent on {online_words(points)}, of a linear "
+        "classifier that was trained along on detached features. ±: "
+        f"{_spread(points)}.",
     )
+
+
+def _spread(points: "pd.DataFrame") -> str:
+    """What follows ± in Table 3."""
+    parts = []
+    if (points["n_networks"] > 1).any():
+        parts.append("standard deviation over networks of one objective and λ")
+    if points["spread"].str.startswith("95 %").any():
+        parts.append(
+            "half a 95 % interval over the images classified (Wilson's), of one network"
+        )
+    return "; ".join(parts) or "none, for the spread is not known"

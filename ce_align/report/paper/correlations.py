@@ -21,7 +21,7 @@ from ce_align.report.paper.items import (
 from ce_align.report.select import network_colours, network_labels
 from ce_align.report.style import (
     GUIDE,
-    NEUTRAL,
+    INK,
     WIDTHS,
     finish,
     letter,
@@ -37,6 +37,7 @@ from ce_align.stages.measures import Panel, Quantity, quantities
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
     from ce_align.stages.correlate import CorrelationRow
     from ce_align.stages.measures import MeasureRow
@@ -54,13 +55,17 @@ NUMBERS = (
     *("n_networks", "n_partial"),
 )
 
-#: A correlation that chance does not explain; that within objectives; that given λ.
-SIGNIFICANT, WITHIN, PARTIAL = "#0072b2", "#d55e00", "#009e73"
+#: Colours of r, of r within objectives and of r given λ: none is an objective's.
+OVERALL, WITHIN, PARTIAL = INK, "#6b6b6b", "#9c9c9c"
+#: What could be chance, as a single test of so many networks has it.
+CHANCE = "#f1efe9"
 #: What the marks of a forest mean.
 FOREST_KEY = (
-    "Dot: r, blue if q < 0.05. Orange: r within objectives. Green: r given λ, too. "
-    "Lines: 95 % intervals over networks within objectives."
+    "Lines: 95 % intervals over networks within objectives. Shaded: |r| with p > .05 "
+    "for so many networks, in a single test without correction."
 )
+#: Fewer networks than these say little, and a figure says so.
+FEW_NETWORKS = 10
 #: Places of the three beside each other.
 ABOVE, BELOW = -0.25, 0.25
 #: Height of one mark, and of title and axis, in inches.
@@ -126,7 +131,7 @@ def _interval_words(rows: "pd.DataFrame") -> str:
 
 
 def table_1(inputs: Inputs) -> BuiltTable:
-    """|r| and r² of each measure with predictivity on each recording."""
+    """r of each measure with predictivity on each recording, with interval and q."""
     rows, notes = _latest(inputs)
     titles = {n: one.title for n, one in quantities().items() if one.place == "table"}
     rows = rows[rows["measure"].isin(titles)] if len(rows) else rows
@@ -177,22 +182,52 @@ def table_1(inputs: Inputs) -> BuiltTable:
         inputs,
         notes,
         title="Representational measures and predictivity",
-        caption=f"|r| (r²) of the Pearson correlation across {counts} networks between "
-        "each measure and the predictivity of each recording; below it r within "
-        f"objectives and r given objective and λ; {_interval_words(frame)}.",
+        caption=f"Pearson r across {counts} networks between each measure and the "
+        "predictivity of each recording; below it r within objectives and r given "
+        f"objective and λ; {_interval_words(frame)}. q: false discovery rate over all "
+        "measures and recordings that were correlated together, of exchanging networks "
+        f"within objectives (r) and of Student's t (given λ).{_few_words(frame)}",
     )
 
 
 def _cell(row: Mapping[Any, Any], kind: str) -> str:
-    """|r| (r²), or a correlation of another kind with its interval, if defined."""
-    if not kind:
-        return f"{row['abs_r']:.2f} ({row['r_squared']:.2f})"
-    if not _defined(row[kind]):
+    """A correlation with its sign, its interval and its q, as far as defined."""
+    name = kind or "value"
+    if not _defined(row[name]):
         return "–"
-    text = f"{row[kind]:.2f}"
-    if _defined(row[f"{kind}_low"]):
-        text += f" [{row[f'{kind}_low']:.2f}, {row[f'{kind}_high']:.2f}]"
+    low, high = (f"{kind}_{end}" if kind else end for end in ("low", "high"))
+    text = f"{row[name]:+.2f}"
+    if _defined(row[low]):
+        text += f" [{row[low]:+.2f}, {row[high]:+.2f}]"
+    q = row.get({"": "q", "partial": "partial_q"}.get(kind, ""))
+    if _defined(q):
+        text += f", q {'< .001' if q < 0.001 else '= ' + f'{q:.3f}'.lstrip('0')}"
     return minus(text)
+
+
+def _least_r(n: int) -> float:
+    """|r| that so many unrelated networks reach in one of twenty samples.
+
+    >>> round(_least_r(21), 2), _least_r(2)
+    (0.43, 1.0)
+    """
+    from scipy.stats import t
+
+    if n < 3:
+        return 1.0
+    quantile = float(t.ppf(0.975, n - 2))
+    return float(quantile / np.sqrt(n - 2 + quantile**2))
+
+
+def _few_words(rows: "pd.DataFrame") -> str:
+    """What a reader must know of few networks; empty of many."""
+    n = int(rows["n_networks"].min())
+    if n >= FEW_NETWORKS:
+        return ""
+    return (
+        f" {n} networks are few: |r| below {_least_r(n):.2f} is what unrelated numbers "
+        "reach, before any correction."
+    )
 
 
 def figure_forest(inputs: Inputs, columns: int = 2) -> Drawn:
@@ -204,7 +239,9 @@ def figure_forest(inputs: Inputs, columns: int = 2) -> Drawn:
             "and `ce-align analyze` for five networks, then `ce-align correlate`"
             f"{because(notes)}"
         )
+    order = {name: k for k, name in enumerate(quantities())}
     shown = [name for name in dict.fromkeys(rows["measure"]) if _is_shown(str(name))]
+    shown.sort(key=lambda name: order.get(name, len(order)))
     n_rest = rows["measure"].nunique() - len(shown)
     if n_rest:
         notes.append(f"{n_rest} further measures are in the rows, not in the figure.")
@@ -214,7 +251,7 @@ def figure_forest(inputs: Inputs, columns: int = 2) -> Drawn:
     with style():
         height = 0.65 + 0.22 * len(shown)
         figure, axes, _ = panel_grid(
-            columns, len(recordings), across, height, sharey=True
+            columns, len(recordings), across, height, 0.3, sharey=True
         )
         for k, (ax, recording) in enumerate(zip(axes, recordings, strict=True)):
             own = data[data["recording"] == recording].set_index("measure")
@@ -222,9 +259,11 @@ def figure_forest(inputs: Inputs, columns: int = 2) -> Drawn:
             correlation_forest(list(placed.itertuples()), ax)
             ax.set_xlabel("Pearson r")
             n = "/".join(map(str, sorted(set(own["n_networks"].astype(int)))))
-            letter(ax, "", f"{recording}\n{n} networks")
+            few = " (few)" if own["n_networks"].min() < FEW_NETWORKS else ""
+            letter(ax, "", f"{recording}\nn = {n}{few}")
             if k % across:
                 ax.tick_params(axis="y", labelleft=False)
+        _forest_legend(figure, columns, data)
     strongest = data.iloc[int(data["abs_r"].argmax())]
     return completed(
         figure,
@@ -233,8 +272,9 @@ def figure_forest(inputs: Inputs, columns: int = 2) -> Drawn:
         [FOREST_KEY, *notes],
         title="Correlation of representational measures with predictivity",
         caption="Pearson r across networks, the same within objectives, and given "
-        f"objective and λ; {_interval_words(data)}; q is the false discovery rate of a "
-        "permutation of networks within objectives.",
+        f"objective and λ; {_interval_words(data)}. q: false discovery rate, over all "
+        "measures and recordings that were correlated together, of exchanging networks "
+        f"within objectives.{_few_words(data)}",
         alt=f"Forest plot of {len(data)} correlations. The strongest is "
         f"{strongest['value']:.2f}: {measure_name(strongest['measure'])} with "
         f"{strongest['recording']}.",
@@ -254,21 +294,49 @@ def correlation_forest(rows: "Sequence[CorrelationRow]", ax: "Axes") -> "Axes":
     rows : of one recording
     ax : axes to draw into
     """
+    n = min((row.n_networks for row in rows if _defined(row.value)), default=0)
+    chance = _least_r(int(n))
+    ax.axvspan(-chance, chance, color=CHANCE, linewidth=0, zorder=-1)
     for place, row in enumerate(rows):
-        colour = SIGNIFICANT if row.q < 0.05 else NEUTRAL
-        _mark(ax, row, place + ABOVE, colour, -1.0)
-        for k, name, its in ((0, "within", WITHIN), (BELOW, "partial", PARTIAL)):
+        _mark(ax, row, place + ABOVE, OVERALL, -1.0, hollow=not row.q < 0.05)
+        for k, name, its, mark in (
+            (0, "within", WITHIN, "s"),
+            (BELOW, "partial", PARTIAL, "D"),
+        ):
             r, low, high = (getattr(row, name + end) for end in ("", "_low", "_high"))
             if _defined(r):
                 if _defined(low) and _defined(high):
                     ends, at = [low, high], [place + k] * 2
                     ax.plot(ends, at, color=its, linewidth=0.8, zorder=2)
-                ax.plot(r, place + k, "|", color=its, markersize=4, zorder=4)
-        ax.axhline(place + 0.5, color="0.93", linewidth=0.6, zorder=0)
+                ax.plot(r, place + k, mark, color=its, markersize=2.4, zorder=4)
+        ax.axhline(place + 0.5, color="0.9", linewidth=0.6, zorder=0)
     _forest_axes(ax, [measure_name(row.measure) for row in rows])
     ax.set_xlim(-1.03, 1.03)
     ax.set_xlabel("Pearson r across networks")
     return ax
+
+
+def _forest_legend(figure: "Figure", columns: int, rows: "pd.DataFrame") -> None:
+    """What each mark is of a forest of these rows."""
+    from matplotlib.lines import Line2D
+
+    def handle(mark: str, colour: str, label: str, fill: str = "") -> Line2D:
+        look: Any = {"marker": mark, "color": colour, "markerfacecolor": fill or colour}
+        return Line2D([], [], linestyle="none", markersize=3, label=label, **look)
+
+    sure = rows["q"] < 0.05
+    marks = {
+        handle("o", OVERALL, "r, q < .05"): sure.any(),
+        handle("o", OVERALL, "r, q ≥ .05", "white"): (~sure).any(),
+        handle("s", WITHIN, "r within objectives"): rows["within"].notna().any(),
+        handle("D", PARTIAL, "r given λ"): rows["partial"].notna().any(),
+    }
+    figure.legend(
+        handles=[mark for mark, there in marks.items() if there],
+        loc="outside upper left",
+        ncols=4 if columns == 2 else 2,
+        handletextpad=0.2,
+    )
 
 
 def _forest_axes(ax: "Axes", labels: Sequence[str]) -> None:
@@ -276,6 +344,7 @@ def _forest_axes(ax: "Axes", labels: Sequence[str]) -> None:
     ax.axvline(0, color=GUIDE, linewidth=0.8, zorder=0)
     ax.set_yticks(range(len(labels)), labels)
     ax.set_ylim(len(labels) - 0.5, -0.5)
+    ax.grid(visible=False)
     ax.tick_params(axis="y", length=0)
     ax.spines[["top", "right", "left"]].set_visible(False)
 
@@ -286,6 +355,8 @@ def _mark(
     place: float,
     colour: object,
     least: float,
+    *,
+    hollow: bool = False,
 ) -> None:
     """One estimate: a dot on its interval, or a triangle at the left edge."""
     if not _defined(row.value):
@@ -296,7 +367,17 @@ def _mark(
     if _defined(row.low) and _defined(row.high):
         low = max(row.low, least)
         ax.plot([low, row.high], [place, place], color=colour, linewidth=1, zorder=2)
-    ax.plot(row.value, place, "o", color=colour, markersize=3, zorder=3)
+    fill = "white" if hollow else colour
+    ax.plot(
+        row.value,
+        place,
+        "o",
+        color=colour,
+        markerfacecolor=fill,
+        ms=3,
+        mew=0.8,
+        zorder=3,
+    )
 
 
 def _defined(value: float | None) -> TypeGuard[float]:
@@ -305,7 +386,8 @@ def _defined(value: float | None) -> TypeGuard[float]:
 
 
 def save_correlations(rows: "Sequence[CorrelationRow]", path: Path) -> Path:
-    """Draw a panel for each recording as PDF and PNG; the PNG's path returns."""
+    """Draw a panel for each recording as PDF, SVG and PNG; the PNG's path returns."""
+    import pandas as pd
     from matplotlib.figure import Figure
 
     groups = {
@@ -320,13 +402,14 @@ def save_correlations(rows: "Sequence[CorrelationRow]", path: Path) -> Path:
         for ax, (recording, group) in zip(axes, groups.items(), strict=True):
             correlation_forest(group, ax)
             n = "/".join(map(str, sorted({row.n_networks for row in group})))
-            ax.set_title(f"{recording}\n{n} networks", loc="left")
+            ax.set_title(f"{recording}\nn = {n} networks", loc="left")
+        _forest_legend(figure, 1, pd.DataFrame([row.model_dump() for row in rows]))
         finish(figure, [FOREST_KEY])
         return save_figure(figure, path.with_suffix(""))[-1]
 
 
 def save_measures(rows: "Sequence[MeasureRow]", path: Path) -> Path:
-    """Draw a panel for each kind of measure as PDF and PNG; the PNG's path returns.
+    """Draw a panel for each kind of measure; the path of the PNG returns.
 
     Raises
     ------

@@ -290,6 +290,8 @@ def figure_6(inputs: Inputs, columns: int = 2) -> Drawn:
     order = ["measure", "objective", "weight", "model", "comparison"]
     data = data[[*order, "baseline", "baseline_distance", "distance", "origin"]]
     closer = data.assign(below=data["distance"] < data["baseline_distance"])
+    counts = data.groupby(["measure", "objective", "model"]).size()
+    n = "/".join(map(str, sorted(set(counts))))
     shares = [
         f"{str(measure).replace('_', ' ')}, {objective_label(str(objective))}: "
         f"{100 * group['below'].mean():.0f} %"
@@ -300,11 +302,13 @@ def figure_6(inputs: Inputs, columns: int = 2) -> Drawn:
         data,
         inputs,
         notes,
-        title="Distances before and after, comparison by comparison",
-        caption="Squared Bures distance D_B of each comparison for a network with "
+        title="Distances of single comparisons at λ and at λ = 0",
+        caption="Squared Bures distance D_B of each comparison (n in a panel: "
+        f"comparisons × networks; {n} comparisons a network) for a network with "
         "equivariance weight λ > 0 against that for λ = 0 of the same objective, on "
-        "identical images and draws; darker is larger λ. Below the line the network's "
-        "shapes are closer than those of the invariant one.",
+        "the same images and draws; darker is larger λ. On the line both are equal; "
+        "below it the network's shapes are closer than those at λ = 0. Panels of one "
+        "comparison have one scale.",
         alt="Grid of scatter plots, objectives by comparisons. Share of comparisons "
         f"below the line of unity: {'; '.join(shares)}.",
     )
@@ -318,31 +322,41 @@ def _grid(data: "pd.DataFrame", columns: int) -> "Figure":
     # One column has no room for four panels side by side.
     across, down = (measures, objectives) if columns == 2 else (objectives, measures)
     share = 0.97 if columns == 2 else 0.86
-    size = (7.2 if columns == 2 else 3.5) / max(len(across), 2)
+    size = (7.2 if columns == 2 else 3.5) / max(len(across), 3 if columns == 2 else 2)
     titles = {**COMPARISON_TITLES, **{o: objective_label(o) for o in objectives}}
     with style():
         figure = new_figure(columns, share * size * len(down) + 0.5)
-        axes = figure.subplots(len(down), len(across), squeeze=False)
+        axes = figure.subplots(
+            len(down), max(len(across), 2 if columns == 2 else 1), squeeze=False
+        )
+        for spare in axes[:, len(across) :].flat:
+            spare.axis("off")
         for i, row in enumerate(down):
             for k, column in enumerate(across):
                 measure, objective = (column, row) if columns == 2 else (row, column)
-                own = (data["measure"] == measure) & (data["objective"] == objective)
-                if not own.any():
+                alike = data[data["measure"] == measure]
+                own = alike[alike["objective"] == objective]
+                if own.empty:
                     axes[i, k].axis("off")
                     continue
                 colour = objective_colour(objective, objectives)
-                _scatter(data[own], axes[i, k], weights, colour)
+                both = alike[["baseline_distance", "distance"]].to_numpy()
+                _scatter(own, axes[i, k], weights, colour, (both.min(), both.max()))
             name = titles[row].replace("–", "–\n") if columns == 1 else titles[row]
             axes[i, 0].set_ylabel(f"{name}\n$D_B(\\lambda)$")
         for k, column in enumerate(across):
             axes[0, k].set_title(titles[column])
             axes[-1, k].set_xlabel("$D_B(\\lambda = 0)$")
-        weight_legend(figure, weights, columns, "equal", hidden=[0.0])
+        weight_legend(figure, weights, columns, "equal at λ and λ = 0", hidden=[0.0])
     return figure
 
 
 def _scatter(
-    points: "pd.DataFrame", ax: "Axes", weights: Sequence[float], colour: str
+    points: "pd.DataFrame",
+    ax: "Axes",
+    weights: Sequence[float],
+    colour: str,
+    limits: tuple[float, float],
 ) -> None:
     """D_B at λ against D_B at λ = 0 for every comparison, with the line of unity."""
     place = {weight: k for k, weight in enumerate(weights)}
@@ -357,11 +371,13 @@ def _scatter(
         alpha=0.75,
         rasterized=len(points) > VECTOR_POINTS,
     )
-    both = mixed[["baseline_distance", "distance"]].to_numpy()
-    low, high = float(both.min()), float(both.max())
+    low, high = limits
     pad = 0.05 * (high - low or 1)
     ends = (low - pad, high + pad)
     ax.plot(ends, ends, color=INK, linewidth=0.7, zorder=3)
+    n_networks = points["model"].nunique()
+    n = f"n = {len(points) // n_networks} × {n_networks}"
+    ax.text(0.04, 0.97, n, transform=ax.transAxes, va="top", fontsize=5.6)
     ax.set(xlim=ends, ylim=ends, aspect="equal")
     ax.locator_params(nbins=3)
 
@@ -397,6 +413,6 @@ def table_5(inputs: Inputs) -> BuiltTable:
         inputs,
         notes,
         title="The four comparisons of variability",
-        caption="Clouds of responses whose covariances are compared by squared Bures "
-        "distance; ΔD_B = D_B(λ = 0) − D_B(λ).",
+        caption="Clouds of responses whose covariances, each divided by its trace, are "
+        "compared by squared Bures distance D_B; ΔD_B = D_B(λ = 0) − D_B(λ).",
     )

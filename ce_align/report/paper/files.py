@@ -10,8 +10,8 @@ from pydantic import Field, field_validator
 from ce_align.config import Spelled, StageConfig
 from ce_align.files import atomic_path
 from ce_align.report.inputs import Inputs
-from ce_align.report.paper import build_table, draw, known_name
-from ce_align.report.paper.items import BuiltTable, Drawn
+from ce_align.report.paper import FIGURES, TABLES, build_table, draw, known_name
+from ce_align.report.paper.items import BuiltTable, Drawn, merged
 from ce_align.report.style import save_figure
 from ce_align.stages.running import Run
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     *("FigureConfig", "TableConfig", "csv_text", "execute", "latex", "markdown"),
-    *("shared", "to_the_right", "write_table"),
+    *("shared", "to_the_right", "write_figure", "write_table"),
 ]
 
 
@@ -30,7 +30,7 @@ class FigureConfig(StageConfig):
     stage: ClassVar = "figure"
 
     figure: Annotated[str, Spelled("--which")] = Field(
-        description="1 to 8, forest, layers, overlap, time or training."
+        description=f"{', '.join(FIGURES)}."
     )
     columns: Literal[1, 2] = Field(default=2, description="Width in columns of a page.")
     others: str | None = Field(
@@ -56,7 +56,9 @@ class TableConfig(StageConfig):
 
     stage: ClassVar = "table"
 
-    table: Annotated[str, Spelled("--which")] = Field(description="1 to 5.")
+    table: Annotated[str, Spelled("--which")] = Field(
+        description=f"{', '.join(TABLES)}."
+    )
 
     @field_validator("table")
     @classmethod
@@ -82,21 +84,39 @@ def execute(configs: Sequence[FigureConfig | TableConfig], run: Run) -> None:
         others = None if first.others is None else Path(first.others)
         runs = [Path(folder) for folder in first.runs]
     inputs = Inputs.load(run.store.folder, others, runs)
+    noted: list[str] = []
     for config in configs:
         path = run.out / config.stem
         with run.attempt(config.stem):
             made: Drawn | BuiltTable
             if isinstance(config, FigureConfig):
                 made = draw(config.figure, inputs, config.columns)
-                run.outcome.files += save_figure(made.figure, path)
-                csv = csv_text(made.data)
-                run.outcome.files.append(_write(path, ".csv", csv))
+                run.outcome.files += write_figure(made, path)
             else:
                 made = build_table(config.table, inputs)
                 run.outcome.files += write_table(made, path)
                 run.outcome.tables.append(made)
             run.outcome.n_done += 1
-            run.outcome.captions += [f"{config.stem}: {note}" for note in made.notes]
+            noted += [f"{config.stem}: {note}" for note in made.notes]
+    run.outcome.captions += merged(noted)
+
+
+def write_figure(made: Drawn, path: Path) -> list[Path]:
+    """Write a figure as PDF, SVG and PNG, its caption as Markdown, its numbers as CSV.
+
+    `path` has no suffix.
+    """
+    words = [_titled(made), *(f"*{note}*" for note in made.notes)]
+    words.append(f"Alternative text: {made.alt}")
+    texts = {".md": "\n\n".join(words) + "\n", ".csv": csv_text(made.data)}
+    written = [_write(path, suffix, text) for suffix, text in texts.items()]
+    return save_figure(made.figure, path) + written
+
+
+def _titled(made: Drawn | BuiltTable) -> str:
+    """Mark, title and caption."""
+    mark = f"{made.mark}. " if made.mark else ""
+    return f"{mark}**{made.title}.** {made.caption}"
 
 
 def write_table(table: BuiltTable, path: Path) -> list[Path]:
@@ -123,7 +143,7 @@ def csv_text(data: "pd.DataFrame") -> str:
 def markdown(table: BuiltTable) -> str:
     """A table as Markdown with its title, caption and notes."""
     lines = [
-        f"**{table.title}.** {table.caption}",
+        _titled(table),
         "",
         _pipes(table.shown.columns),
         _pipes("---:" if right else "---" for right in to_the_right(table)),
@@ -137,7 +157,7 @@ def markdown(table: BuiltTable) -> str:
 def to_the_right(table: BuiltTable) -> list[bool]:
     """Which columns have numbers only."""
     return [
-        all(re.match(r"−?\.?\d|–$", str(cell)) for cell in table.shown[column])
+        all(re.match(r"[+−]?\.?\d|–$", str(cell)) for cell in table.shown[column])
         for column in table.shown
     ]
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     *("BuiltTable", "Drawn", "NothingToDraw", "Numbered"),
-    *("because", "built", "completed"),
+    *("because", "built", "completed", "merged"),
 ]
 
 
@@ -137,7 +137,7 @@ def _noted(
 ) -> tuple[tuple[str, ...], str]:
     """All notes, those on origins first, and the mark."""
     origins = {o for cell in data.get("origin", ()) for o in str(cell).split("+")}
-    every = (*_origin_notes(origins, inputs.remark), *_merged(notes))
+    every = (*_origin_notes(origins, inputs.remark), *merged(notes))
     return every, _mark_of(origins, inputs.remark)
 
 
@@ -164,10 +164,10 @@ def _mark_of(origins: Iterable[str], remark: str = "") -> str:
     return some + f"{' AND '.join(kinds)} data".upper()
 
 
-def _merged(notes: Iterable[str]) -> list[str]:
+def merged(notes: Iterable[str]) -> list[str]:
     """Notes in their order, each once; those of one sentence share their subjects.
 
-    >>> _merged(["A: no rows.", "B: no rows.", "One network is left out."])
+    >>> merged(["A: no rows.", "B: no rows.", "One network is left out."])
     ['A, B: no rows.', 'One network is left out.']
     """
     subjects: dict[str, list[str]] = {}

@@ -1,27 +1,20 @@
-"""Figures 3, 4, 8, layers and overlap: how well networks predict recordings."""
+"""Figures 3, 4 and 8: how well networks predict recordings."""
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ce_align.checks import named_some
+from ce_align.models.catalogue import OBJECTIVE_NAMES
 from ce_align.report.inputs import Inputs, predictivity_points
 from ce_align.report.paper.items import Drawn, NothingToDraw, completed
-from ce_align.report.select import (
-    average,
-    main_recipe,
-    missing_weights,
-    only,
-)
+from ce_align.report.select import average, main_recipe, missing_weights, only
 from ce_align.report.style import (
-    INK,
     LETTERS,
     NEUTRAL,
     letter,
-    minus,
     new_figure,
     objective_colour,
     objective_label,
@@ -33,41 +26,38 @@ from ce_align.report.style import (
     weight_label,
     weight_legend,
 )
-from ce_align.stages.comparable import RAW_SETTINGS, Selection, comparable, pooled
+from ce_align.stages.comparable import Selection
 
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
 
-__all__ = ["figure_3", "figure_4", "figure_8", "figure_layers", "figure_overlap"]
+__all__ = ["figure_3", "figure_4", "figure_8"]
 
-#: The axis, what it is in words, what error bars and lines are, by the number drawn.
+#: The axis, what it is in words, what error bars and ticks say, by the number drawn.
 NUMBERS = {
     "raw": (
-        "Predictivity, Pearson r",
-        "Pearson r between predicted and recorded responses (mean over splits of the "
-        "median neuroid)",
-        "standard error over splits, or sd over networks where several share objective "
-        "and λ. Lines: square root of the ceiling, which a perfect model reaches.",
+        "Predictivity, r",
+        "Pearson r between predicted and recorded responses (median over neuroids, "
+        "mean over splits)",
+        "± one standard error over splits, or ± sd over networks where several share "
+        "objective and λ. Below a name: √ceiling, the r that a perfect model would "
+        "reach. The axis begins where the data do.",
     ),
     "score": (
         "Score, raw² / ceiling",
         "Imported scores (raw² / ceiling)",
-        "sd over networks where several share objective and λ.",
+        "± sd over networks where several share objective and λ. The axis begins "
+        "where the data do.",
     ),
 }
-#: Share of a group's width that its bars take, and the width of one bar at most.
-FILLED, WIDEST = 0.84, 0.2
+#: Share of a group's width that its marks take, and from one mark to the next at most.
+FILLED, WIDEST = 0.72, 0.2
 
 #: The paper's recordings: their mean is a network's score.
 IT_SETS = ("majajhong2015", "sanghavi2020", "sanghavijozwik2020", "sanghavimurty2020")
 #: Between names of recordings, which may have spaces.
 TOGETHER = "; "
-
-#: Regions along the ventral stream, in this order.
-REGIONS = ("V1", "V2", "V4", "IT")
-#: As many heat maps of layers at most.
-MOST_MAPS = 9
 
 #: Objective and title of each panel, by its name.
 Panels = Mapping[str, tuple[str, str]]
@@ -83,13 +73,13 @@ def figure_3(inputs: Inputs, columns: int = 2) -> Drawn:
         )
     rows = found.rows.assign(panel=found.rows["objective"])
     objectives = objective_order(rows["objective"])
-    return _bars(
+    return _dots(
         inputs,
         rows,
         {name: (name, objective_label(name)) for name in objectives},
         list(found.notes),
         columns,
-        title="Predictivity of the equivariant networks",
+        title="Predictivity by recording and λ",
         complete=True,
     )
 
@@ -118,13 +108,13 @@ def figure_8(inputs: Inputs, columns: int = 2) -> Drawn:
         for objective in objective_order(rows["objective"])
         for recipe in sorted(set(rows["recipe"][rows["objective"] == objective]))
     }
-    return _bars(
+    return _dots(
         inputs,
         rows,
         panels,
         list(found.notes),
         columns,
-        title="Predictivity of other backbones and trainings",
+        title="Predictivity by recording and λ, other backbones and trainings",
         complete=False,
     )
 
@@ -144,7 +134,7 @@ def _averaged(rows: "pd.DataFrame") -> "pd.DataFrame":
     )
 
 
-def _bars(
+def _dots(
     inputs: Inputs,
     rows: "pd.DataFrame",
     panels: Panels,
@@ -154,7 +144,7 @@ def _bars(
     title: str,
     complete: bool,
 ) -> Drawn:
-    """Panels of bars from light to dark by λ, a group for each recording.
+    """Panels of dots from light to dark by λ, a group for each recording.
 
     If the figure should be `complete`, networks of the grid that are missing are named.
     """
@@ -169,7 +159,13 @@ def _bars(
     without = list(ceilings.index[~ceilings])
     if without and number == "raw":
         notes.append(f"No repetitions, hence no ceiling: {', '.join(without)}.")
-    across = min(len(panels), 3) if columns == 2 else 1
+    across = 3 if columns == 2 else 1
+    # The paper's panels keep their letters when another is missing.
+    own_ones = [name for name in panels if name not in OBJECTIVE_NAMES]
+    every = [*OBJECTIVE_NAMES, *own_ones]
+    letters = [LETTERS[every.index(name)] for name in panels]
+    # A single panel is not stretched over a page.
+    across = min(across, max(len(panels), 2))
     height = 1.9 if columns == 2 else 1.45
     with style():
         figure, axes, _ = panel_grid(
@@ -178,12 +174,12 @@ def _bars(
         for k, (name, (objective, heading)) in enumerate(panels.items()):
             own = points[points["panel"] == name]
             colour = objective_colour(objective, [o for o, _ in panels.values()])
-            _groups_of_bars(own, axes[k], recordings, colour)
-            letter(axes[k], LETTERS[k] if len(panels) > 1 else "", heading)
+            _groups_of_dots(own, axes[k], recordings, colour)
+            known = letters[k] if complete else LETTERS[k]
+            letter(axes[k], known if len(panels) > 1 else "", heading)
         for ax in axes[::across]:
             ax.set_ylabel(axis)
-        line = "√ceiling" if points["ceiling"].notna().any() else None
-        weight_legend(figure, sorted(set(points["weight"])), columns, line)
+        weight_legend(figure, sorted(set(points["weight"])), columns, None)
     best = points.iloc[int(points["value"].argmax())]
     return completed(
         figure,
@@ -191,10 +187,10 @@ def _bars(
         inputs,
         notes,
         title=title,
-        caption=f"{what} by recording; bars from light to dark by equivariance weight "
-        f"λ; error bars: {drawn}",
-        alt=f"Bar charts of predictivity for {len(recordings)} recordings and "
-        f"{len(panels)} panels. The highest bar is {best['value']:.3f}: "
+        caption=f"{what} by recording, from light to dark by equivariance weight λ; "
+        f"vertical lines: {drawn}",
+        alt=f"Dot plots of predictivity for {len(recordings)} recordings and "
+        f"{len(panels)} panels. The highest is {best['value']:.3f}: "
         f"{objective_label(str(best['objective']))} at λ {best['weight']:g} for "
         f"{best['recording']}.",
     )
@@ -203,7 +199,7 @@ def _bars(
 def _gaps(
     points: "pd.DataFrame", panels: Panels, recordings: Sequence[str]
 ) -> list[str]:
-    """Weights that have a bar for some recordings only, and recordings without bars."""
+    """Weights that have a dot for some recordings only, and recordings without."""
     gaps, empty = [], []
     for name, (_, heading) in panels.items():
         own, named = points[points["panel"] == name], heading.replace("\n", ", ")
@@ -221,31 +217,33 @@ def _gaps(
     return [*gaps, *empty]
 
 
-def _groups_of_bars(
+def _groups_of_dots(
     points: "pd.DataFrame", ax: "Axes", recordings: Sequence[str], colour: str
 ) -> None:
-    """Bars of one objective, with the ceiling of each recording."""
+    """Dots of one objective, with the ceiling of each recording below its name."""
     n = int(points["n_places"].iloc[0])
     width = min(FILLED / n, WIDEST)
+    names = []
     for k, recording in enumerate(recordings):
-        group = points[points["recording"] == recording]
+        group = points[points["recording"] == recording].sort_values("place")
+        names.append(_broken(recording))
+        if k:
+            ax.axvline(k - 0.5, color="#ececec", linewidth=0.5, zorder=0)
         if group.empty:
             continue
         x = k + (group["place"] - (n - 1) / 2) * width
         shades = [shade(colour, int(place), n) for place in group["place"]]
-        values = group["value"]
-        ax.bar(x, values, width, color=shades, edgecolor="white", linewidth=0.25)
-        ax.vlines(x, group["low"], group["high"], color=INK, linewidth=0.6)
+        ax.plot(x, group["value"], color=shade(colour, 0, 2), linewidth=0.7, zorder=1)
+        ax.vlines(x, group["low"], group["high"], color=shades, linewidth=1)
+        ax.scatter(x, group["value"], c=shades, s=11, linewidths=0, zorder=3)
         ceiling = group["ceiling"][group["ceiling"] > 0]
         if len(ceiling):
             # A perfect model reaches raw² = ceiling.
-            best = float(ceiling.iloc[0]) ** 0.5
-            half = n * width / 2
-            ax.hlines(best, k - half, k + half, color=INK, linewidth=1.1)
-    ax.set_xticks(range(len(recordings)), [_broken(name) for name in recordings])
+            names[-1] += f"\n√c {float(ceiling.iloc[0]) ** 0.5:.2f}"
+    ax.set_xticks(range(len(recordings)), names)
     ax.tick_params(axis="x", length=0)
     ax.set_xlim(-0.5, len(recordings) - 0.5)
-    ax.set_ylim(min(0.0, 1.1 * float(np.nanmin(points["low"].fillna(0)))), 1)
+    ax.margins(y=0.06)
     if points["value"].min() < 0:
         ax.axhline(0, color=NEUTRAL, linewidth=0.6)
 
@@ -299,10 +297,10 @@ def figure_4(inputs: Inputs, columns: int = 2) -> Drawn:
         points,
         inputs,
         notes,
-        title="The networks among others",
+        title="Score by rank, among other networks",
         caption=f"Score (raw² / ceiling; {score}) of each network by rank, "
-        f"among {len(rest)} other networks whose scores were given in a file. Whether "
-        "both are of the same benchmark is for who gives the file to know.",
+        f"among {len(rest)} other networks whose scores come from a file. Nothing in "
+        "the file says whether they are of the same benchmark.",
         alt=f"Scores of {len(points)} networks from the best to the worst. The best of "
         f"ours, {best['model']}, has rank {best['rank']} with {best['score']:.3f}.",
     )
@@ -383,182 +381,3 @@ def _ranked(points: "pd.DataFrame", ax: "Axes") -> None:
     ax.set_xlim(-0.015 * len(points), 1.02 * len(points))
     ax.set(xlabel=f"Rank among {len(points)} networks", ylabel="Score, raw² / ceiling")
     ax.legend(loc="lower left")
-
-
-def figure_layers(inputs: Inputs, columns: int = 2) -> Drawn:
-    """Raw predictivity by layer and area, a panel for each network."""
-    import pandas as pd
-
-    scored = inputs.stage("score").then(pooled)
-    rows, notes = scored.rows, list(scored.notes)
-    parts = [rows.iloc[:0]]
-    if len(rows):
-        rows = rows.assign(value=rows["raw"])
-        for recording, group in rows.groupby("recording", sort=True):
-            found = comparable(group, RAW_SETTINGS, str(recording), keys=("layer",))
-            notes += found.notes
-            parts.append(found.rows)
-    data = pd.concat(parts, ignore_index=True)
-    if len(data):
-        several = data.groupby("model")["layer"].nunique()
-        single = list(several.index[several == 1])
-        if single:
-            notes.append(f"Left out, scored at one layer only: {named_some(single)}.")
-        data = data[~data["model"].isin(single)]
-    if data.empty:
-        raise NothingToDraw(
-            "the heat map of layers needs scores of several layers of a network; run "
-            "`ce-align score --model NAME --layer all --recording ...`"
-        )
-    models = list(dict.fromkeys(data["model"]))
-    if len(models) > MOST_MAPS:
-        notes.append(f"The first {MOST_MAPS} of {len(models)} networks are shown.")
-        models = models[:MOST_MAPS]
-    kept = ["model", "region", "recording", "layer", "value", "origin", "source"]
-    data = data[data["model"].isin(models)].reset_index(drop=True)
-    data = data[[name for name in kept if name in data]]
-    tables = {model: _layer_table(data[data["model"] == model]) for model in models}
-    n_empty = sum(int(table.isna().to_numpy().sum()) for table in tables.values())
-    if n_empty:
-        notes.append(f"Empty: layers without a score for a recording, {n_empty}.")
-    labels = inputs.labels
-    low, high = float(data["value"].min()), float(data["value"].max())
-    across = min(len(models), 2 if columns == 2 else 1)
-    tallest = max(len(table) for table in tables.values())
-    with style():
-        figure, axes, free = panel_grid(
-            columns, len(models), across, 0.75 + 0.17 * tallest
-        )
-        for ax, (model, table) in zip(axes, tables.items(), strict=True):
-            _heat_map(table, ax, low, high)
-            ax.set_title(labels[model])
-            ax.set_ylabel("Layer, from the input up")
-        every = [*axes, *free]
-        bar = figure.colorbar(axes[0].images[0], ax=every, pad=0.02, aspect=30)
-        bar.set_label("Predictivity, Pearson r")
-        bar.outline.set_visible(False)
-    best = data.iloc[int(data["value"].argmax())]
-    return completed(
-        figure,
-        data,
-        inputs,
-        notes,
-        title="Predictivity by layer and area",
-        caption="Raw predictivity (Pearson r) of each layer for each recording.",
-        alt=f"Heat maps of predictivity, layers by areas. The highest is "
-        f"{best['value']:.3f}: {best['layer']} of {best['model']} for "
-        f"{best['recording']}.",
-    )
-
-
-def _layer_table(rows: "pd.DataFrame") -> "pd.DataFrame":
-    """Layers by recordings, recordings along the stream of areas."""
-    order = {region: k for k, region in enumerate(REGIONS)}
-    by_area = rows.assign(order=rows["region"].map(order).fillna(len(order)))
-    by_area = by_area.sort_values(["order", "recording"])
-    regions = dict(zip(by_area["recording"], by_area["region"], strict=True))
-    table = rows.pivot_table(index="layer", columns="recording", values="value")
-    table = table.loc[list(dict.fromkeys(rows["layer"])), list(regions)]
-    names = [r if area in r else f"{r}\n{area}" for r, area in regions.items()]
-    return table.set_axis(names, axis=1)
-
-
-def _heat_map(table: "pd.DataFrame", ax: "Axes", low: float, high: float) -> None:
-    """Values of a table as colours between `low` and `high`, each in its cell."""
-    values: NDArray[np.float64] = table.to_numpy(np.float64)
-    # Two digits that differ, also among small shares of variance.
-    digits = 2 if high >= 0.1 else 3
-    ax.imshow(values, vmin=low, vmax=high, cmap="viridis", aspect="auto")
-    size = 6.2 if values.shape[1] <= 6 else 5
-    for i, k in np.ndindex(*values.shape):
-        value = float(values[i, k])
-        if np.isfinite(value):
-            bright = (value - low) > 0.6 * (high - low)
-            ax.text(
-                k,
-                i,
-                minus(f"{round(value, digits) + 0.0:.{digits}f}"),
-                ha="center",
-                va="center",
-                fontsize=size,
-                color="black" if bright else "white",
-            )
-    ax.set_xticks(range(values.shape[1]), [str(name) for name in table.columns])
-    ax.set_yticks(range(values.shape[0]), [str(name) for name in table.index])
-    ax.tick_params(length=0)
-    ax.spines[:].set_visible(False)
-
-
-def figure_overlap(inputs: Inputs, columns: int = 2) -> Drawn:
-    """Shared and unique parts of the explained variance, network by network."""
-    import pandas as pd
-
-    found = inputs.stage("overlap")
-    rows, notes = found.rows, list(found.notes)
-    if rows.empty:
-        raise NothingToDraw(
-            "the overlap matrix needs rows of `ce-align overlap`; run it for pairs of "
-            "networks and one recording"
-        )
-    counts = rows.groupby("recording")["config_id"].nunique()
-    recording = str(counts.idxmax())
-    if len(counts) > 1:
-        others = [str(name) for name in counts.index if name != recording]
-        notes.append(f"{recording} is shown; there are rows for {named_some(others)}.")
-    rows = rows[rows["recording"] == recording].sort_values("created", kind="stable")
-    rows = rows.drop_duplicates(["model", "other", "metric"], keep="last")
-    gone = rows[pd.to_numeric(rows["value"], errors="coerce").isna()]
-    if len(gone):
-        names = zip(gone["model"], gone["other"], strict=True)
-        undefined = dict.fromkeys(f"{a} and {b}" for a, b in names)
-        notes.append(f"Without a value: {named_some(list(undefined))}.")
-    order = ["part", "network", "beside"]
-    data = pd.DataFrame(_overlap_cells(rows)).drop_duplicates(order)
-    data = data.sort_values(order, ignore_index=True)
-    models = list(dict.fromkeys([*rows["model"], *rows["other"]]))
-    labels = inputs.labels
-    n_pairs = len(models) * (len(models) - 1)
-    n_absent = (n_pairs - int((data["part"] == "shared").sum())) // 2
-    if n_absent:
-        notes.append(f"{n_absent} pairs of networks were not compared.")
-    words = {"shared": "explained by both", "unique": "explained by row alone"}
-    with style():
-        figure, axes, _ = panel_grid(columns, 2, columns, 1.0 + 0.27 * len(models))
-        for ax, name, (kind, what) in zip(axes, LETTERS, words.items(), strict=False):
-            own = data[data["part"] == kind]
-            table = own.pivot_table(index="network", columns="beside", values="value")
-            table = table.reindex(index=models, columns=models)
-            table = table.rename(index=labels, columns=labels)
-            high = float(own["value"].max())
-            _heat_map(table, ax, min(0.0, float(own["value"].min())), high or 1.0)
-            ax.tick_params(axis="x", rotation=40)
-            for label in ax.get_xticklabels():
-                label.set(ha="right", rotation_mode="anchor")
-            letter(ax, name, f"$R^2$ {what}")
-    return completed(
-        figure,
-        data,
-        inputs,
-        notes,
-        title=f"Overlap of explained variance, {recording}",
-        caption="Held-out R², mean over neuroids: A, explained by either network of a "
-        "pair; B, what the network of the row adds to that of the column.",
-        alt=f"Two matrices of {len(models)} networks: shared R² and unique R².",
-    )
-
-
-def _overlap_cells(rows: "pd.DataFrame") -> list[dict[Any, Any]]:
-    """A cell for each ordered pair of networks and each part."""
-    kept = ["value", "recording", "n_neuroids", "origin", "source"]
-    cells = []
-    for row in rows.to_dict("records"):
-        pair = row["model"], row["other"]
-        places = {
-            "overlap_shared": [("shared", *pair), ("shared", *pair[::-1])],
-            "overlap_unique_a": [("unique", *pair)],
-            "overlap_unique_b": [("unique", *pair[::-1])],
-        }
-        for part, network, beside in places.get(row["metric"], ()):
-            cell = {"part": part, "network": network, "beside": beside}
-            cells.append(cell | {name: row[name] for name in kept if name in row})
-    return cells
