@@ -32,6 +32,7 @@ import typer
 from pydantic import ValidationError
 
 from ce_align.checks import named_some
+from ce_align.cli.completion import COMPLETIONS
 from ce_align.cli.screen import message, only_json, progress_bars
 from ce_align.config import (
     OneOf,
@@ -48,7 +49,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     *("Asked", "Figure", "Found", "Json", "Results", "Root", "Session"),
-    *("complete_models", "expanded", "flags"),
+    *("expanded", "flags"),
 ]
 
 Config = TypeVar("Config", bound=StageConfig)
@@ -95,7 +96,11 @@ class Session:
 
     device: Annotated[
         str,
-        typer.Option(help="auto, cpu, cuda or mps.", rich_help_panel=RUN_PANEL),
+        typer.Option(
+            help="auto, cpu, cuda or mps.",
+            rich_help_panel=RUN_PANEL,
+            autocompletion=COMPLETIONS["device"],
+        ),
     ] = "auto"
     batch_size: Annotated[
         int | None,
@@ -464,7 +469,7 @@ def _option(
         help=" ".join(filter(None, told)),
         min=_limit(limits, "ge", "gt", 1, kind) if numeric else None,
         max=_limit(limits, "le", "lt", -1, kind) if numeric else None,
-        autocompletion=COMPLETIONS.get(name),
+        autocompletion=COMPLETIONS.get(fields[0], COMPLETIONS.get(name)),
     )
     whole: Any = GenericAlias(list, (kind,)) if several else kind
     return _parameter(name, whole | None, option)
@@ -494,50 +499,3 @@ def _limit(
         if limit is not None:
             return limit if kind is int else float(limit)
     return None
-
-
-def complete_models(incomplete: str) -> list[str]:
-    """Names of networks, and of groups of them, that begin so."""
-    from ce_align.models.catalogue import BASELINES, GROUPS, PUBLISHED
-
-    known = (*GROUPS, *PUBLISHED, *BASELINES)
-    return [name for name in known if name.startswith(incomplete)]
-
-
-def _complete_recording(incomplete: str) -> list[str]:
-    from ce_align.data.recordings import RECORDINGS
-    from ce_align.runner import register_brainscore
-
-    register_brainscore()
-    return [name for name in RECORDINGS if name.startswith(incomplete)]
-
-
-def _complete_dataset(incomplete: str) -> list[str]:
-    from ce_align.data.labelled import DATASETS
-
-    return [name for name in DATASETS if name.startswith(incomplete)]
-
-
-def _complete_figure(incomplete: str) -> list[tuple[str, str]]:
-    from ce_align.report.paper import FIGURES
-
-    every = ((name, one.about) for name, one in FIGURES.items())
-    return [one for one in every if one[0].startswith(incomplete)]
-
-
-def _complete_table(incomplete: str) -> list[tuple[str, str]]:
-    from ce_align.report.paper import TABLES
-
-    every = ((name, one.about) for name, one in TABLES.items())
-    return [one for one in every if one[0].startswith(incomplete)]
-
-
-#: How a shell completes the values of an option.
-COMPLETIONS: Mapping[str, Callable[[str], list[str] | list[tuple[str, str]]]] = {
-    "model": complete_models,
-    "recording": _complete_recording,
-    "recordings": _complete_recording,
-    "dataset": _complete_dataset,
-    "figure": _complete_figure,
-    "table": _complete_table,
-}

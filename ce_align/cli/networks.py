@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ce_align.cli.completion import COMPLETIONS
 from ce_align.cli.flags import Results, flags
 from ce_align.cli.screen import message, progress_bars, report_failures
 from ce_align.cli.view import View
@@ -40,7 +41,11 @@ OTHER_NETWORKS = (
 def models(
     view: View,
     pattern: Annotated[
-        str, typer.Argument(help="Name, glob or group, such as 'ce_mmcr_*'.")
+        str,
+        typer.Argument(
+            help="Name, glob or group, such as 'ce_mmcr_*'.",
+            autocompletion=COMPLETIONS["model"],
+        ),
     ] = "*",
 ) -> None:
     """List the published networks."""
@@ -53,14 +58,6 @@ def models(
     message(OTHER_NETWORKS)
 
 
-def _complete_names(incomplete: str) -> list[str]:
-    from ce_align.brainscore.datasets import DATASETS
-    from ce_align.models.catalogue import GROUPS, PUBLISHED
-
-    names = (*GROUPS, *PUBLISHED, *(n for n, known in DATASETS.items() if known.stored))
-    return [name for name in names if name.startswith(incomplete)]
-
-
 @commands.command(epilog=FETCH_EXAMPLES)
 def fetch(
     names: Annotated[
@@ -69,7 +66,7 @@ def fetch(
             metavar="NAME",
             help="Published networks, or open recordings: names, globs, groups or, of "
             "networks, Brain-Score identifiers.",
-            autocompletion=_complete_names,
+            autocompletion=COMPLETIONS["fetched"],
         ),
     ],
     pin: Annotated[
@@ -200,7 +197,8 @@ def register(
     models: Annotated[
         list[str] | None,
         typer.Argument(
-            help="Names, globs or groups. \\[default: all whose weights are here]"
+            help="Names, globs or groups. \\[default: all whose weights are here]",
+            autocompletion=COMPLETIONS["model"],
         ),
     ] = None,
 ) -> None:
@@ -263,6 +261,7 @@ def submit(
             "-m",
             help="Network: name, glob or group, torchvision/NAME, the folder of a "
             "training, or a checkpoint. Repeatable.",
+            autocompletion=COMPLETIONS["model"],
         ),
     ] = None,
     out: Annotated[
@@ -405,7 +404,12 @@ EXPORT_EXAMPLES = """\b
 
 @commands.command(epilog=EXPORT_EXAMPLES)
 def export(
-    model: Annotated[str, typer.Argument(help="Network, as `score` takes it.")],
+    model: Annotated[
+        str,
+        typer.Argument(
+            help="Network, as `score` takes it.", autocompletion=COMPLETIONS["model"]
+        ),
+    ],
     hub: Annotated[
         Path,
         typer.Option(help="Folder to write: weights, config.json and a card."),

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from ce_align.cli.completion import COMPLETIONS
 from ce_align.cli.flags import Asked, Found, Results, flags
 from ce_align.cli.screen import message, progress_bars, tell_written
 from ce_align.cli.view import View
@@ -38,20 +39,35 @@ def results(
     view: View,
     model: Annotated[
         list[str] | None,
-        typer.Option("--model", "-m", help="Only this network or glob. Repeatable."),
+        typer.Option(
+            "--model",
+            "-m",
+            help="Only this network or glob. Repeatable.",
+            autocompletion=COMPLETIONS["model"],
+        ),
     ] = None,
     stage: Annotated[
-        str | None, typer.Option(help="Only this stage. \\[default: all]")
+        str | None,
+        typer.Option(
+            help="Only this stage. \\[default: all]",
+            autocompletion=COMPLETIONS["stage"],
+        ),
     ] = None,
     recording: Annotated[
         list[str] | None,
         typer.Option(
-            "--recording", "-r", help="Only this recording or glob. Repeatable."
+            "--recording",
+            "-r",
+            help="Only this recording or glob. Repeatable.",
+            autocompletion=COMPLETIONS["recording"],
         ),
     ] = None,
     recipe: Annotated[
         list[Path] | None,
-        typer.Option(help="Recipe whose configurations should be there. Repeatable."),
+        typer.Option(
+            help="Recipe whose configurations should be there. Repeatable.",
+            autocompletion=COMPLETIONS["recipe"],
+        ),
     ] = None,
     identity: Annotated[
         str | None,

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ce_align.cli.completion import COMPLETIONS
 from ce_align.cli.flags import Root, Session, flags
 from ce_align.cli.screen import (
     message,
@@ -38,7 +39,10 @@ the results already is not computed again.
 @commands.command(epilog=RUN_EXAMPLES)
 @flags()
 def run(
-    recipe: Annotated[list[Path], typer.Argument(help="Python files.")],
+    recipe: Annotated[
+        list[Path],
+        typer.Argument(help="Python files.", autocompletion=COMPLETIONS["recipe"]),
+    ],
     session: Session,
     view: View,
     dry_run: Annotated[

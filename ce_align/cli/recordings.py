@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from ce_align.cli.completion import COMPLETIONS
 from ce_align.cli.flags import Asked, Figure, Json, Results, flags
 from ce_align.cli.screen import message, print_json, progress_bars, tell_outcome
 from ce_align.cli.view import View
@@ -45,7 +46,12 @@ def recordings(ctx: typer.Context, view: View) -> None:
 @listing.command()
 @flags()
 def show(
-    name: Annotated[str, typer.Argument(help="Name, or a .nc file.")],
+    name: Annotated[
+        str,
+        typer.Argument(
+            help="Name, or a .nc file.", autocompletion=COMPLETIONS["recording"]
+        ),
+    ],
     view: View,
     figure: Figure = None,
 ) -> None:

@@ -252,25 +252,6 @@ def test_one_word_means_one_thing_in_every_command():
     }
 
 
-def test_a_shell_completes_commands_options_and_names(monkeypatch):
-    completion = {"_CE_ALIGN_COMPLETE": "complete_bash"}
-    for words, expected in (
-        ("ce-align sco", "score"),
-        ("ce-align score --ceil", "--ceiling"),
-        ("ce-align score --model ce_mmcr_l0.", "ce_mmcr_l0.1"),
-        ("ce-align score --regression ri", "ridge"),
-    ):
-        environment = {
-            **completion,
-            "COMP_WORDS": words,
-            "COMP_CWORD": str(len(words.split()) - 1),
-        }
-        result = CliRunner().invoke(
-            app, [], env=environment, prog_name="ce-align", complete_var=None
-        )
-        assert expected in result.output.split(), (words, result.output)
-
-
 def asked(kind, **given):
     return [(c.labels, c.layer) for c in Asked(kind, given, {}).configs()]
 
