@@ -8,7 +8,7 @@ SUPPORTED := import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_in
 # Two workers, one thread each: torch's own threads would fight over the cores.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2
 
-.PHONY: demo paper test check setup clean
+.PHONY: demo paper test check docs setup clean
 
 demo: setup
 	@$(BIN)/ce-align demo --out demo
@@ -16,8 +16,9 @@ demo: setup
 # Every recipe; what is not at hand is named, the rest is done, and again is a resume.
 paper: setup
 	@status=0; \
-	$(BIN)/ce-align run benchmarks/*.py analyses/*.py figures/*.py || status=$$?; \
-	$(BIN)/ce-align report --out paper-figures/report.html || exit $$?; \
+	$(BIN)/ce-align run benchmarks/*.py analyses/*.py figures/*.py --out paper \
+	  || status=$$?; \
+	$(BIN)/ce-align report --out paper/report.html || exit $$?; \
 	exit $$status
 
 test: setup
@@ -28,6 +29,16 @@ test: setup
 check: setup
 	@$(MAKE) --no-print-directory style
 	@$(PYTEST) -m "not slow and not real"
+
+# The site, to docs/_build/html; its blocks and notebooks are run.
+docs: $(VENV)/docs-installed
+	@$(BIN)/python -m sphinx -q -W --keep-going docs docs/_build/html
+	@echo "docs/_build/html/index.html"
+
+$(VENV)/docs-installed: $(INSTALLED)
+	@$(BIN)/python -m pip install -q --disable-pip-version-check \
+	  -c constraints.txt -e '.[docs]'
+	@touch $@
 
 .PHONY: style
 style: setup

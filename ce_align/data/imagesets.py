@@ -171,6 +171,8 @@ class _ArrayPixels(Pixels):
 class ImageSet:
     """Ordered images with identifiers and per-image columns.
 
+    Attributes
+    ----------
     identifier : short name for people; never trusted as an identity
     ids : stimulus identifiers, unique
     columns : values an image each, such as ``object_name``; the folder of each image

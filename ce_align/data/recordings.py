@@ -86,6 +86,11 @@ class Protocol:
 class Recording:
     """Responses of neuroids to every image of a set.
 
+    Raises DataError if shapes do not fit, ids repeat, a value is infinite, or a neuroid
+    has no response or never changes.
+
+    Attributes
+    ----------
     images : the stimuli
     responses : spike counts or rates: (n_stimuli, n_repetitions, n_neuroids) in the
         order of the images, NaN where a stimulus was shown fewer times; or
@@ -105,9 +110,6 @@ class Recording:
     window : start and end in ms after stimulus onset of what was summed or averaged
     time_bins : (n_bins, 2), the same for each bin of `Presentations` with time
     licence, citation : of published recordings
-
-    Raises DataError if shapes do not fit, ids repeat, a value is infinite, or a neuroid
-    has no response or never changes.
     """
 
     identifier: str

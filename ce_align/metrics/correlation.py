@@ -59,7 +59,7 @@ class Association:
     pearson : correlation across all networks
     low, high : its interval over networks, if all are of one group; else NaN, for the
         few groups that there are cannot say how groups vary
-    abs_pearson, r_squared : |r| and r² of the same
+    abs_pearson, r_squared : size and square of the same r
     within : correlation after subtracting the mean of each group (objective) from both
         sides, with its interval over networks within groups
     p : of the permutation test that exchanges networks within their group only

@@ -13,7 +13,6 @@ from rich.text import Text
 
 from ce_align.checks import nearest_names
 from ce_align.errors import ConfigError
-from ce_align.names import printable
 
 __all__ = [
     "UNBOUNDED",
@@ -370,9 +369,6 @@ def _fit(shown: Sequence[_Laid], width: int, least: Sequence[int]) -> list[int] 
     while sum(widths) > room:
         spare = [w if w > n else 0 for w, n in zip(widths, least, strict=True)]
         widths[spare.index(max(spare))] -= 1
-    # What is left over goes to headings that would be wrapped.
-    for place, one in enumerate(shown):
-        widths[place] += min(max(one.natural - widths[place], 0), room - sum(widths))
     return widths
 
 
@@ -502,6 +498,20 @@ def _arranged(
     if all(_is_number(value(record)) for record in there):
         return [*sorted(there, key=value, reverse=largest), *missing]
     return [*sorted(there, key=lambda r: str(value(r)), reverse=largest), *missing]
+
+
+def printable(text: str) -> str:
+    """A text in one line, what would move the cursor or colour the screen escaped.
+
+    >>> print(printable("a\\x1b[31mb\\n"))
+    a\\x1b[31mb\\n
+    """
+    if text.isprintable():
+        return text
+    return "".join(
+        c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode()
+        for c in text
+    )
 
 
 def shortened(names: Iterable[str], width: int) -> dict[str, str] | None:

@@ -7,12 +7,12 @@ from rich.cells import cell_len
 from rich.console import Console
 
 from ce_align.errors import ConfigError
-from ce_align.names import printable
 from ce_align.report.sheet import (
     UNBOUNDED,
     Column,
     Sheet,
     as_asked,
+    printable,
     shortened,
 )
 
@@ -131,14 +131,6 @@ def test_rows_of_one_comparison_share_a_heading_where_names_have_no_room():
     assert lines[5] == "another_measure · n 8"
     wide = lines_of(Sheet(rows, columns), UNBOUNDED)[-2]
     assert wide.split() == ["another_measure", "a_network_of_a_long_name_1", "1", "8"]
-
-
-def test_a_heading_is_wrapped_only_where_its_words_have_no_room():
-    columns = [Column("name", keep=True), Column("n", "two words", keep=True)]
-    rows = [{"name": "a" * 30 + str(k), "n": k} for k in range(2)]
-    for width, wrapped in ((42, False), (41, True), (30, True)):
-        first = lines_of(Sheet(rows, columns), width)[0]
-        assert first.endswith("two words") != wrapped
 
 
 def test_columns_and_sorting_are_as_asked_for():
