@@ -1,6 +1,7 @@
 """One look for every figure: colours, sizes, marks, and how a figure is saved."""
 
 import io
+import re
 import string
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
@@ -21,7 +22,14 @@ if TYPE_CHECKING:
 
 __all__ = [
     *("GUIDE", "INK", "LETTERS", "NEUTRAL", "WIDTHS"),
-    *("finish", "further_colours", "heat_map", "legend_above", "legend_entries"),
+    *(
+        "broken",
+        "finish",
+        "further_colours",
+        "heat_map",
+        "legend_above",
+        "legend_entries",
+    ),
     *("letter", "measure_name", "minus", "new_figure"),
     *("objective_colour", "objective_label", "objective_marker", "objective_order"),
     *("panel_grid", "save_figure", "shade", "style", "svg_text", "weight_label"),
@@ -241,6 +249,16 @@ def wrapped(text: str, width: int) -> str:
     return "\n".join(lines).replace("– ", "–")
 
 
+def broken(name: str) -> str:
+    """A name in lines of about ten letters, broken where its parts begin."""
+    lines = [""]
+    for part in re.split(r"(?=[-_ ])|(?<=\D)(?=\d)", name.rpartition("/")[2]):
+        if len(lines[-1]) >= 6:
+            lines.append("")
+        lines[-1] += part
+    return "\n".join(line.strip() for line in lines)
+
+
 def letter(ax: "Axes", text: str, title: str = "", size: float | None = None) -> None:
     """Name a panel by a bold letter beside its title, of `size` if not the usual."""
     where: Any = {"xycoords": "axes fraction", "textcoords": "offset points"}
@@ -339,8 +357,10 @@ def heat_map(table: "pd.DataFrame", ax: "Axes", low: float, high: float) -> None
         yticklabels=True,
     )
     ax.tick_params(length=0)
-    ax.tick_params(axis="y", rotation=0)
+    ax.tick_params(axis="both", rotation=0)
     ax.set(xlabel="", ylabel="")
+    if max(len(line) for name in table for line in str(name).split("\n")) > 10:
+        ax.tick_params(axis="x", labelsize=5)
     # What has no value, such as a network beside itself.
     ax.set_facecolor("#f2f2f2")
 

@@ -4,15 +4,20 @@ import re
 from itertools import combinations
 
 import numpy as np
+import pandas as pd
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import PathCollection, QuadMesh
 from matplotlib.colors import to_rgb
 from matplotlib.text import Text
+from synthetic_rows import row
+from test_paper import assert_texts_lie_apart
 from test_paper_cases import with_rows
 
+from ce_align.report.inputs import Inputs
 from ce_align.report.paper import FIGURES, TABLES, build_table, draw
 from ce_align.report.paper.overview import network_points
-from ce_align.report.style import FURTHER, OBJECTIVES, objective_colour
+from ce_align.report.style import FURTHER, OBJECTIVES, objective_colour, style
 
 #: The column of the data that is drawn upwards, or as colour.
 DRAWN = {"4": "score", "6": "distance", "networks": "y"}
@@ -153,6 +158,25 @@ def test_points_of_networks_are_their_rows_with_and_without_an_objective(synthet
     assert other["objective"] is None
     assert other.notna()["predictivity, area IT"]
     assert frame["colour"].nunique() == len(frame)
+
+
+def test_names_as_long_as_real_ones_lie_apart_in_the_figures_of_layers():
+    layers = [f"blocks.{k}" for k in range(12)]
+    places = {"freemanziemba2013-public": "V1", "majajhong2015-public": "V4"}
+    places |= {"freemanziemba2013-public-v2": "V2", "li2026-it": "IT"}
+    rows = [
+        row("timm/vit_small_patch16_224", "predictivity", 0.5, recording=name)
+        | {"region": region, "layer": layer, "raw": 0.1 * k, "error": 0.01}
+        | {"stage": "score", "origin": "recorded", "config_id": f"{name}{k}"}
+        for name, region in places.items()
+        for k, layer in enumerate(layers)
+    ]
+    inputs = Inputs(pd.DataFrame(rows))
+    for name, columns in (("depth", 2), ("layers", 2)):
+        with style():
+            figure = draw(name, inputs, columns).figure
+            FigureCanvasAgg(figure).draw()
+            assert_texts_lie_apart(figure)
 
 
 #: Machado, Oliveira and Fernandes (2009), severity 1, of linear red, green and blue.

@@ -8,10 +8,12 @@ from ce_align.checks import named_some
 from ce_align.report.inputs import Inputs
 from ce_align.report.paper.items import Drawn, NothingToDraw, completed
 from ce_align.report.select import colours_and_labels
+from ce_align.report.sheet import shortened
 from ce_align.report.style import (
     GUIDE,
     INK,
     LETTERS,
+    broken,
     heat_map,
     legend_above,
     letter,
@@ -32,6 +34,8 @@ REGIONS = ("V1", "V2", "V4", "IT")
 MOST_MAPS = 9
 #: As many layers have their names below an axis at most, and letters of a name.
 MOST_NAMES, LONGEST = 8, 12
+#: As many letters of a recording's name above a panel.
+LONGEST_NAME = 20
 #: Label of the axis of raw predictivity.
 RAW = "Predictivity, r"
 
@@ -87,9 +91,10 @@ def figure_layers(inputs: Inputs, columns: int = 2) -> Drawn:
     # One network is not stretched over a whole page.
     across = 2 if columns == 2 else 1
     tallest = max(len(table) for table in tables.values())
+    n_lines = max(name.count("\n") for t in tables.values() for name in t.columns)
     with style():
         figure, axes, _ = panel_grid(
-            columns, len(models), across, 0.75 + 0.17 * tallest
+            columns, len(models), across, 0.75 + 0.17 * tallest + 0.1 * n_lines
         )
         for k, (ax, (model, table)) in enumerate(
             zip(axes, tables.items(), strict=True)
@@ -97,7 +102,10 @@ def figure_layers(inputs: Inputs, columns: int = 2) -> Drawn:
             heat_map(table, ax, low, high)
             letter(ax, LETTERS[k] if len(models) > 1 else "", labels[model])
             ax.set_ylabel("Layer, from the input up")
-        bar = figure.colorbar(axes[0].collections[0], ax=axes, pad=0.02, aspect=30)
+        # Beside the first row of panels.
+        size: Any = {"shrink": across / max(len(models), across), "anchor": (0, 1)}
+        cells = axes[0].collections[0]
+        bar = figure.colorbar(cells, ax=axes, pad=0.02, aspect=20, **size)
         bar.set_label(RAW)
         bar.outline.set_visible(False)
     best = data.iloc[int(data["value"].argmax())]
@@ -129,7 +137,8 @@ def _layer_table(rows: "pd.DataFrame") -> "pd.DataFrame":
     regions = _stream(rows)
     table = rows.pivot_table(index="layer", columns="recording", values="value")
     table = table.loc[list(dict.fromkeys(rows["layer"])), list(regions)]
-    names = [r if area in r else f"{r}\n{area}" for r, area in regions.items()]
+    areas = ["" if area in name else f"{area}\n" for name, area in regions.items()]
+    names = [area + broken(name) for name, area in zip(regions, areas, strict=True)]
     return table.set_axis(names, axis=1)
 
 
@@ -150,6 +159,7 @@ def figure_depth(inputs: Inputs, columns: int = 2) -> Drawn:
         depth=depth, low=rows["value"] - error, high=rows["value"] + error
     )
     recordings = _stream(data)
+    short = shortened(recordings, LONGEST_NAME) or {name: name for name in recordings}
     looks = colours_and_labels(data, inputs.labels)
     across, height = (
         (min(4, max(2, len(recordings))), 1.7) if columns == 2 else (2, 1.5)
@@ -166,7 +176,9 @@ def figure_depth(inputs: Inputs, columns: int = 2) -> Drawn:
             for model, (colour, label) in looks.items():
                 line = own[own["model"] == model].sort_values("depth")
                 _banded(ax, line, "depth", colour, label)
-            letter(ax, LETTERS[k], name if region in name else f"{name}, {region}")
+            letter(
+                ax, LETTERS[k], name if region in name else f"{region}\n{short[name]}"
+            )
             ax.set_xlim(-0.06, 1.06)
             if same:
                 _name_layers(ax, next(iter(layers.values())))

@@ -1,6 +1,5 @@
 """Figures 3, 4 and 8: how well networks predict recordings."""
 
-import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -14,6 +13,7 @@ from ce_align.report.select import average, main_recipe, missing_weights, only
 from ce_align.report.style import (
     LETTERS,
     NEUTRAL,
+    broken,
     letter,
     new_figure,
     objective_colour,
@@ -226,7 +226,7 @@ def _groups_of_dots(
     names = []
     for k, recording in enumerate(recordings):
         group = points[points["recording"] == recording].sort_values("place")
-        names.append(_broken(recording))
+        names.append(broken(recording))
         if k:
             ax.axvline(k - 0.5, color="#ececec", linewidth=0.5, zorder=0)
         if group.empty:
@@ -246,16 +246,6 @@ def _groups_of_dots(
     ax.margins(y=0.06)
     if points["value"].min() < 0:
         ax.axhline(0, color=NEUTRAL, linewidth=0.6)
-
-
-def _broken(name: str) -> str:
-    """A name in lines of about ten letters, broken where its parts begin."""
-    lines = [""]
-    for part in re.split(r"(?=[-_ ])|(?<=\D)(?=\d)", name.rpartition("/")[2]):
-        if len(lines[-1]) >= 6:
-            lines.append("")
-        lines[-1] += part
-    return "\n".join(line.strip() for line in lines)
 
 
 def figure_4(inputs: Inputs, columns: int = 2) -> Drawn:
