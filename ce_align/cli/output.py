@@ -11,6 +11,7 @@ from ce_align.cli.completion import COMPLETIONS
 from ce_align.cli.flags import Asked, Found, Results, flags
 from ce_align.cli.screen import message, progress_bars, tell_written
 from ce_align.cli.view import View
+from ce_align.errors import ConfigError
 from ce_align.report.paper import FIGURES, TABLES, KnownFigure, KnownTable
 from ce_align.report.paper.files import FigureConfig, TableConfig
 
@@ -42,7 +43,7 @@ def results(
         typer.Option(
             "--model",
             "-m",
-            help="Only this network or glob. Repeatable.",
+            help="Only this network: name, label, glob or group. Repeatable.",
             autocompletion=COMPLETIONS["model"],
         ),
     ] = None,
@@ -79,11 +80,12 @@ def results(
     results: Results = Path("results"),
 ) -> None:
     """Show every stored row, what failed and why, and what was never run."""
+    from ce_align.models.catalogue import GROUPS
     from ce_align.recipes import load_recipe
     from ce_align.report.states import FAILED, NEVER_RUN, Wanted, state_sheets, states
     from ce_align.report.terminal import identity_sheet
     from ce_align.results import ResultStore
-    from ce_align.runner import plan, register_brainscore
+    from ce_align.runner import STAGES, plan, register_brainscore
 
     store = ResultStore(results)
     if identity is not None:
@@ -94,9 +96,12 @@ def results(
         register_brainscore()
     asked = [config for path in recipe or () for config in load_recipe(path).configs]
     unrun = [c for of in plan(asked, store).values() for c in of["never run"]]
-    wanted = Wanted(stage, tuple(model or ()), tuple(recording or ()))
+    models = [name for one in model or () for name in GROUPS.get(one, (one,))]
+    wanted = Wanted(stage, models, recording or ())
     found = states(store, wanted, unrun if recipe else None)
     if not found:
+        if stage not in (None, *STAGES):
+            raise ConfigError(f"no stage {stage!r}; choose from {', '.join(STAGES)}")
         of = " of these networks and recordings" if model or recording else ""
         message(f"no {stage or 'stored'} rows{of} in {results}")
     if found or view.json:

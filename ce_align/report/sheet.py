@@ -14,15 +14,7 @@ from rich.text import Text
 from ce_align.checks import nearest_names
 from ce_align.errors import ConfigError
 
-__all__ = [
-    "UNBOUNDED",
-    "Column",
-    "Sheet",
-    "as_asked",
-    "facts_sheet",
-    "printable",
-    "shortened",
-]
+__all__ = ["UNBOUNDED", "Column", "Sheet", "as_asked", "facts_sheet", "shortened"]
 
 Record = Mapping[str, Any]
 

@@ -134,6 +134,9 @@ def test_results_are_of_the_networks_and_recordings_asked_for(ce_align, store):
     assert shown("--recording", "v*", "--model", "runs/*") == {
         (name, "v4") for name in NAMES[:3]
     }
+    assert shown("--model", "paper") == set()
+    status, _, err = ce_align("results", "--stage", "scores")
+    assert (status, "no stage 'scores'; choose from train" in err) == (2, True)
     status, out, err = ce_align("results", "--model", "nothing")
     assert (status, out) == (0, "")
     assert "no stored rows of these networks" in err
