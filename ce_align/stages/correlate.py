@@ -2,13 +2,14 @@
 
 The tests of one table, all measures × all its recordings, are of one family: q is the
 false discovery rate over the table. Those of partial correlations are a second family
-of the same table. p and q are computed in
+of the same table. Floors are not tested, and what says the same as another measure of
+the same networks is not tested twice. p and q are computed in
 `ce_align.metrics.correlation`.
 """
 
 import json
 import sys
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, ClassVar
@@ -35,6 +36,7 @@ from ce_align.stages.comparable import (
     of_recording,
     pooled,
 )
+from ce_align.stages.measures import quantities
 from ce_align.stages.running import Run
 from ce_align.stages.same_network import load_rows, resolve_networks
 from ce_align.stages.scores import with_ceiling_kinds
@@ -47,7 +49,10 @@ __all__ = [
     *("scored_recordings", "shared"),
 ]
 
-ALGORITHM = "correlation 3"
+ALGORITHM = "correlation 4"
+
+#: Two measures whose |r| is nearer to 1 differ in unit, sign and rounding only.
+SAME = 1e-9
 
 #: What intervals are over, in rows and tables.
 INTERVAL = "networks within objectives"
@@ -234,12 +239,14 @@ def correlate_rows(
     digests: dict[str, str] = {}
     origins: dict[str, dict[str, str]] = {}
     measures = kept[kept["views_digest"].notna()]
-    for metric, group in measures.groupby("metric", sort=False):
-        chosen, found = _chosen(group, MEASURE_SETTINGS, str(metric))
+    by_metric = dict(list(measures.groupby("metric")))
+    for metric in _tested(by_metric):
+        group = by_metric[metric]
+        chosen, found = _chosen(group, MEASURE_SETTINGS, metric)
         notes += found
         measured = _Series.of(chosen)
         digests |= measured.digests
-        origins[str(metric)] = measured.origins
+        origins[metric] = measured.origins
         for recording, target in targets.items():
             both = [n for n in measured.values.index if n in target.values.index]
             values, scored = measured.values[both], target.values[both]
@@ -248,7 +255,14 @@ def correlate_rows(
                 notes.append(f"{metric} × {recording}: {reason}")
                 continue
             table = tables.setdefault((recording, *both), {recording: scored})
-            table[str(metric)] = values
+            same = _same_as(values, table, recording)
+            if same:
+                notes.append(
+                    f"{metric} × {recording}: says the same as {same}, and is not "
+                    "tested twice"
+                )
+                continue
+            table[metric] = values
     if not tables:
         raise DataError(
             f"no measure has {MIN_NETWORKS} networks or more with a score: "
@@ -323,6 +337,24 @@ def _scores(scores: "pd.DataFrame", recording: str) -> tuple[_Series, list[str]]
 def _joined_by(imported: "pd.DataFrame") -> str:
     digests = _Series.of(imported).digests
     return "joined by digest where known" if digests else "joined by name"
+
+
+def _tested(metrics: Collection[str]) -> list[str]:
+    """Metrics that are correlated: known ones in their order, then others by name."""
+    known = quantities()
+    first = [name for name in known if name in metrics and known[name].tested]
+    return first + sorted(name for name in metrics if name not in known)
+
+
+def _same_as(
+    values: "pd.Series[float]", table: "Mapping[str, pd.Series[float]]", recording: str
+) -> str | None:
+    """The measure of a table that differs in unit and sign only, if there is one."""
+    for name, others in table.items():
+        r = np.corrcoef(values, others)[0, 1]
+        if name != recording and abs(r) > 1 - SAME:
+            return name
+    return None
 
 
 def _unusable(values: "pd.Series[float]", target: "pd.Series[float]") -> str:

@@ -65,6 +65,8 @@ class Quantity:
     least, most : bounds of its values
     place : ``table`` for Table 1 and the forest of correlations, ``forest`` for that
         alone, ``rows`` for what stands in the rows only; there may be too many
+    tested : whether it is correlated with predictivity; a floor, which is no property
+        of a network, is not
     panel, label : where figures of measures draw it, None for nowhere, and what it is
         called there, if not by its title
     """
@@ -76,6 +78,7 @@ class Quantity:
     place: Place = "forest"
     panel: Panel | None = None
     label: str = ""
+    tested: bool = True
 
     @property
     def beside_mark(self) -> str:
@@ -318,7 +321,7 @@ def _distances() -> Iterator[Quantity]:
     for name, title in titles:
         yield Quantity(name, title, 0, 2, "table", shapes)
     for name, title in titles:
-        yield Quantity(f"{name}_floor", f"{title}, floor", 0, 2, "rows")
+        yield Quantity(f"{name}_floor", f"{title}, floor", 0, 2, "rows", tested=False)
     for name, title in titles:
         yield Quantity(f"{name}_excess", f"{title}, excess", -2, 2, panel=above)
     for name, title in titles:

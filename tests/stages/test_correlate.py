@@ -235,10 +235,34 @@ def test_undefined_and_equal_values_are_left_out_and_it_is_said(rng, store):
     (row,), notes = run(measures, score_rows(y), store)
     assert row.measure == "bures"
     assert notes == [
-        "same × it: all networks have the same value",
         f"none: no value of {', '.join(sorted(PAPER)[:3])} and {len(PAPER) - 3} more",
         "none × it: 0 networks have both, 5 are needed",
+        "same × it: all networks have the same value",
     ]
+
+
+def test_floors_and_what_is_said_already_are_not_of_the_family(rng, store):
+    x, y = planted(rng, noise=1.5)
+    name = "augmentation_centroid"
+    inverted = {model: 3 - 2 * value for model, value in x.items()}
+    noise = {model: rng.normal() for model in PAPER}
+    measures = pd.concat(
+        [
+            measure_rows(noise, f"{name}_floor"),
+            measure_rows(inverted, "another_unit"),
+            measure_rows(x, name),
+            measure_rows(noise, "other"),
+        ]
+    )
+    rows, notes = run(measures, score_rows(y), store)
+    assert [row.measure for row in rows] == [name, "other"]
+    said = f"another_unit × it: says the same as {name}, and is not tested twice"
+    assert notes == [said]
+    alone, _ = run(
+        pd.concat([measure_rows(x, name), measure_rows(noise, "other")]),
+        *(score_rows(y), store),
+    )
+    assert [row.q for row in rows] == [row.q for row in alone]
 
 
 def test_networks_without_a_value_are_named(rng, store):
