@@ -7,7 +7,7 @@ import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from ce_align.errors import ConfigError
 from ce_align.files import atomic_path
@@ -32,7 +32,7 @@ __all__ = [
     ),
     *("letter", "measure_name", "minus", "new_figure"),
     *("objective_colour", "objective_label", "objective_marker", "objective_order"),
-    *("panel_grid", "save_figure", "shade", "style", "svg_text", "weight_label"),
+    *("panel_grid", "save_figure", "shade", "style", "in_format", "weight_label"),
     *("weight_legend", "wrapped"),
 ]
 
@@ -414,9 +414,9 @@ def save_figure(figure: "Figure", path: Path) -> list[Path]:
     return written
 
 
-def svg_text(figure: "Figure") -> str:
-    """A figure as SVG, for a page."""
-    stream = io.StringIO()
+def in_format(figure: "Figure", kind: Literal["pdf", "svg"]) -> bytes:
+    """A figure as the content of a file."""
+    stream = io.BytesIO()
     with style():
-        figure.savefig(stream, format="svg", metadata=METADATA["svg"])
+        figure.savefig(stream, format=kind, metadata=METADATA[kind])
     return stream.getvalue()

@@ -239,7 +239,7 @@ def correlate_rows(
     digests: dict[str, str] = {}
     origins: dict[str, dict[str, str]] = {}
     measures = kept[kept["views_digest"].notna()]
-    by_metric = dict(list(measures.groupby("metric")))
+    by_metric = {str(name): group for name, group in measures.groupby("metric")}
     for metric in _tested(by_metric):
         group = by_metric[metric]
         chosen, found = _chosen(group, MEASURE_SETTINGS, metric)

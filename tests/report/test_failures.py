@@ -75,6 +75,6 @@ def test_the_page_lists_what_failed_with_the_reason(synthetic, failing, tmp_path
     config = ScoreConfig(model="<b>ce</b>", recording="set 9", layer="layer4")
     store.put_failure(config.stage, config, REASON)
     page = write(store.folder)[0]
-    assert '<h2 id="failed-title">Failed</h2>' in page
+    assert "<h3>Failed</h3>" in page
     assert "Predictivity: &lt;b&gt;ce&lt;/b&gt; · layer4 · set 9" in page
     assert "not enough memory: use a smaller layer (CeAlignError" in page

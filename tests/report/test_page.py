@@ -12,12 +12,14 @@ from pathlib import Path
 
 import html5lib
 import numpy as np
+import pandas as pd
 import pytest
 from waiting import LIMIT
 
 from ce_align.config import StageConfig
 from ce_align.errors import DataError
 from ce_align.report.page import write_report
+from ce_align.report.page.summary import findings
 from ce_align.results import ResultStore, Row
 
 HTML = "{http://www.w3.org/1999/xhtml}"
@@ -107,7 +109,7 @@ def test_the_page_asks_for_nothing_but_itself(text, tree):
 def test_every_identifier_is_unique_and_every_link_has_its_target(tree):
     names = [e.get("id") for e in tree.iter() if e.get("id") is not None]
     assert len(names) == len(set(names))
-    targets = {href[1:] for href, _ in links(tree)}
+    targets = {href[1:] for href, _ in links(tree) if not href.startswith("data:")}
     assert targets <= set(names)
     references = {
         word for e in tree.iter() for word in (e.get("aria-labelledby") or "").split()
@@ -116,7 +118,8 @@ def test_every_identifier_is_unique_and_every_link_has_its_target(tree):
 
 
 def test_figures_stand_in_the_page_with_words_for_who_cannot_see_them(tree):
-    drawings = [e for e in tree.iter() if e.tag.endswith("}svg")]
+    every = [e for e in tree.iter() if e.tag.endswith("}svg")]
+    drawings = [e for e in every if e.get("class") == "plot"]
     assert len(drawings) >= 4
     for drawing in drawings:
         title, description = list(drawing)[:2]
@@ -175,6 +178,11 @@ def test_a_printed_correlation_leads_to_the_row_of_its_measure_and_recording(tre
             assert recording in row
 
 
+def executed(tree):
+    """Scripts that run; others hold data."""
+    return [s for s in tree.iter(f"{HTML}script") if s.get("type") is None]
+
+
 def test_names_of_others_are_shown_and_never_executed(tmp_path):
     row = AnyRow(
         model=HOSTILE,
@@ -198,13 +206,13 @@ def test_names_of_others_are_shown_and_never_executed(tmp_path):
     path.write_text(json.dumps(document))
     text, _ = write(tmp_path / "results", title=HOSTILE)
     tree = parsed(text)
-    assert len(list(tree.iter(f"{HTML}script"))) == 1
+    assert len(executed(tree)) == 1
     assert HOSTILE in "".join(tree.itertext())
     assert "<script>alert" not in text
 
 
 def test_only_the_page_s_own_script_may_run(tree):
-    [script] = tree.iter(f"{HTML}script")
+    [script] = executed(tree)
     digest = base64.b64encode(hashlib.sha256(script.text.encode()).digest()).decode()
     [policy] = [e.get("content") for e in tree.iter() if e.get("http-equiv")]
     assert f"script-src 'sha256-{digest}'" in policy
@@ -250,7 +258,9 @@ def test_the_reader_is_warned_of_what_limits_the_numbers(synthetic, tmp_path):
 def test_rows_without_a_fault_need_no_warning(synthetic, tmp_path):
     rows = synthetic.rows
     put_rows(rows[rows["stage"] == "correlate"], tmp_path / "results")
-    assert 'class="warnings"' not in write(tmp_path / "results")[0]
+    assert warned(tmp_path / "results").startswith(
+        "What limits it, failed or is missing Not drawn. "
+    )
 
 
 def test_what_cannot_be_drawn_is_named_with_the_reason(synthetic, tmp_path):
@@ -267,7 +277,80 @@ def test_the_summary_names_the_best_network(results, tree):
     best = scores.sort_values("value").iloc[-1]
     [found] = [e for e in tree.iter() if e.get("class") == "findings"]
     said = " ".join("".join(found.itertext()).split())
-    assert f"Best on set 1 {best['value']:.4f} {best['model']}" in said
+    assert f"Highest score on set 1 {best['value']:.4f} {best['model']}" in said
+
+
+def correlated(synthetic, **columns):
+    """What the page finds in rows of correlations with other numbers."""
+    rows = synthetic.rows[synthetic.rows["stage"] == "correlate"].assign(**columns)
+    found = findings(rows.assign(objective=None, equivariance_weight=None))
+    return [f for f in found if "predictivity" in f.label or "correlation" in f.label]
+
+
+def test_a_correlation_is_a_headline_only_if_it_holds_after_correction(synthetic):
+    (none,) = correlated(synthetic, q=0.2, n_networks=21)
+    assert none.text == "Nothing can be told at n = 21"
+    # scipy's t with 19 degrees of freedom: r of a p of .05.
+    assert "cannot tell |r| below 0.43 from 0" in none.detail
+    (held,) = correlated(synthetic, q=0.01, n_networks=21)
+    assert "hold after correction" in held.label and held.text.startswith("r = ")
+    assert "q = 0.01, n = 21 networks" in held.detail
+
+
+def test_a_gain_is_told_from_none_only_by_enough_trainings():
+    def rows(n_seeds):
+        return pd.DataFrame(
+            {
+                **dict.fromkeys(("metric", "layer", "recording", "regression"), "a"),
+                "stage": "score",
+                "model": f"{weight} {seed}",
+                "objective": "mmcr",
+                "equivariance_weight": weight,
+                "network_seed": seed,
+                "created": "",
+                "value": 0.4 + weight / 5 + seed / 100,
+                "raw": 0.5,
+                "ceiling": 0.9,
+                "error": 0.01,
+                "origin": "recorded",
+                "config_id": "",
+            }
+            for weight in (0.0, 0.5)
+            for seed in range(n_seeds)
+        ).assign(
+            backbone=None, epochs=None, pretraining=None, augmentation=None, label=None
+        )
+
+    (few, _), (enough, _) = (findings(rows(n)) for n in (3, 8))
+    assert few.text == "Not told from 0" and "(n = 3, q = 0.25)" in few.detail
+    assert enough.text == "+0.1000"
+    assert "over n = 8 trainings" in enough.detail and "q = 0.0078" in enough.detail
+
+
+def test_methods_and_references_are_of_what_is_stored(text):
+    assert "partial least squares over 10 random splits" in text
+    for key in ("yerxa2024contrastive", "schrimpf2018brainscore", "bhatia2019bures"):
+        assert key in text
+    assert "hoerl1970ridge" not in text
+
+
+def test_a_figure_can_be_saved_as_pdf(tree):
+    saved = [e.get("href") for e in tree.iter() if e.get("download")]
+    assert len(saved) >= 4
+    for href in saved:
+        content = base64.b64decode(href.removeprefix("data:application/pdf;base64,"))
+        assert content.startswith(b"%PDF")
+
+
+def test_points_of_the_scatter_are_networks_with_their_values(results, tree):
+    [holder] = [s for s in tree.iter(f"{HTML}script") if s.get("type")]
+    scatter = json.loads(holder.text)
+    scores = ResultStore(results).load("score")
+    raw = scores[scores["recording"] == "set 1"].set_index("model")["raw"]
+    points = {p["model"]: p["values"] for p in scatter["points"]}
+    assert scatter["axes"]["predictivity, set 1"] == "set 1, raw r"
+    for model, value in raw.items():
+        assert points[model]["predictivity, set 1"] == pytest.approx(value)
 
 
 def test_an_empty_folder_is_one_clear_error(tmp_path):

@@ -15,7 +15,13 @@ from ce_align.files import atomic_path
 from ce_align.progress import Progress, silent
 from ce_align.report.inputs import Inputs
 from ce_align.report.page.commands import commands
-from ce_align.report.page.parts import make_parts, rows_table, setting_text
+from ce_align.report.page.methods import GLOSSARY, READING, methods_of, references
+from ce_align.report.page.parts import (
+    make_parts,
+    rows_table,
+    scatter_data,
+    setting_text,
+)
 from ce_align.report.page.stored import Source, read_sources
 from ce_align.report.page.summary import findings, warnings_of
 from ce_align.stages.same_network import identity, reasons_left_out
@@ -88,9 +94,14 @@ def write_report(
             results=results,
             counts=_counts(inputs, sources),
             findings=findings(inputs.networks.rows),
+            glossary=GLOSSARY,
+            reading=READING,
+            methods=methods_of(inputs.networks.rows, sources),
+            references=references(inputs.networks.rows),
             warnings=warnings_of(inputs.networks, sources),
             anchors=anchors,
             figures=figures,
+            scatter=scatter_data(inputs),
             tables=tables,
             missing=missing,
             failed=[(STAGES.get(f.stage, f.stage), f) for f in inputs.failures],
@@ -113,10 +124,12 @@ def _counts(inputs: Inputs, sources: Sequence[Source]) -> list[tuple[str, str]]:
     rows = inputs.networks.rows
     networks = rows["model"][rows["stage"] != "correlate"]
     scored = rows["recording"][rows["stage"] == "score"] if "recording" in rows else ()
+    measured = rows["images"].dropna() if "images" in rows else ()
     days = sorted({str(day)[:10] for day in rows["created"]})
     counts = {
         "network": networks.nunique(),
         "recording": len(set(scored)),
+        "image set": len(set(measured)),
         "row": len(inputs.rows),
         "configuration": len(sources),
     }

@@ -1,7 +1,9 @@
 """Tables and figures of the page, as data for its template."""
 
+import base64
 import re
 from collections.abc import Mapping, Sequence
+from itertools import product
 from typing import TYPE_CHECKING, Any, NamedTuple
 from xml.etree import ElementTree
 
@@ -10,7 +12,8 @@ from ce_align.progress import Progress, silent
 from ce_align.report.inputs import Inputs
 from ce_align.report.page.stored import Source
 from ce_align.report.paper import FIGURES, TABLES, build_table, draw
-from ce_align.report.style import svg_text
+from ce_align.report.paper.overview import network_points
+from ce_align.report.style import in_format
 from ce_align.stages.same_network import identity
 
 if TYPE_CHECKING:
@@ -18,7 +21,7 @@ if TYPE_CHECKING:
 
     from ce_align.report.paper.items import BuiltTable
 
-__all__ = ["make_parts", "rows_table", "setting_text"]
+__all__ = ["make_parts", "rows_table", "scatter_data", "setting_text"]
 
 #: Where a stored row stands in the page, by the row's `identity`.
 Anchors = Mapping[tuple[str, ...], str]
@@ -96,10 +99,42 @@ def _figure(key: str, anchor: str, inputs: Inputs, anchors: Anchors) -> dict[str
     words = made.title, made.alt
     return {
         "made": made,
-        "svg": _inline_svg(svg_text(made.figure), anchor, *words),
-        "narrow": _inline_svg(svg_text(narrow.figure), f"{anchor}-narrow", *words),
+        "svg": _inline_svg(in_format(made.figure, "svg"), anchor, *words),
+        "narrow": _inline_svg(
+            in_format(narrow.figure, "svg"), f"{anchor}-narrow", *words
+        ),
+        "pdf": base64.b64encode(in_format(made.figure, "pdf")).decode(),
         "data": _data_table(made.data, anchors),
     }
+
+
+def scatter_data(inputs: Inputs) -> dict[str, Any] | None:
+    """Axes and points of the scatter of networks; None if it would have no point."""
+    found = network_points(inputs)
+    axes = {
+        **{key: f"{title}, raw r" for key, title in found.scores.items()},
+        **found.measures,
+    }
+    points = [
+        {
+            "label": row["label"],
+            "model": row["model"],
+            "colour": row["colour"],
+            "values": {key: row[key] for key in axes if row[key] == row[key]},
+        }
+        for row in found.frame.to_dict("records")
+    ]
+    if not any(len(point["values"]) > 1 for point in points):
+        return None
+    # To begin with, the two axes that most networks share.
+    x, y = max(
+        product(found.measures or axes, found.scores or axes),
+        key=lambda pair: (
+            pair[0] != pair[1],
+            sum(set(pair) <= set(point["values"]) for point in points),
+        ),
+    )
+    return {"axes": axes, "x": x, "y": y, "points": points}
 
 
 def rows_table(
@@ -232,7 +267,7 @@ LONG = re.compile(r"(\.\d\d)\d+")
 REFERENCE = re.compile(r"url\(#([^)]+)\)")
 
 
-def _inline_svg(text: str, prefix: str, title: str, description: str) -> str:
+def _inline_svg(text: bytes, prefix: str, title: str, description: str) -> str:
     """An SVG document of matplotlib as an element that can stand beside others.
 
     Identifiers get a prefix that is unique in the page, for several figures use the

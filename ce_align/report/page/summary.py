@@ -4,20 +4,26 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
+import numpy as np
+
 from ce_align.checks import named_some
+from ce_align.metrics.inference import benjamini_hochberg
 from ce_align.report.page.stored import Source
 from ce_align.report.select import with_networks
-from ce_align.report.style import measure_name, minus, objective_label, objective_order
+from ce_align.report.style import measure_name, minus
 from ce_align.stages.comparable import pooled
 from ce_align.stages.same_network import Resolved
 
 if TYPE_CHECKING:
     import pandas as pd
+    from numpy.typing import NDArray
 
 __all__ = ["findings", "warnings_of"]
 
 #: Correlations over fewer networks say little.
 FEW_NETWORKS = 10
+#: What holds after correction has a smaller q.
+LEVEL = 0.05
 #: As many notes of rows are shown.
 MOST_NOTES = 8
 
@@ -32,10 +38,10 @@ class Finding(NamedTuple):
 
 
 def findings(rows: "pd.DataFrame") -> list[Finding]:
-    """The best score on every recording, the gain of λ > 0, the closest measure."""
+    """What holds after correction, and the highest score on every recording."""
     rows = pooled(rows).rows
     scores = list(_scores(rows))
-    return [*_best_scores(scores), *_gains(scores), *_closest(rows)]
+    return [*_correlations(rows), *_gains(scores), *_highest_scores(scores)]
 
 
 def _stage(rows: "pd.DataFrame", name: str) -> "pd.DataFrame":
@@ -53,64 +59,130 @@ def _scores(rows: "pd.DataFrame") -> "Iterator[tuple[str, pd.DataFrame]]":
         yield str(recording), same.drop_duplicates(["model", "layer"], keep="last")
 
 
-def _best_scores(scores: "Sequence[tuple[str, pd.DataFrame]]") -> Iterator[Finding]:
+def _highest_scores(
+    scores: "Sequence[tuple[str, pd.DataFrame]]",
+) -> Iterator[Finding]:
     for recording, group in scores:
         best = group.iloc[int(group["value"].astype(float).argmax())]
         n = group["model"].nunique()
-        among = f", of {n} networks" if n > 1 else ""
+        among = (
+            f"; highest of {n} networks, whose differences are not tested"
+            if n > 1
+            else ""
+        )
         # One fixed split has none.
-        error = f" ± {best['error']:.3f}" if best["error"] == best["error"] else ""
+        known = best["error"] == best["error"]
+        error = f" ± {best['error']:.3f} over splits" if known else ""
         yield Finding(
-            f"{'Best' if n > 1 else 'Score'} on {recording}",
+            f"{'Highest score' if n > 1 else 'Score'} on {recording}",
             f"{best['value']:.4f}",
-            f"{best['model']} {best['layer']}{among}; raw r {best['raw']:.3f}{error}, "
-            f"ceiling {best['ceiling']:.3f}",
+            f"{best['model']} {best['layer']}: raw r {best['raw']:.3f}{error}, "
+            f"ceiling {best['ceiling']:.3f}{among}",
             best.get("source"),
         )
 
 
 def _gains(scores: "Sequence[tuple[str, pd.DataFrame]]") -> Iterator[Finding]:
-    """How many objectives predict better at some λ > 0 than at λ = 0."""
+    """Mean score at λ > 0 minus that at λ = 0, over trainings, if that is tested."""
+    pairs: dict[str, NDArray[np.float64]] = {}
     for recording, group in scores:
         same = group[group["layer"] == group["layer"].mode().iloc[0]]
         known = with_networks(same).rows
-        gains = {}
-        for objective in objective_order(known["objective"]):
-            own = known[known["objective"] == objective]
-            mean = own.groupby("weight")["value"].mean()
-            positive = mean[mean.index > 0]
-            if 0.0 in mean.index and len(positive):
-                gains[objective] = (positive.max() - mean[0.0], positive.idxmax())
+        trained = ["recipe", "objective", "network_seed"]
+        gains: list[float] = []
+        for _, own in known.groupby(trained, dropna=False):
+            zero = own["weight"] == 0
+            if zero.any() and not zero.all():
+                means = own["value"].astype(float).groupby(zero).mean()
+                gains.append(means[False] - means[True])
         if gains:
-            better = sum(gain > 0 for gain, _ in gains.values())
-            shown = ", ".join(
-                f"{objective_label(name)} {minus(f'{gain:+.4f}')} at λ = {weight:g}"
-                for name, (gain, weight) in gains.items()
-            )
+            pairs[recording] = np.array(gains)
+    if not pairs:
+        return
+    tests = [_sign_flips(each) for each in pairs.values()]
+    q_values = dict(zip(pairs, benjamini_hochberg(tests), strict=True))
+    label = "Score at λ > 0 minus λ = 0"
+    untold = []
+    for recording, each in pairs.items():
+        q, mean = q_values[recording], minus(f"{each.mean():+.4f}")
+        n, between = f"n = {len(each)}", minus(_t_interval(each))
+        if q < LEVEL:
             yield Finding(
-                f"λ > 0 against λ = 0, {recording}",
-                f"{better} of {len(gains)}",
-                "objectives predict better at their best λ > 0, without a test: "
-                + shown,
+                f"{label}, {recording}",
+                mean,
+                f"mean over all λ > 0; {mean}{between} over {n} trainings "
+                f"(objective × seed), sign-flip test, q = {q:.2g}",
             )
+        else:
+            untold.append(f"{recording} {mean}{between} ({n}, q = {q:.2g})")
+    if untold:
+        yield Finding(
+            label,
+            "Not told from 0",
+            "mean over all λ > 0, over n trainings (objective × seed), sign-flip test: "
+            + "; ".join(untold),
+        )
 
 
-def _closest(rows: "pd.DataFrame") -> Iterator[Finding]:
+def _sign_flips(gains: "NDArray[np.float64]") -> float:
+    """p of a mean as far from 0 if each value might as well have the other sign."""
+    from scipy.stats import permutation_test
+
+    if len(gains) < 2:
+        return 1.0
+    found = permutation_test(
+        *((gains,), np.mean), permutation_type="samples", random_state=0
+    )
+    return float(found.pvalue)
+
+
+def _t_interval(gains: "NDArray[np.float64]") -> str:
+    from scipy.stats import ttest_1samp
+
+    if len(gains) < 2:
+        return ""
+    low, high = ttest_1samp(gains, 0).confidence_interval()
+    return f" [{low:+.4f}, {high:+.4f}]"
+
+
+def _least_r(n: int) -> float:
+    """|r| over n networks at which a single test of level .05 tells it from 0."""
+    from scipy.stats import t
+
+    least = t.ppf(1 - LEVEL / 2, n - 2)
+    return float(least / np.sqrt(n - 2 + least**2))
+
+
+def _correlations(rows: "pd.DataFrame") -> Iterator[Finding]:
+    """The strongest correlation that holds after correction, if one does."""
     found = _stage(rows, "correlate")
     if found.empty:
         return
-    latest = found.drop_duplicates(["measure", "recording"], keep="last")
-    best = latest.iloc[int(latest["abs_r"].astype(float).argmax())]
+    # The last table is one family of tests.
+    family = found[found["config_id"] == found["config_id"].iloc[-1]]
+    n_tests = len(family)
+    held = family[family["q"].astype(float) < LEVEL]
+    if held.empty:
+        n = int(family["n_networks"].max())
+        yield Finding(
+            "Measures and predictivity",
+            f"Nothing can be told at n = {n}",
+            f"no correlation of {n_tests} tests holds after correction (smallest q = "
+            f"{family['q'].astype(float).min():.2g}); with {n} networks even a single "
+            f"test cannot tell |r| below {_least_r(n):.2f} from 0",
+        )
+        return
+    best = held.iloc[int(held["abs_r"].astype(float).argmax())]
     within = ""
     bounds = best.get("within_low"), best.get("within_high")
     if all(bound is not None and bound == bound for bound in bounds):
         r, low, high = (minus(f"{x:.2f}") for x in (best["within"], *bounds))
-        within = f", {r} [{low}, {high}] within objectives"
+        within = f"; {r} [{low}, {high}] within objectives"
     yield Finding(
-        "Measure closest to predictivity",
+        f"{len(held)} of {n_tests} correlations hold after correction; the strongest",
         minus(f"r = {best['value']:.2f}"),
-        f"{measure_name(str(best['measure']))} × {best['recording']}{within}, "
-        f"q = {best['q']:.2g}, {best['n_networks']:.0f} networks",
+        f"{measure_name(str(best['measure']))} × {best['recording']}, "
+        f"q = {best['q']:.2g}, n = {best['n_networks']:.0f} networks{within}",
         best.get("source"),
     )
 
