@@ -308,10 +308,11 @@ def test_a_gain_is_told_from_none_only_by_enough_trainings():
                 "equivariance_weight": weight,
                 "network_seed": seed,
                 "created": "",
-                "value": 0.4 + weight / 5 + seed / 100,
+                "value": 0.4 + weight * (0.2 + 0.002 * seed),
                 "raw": 0.5,
                 "ceiling": 0.9,
                 "error": 0.01,
+                "augmentation": None,
                 "origin": "recorded",
                 "config_id": "",
             }
@@ -323,7 +324,7 @@ def test_a_gain_is_told_from_none_only_by_enough_trainings():
 
     (few, _), (enough, _) = (findings(rows(n)) for n in (3, 8))
     assert few.text == "Not told from 0" and "(n = 3, q = 0.25)" in few.detail
-    assert enough.text == "+0.1000"
+    assert enough.text == "+0.1035"
     assert "over n = 8 trainings" in enough.detail and "q = 0.0078" in enough.detail
 
 
