@@ -99,9 +99,11 @@ def run(
                 _submit(where, stage, groups[stage], whole, job)
     except KeyboardInterrupt as stop:
         n_kept = whole.outcome.n_done + whole.outcome.n_stored
+        n_files = len(whole.outcome.files)
+        files = f", {n_files} files in {whole.out}" if n_files else ""
         stop.add_note(
-            f"{n_kept} of {n_configs} configurations are in {store.folder}; the same "
-            "again goes on from there"
+            f"{n_kept} of {n_configs} configurations are in {store.folder}{files}; the "
+            "same again goes on from there"
         )
         raise
     return whole.outcome

@@ -10,6 +10,7 @@ from ce_align.cli.flags import Results, flags
 from ce_align.cli.screen import message, progress_bars, report_failures
 from ce_align.cli.view import View
 from ce_align.errors import CeAlignError, ConfigError, DataError
+from ce_align.progress import WHOLE, Progress
 
 if TYPE_CHECKING:
     from ce_align.models.fetching import Checksum
@@ -105,20 +106,25 @@ def fetch(
         )
     failures: list[tuple[str, CeAlignError]] = []
     sources: dict[str, Checksum] = {}
-    for name in (*recordings, *networks):
-        try:
-            if name in recordings:
-                told = _recording(name, url)
-            else:
-                told, source = _network(name, url, keep)
-                sources |= {} if source is None else {name: source}
-        except CeAlignError as error:
-            failures.append((name, error))
-            continue
-        except KeyboardInterrupt as stop:
-            stop.add_note(f"what came of {name} is kept; the same command continues it")
-            raise
-        message(told)
+    names = [*recordings, *networks]
+    with progress_bars() as progress:
+        for done, name in enumerate(names):
+            progress(WHOLE, done, len(names))
+            try:
+                if name in recordings:
+                    told = _recording(name, url, progress)
+                else:
+                    told, source = _network(name, url, keep, progress)
+                    sources |= {} if source is None else {name: source}
+            except CeAlignError as error:
+                failures.append((name, error))
+                continue
+            except KeyboardInterrupt as stop:
+                stop.add_note(
+                    f"what came of {name} is kept; the same command continues it"
+                )
+                raise
+            message(told)
     if pin and sources:
         message(f"pinned {', '.join(sources)} in {pin_checksums(sources)}")
     report_failures(failures)
@@ -148,26 +154,26 @@ def _sorted(names: list[str], url: str | None) -> tuple[list[str], list[str]]:
     return list(dict.fromkeys(recordings)), networks
 
 
-def _recording(name: str, url: str | None) -> str:
+def _recording(name: str, url: str | None, progress: Progress) -> str:
     """Bring a recording; return what to say of it."""
     from ce_align.brainscore.datasets import fetch as fetch_recording
 
-    with progress_bars() as progress:
-        paths = fetch_recording(name, base=url, progress=progress)
+    paths = fetch_recording(name, base=url, progress=progress)
     return (
         f"{name}: {len(paths)} files in {paths[0].parent.parent}, of the SHA-1 that "
         "Brain-Score states"
     )
 
 
-def _network(name: str, url: str | None, keep: bool) -> tuple[str, "Checksum | None"]:
+def _network(
+    name: str, url: str | None, keep: bool, progress: Progress
+) -> tuple[str, "Checksum | None"]:
     """Bring a network; return what to say of it, and the file it is from."""
     from ce_align.models.catalogue import PUBLISHED
     from ce_align.models.fetching import fetch as fetch_weights
     from ce_align.models.fetching import read_record
 
-    with progress_bars() as progress:
-        path = fetch_weights(PUBLISHED[name], base=url, keep=keep, progress=progress)
+    path = fetch_weights(PUBLISHED[name], base=url, keep=keep, progress=progress)
     record = read_record(name)
     source = record.source if record is not None else None
     origin = f"from a file of {source}" if source else "placed by hand"

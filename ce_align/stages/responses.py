@@ -158,7 +158,7 @@ def respond(
     responses : where they are kept
     hardware : device, batch size and rendering threads
     force : compute again what is stored
-    progress : told of images done
+    progress : told of views done, of all sets together
     notify : told of networks whose features have changed
 
     Returns
@@ -183,13 +183,18 @@ def respond(
                 f"{source.name} {source.layer} gives other features than when "
                 "its responses were stored; they are computed again"
             )
+    missing = [list(_missing(networks, views, responses)) for views in view_sets]
+    n_views = sum(views.n_views * len(views.images) for views in view_sets)
+    done = n_views - sum(
+        views.n_views * len(images)
+        for views, todo in zip(view_sets, missing, strict=True)
+        for _, images, _ in todo
+    )
     with ExitStack() as stack:
         readers = _Readers(hardware, stack)
         pool = stack.enter_context(ThreadPoolExecutor(hardware.workers))
-        for views in view_sets:
-            todo = list(_missing(networks, views, responses))
+        for views, todo in zip(view_sets, missing, strict=True):
             wanted = [image for _, images, _ in todo for image in images]
-            done = len(views.images) - len(wanted)
             rendered = _prefetch(pool, views.render, wanted, ahead=hardware.workers + 1)
             for block, images, lacking in todo:
                 kept: dict[str, list[FloatArray]] = {s.digest: [] for s in lacking}
@@ -199,8 +204,8 @@ def respond(
                         values = readers.read(source, pixels)
                         if values is not None:
                             kept[source.digest].append(views.reduce(values))
-                    done += 1
-                    progress(f"{views.name} views", done, len(views.images))
+                    done += views.n_views
+                    progress("views", done, n_views)
                 found = {
                     source: np.stack(kept[source.digest])
                     for source in lacking

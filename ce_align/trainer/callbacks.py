@@ -70,6 +70,9 @@ class StopSignals:
                 "last checkpoint",
                 signum,
             )
+        if signum == signal.SIGINT and os.isatty(2):
+            # Not through Python's streams, which may be in the middle of a line.
+            os.write(2, b"\nstopping after this step; Ctrl-C again ends it at once\n")
         # SLURM announces the end of a job, and later ends it.
         self.received = self.received or signum
 

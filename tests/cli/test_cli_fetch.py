@@ -51,7 +51,7 @@ def test_fetch_takes_names_aliases_and_globs_from_a_mirror(server, ce_align):
     assert f'["{NAME}"]' in pins.read_text()
     assert not list(cache_folder("checkpoints").glob("*.pt"))
     status, out, err = ce_align("models", "ce_mmcr_*")
-    cached = [line.split()[-2] for line in out.splitlines() if "CE-MMCR" in line]
+    cached = [line.split()[-1] for line in out.splitlines() if "CE-MMCR" in line]
     assert cached == ["no", "no", "yes", "yes", "no", "no", "no"]
 
 

@@ -210,6 +210,15 @@ def test_a_second_run_answers_from_the_store(tmp_path, monkeypatch):
     assert numbers(forced) == numbers(first)
 
 
+def test_views_of_all_measures_are_one_pass_that_only_moves_on(tmp_path):
+    told = []
+    run(tmp_path, every(), progress=lambda *one: told.append(one))
+    done = [one[1] for one in told if one[0] == "views"]
+    (total,) = {one[2] for one in told if one[0] == "views"}
+    assert done == sorted(set(done))
+    assert done[-1] == total
+
+
 def test_workers_and_batches_do_not_change_a_number(tmp_path):
     one = run(tmp_path / "1", every())
     two = run(tmp_path / "2", every(), hardware=Hardware(workers=2))
