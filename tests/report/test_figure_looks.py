@@ -160,7 +160,7 @@ def test_points_of_networks_are_their_rows_with_and_without_an_objective(synthet
     assert frame["colour"].nunique() == len(frame)
 
 
-def test_names_as_long_as_real_ones_lie_apart_in_the_figures_of_layers():
+def test_names_as_long_as_real_ones_lie_apart(synthetic):
     layers = [f"blocks.{k}" for k in range(12)]
     places = {"freemanziemba2013-public": "V1", "majajhong2015-public": "V4"}
     places |= {"freemanziemba2013-public-v2": "V2", "li2026-it": "IT"}
@@ -172,9 +172,12 @@ def test_names_as_long_as_real_ones_lie_apart_in_the_figures_of_layers():
         for k, layer in enumerate(layers)
     ]
     inputs = Inputs(pd.DataFrame(rows))
-    for name, columns in (("depth", 2), ("layers", 2)):
+    renamed = dict(zip([f"set {k}" for k in range(1, 5)], places, strict=True))
+    others = with_rows(synthetic, synthetic.rows.replace({"recording": renamed}))
+    drawings = {"depth": inputs, "layers": inputs, "forest": others, "networks": others}
+    for name, own in drawings.items():
         with style():
-            figure = draw(name, inputs, columns).figure
+            figure = draw(name, own).figure
             FigureCanvasAgg(figure).draw()
             assert_texts_lie_apart(figure)
 

@@ -264,7 +264,7 @@ def test_two_tasks_of_an_array_go_on_bit_for_bit(tmp_path):
     stopped.send_signal(signal.SIGUSR1)
     _, errors = stopped.communicate(timeout=LIMIT)
     assert cluster.asked() == ["requeue 40_2"]
-    (line,) = (text for text in errors.splitlines() if not text.startswith("epoch"))
+    (line,) = (text for text in errors.splitlines() if text.startswith("interrupted"))
     assert line.startswith("interrupted: stopped after step")
     assert line.endswith("SLURM starts job 40_2 again")
     assert stopped.returncode == 128 + signal.SIGUSR1

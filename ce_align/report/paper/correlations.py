@@ -19,6 +19,7 @@ from ce_align.report.paper.items import (
     completed,
 )
 from ce_align.report.select import network_colours, network_labels
+from ce_align.report.sheet import shortened
 from ce_align.report.style import (
     GUIDE,
     INK,
@@ -66,6 +67,8 @@ FOREST_KEY = (
 )
 #: Fewer networks than these say little, and a figure says so.
 FEW_NETWORKS = 10
+#: As many letters of a recording's name above a panel.
+LONGEST_NAME = 18
 #: Places of the three beside each other.
 ABOVE, BELOW = -0.25, 0.25
 #: Height of one mark, and of title and axis, in inches.
@@ -247,6 +250,8 @@ def figure_forest(inputs: Inputs, columns: int = 2) -> Drawn:
         notes.append(f"{n_rest} further measures are in the rows, not in the figure.")
     data = rows[rows["measure"].isin(shown)].reset_index(drop=True)
     recordings = list(dict.fromkeys(data["recording"]))
+    whole = {name: name for name in recordings}
+    short = shortened(recordings, LONGEST_NAME) or whole
     across = min(len(recordings), 4 if columns == 2 else 2)
     with style():
         height = 0.65 + 0.22 * len(shown)
@@ -260,7 +265,7 @@ def figure_forest(inputs: Inputs, columns: int = 2) -> Drawn:
             ax.set_xlabel("Pearson r")
             n = "/".join(map(str, sorted(set(own["n_networks"].astype(int)))))
             few = " (few)" if own["n_networks"].min() < FEW_NETWORKS else ""
-            letter(ax, "", f"{recording}\nn = {n}{few}")
+            letter(ax, "", f"{short[recording]}\nn = {n}{few}")
             if k % across:
                 ax.tick_params(axis="y", labelleft=False)
         _forest_legend(figure, columns, data)

@@ -27,6 +27,7 @@ from ce_align.report.select import (
 from ce_align.report.style import (
     GUIDE,
     INK,
+    broken,
     legend_above,
     measure_name,
     minus,
@@ -55,6 +56,8 @@ __all__ = ["NetworkPoints", "figure_lambda", "figure_networks", "network_points"
 
 #: Up to so many networks have a name each in a legend.
 NAMED = 8
+#: As many recordings have room in one column and in two.
+MOST_RECORDINGS = {1: 4, 2: 7}
 
 
 def figure_lambda(inputs: Inputs, columns: int = 2) -> Drawn:
@@ -113,7 +116,7 @@ def _scores(inputs: Inputs) -> dict[str, Panel]:
     panels = {}
     for name, rows in found.rows.groupby("recording") if len(found.rows) else ():
         region = str(rows["region"].iloc[0]) if "region" in rows else ""
-        title = str(name) if region in str(name) else f"{name} ({region})"
+        title = str(name) if region in str(name) else f"{broken(str(name))} ({region})"
         points = average(rows)
         # Of a single network low and high are of its splits.
         one = points["spread"].str.startswith("95 %")
@@ -268,6 +271,11 @@ def figure_networks(inputs: Inputs, columns: int = 2) -> Drawn:
         )
     measures = [name for name in measures if name in set(data["measure"])]
     scores = [name for name in found.scores if name in set(data["score"])]
+    notes = list(found.notes)
+    if len(scores) > (most := MOST_RECORDINGS[columns]):
+        notes.append(f"The first {most} of {len(scores)} recordings are shown.")
+        scores = scores[:most]
+        data = data[data["score"].isin(scores)].reset_index(drop=True)
     across, down = (measures, scores) if columns == 2 else (scores, measures)
     height = 1.2 if columns == 2 else 0.95
     with style():
@@ -284,7 +292,7 @@ def figure_networks(inputs: Inputs, columns: int = 2) -> Drawn:
             ax.xaxis.set_major_formatter(lambda x, _: minus(weight_label(x)))
             ax.locator_params(axis="y", nbins=4)
             # The measure is across in either width: of one column it changes by row.
-            name, score = measure_name(pair[0]), found.scores[pair[1]]
+            name, score = measure_name(pair[0]), broken(found.scores[pair[1]])
             if columns == 1 or i == len(down) - 1:
                 ax.set_xlabel(
                     wrapped(name, 16), fontsize=5.6 if columns == 2 else 5, labelpad=1
@@ -300,7 +308,7 @@ def figure_networks(inputs: Inputs, columns: int = 2) -> Drawn:
         figure,
         data,
         inputs,
-        found.notes,
+        notes,
         title="Measures against predictivity, network by network",
         caption=f"Each point is a network (n = {n} in a panel; darker: larger λ): a "
         "measure of its representation against its raw predictivity (Pearson r, not "
