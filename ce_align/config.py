@@ -19,12 +19,12 @@ from ce_align.checks import nearest_names
 from ce_align.digests import digest_json
 from ce_align.errors import ConfigError, first_line
 from ce_align.files import atomic_path
-from ce_align.names import plain_path, split_name
+from ce_align.names import plain_path, split_name, without_path
 
 __all__ = [
-    *("COMMITTED", "NETWORKS", "ConfigId", "NetworkConfig", "OneOf", "Spelled"),
-    *("StageConfig", "check_settings", "option_of", "parse_yaml", "read_settings"),
-    "write_settings",
+    *("COMMITTED", "NETWORKS", "PATHS", "ConfigId", "NetworkConfig", "OneOf"),
+    *("Spelled", "StageConfig", "check_settings", "option_of", "parse_yaml"),
+    *("read_settings", "write_settings"),
 ]
 
 #: Stands for the layer that a network commits to a region.
@@ -33,7 +33,10 @@ COMMITTED = "committed"
 #: Fields that name networks, whose digests say which they are.
 NETWORKS = ("model", "model_a", "model_b", "baseline")
 #: Fields that may be paths, whose spelling is no part of an identity.
-PATHS = (*NETWORKS, "recording", "recordings", "images", "dataset", "file")
+PATHS = (
+    *(*NETWORKS, "recording", "recordings", "images", "dataset", "file"),
+    *("neuroids", "others", "runs"),
+)
 
 
 @dataclass(frozen=True)
@@ -70,10 +73,12 @@ class ConfigId(str):
 
     Attributes
     ----------
+    spelled : with paths as they were spelled, the identity until release 0.1
     nameless : the same whatever the networks are called
     content : digests of what the settings name, and the algorithm
     """
 
+    spelled: "ConfigId"
     nameless: str
     content: dict[str, str]
 
@@ -142,6 +147,9 @@ class StageConfig(BaseModel):
     def fingerprint(self, **content: str) -> ConfigId:
         """Identity of a result: the settings and the digests of what they name.
 
+        Of a path only the content counts, so that it is the same however the path is
+        spelled, from whatever folder.
+
         Parameters
         ----------
         **content
@@ -155,12 +163,22 @@ class StageConfig(BaseModel):
             "settings": settings,
             "content": content,
         }
-        found = ConfigId(digest_json(whole))
-        found.content = content
         # Whether there is a baseline is more than its name.
         unnamed = {name: "" for name in NETWORKS if settings.get(name)}
-        found.nameless = digest_json({**whole, "settings": {**settings, **unnamed}})
+        nameless = digest_json({**whole, "settings": {**settings, **unnamed}})
+        by_content = {n: _by_content(settings[n]) for n in PATHS if n in settings}
+        found = ConfigId(digest_json({**whole, "settings": {**settings, **by_content}}))
+        found.spelled = ConfigId(digest_json(whole))
+        for one in (found, found.spelled):
+            one.content, one.nameless, one.spelled = content, nameless, found.spelled
         return found
+
+
+def _by_content(value: Any) -> Any:
+    """A setting without the paths in it."""
+    if isinstance(value, str):
+        return without_path(value)
+    return list(map(_by_content, value)) if isinstance(value, list) else value
 
 
 class NetworkConfig(StageConfig):

@@ -9,7 +9,10 @@ import os
 from pathlib import Path
 from typing import NamedTuple
 
-__all__ = ["FEATURES", "HUB", "LOCAL_HUB", "NetworkName", "plain_path", "split_name"]
+__all__ = [
+    *("FEATURES", "HUB", "LOCAL_HUB", "NetworkName", "plain_path", "split_name"),
+    "without_path",
+]
 
 #: Begin names of networks from the hub, in the layout of the hub, and of features.
 HUB, LOCAL_HUB, FEATURES = "hf-hub:", "local-dir:", "features:"
@@ -28,6 +31,28 @@ def plain_path(name: str) -> str:
         return name
     # Such as file.py:callable, weights.pt:architecture or local-dir:FOLDER.
     return ":".join(map(_plain, name.split(":")))
+
+
+def without_path(name: str) -> str:
+    """A name without what leads to a file or folder, whose content tells which it is.
+
+    Such as ``:build`` of ``nets.py:build``; names that lead to none stay as they are.
+    """
+    if "://" in name:
+        return name
+    if _exists(name):
+        return ""
+    asked = split_name(name)
+    parts = asked.source.split(":")
+    features = asked.source.startswith(FEATURES)
+    first = int(features or asked.source.startswith(LOCAL_HUB))
+    for k in range(first, len(parts) if features else first + 1):
+        parts[k] = "" if _exists(parts[k]) else parts[k]
+    return str(asked._replace(source=":".join(parts)))
+
+
+def _exists(path: str) -> bool:
+    return bool(path) and Path(path).expanduser().exists()
 
 
 def _plain(path: str) -> str:

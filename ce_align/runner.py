@@ -181,7 +181,9 @@ def _labels(configs: Iterable[StageConfig]) -> dict[str, str]:
 
 def distinct(configs: Iterable[StageConfig]) -> tuple[StageConfig, ...]:
     """The configurations, each once, in their order."""
-    return tuple({config.fingerprint(): config for config in configs}.values())
+    # What paths lead to is not known yet.
+    found = {config.fingerprint().spelled: config for config in configs}
+    return tuple(found.values())
 
 
 def plan(

@@ -129,18 +129,20 @@ def analyze(jobs: Sequence[Job], images: ImageSet, run: Run) -> list[MeasureRow]
         If there are too few images.
     """
     responses = ResponseStore(run.responses or cache_folder("responses"))
-    keyed = [(job, _config_id(job, images)) for job in jobs]
-    known: dict[str, list[MeasureRow]] = {}
-    for job, key in keyed:
-        if key not in known:
-            rows = run.recall(
-                job.config, key, MeasureRow, job.networks, origin=images.origin
-            )
-            if rows:
-                known[key] = rows
-    pending = [(job, key) for job, key in keyed if key not in known]
+    # Two names of one network have one identity.
+    keyed = {
+        (key := _config_id(job, images), job.config.model): (job, key) for job in jobs
+    }
+    known: dict[tuple[str, str], list[MeasureRow]] = {}
+    for place, (job, key) in keyed.items():
+        rows = run.recall(
+            job.config, key, MeasureRow, job.networks, origin=images.origin
+        )
+        if rows:
+            known[place] = rows
+    pending = {place: one for place, one in keyed.items() if place not in known}
     if pending:
-        asked = [job for job, _ in pending]
+        asked = [job for job, _ in pending.values()]
         reading = _Reading.of(asked, images, run.store, responses)
         reading.failed |= respond(
             [network for job in asked for network in job.networks],
@@ -151,14 +153,13 @@ def analyze(jobs: Sequence[Job], images: ImageSet, run: Run) -> list[MeasureRow]
             progress=run.progress,
             notify=run.notify,
         )
-        for done, (job, key) in enumerate(pending):
+        for done, (place, (job, key)) in enumerate(pending.items()):
             run.progress("measures", done, len(pending))
             with run.attempt(f"{job.config.model}, {job.config.metric}", job.config):
-                known[key] = reading.keep(job, key, run)
+                known[place] = reading.keep(job, key, run)
         run.progress("measures", len(pending), len(pending))
     run.outcome.notes += _left_out(jobs, images)
-    keys = dict.fromkeys(key for _, key in keyed)
-    return [row for key in keys for row in known.get(key, [])]
+    return [row for place in keyed for row in known.get(place, [])]
 
 
 def _left_out(jobs: Sequence[Job], images: ImageSet) -> Iterator[str]:

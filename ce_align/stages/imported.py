@@ -29,7 +29,7 @@ NO_SCORE = {"", "x", "nan", "none", "-"}
 MOST = 2.0
 
 #: As many networks without a score are named.
-LABELLED = 3
+NAMED = 3
 
 #: Raw correlation, ceiling and score that are rounded still agree so well.
 AGREEMENT = 0.01
@@ -142,7 +142,7 @@ def import_scores(config: ImportConfig, run: Run) -> None:
     run.keep(config, config_id, found)
     run.outcome.rows += found
     if without:
-        run.outcome.notes.append(f"no score of {named_some(without, LABELLED)}")
+        run.outcome.notes.append(f"no score of {named_some(without, NAMED)}")
 
 
 def _read(path: Path) -> dict[int, dict[str, str]]:

@@ -13,7 +13,7 @@ from ce_align.digests import combine_digests, digest_json
 from ce_align.errors import CeAlignError, ConfigError, explained
 from ce_align.files import cache_folder
 from ce_align.models.catalogue import label_of
-from ce_align.names import FEATURES, split_name
+from ce_align.names import FEATURES, split_name, without_path
 from ce_align.progress import Notify, Progress, quiet, silent
 from ce_align.results import FACTS, LABELLED, SECOND, NetworkFacts, ResultStore, Row
 
@@ -28,6 +28,9 @@ if TYPE_CHECKING:
     from ce_align.stages.train import TrainOptions
 
 __all__ = ["Hardware", "NetworkLayer", "Outcome", "Run"]
+
+#: Columns with the names of data, as configurations have them.
+DATA = ("recording", "images", "dataset")
 
 RowType = TypeVar("RowType", bound=Row)
 Loaded = TypeVar("Loaded")
@@ -383,7 +386,7 @@ class Run:
         """Stored rows of a configuration whose networks have not changed, or None.
 
         A network that has another name now, as after its folder was renamed, has the
-        rows that it had; they are stored under the new name, too. `networks` are all
+        rows that it had, with its new name from now on. `networks` are all
         that the rows depend on, in the same order as for `keep`; they and `origin`, of
         the data, supply what rows of earlier versions lack.
         """
@@ -393,11 +396,12 @@ class Run:
         now = [network.behaviour for network in networks]
         if self.force or None in now:
             return None
+        namesake = store.namesake(stage, config_id.nameless)
         source: str = config_id
-        rows = store.get(stage, source, row_type)
-        if rows is None:
-            source = store.namesake(stage, config_id.nameless) or config_id
-            rows = store.get(stage, source, row_type)
+        rows = None
+        for source in filter(None, (config_id, config_id.spelled, namesake)):
+            if rows := store.get(stage, source, row_type):
+                break
         if not rows:
             self._tell_changes(config, config_id, networks)
             return None
@@ -412,15 +416,16 @@ class Run:
                 return None
         if len(then) != len(now):
             return None
-        if source != config_id:
-            rows = [_renamed(row, config, config_id) for row in rows]
-        labels = [_labels(row) for row in rows]
+        if source == config_id.spelled:  # what release 0.1 stored stays where it is
+            config_id = config_id.spelled
+        named = [_names(row) for row in rows]
+        rows = [_renamed(row, config, config_id) for row in rows]
         rows = self._with_facts(rows, networks, origin)
         if source != config_id:
             has_arrays = store.has_arrays(stage, source)
             arrays = store.arrays(stage, source) if has_arrays else None
             self._put(config, config_id, rows, networks, arrays)
-        elif self.labels and labels != [_labels(row) for row in rows]:
+        elif named != [_names(row) for row in rows]:
             self._put(config, config_id, rows, networks, None)
         store.clear_failure(stage, config)
         self.outcome.n_stored += 1
@@ -543,6 +548,8 @@ def _renamed(row: RowType, config: StageConfig, config_id: str) -> RowType:
         "other": names.get("model_b"),
         "baseline": names.get("baseline"),
     }
+    paths = {k: str(names[k]) for k in DATA if k in names}
+    found |= {k: name for k, name in paths.items() if without_path(name) != name}
     update = {k: v for k, v in found.items() if getattr(row, k, None) is not None}
     # A label that followed from the name that it had says nothing of the new one.
     for column, name in LABELLED.items():
@@ -552,5 +559,10 @@ def _renamed(row: RowType, config: StageConfig, config_id: str) -> RowType:
     return row.model_copy(update=update)
 
 
-def _labels(row: Row) -> list[str | None]:
-    return [getattr(row, column, None) for column in LABELLED]
+def _names(row: Row) -> dict[str, str | None]:
+    """Names and labels in a row."""
+    found = {name: getattr(row, name, None) for name in (*DATA, *LABELLED.values())}
+    for column, role in LABELLED.items():
+        if (name := found[role]) is not None:
+            found[column] = getattr(row, column, None) or label_of(name)
+    return found

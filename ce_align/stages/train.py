@@ -142,8 +142,11 @@ def _train(configs: Sequence[TrainConfig], run: Run) -> None:
                 images = open_images(config.images, config.view_size, config.seed)
                 if options.validation is not None:
                     validation = open_images(options.validation, config.view_size)
-            config_id = training_id(config, data_digest(images))
-            rows = ResultStore(folder).get(config.stage, config_id, TrainRow)
+            new = training_id(config, data_digest(images))
+            store, rows = ResultStore(folder), None
+            for config_id in (new, new.spelled):
+                if rows := store.get(config.stage, config_id, TrainRow):
+                    break
             is_there = rows and (folder / EXPORTED).is_file()
             if is_there and not run.force and run.training is None:
                 run.outcome.n_stored += 1
@@ -161,6 +164,7 @@ def _train(configs: Sequence[TrainConfig], run: Run) -> None:
                     progress=run.progress,
                 )
                 run.outcome.n_done += 1
+                config_id = new
             if rows:  # another process may report for this one
                 run.store.put(config.stage, config_id, config, rows)
                 run.store.clear_failure(config.stage, config)

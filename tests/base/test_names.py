@@ -1,44 +1,125 @@
 """One network, one recording, one spelling of its name."""
 
+from importlib import import_module
+
 import pytest
 
-from ce_align.names import NetworkName, plain_path, split_name
-from ce_align.stages.correlate import CorrelateConfig
-from ce_align.stages.overlap import OverlapConfig
+from ce_align.config import PATHS, StageConfig
+from ce_align.names import NetworkName, plain_path, split_name, without_path
+from ce_align.runner import STAGES
 from ce_align.stages.scores import ScoreConfig
-from ce_align.stages.transfer import TransferConfig
-from ce_align.trainer.presets import TrainConfig
+
+#: Settings that are words: neither networks, data nor files are called by them.
+WORDS = {
+    *("label", "label_a", "label_b", "submodule", "metric", "layer", "layer_a"),
+    *("layer_b", "stratify", "region", "animal", "time", "objective", "backbone"),
+    *("families", "figure", "table"),
+}
+#: Values of settings that must be given.
+REQUIRED = {"equivariance_weight": 0.3, "objective": "mmcr", "metric": "bures"}
+REQUIRED |= {"figure": "2", "table": "1"}
 
 SPELLINGS = [
-    "./data/my.nc",
-    "data//my.nc",
-    "data/./my.nc",
-    "other/../data/my.nc",
-    "{here}/data/my.nc",
-    "~/work/data/my.nc",
+    *("./data/my.nc", "data//my.nc", "data/./my.nc", "other/../data/my.nc"),
+    *("data/my.nc/", "{here}/data/my.nc", "~/work/data/my.nc", "../work/data/my.nc"),
+    *("link.nc", "{here}/linked/my.nc"),
 ]
 
 
 @pytest.fixture
 def here(tmp_path, monkeypatch):
-    (tmp_path / "work").mkdir()
-    monkeypatch.chdir(tmp_path / "work")
+    folder = tmp_path / "work"
+    (folder / "data").mkdir(parents=True)
+    (folder / "data" / "my.nc").touch()
+    (folder / "link.nc").symlink_to("data/my.nc")
+    (folder / "linked").symlink_to("data")
+    monkeypatch.chdir(folder)
     monkeypatch.setenv("HOME", str(tmp_path))
-    return tmp_path / "work"
+    return folder
+
+
+def configurations(kind=StageConfig):
+    """Every type of configuration that rows or figures are made of."""
+    for module in STAGES.values():
+        import_module(module)
+    for one in kind.__subclasses__():
+        own = one.__module__.startswith("ce_align.")
+        if own and vars(one).get("stage") in STAGES:
+            yield one
+        yield from configurations(one)
+
+
+def is_text(field):
+    return "str" in str(field.annotation) and "Literal" not in str(field.annotation)
+
+
+def named(kind):
+    """Settings of a configuration that may be paths."""
+    return [n for n, f in kind.model_fields.items() if is_text(f) and n in PATHS]
+
+
+def config_of(kind, field, path):
+    """A configuration of which one setting is a path, and the others are not."""
+    known = {
+        name: REQUIRED.get(name, "pixels")
+        for name, one in kind.model_fields.items()
+        if one.is_required()
+    }
+    several = "tuple" in str(kind.model_fields[field].annotation)
+    return kind(**{**known, field: (path,) if several else path})
+
+
+def test_every_setting_is_a_word_or_may_be_a_path():
+    """A setting that is a path in one and a word in the other has two identities."""
+    unknown = {
+        f"{kind.__name__}.{name}"
+        for kind in configurations()
+        for name, field in kind.model_fields.items()
+        if is_text(field) and name not in PATHS and name not in WORDS
+    }
+    # Nested settings of an objective are its numbers.
+    assert unknown == {"TrainConfig.options"}
+    assert len(list(configurations())) >= 10
 
 
 @pytest.mark.parametrize("spelling", SPELLINGS)
-def test_an_identity_does_not_depend_on_how_a_path_is_spelled(spelling, here):
+def test_an_identity_does_not_depend_on_how_a_path_is_spelled(
+    spelling, here, monkeypatch
+):
+    cases = [(kind, name) for kind in configurations() for name in named(kind)]
+    assert len(cases) >= 15
+    there = {case: config_of(*case, "data/my.nc").fingerprint(c="d") for case in cases}
     path = spelling.format(here=here)
-    configs = [
-        lambda name: ScoreConfig(model=name, recording=name),
-        lambda name: TransferConfig(model="pixels", dataset=name),
-        lambda name: OverlapConfig(model_a=name, model_b="pixels", recording="it"),
-        lambda name: CorrelateConfig(recordings=(name,)),
-        lambda name: TrainConfig(objective="mmcr", equivariance_weight=0, images=name),
-    ]
-    for config in configs:
-        assert config(path).fingerprint() == config("data/my.nc").fingerprint()
+    for case, expected in there.items():
+        assert config_of(*case, path).fingerprint(c="d") == expected, case
+    monkeypatch.chdir("/")
+    path = f"{here}/data/my.nc"
+    for case, expected in there.items():
+        assert config_of(*case, path).fingerprint(c="d") == expected, case
+
+
+def test_what_a_path_leads_to_is_told_by_its_content_and_parts_by_their_names(here):
+    def identity(name, weights="w"):
+        config = ScoreConfig(model=name, recording="it")
+        return config.fingerprint(weights=weights)
+
+    (here / "nets.py").touch()
+    (here / "w.pt").touch()
+    names = ("data/my.nc", "nets.py:a", "nets.py:b", "w.pt:resnet50", "w.pt:@teacher")
+    assert len({identity(name) for name in names}) == len(names)
+    assert identity("nets.py:a") == identity(f"{here}/nets.py:a")
+    assert identity("nets.py:a") != identity("nets.py:a", "other weights")
+    # Names that lead nowhere have the identity that they always had.
+    for name in ("pixels", "torchvision/resnet50", "runs/a"):
+        assert identity(name) == identity(name).spelled
+
+
+def test_paths_of_features_count_by_their_content(here):
+    (here / "f.npy").touch()
+    (here / "ids.csv").touch()
+    assert without_path("features:f.npy:ids.csv") == "features::"
+    assert without_path("features:f.npy:none.csv") == "features::none.csv"
+    assert without_path("hf-hub:lab/net@v2") == "hf-hub:lab/net@v2"
 
 
 def test_a_folder_outside_of_the_current_one_has_one_name(here):
