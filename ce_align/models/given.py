@@ -160,11 +160,11 @@ class FeatureArray:
             for layer in layers
         }
         axes = dict.fromkeys(layers, 0)
-        origin = "" if self.columns else IN_ORDER
+        remark = "" if self.columns else IN_ORDER
         identity = {f"layer {k}": v for k, v in self._digests.items()}
         identity["stimuli"] = digest_json(dict(self.columns))
         return Probe(
-            self.digest, identity, behaviours=behaviours, axes=axes, origin=origin
+            self.digest, identity, behaviours=behaviours, axes=axes, remark=remark
         )
 
     def features(

@@ -331,4 +331,4 @@ def _load_file(name: str, path: Path, option: str) -> Network:
     network = described_network(name, module, description)
     backbone = architecture.removeprefix("timm/")
     facts = training_facts({"backbone": backbone, **stated_settings(metadata)})
-    return replace(network, origin="; ".join(said), facts=facts)
+    return replace(network, remark="; ".join(said), facts=facts)

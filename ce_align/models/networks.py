@@ -159,7 +159,7 @@ class Probe:
     failures : layers that cannot be measured, and why
     marks : layers that are measured although their outputs do not follow from the image
         alone, and why not
-    origin : what rows must say of where the weights are from; mostly nothing
+    remark : what rows must say of where the weights are from; mostly nothing
     """
 
     digest: str = ""
@@ -169,7 +169,7 @@ class Probe:
     axes: dict[str, int] = field(default_factory=dict)
     failures: dict[str, DataError] = field(default_factory=dict)
     marks: dict[str, str] = field(default_factory=dict)
-    origin: str = ""
+    remark: str = ""
 
     def behaviour(self, layer: str) -> Behaviour | None:
         """Behaviour by which what is kept is known again; None if nothing is kept."""
@@ -195,7 +195,7 @@ class Probe:
 
     def note(self, layer: str) -> str | None:
         """What a row of the layer must say of the network; None if nothing."""
-        notes = [text for text in (self.marks.get(layer), self.origin) if text]
+        notes = [text for text in (self.marks.get(layer), self.remark) if text]
         if self.unknown:
             held = named_some(self.unknown)
             notes.append(f"computed anew each time, for {UNKNOWN_CONTENT}: {held}")
@@ -206,7 +206,7 @@ def _shown(network: "Network", layers: Sequence[str], allow_unstable: bool) -> P
     """Show the probe images to a network, together and each alone."""
     module, fed = network.module, network.preprocessing
     device = next((str(p.device) for p in module.parameters()), "cpu")
-    found = Probe(origin=network.origin)
+    found = Probe(remark=network.remark)
 
     def fail(layer: str, error: DataError) -> None:
         found.failures[layer] = DataError(f"{network.name}: {error}")
@@ -219,7 +219,7 @@ def _shown(network: "Network", layers: Sequence[str], allow_unstable: bool) -> P
         except DataError as error:
             failed = type(error)(f"{network.name}: {error}")
             failed.__cause__ = error
-            return Probe(failures=dict.fromkeys(layers, failed), origin=network.origin)
+            return Probe(failures=dict.fromkeys(layers, failed), remark=network.remark)
         again: dict[str, torch.Tensor] = {}
         for layer, output in together.items():
             if layer in found.failures:
@@ -320,7 +320,7 @@ class Network:
     preprocessing: Preprocessing = field(default_factory=Preprocessing)
     layers: Mapping[str, str] = field(default_factory=dict)
     code: LocalCode | None = None
-    origin: str = ""
+    remark: str = ""
     facts: NetworkFacts = field(default_factory=NetworkFacts)
 
     def __post_init__(self) -> None:
