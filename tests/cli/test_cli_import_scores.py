@@ -105,13 +105,13 @@ def test_correlation_is_with_the_imported_scores_and_says_so(
         assert row["imported_from"] == "board.csv"
     assert "majajhong2015: scores are imported, from board.csv" in err
     assert "majajhong2015: 1 row of another recording or regression" in err
-    status, _, err = ce_align("tables", "--which", "1")
-    assert status == 0
-    assert "table_1: Imported" in err
+    status, out, err = ce_align("tables", "--which", "1")
+    assert status == 0, err
+    assert "\nImported: from a file of the user." in out
 
 
 def drawn(folder, name):
-    with (folder / "figures" / f"{name}.csv").open(newline="") as file:
+    with (folder / "paper-figures" / f"{name}.csv").open(newline="") as file:
         return list(csv.DictReader(file))
 
 
@@ -124,8 +124,7 @@ def test_figures_show_imported_scores_and_are_marked(ce_align, tmp_path, scores)
         "figures", "--which", "3", "--which", "4", "--others", "others.csv"
     )
     assert status == 0, err
-    for figure in ("figure_3", "figure_4"):
-        assert f"{figure}: Imported: from a file of the user." in err
+    assert "figure_3, figure_4: Imported: from a file of the user." in err
     expected = dict(zip(PUBLISHED, scores, strict=True))
     bars = {row["networks"]: float(row["value"]) for row in drawn(tmp_path, "figure_3")}
     expected.pop("ce_barlow_l0.2_ep1000")  # trained otherwise than the 21

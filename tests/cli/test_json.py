@@ -55,6 +55,7 @@ CASES = {
     "run": ("recipe.py",),
     "import-scores": ("scores.csv",),
     "results": (),
+    "tables": ("--which", "1"),
     "register": ("pixels",),
     "submit": ("--check", "absent.zip"),
     "doctor": ("--timeout", 0.1),
@@ -67,7 +68,7 @@ VARIANTS = {
     "results": ("--stage", "score", "--columns", "model,value"),
 }
 #: They have nothing to print here, and say why on standard error.
-WITHOUT = ("correlate", "submit")
+WITHOUT = ("correlate", "tables", "submit")
 
 
 def leaves(name, command):
