@@ -135,7 +135,10 @@ def test_image_names_that_are_no_text_are_refused_in_one_line(
     (folder / "good.png").rename(folder / os.fsdecode(b"caf\xe9.png"))
     arguments = {
         "pack": ("images", "packed"),
-        "analyze": ("--model", "pixels", "--images", "images"),
+        "analyze": (
+            *("--model", "pixels", "--images", "images"),
+            *("--metric", "dimensionality"),
+        ),
     }[command]
     for encoding in ("ascii", "utf-8"):
         status, _, err = terminal(encoding, command, *arguments)
