@@ -122,6 +122,9 @@ def test_any_rows_can_be_saved(tmp_path, n_networks, metrics):
         warnings.simplefilter("error")
         saved = save_measures(rows, tmp_path / "figure.pdf")
     assert saved == tmp_path / "figure.png"
+    text = saved.with_suffix(".svg").read_text()
+    assert "D_B: squared Bures distance of covariances" in text
+    assert ("R²: share of the variance" in text) == ("decoding_ridge" in metrics)
     assert Image.open(saved).width > 300
     assert {p.name for p in tmp_path.iterdir()} == {
         f"figure.{suffix}" for suffix in ("pdf", "svg", "png")

@@ -17,6 +17,7 @@ from ce_align.report.paper.items import (
     because,
     built,
     completed,
+    mark_of,
 )
 from ce_align.report.select import network_colours, network_labels
 from ce_align.report.sheet import shortened
@@ -33,7 +34,7 @@ from ce_align.report.style import (
     style,
 )
 from ce_align.stages.comparable import interval_over
-from ce_align.stages.measures import Panel, Quantity, quantities
+from ce_align.stages.measures import COMPARISON_TITLES, Panel, Quantity, quantities
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -65,6 +66,19 @@ FOREST_KEY = (
     "Lines: 95 % intervals over networks within objectives. Shaded: |r| with p > .05 "
     "for so many networks, in a single test without correction."
 )
+#: What a number is, by what its name has in it.
+DEFINED = {
+    **dict.fromkeys(
+        COMPARISON_TITLES,
+        "D_B: squared Bures distance of covariances divided by their traces, from 0 "
+        "(the same shape) to 2 (no direction in common).",
+    ),
+    "_excess": "Excess: D_B − its floor, both of halves of the clouds of responses; "
+    "the floor is the mean distance between two halves of one cloud.",
+    "_delta": "Δ: the baseline's value − the network's, on the same images and draws.",
+    "decoding": "R²: share of the variance of augmentation parameters that is decoded "
+    "of held-out images; below 0, guessing their mean is better.",
+}
 #: Fewer networks than these say little, and a figure says so.
 FEW_NETWORKS = 10
 #: As many letters of a recording's name above a panel.
@@ -395,6 +409,8 @@ def save_correlations(rows: "Sequence[CorrelationRow]", path: Path) -> Path:
     import pandas as pd
     from matplotlib.figure import Figure
 
+    order = {name: k for k, name in enumerate(quantities())}
+    rows = sorted(rows, key=lambda row: order.get(row.measure, len(order)))
     groups = {
         name: [row for row in rows if row.recording == name]
         for name in dict.fromkeys(row.recording for row in rows)
@@ -409,7 +425,9 @@ def save_correlations(rows: "Sequence[CorrelationRow]", path: Path) -> Path:
             n = "/".join(map(str, sorted({row.n_networks for row in group})))
             ax.set_title(f"{recording}\nn = {n} networks", loc="left")
         _forest_legend(figure, 1, pd.DataFrame([row.model_dump() for row in rows]))
-        finish(figure, [FOREST_KEY])
+        data = pd.DataFrame([row.model_dump() for row in rows])
+        notes = [FOREST_KEY, *filter(None, [_few_words(data).strip()])]
+        finish(figure, notes, mark_of(row.origin or "" for row in rows))
         return save_figure(figure, path.with_suffix(""))[-1]
 
 
@@ -462,7 +480,7 @@ def save_measures(rows: "Sequence[MeasureRow]", path: Path) -> Path:
                 ax.set_title(panel.title, loc="left", fontweight="bold")
                 values = [row.value for row in rows if row.metric in words]
                 clipped = any(v is not None and v < LEAST for v in values)
-                further = f" (◂ below {LEAST})" if clipped else ""
+                further = minus(f" (◂ below {LEAST})") if clipped else ""
                 ax.set_xlabel(panel.axis + further)
         labels = network_labels(rows)
         handles = [
@@ -471,11 +489,12 @@ def save_measures(rows: "Sequence[MeasureRow]", path: Path) -> Path:
         ]
         figure.legend(handles=handles, loc="outside upper left", frameon=False, ncols=3)
         over = dict.fromkeys(row.interval for row in rows if row.interval)
+        shown = " ".join(metrics)
+        notes = list(dict.fromkeys(w for name, w in DEFINED.items() if name in shown))
         if over:
             words_over = "; ".join(map(interval_over, over))
-            figure.supxlabel(
-                f"Lines: 95 % intervals over {words_over}", fontsize="small"
-            )
+            notes.append(f"Lines: 95 % intervals over {words_over}.")
+        finish(figure, notes, mark_of(row.origin or "" for row in rows))
         return save_figure(figure, path.with_suffix(""))[-1]
 
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     *("BuiltTable", "Drawn", "NothingToDraw", "Numbered"),
-    *("because", "built", "completed", "merged"),
+    *("because", "built", "completed", "mark_of", "merged"),
 ]
 
 
@@ -138,7 +138,7 @@ def _noted(
     """All notes, those on origins first, and the mark."""
     origins = {o for cell in data.get("origin", ()) for o in str(cell).split("+")}
     every = (*_origin_notes(origins, inputs.remark), *merged(notes))
-    return every, _mark_of(origins, inputs.remark)
+    return every, mark_of(origins, inputs.remark)
 
 
 def _origin_notes(origins: Iterable[str], remark: str = "") -> list[str]:
@@ -152,7 +152,7 @@ def _origin_notes(origins: Iterable[str], remark: str = "") -> list[str]:
     return notes
 
 
-def _mark_of(origins: Iterable[str], remark: str = "") -> str:
+def mark_of(origins: Iterable[str], remark: str = "") -> str:
     """The tag above a figure; empty if all is of recordings and files of images."""
     if remark:
         return "SYNTHETIC ROWS" if "synthetic" in remark.lower() else remark
