@@ -311,7 +311,7 @@ class Network:
     preprocessing : from images to its input
     layers : region (V1, V2, V4, IT) to layer
     code : the Python file that builds it, if one does
-    origin : what its rows must say of where its weights are from; mostly nothing
+    remark : what its rows must say of where its weights are from; mostly nothing
     facts : how it came to be, as its rows say; no part of its digest
     """
 
