@@ -375,13 +375,20 @@ def _defined(numbers: Mapping[str, float]) -> dict[str, float]:
     return {name: value for name, value in numbers.items() if not math.isnan(value)}
 
 
+#: What a line after an epoch says; the log has every number.
+TOLD = {
+    "loss": "loss",
+    "probe_epoch_top1": "probe top-1",
+    "probe_top1": "on validation",
+    "knn_top1": "kNN top-1",
+    "effective_rank": "rank",
+}
+
+
 def epoch_line(epoch: int, epochs: int, numbers: Mapping[str, float]) -> str:
-    """One line of what is known after an epoch, counted from 1."""
-    named = (
-        f"{name.replace('_', ' ')} {value:.4g}"
-        for name, value in _defined(numbers).items()
-        if name != "epoch"
-    )
+    """One line of the numbers after an epoch that fit a terminal, counted from 1."""
+    known = _defined(numbers)
+    named = (f"{TOLD[name]} {known[name]:.3g}" for name in TOLD if name in known)
     return f"epoch {epoch} of {epochs}: {', '.join(named)}"
 
 

@@ -1,5 +1,6 @@
 """A training that is stopped goes on as if it had not been; untrained; estimated."""
 
+import csv
 import hashlib
 import json
 import os
@@ -106,6 +107,36 @@ train(Path(sys.argv[2]))
 
 
 @pytest.mark.slow
+def test_progress_tells_the_epochs_mean_loss_and_counts_all_steps(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr(estimates._Told, "INTERVAL", 0.0)
+    told = []
+    fit(
+        small_config(),
+        noise_images(),
+        tmp_path,
+        Hardware(workers=0, log_every=1),
+        notify=lambda line: None,
+        progress=lambda *one: told.append(one),
+    )
+    (path,) = tmp_path.glob("log/*/metrics.csv")
+    with path.open() as file:
+        losses = [float(row["loss"]) for row in csv.DictReader(file) if row["loss"]]
+    n_steps, a_epoch = EPOCHS * STEPS, STEPS
+    assert len(losses) == n_steps
+    assert [(what, done, total) for what, done, total, _ in told] == [
+        ("training", done, n_steps) for done in range(n_steps + 1)
+    ]
+    for step, (*_, state) in enumerate(told[1:]):
+        epoch = step // a_epoch
+        mean = np.mean(losses[epoch * a_epoch : step + 1])
+        words = state.split()
+        assert words[:3] == ["epoch", f"{epoch + 1}/{EPOCHS}", "loss"]
+        assert float(words[3]) == pytest.approx(mean, rel=1e-3)
+        assert words[5] == "images/s"
+
+
 def test_killed_at_a_random_step_it_ends_with_the_same_weights(tmp_path, uninterrupted):
     # After the first epoch there is a checkpoint to resume from.
     step = int(np.random.default_rng().integers(STEPS, EPOCHS * STEPS))

@@ -228,6 +228,8 @@ def test_speed_is_images_over_time_since_the_last_look(monkeypatch):
     assert speed.read(7) == 8
 
 
-def test_a_person_is_told_what_is_defined():
+def test_a_person_is_told_what_is_defined_in_a_line_that_fits():
     numbers = {"epoch": 2.0, "loss_invariant": 1.25, "knn_top1": math.nan, "loss": 3}
-    assert epoch_line(2, 8, numbers) == "epoch 2 of 8: loss invariant 1.25, loss 3"
+    assert epoch_line(2, 8, numbers) == "epoch 2 of 8: loss 3"
+    numbers |= {"loss": -31.42, "knn_top1": 0.15923, "probe_epoch_top1": 0.10169}
+    assert len(epoch_line(100, 100, numbers | {"effective_rank": 98.39})) <= 80
