@@ -209,7 +209,8 @@ def _usage(error: Exception) -> ConfigError:
     if option and hasattr(error, "possibilities"):
         known = [word for one in context.command.params for word in one.opts]
         return ConfigError(f"{command} has no option {option}{_nearest(option, known)}")
-    text = text.replace("Value error, ", "").rstrip(".")
+    text = text.replace("Value error, ", "").replace(". Did you mean ", "; nearest: ")
+    text = text.rstrip(".?")
     return ConfigError(f"{text[0].lower()}{text[1:]}; {command} --help says more")
 
 

@@ -48,7 +48,7 @@ def test_the_first_steps_work_as_they_stand(ce_align):
         (("import", "x"), "missing option '--out'; ce-align import --help"),
         (("score", "--seed", "x"), "'--seed'"),
         (("score", "again"), "unexpected extra argument(s) (again)"),
-        (("recordings", "shwo"), "'shwo'. Did you mean 'show'?"),
+        (("recordings", "shwo"), "'shwo'; nearest: 'show'; ce-align recordings --help"),
         (("analyze", "--metric", "bure"), "'bure' is not one of 'bures'"),
     ],
 )
