@@ -18,8 +18,9 @@ from waiting import LIMIT
 
 from ce_align.config import StageConfig
 from ce_align.errors import DataError
-from ce_align.report.page import write_report
+from ce_align.report.page import parts, write_report
 from ce_align.report.page.summary import findings
+from ce_align.report.paper import FIGURES
 from ce_align.results import ResultStore, Row
 
 HTML = "{http://www.w3.org/1999/xhtml}"
@@ -75,6 +76,13 @@ def text(results):
     """The page of these rows, written once."""
     page = results.parent / "report.html"
     return page.read_text() if page.exists() else write(results)[0]
+
+
+@pytest.fixture
+def few_figures(monkeypatch):
+    """Three figures, for tests of what else is in the page."""
+    few = {name: FIGURES[name] for name in ("1", "3", "forest")}
+    monkeypatch.setattr(parts, "FIGURES", few)
 
 
 @pytest.fixture
@@ -183,6 +191,7 @@ def executed(tree):
     return [s for s in tree.iter(f"{HTML}script") if s.get("type") is None]
 
 
+@pytest.mark.usefixtures("few_figures")
 def test_names_of_others_are_shown_and_never_executed(tmp_path):
     row = AnyRow(
         model=HOSTILE,
@@ -224,6 +233,7 @@ def warned(results):
     return " ".join("".join(box.itertext()).split())
 
 
+@pytest.mark.usefixtures("few_figures")
 def test_the_reader_is_warned_of_what_limits_the_numbers(synthetic, tmp_path):
     rows = synthetic.rows
     rows = rows[rows["stage"].isin(["score", "analyze", "correlate"])].copy()
@@ -255,6 +265,7 @@ def test_the_reader_is_warned_of_what_limits_the_numbers(synthetic, tmp_path):
         assert words in said, said
 
 
+@pytest.mark.usefixtures("few_figures")
 def test_rows_without_a_fault_need_no_warning(synthetic, tmp_path):
     rows = synthetic.rows
     put_rows(rows[rows["stage"] == "correlate"], tmp_path / "results")
@@ -263,6 +274,7 @@ def test_rows_without_a_fault_need_no_warning(synthetic, tmp_path):
     )
 
 
+@pytest.mark.usefixtures("few_figures")
 def test_what_cannot_be_drawn_is_named_with_the_reason(synthetic, tmp_path):
     rows = synthetic.rows
     put_rows(rows[rows["stage"] == "transfer"], tmp_path / "results")
@@ -425,6 +437,7 @@ axe.run().then((found) => {
 @pytest.mark.skipif(BROWSER is None, reason="no chromium on this machine")
 @pytest.mark.skipif(find_spec("axe_core_python") is None, reason="axe is not installed")
 @pytest.mark.parametrize(("dark", "width"), [(False, 1280), (True, 500)])
+@pytest.mark.usefixtures("few_figures")
 def test_a_browser_finds_the_page_accessible(synthetic, tmp_path, dark, width):
     rows = synthetic.rows
     few = rows["model"].isin(["ce_mmcr_l0", "ce_mmcr_l0.1", "21 networks"])
