@@ -16,9 +16,8 @@ demo: setup
 # Every recipe; what is not at hand is named, the rest is done, and again is a resume.
 paper: setup
 	@status=0; \
-	$(BIN)/ce-align run benchmarks/*.py analyses/*.py figures/*.py --out paper \
-	  || status=$$?; \
-	$(BIN)/ce-align report --out paper/report.html || exit $$?; \
+	$(BIN)/ce-align run benchmarks/*.py analyses/*.py figures/*.py || status=$$?; \
+	$(BIN)/ce-align report --out paper-figures/report.html || exit $$?; \
 	exit $$status
 
 test: setup

@@ -23,7 +23,7 @@ from ce_align.stages.scores import ScoreConfig
 from ce_align.stages.train import training_folder
 from ce_align.trainer.presets import preset_config
 
-__all__ = ["demo_recipe", "session_score"]
+__all__ = ["FIGURES", "demo_recipe", "session_score"]
 
 OBJECTIVES = ("mmcr", "barlow", "simclr")
 WEIGHTS = (0.0, 0.3)
@@ -34,7 +34,10 @@ EPOCHS = 2
 
 #: What such rows can fill: no other networks, backbones or data sets are there.
 TABLES = ("1", "3", "5")
-FIGURES = ("1", "2", "3", "5", "6", "7", "forest", "overlap", "training")
+FIGURES = (
+    *("1", "2", "3", "5", "6", "7"),
+    *("forest", "lambda", "networks", "overlap", "training"),
+)
 
 #: Layer that stands for IT in the tiny network.
 LAYER = "layer4"

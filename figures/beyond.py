@@ -1,13 +1,10 @@
-"""Beyond the paper: layers by areas, overlap of networks, training curves.
+"""Figures beyond the paper: layers, depth, time, overlap, all against λ, trainings.
 
-From scores of several layers (``ce-align score --layer all``), from the rows of
-``analyses/overlap.py``, and from the logs of trainings that rows name.
+From scores of several layers (``ce-align score --layer all``) and time bins (``--time
+all``), from the rows of ``analyses/``, and from the logs of trainings that rows name.
 """
 
 from ce_align.report.paper.files import FigureConfig
 
-RECIPE = [
-    FigureConfig(figure="layers"),
-    FigureConfig(figure="overlap"),
-    FigureConfig(figure="training"),
-]
+NAMES = ("depth", "lambda", "layers", "networks", "overlap", "time", "training")
+RECIPE = [FigureConfig(figure=name) for name in NAMES]

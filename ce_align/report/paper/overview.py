@@ -325,8 +325,9 @@ def _points(points: "pd.DataFrame", ax: "Axes", *, narrow: bool) -> None:
     named = points.assign(kind=points["objective"].fillna("").astype(str))
     among = objective_order(named["kind"])
     look: Any = {"linestyle": "none", "markersize": 3.6}
-    for name, own in named.groupby("kind"):
-        kind = str(name)
+    # Other networks have no kind, and come last.
+    for kind in [*(name for name in among if name), *({""} & set(among))]:
+        own = named[named["kind"] == kind]
         mark = objective_marker(kind) if kind else "X"
         edge: Any = {"linewidths": 0.3, "edgecolor": "white", "marker": mark}
         ax.scatter(own["x"], own["y"], 13, own["colour"], **edge)

@@ -16,8 +16,9 @@ __all__ = ["figure_1"]
 
 #: Two augmentations that differ to the eye, and two scenes that show them.
 SEED, SCENES = 0, (1, 2)
-#: Views of the first and of the second augmentation, and the two losses.
-VIEW_A, VIEW_B, INVARIANT, EQUIVARIANT = "#cc79a7", "#e69f00", "#0072b2", "#d55e00"
+#: Views of the first and of the second augmentation, and the two losses; none of these
+#: colours is an objective's.
+VIEW_A, VIEW_B, INVARIANT, EQUIVARIANT = "#cc79a7", "#e69f00", "#3b4d61", "#7b3294"
 #: Both halves of the figure have these extents, in units of about an inch.
 EXTENT = (3.5, 2.75)
 CENTRED: Any = {"ha": "center", "va": "center"}
