@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 __all__ = [
-    *("FEATURES", "HUB", "LOCAL_HUB", "NetworkName", "plain_path", "split_name"),
-    "without_path",
+    *("FEATURES", "HUB", "LOCAL_HUB", "NetworkName", "plain_path", "printable"),
+    *("split_name", "without_path"),
 ]
 
 #: Begin names of networks from the hub, in the layout of the hub, and of features.
@@ -97,3 +97,17 @@ def split_name(name: str) -> NetworkName:
     if not source or not part or "/" in part or revision:
         source, part = name, ""
     return NetworkName(source, part, timm)
+
+
+def printable(text: str) -> str:
+    """A text in one line, what would move the cursor or colour the screen escaped.
+
+    >>> print(printable("a\\x1b[31mb\\n"))
+    a\\x1b[31mb\\n
+    """
+    if text.isprintable():
+        return text
+    return "".join(
+        c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode()
+        for c in text
+    )

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 import typer
 from rich.console import Console
 
+from ce_align.names import printable
 from ce_align.progress import WHOLE, Progress, TimeLeft
 
 if TYPE_CHECKING:
@@ -76,8 +77,8 @@ def _spell(character: str) -> str:
 
 
 def message(text: str) -> None:
-    """Tell the user something, on standard error."""
-    _messages.print(text)
+    """Tell the user something, on standard error, whatever names are in it."""
+    _messages.print("\n".join(map(printable, text.split("\n"))))
 
 
 def fault(text: str, error: BaseException) -> None:

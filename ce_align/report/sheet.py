@@ -13,6 +13,7 @@ from rich.text import Text
 
 from ce_align.checks import nearest_names
 from ce_align.errors import ConfigError
+from ce_align.names import printable
 
 __all__ = ["UNBOUNDED", "Column", "Sheet", "as_asked", "facts_sheet", "shortened"]
 
@@ -490,20 +491,6 @@ def _arranged(
     if all(_is_number(value(record)) for record in there):
         return [*sorted(there, key=value, reverse=largest), *missing]
     return [*sorted(there, key=lambda r: str(value(r)), reverse=largest), *missing]
-
-
-def printable(text: str) -> str:
-    """A text in one line, what would move the cursor or colour the screen escaped.
-
-    >>> print(printable("a\\x1b[31mb\\n"))
-    a\\x1b[31mb\\n
-    """
-    if text.isprintable():
-        return text
-    return "".join(
-        c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode()
-        for c in text
-    )
 
 
 def shortened(names: Iterable[str], width: int) -> dict[str, str] | None:

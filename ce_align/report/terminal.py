@@ -248,11 +248,11 @@ def _measure_sheets(records: Sequence[Record]) -> Iterator[Sheet]:
 
 CORRELATION = (
     Column("measure", keep=True),
-    Column("n_networks", "n", fact="n {value} networks"),
     Column("value", "r", ".2f", kind="number", keep=True),
     _interval("ci", "95 %", "low", "high", ".2f"),
     Column("within", form=".2f", kind="number", known=True),
     _interval("within_ci", "95 % (within)", "within_low", "within_high", ".2f"),
+    Column("n_networks", "n", fact="n {value} networks"),
     Column("p", form=".4f", kind="number", keep=True),
     Column("q", form=".4f", kind="number", keep=True),
     Column("origin", "data"),
@@ -260,9 +260,9 @@ CORRELATION = (
 )
 PARTIAL = (
     Column("measure", keep=True),
-    Column("n_partial", "n", fact="n {value} networks"),
     Column("partial", "r given λ", ".2f", kind="number", keep=True),
     _interval("partial_ci", "95 %", "partial_low", "partial_high", ".2f"),
+    Column("n_partial", "n", fact="n {value} networks"),
     Column("partial_p", "p", ".4f", kind="number", keep=True),
     Column("partial_q", "q", ".4f", kind="number", keep=True),
     Column("given", kind="text"),
@@ -334,8 +334,8 @@ def _overlap_sheets(records: Sequence[Record]) -> Iterator[Sheet]:
 TRANSFER = (
     *(Column("dataset", "data set", keep=True), MODEL),
     Column("value", "accuracy, %", _percent, kind="number", keep=True),
-    Column("sd", "± sd of runs", _percent, kind="number"),
-    Column("error", "± test error", _percent, kind="number"),
+    Column("sd", "± sd of runs", _percent, kind="number", known=True),
+    Column("error", "± test error", _percent, kind="number", known=True),
     Column("convention", "accuracy", lambda name: CONVENTIONS.get(name, name)),
     Column("strength", "L2", ".2g"),
     Column(

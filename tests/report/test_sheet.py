@@ -7,12 +7,12 @@ from rich.cells import cell_len
 from rich.console import Console
 
 from ce_align.errors import ConfigError
+from ce_align.names import printable
 from ce_align.report.sheet import (
     UNBOUNDED,
     Column,
     Sheet,
     as_asked,
-    printable,
     shortened,
 )
 
