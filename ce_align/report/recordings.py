@@ -160,7 +160,7 @@ def summary_sheets(summary: Summary) -> list[Sheet]:
     records = [
         {
             "reliability": f"{low:.2f} to {high:.2f}",
-            "share": "█" * round(LONGEST * height / max(heights.max(), 1)),
+            "share": "█" * round(LONGEST * height / max(heights.max(), 1)) or " ",
             "neuroids": int(height),
         }
         for height, (low, high) in zip(heights, pairwise(edges), strict=True)

@@ -362,6 +362,9 @@ def _fit(shown: Sequence[_Laid], width: int, least: Sequence[int]) -> list[int] 
     while sum(widths) > room:
         spare = [w if w > n else 0 for w, n in zip(widths, least, strict=True)]
         widths[spare.index(max(spare))] -= 1
+    # What is left over goes to headings that would be wrapped.
+    for place, one in enumerate(shown):
+        widths[place] += min(max(one.natural - widths[place], 0), room - sum(widths))
     return widths
 
 

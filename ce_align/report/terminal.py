@@ -260,7 +260,7 @@ CORRELATION = (
 )
 PARTIAL = (
     Column("measure", keep=True),
-    Column("partial", "r given λ", ".2f", kind="number", keep=True),
+    Column("partial", "r", ".2f", kind="number", keep=True),
     _interval("partial_ci", "95 %", "partial_low", "partial_high", ".2f"),
     Column("n_partial", "n", fact="n {value} networks"),
     Column("partial_p", "p", ".4f", kind="number", keep=True),
@@ -278,8 +278,11 @@ WITHIN = (
 
 def _correlation_sheets(records: Sequence[Record]) -> Iterator[Sheet]:
     """For each recording r of each measure, within objectives, and given λ."""
-    for (recording,), group in _split(records, "recording"):
+    several = len(_named("config_id", records)) > 1
+    for (recording, run), group in _split(records, "recording", "config_id"):
         title = f"Pearson r across networks with {recording}"
+        if several:  # each has its own family of tests
+            title += f" (config_id {run[:8]})"
         intervals = [f"95 %: over {kind}" for kind in _named("interval", group) if kind]
         notes = [*intervals, WITHIN]
         if any(r.get("low") is None and r.get("within_low") is not None for r in group):

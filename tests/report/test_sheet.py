@@ -133,6 +133,14 @@ def test_rows_of_one_comparison_share_a_heading_where_names_have_no_room():
     assert wide.split() == ["another_measure", "a_network_of_a_long_name_1", "1", "8"]
 
 
+def test_a_heading_is_wrapped_only_where_its_words_have_no_room():
+    columns = [Column("name", keep=True), Column("n", "two words", keep=True)]
+    rows = [{"name": "a" * 30 + str(k), "n": k} for k in range(2)]
+    for width, wrapped in ((42, False), (41, True), (30, True)):
+        first = lines_of(Sheet(rows, columns), width)[0]
+        assert first.endswith("two words") != wrapped
+
+
 def test_columns_and_sorting_are_as_asked_for():
     rows = [
         {"model": m, "value": v, "seed": s}

@@ -2,7 +2,7 @@ import io
 
 from rich.console import Console
 
-from ce_align.report.terminal import comparison_sheets, row_sheets
+from ce_align.report.terminal import comparison_sheets, row_sheets, sheets_of
 from ce_align.stages.official import OfficialRow
 from ce_align.stages.scores import ScoreRow
 
@@ -101,6 +101,18 @@ def test_animals_and_windows_of_one_network_stay_together():
         ["a", "0.0000"],
         ["b", "0.7000"],
     ]
+
+
+def test_tables_of_several_correlations_are_not_mixed():
+    fields = {"model": "all", "metric": "pearson", "value": 0.5, "measure": "bures"}
+    fields |= {"recording": "it", "n_networks": 6, "p": 0.1, "stage": "correlate"}
+    rows = [
+        {**fields, "config_id": name * 9, "q": q}
+        for name, q in (("a", 0.1), ("b", 0.2))
+    ]
+    first, second = sheets_of(rows)
+    assert ("aaaaaaaa" in first.title, "bbbbbbbb" in second.title) == (True, True)
+    assert "config_id" not in next(sheets_of(rows[:1])).title
 
 
 def test_notes_of_a_row_stand_below_the_table_and_its_score_is_marked():
