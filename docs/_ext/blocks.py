@@ -79,7 +79,7 @@ def blocks(page: Path) -> Iterator[Block]:
 
 
 def run_command(words: list[str]) -> str:
-    """Run a command in this process; what it printed.
+    """Run a command in this process; what it printed, on standard output if any.
 
     Raises
     ------
@@ -88,20 +88,19 @@ def run_command(words: list[str]) -> str:
     """
     from ce_align.cli import main
 
-    printed, status, given = StringIO(), 0, sys.argv
+    out, err, status, given = StringIO(), StringIO(), 0, sys.argv
     sys.argv = words
     try:
-        with redirect_stdout(printed), redirect_stderr(printed):
+        with redirect_stdout(out), redirect_stderr(err):
             main()
     except SystemExit as end:
         status = end.code or 0
     finally:
         sys.argv = given
     if status:
-        raise RuntimeError(
-            f"{shlex.join(words)} ended with {status}:\n{printed.getvalue()}"
-        )
-    return printed.getvalue()
+        said = out.getvalue() + err.getvalue()
+        raise RuntimeError(f"{shlex.join(words)} ended with {status}:\n{said}")
+    return out.getvalue() or err.getvalue()
 
 
 def parse_command(words: list[str]) -> None:
@@ -144,7 +143,8 @@ def run_block(block: Block, names: dict[str, Any]) -> str:
         if file := FILE.match(block.code):
             Path(file[1]).write_text(block.code, encoding="utf-8")
         else:
-            run_python(block.code, names)
+            with redirect_stdout(StringIO()), redirect_stderr(StringIO()):
+                run_python(block.code, names)
         return ""
     if block.kind not in {"sh", "command"}:
         return ""

@@ -10,16 +10,20 @@
     the rooms of the package on their floors, and what each imports
 ``quantities``
     the numbers of a measure, by the names that rows have
+``figures``
+    the figures and tables that can be drawn
 """
 
 import ast
 import os
 import re
+import shutil
 from enum import Enum
 from importlib import import_module
 from pathlib import Path
 from typing import Any, ClassVar
 
+import matplotlib
 from blocks import DOCS, ROOT, pages, run_page
 from docutils import nodes
 from docutils.parsers.rst import Directive, directives
@@ -32,13 +36,14 @@ PRINTED: dict[tuple[str, int], str] = {}
 
 
 def run_pages(app: Sphinx) -> None:
-    """Run the blocks of all pages in one folder, which keeps what it has."""
+    """Run the blocks of all pages in one folder, made anew; caches are kept."""
     build = DOCS / "_build"
     work = build / "work"
-    work.mkdir(parents=True, exist_ok=True)
+    shutil.rmtree(work, ignore_errors=True)
+    work.mkdir(parents=True)
     os.environ["CE_ALIGN_HOME"] = str(build / "cache")
     os.environ.setdefault("BS_INSTALL_DEPENDENCIES", "no")
-    os.environ["MPLBACKEND"] = "agg"
+    matplotlib.use("agg")  # not by environment: notebooks show their figures
     for page in pages():
         for line, text in run_page(page, work).items():
             PRINTED[str(page), line] = text.replace(str(work) + "/", "")
@@ -172,6 +177,23 @@ class Quantities(Table):
         return found
 
 
+class Figures(Table):
+    """Figures and tables that can be drawn."""
+
+    optional_arguments = 0
+
+    def lines(self) -> list[str]:
+        """A row for each: name, what it shows."""
+        from ce_align.report.paper import FIGURES, TABLES
+
+        found = []
+        for what, known in (("figure", FIGURES), ("table", TABLES)):
+            found += [f"| {what} | shows |", "|---|---|"]
+            found += [f"| `{name}` | {one.about} |" for name, one in known.items()]
+            found.append("")
+        return found
+
+
 def imports() -> dict[str, dict[str, Any]]:
     """For each room: what its head says, files, lines, and the rooms it imports."""
     found: dict[str, dict[str, Any]] = {}
@@ -264,6 +286,7 @@ def setup(app: Sphinx) -> dict[str, bool]:
         ("commands", Commands),
         ("settings", Settings),
         ("quantities", Quantities),
+        ("figures", Figures),
         ("rooms", Rooms),
     ):
         app.add_directive(name, kind)
