@@ -307,6 +307,13 @@ class ResultStore:
         """Forget that a configuration failed."""
         self._failed(stage, config).unlink(missing_ok=True)
 
+    def forget_failures(self) -> int:
+        """Forget that anything failed; how many failures there were."""
+        paths = list(self.folder.glob("*/failed/*.json"))
+        for path in paths:
+            path.unlink(missing_ok=True)
+        return len(paths)
+
     def failures(self, stage: str | None = None) -> list[Failure]:
         """Configurations that failed when they were last run, by stage and time.
 

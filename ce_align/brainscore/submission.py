@@ -306,7 +306,8 @@ def _described(model: str) -> tuple[str, dict[str, Any]]:
     architecture = stated or metadata.get("architecture", "")
     if not architecture:
         raise ConfigError(
-            f"{name} does not say its architecture; name it: {name}:resnet50"
+            f"{name} does not say its architecture; name it, such as resnet50: "
+            f"{name}:ARCHITECTURE"
         )
     try:
         config = json.loads(metadata.get("config", "{}"))

@@ -146,6 +146,7 @@ class _Lazy(TyperGroup):
 
 
 app = typer.Typer(
+    context_settings={"help_option_names": ["-h", "--help"]},
     cls=_Lazy,
     name="ce-align",
     pretty_exceptions_enable=False,

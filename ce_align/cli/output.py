@@ -77,6 +77,12 @@ def results(
             "its config_id."
         ),
     ] = None,
+    forget_failed: Annotated[
+        bool,
+        typer.Option(
+            "--forget-failed", help="Forget what failed, here and in figures, first."
+        ),
+    ] = False,
     results: Results = Path("results"),
 ) -> None:
     """Show every stored row, what failed and why, and what was never run."""
@@ -88,6 +94,8 @@ def results(
     from ce_align.runner import STAGES, plan, register_brainscore
 
     store = ResultStore(results)
+    if forget_failed:
+        message(f"forgotten: {store.forget_failures()} of what failed")
     if identity is not None:
         sheet = identity_sheet(store.starting(identity, stage))
         view.show(sheet.records, [sheet])

@@ -410,7 +410,7 @@ class Recording:
             inside = self._bins(time)
             assert bins is not None and isinstance(responses, Presentations)
             window = (float(bins[inside, 0].min()), float(bins[inside, 1].max()))
-            one = responses.values[:, :, inside[0]]  # no copy, of which there are many
+            one = responses.values[:, :, inside[0]]  # no copy
             values = one if len(inside) == 1 else responses.values[:, :, inside].mean(2)
             responses, bins = replace(responses, values=values), None
         if kept.all() and time is None:
@@ -448,12 +448,9 @@ class Recording:
         """Places of the bins of a window, or of one bin."""
         bins = self.time_bins
         if bins is None:
-            raise ConfigError(
-                f"{self.identifier} has no time bin {time}: it has no time bins"
-            )
+            raise ConfigError(f"{self.identifier} has no time bins, so no bin {time}")
         if isinstance(time, int):
-            inside = np.arange(len(bins)) == time
-            there = f"bins 0 to {len(bins) - 1}"
+            inside, there = np.arange(len(bins)) == time, f"bins 0 to {len(bins) - 1}"
         else:
             inside = (bins[:, 0] >= time[0]) & (bins[:, 1] <= time[1])
             there = f"bins from {bins[:, 0].min():g} to {bins[:, 1].max():g} ms"
@@ -576,6 +573,9 @@ def expand_recordings(patterns: tuple[str, ...]) -> list[str]:
             path = Path(pattern)
             matches = sorted(map(str, path.parent.glob(path.name))) or [pattern]
         if not matches:
+            if Path(pattern).exists():
+                how = f"import it first (ce-align import {pattern} --help)"
+                raise ConfigError(f"{pattern} is no recording; {how}")
             near = nearest_names(pattern, RECORDINGS) or sorted(RECORDINGS)
             raise ConfigError(
                 f"unknown recording {pattern!r}; nearest: {', '.join(near)}; or give "
@@ -588,7 +588,7 @@ def expand_recordings(patterns: tuple[str, ...]) -> list[str]:
 def load_recording(name: str) -> Recording:
     """Recording of a registered name, of a source, or of a netCDF file.
 
-    Raises ConfigError if the name is unknown, DataError if the file holds no recording.
+    Raises ConfigError if it is unknown, DataError if the file holds no recording.
     """
     if name in RECORDINGS:
         return RECORDINGS[name].load()

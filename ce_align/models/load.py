@@ -315,7 +315,8 @@ def _load_file(name: str, path: Path, option: str) -> Network:
         return replace(load_hub(f"{LOCAL_HUB}{path.parent}"), name=name)
     if not architecture:
         raise ConfigError(
-            f"{path} does not say its architecture; name it: {path}:resnet50"
+            f"{path} does not say its architecture; name it, such as resnet50: "
+            f"{path}:ARCHITECTURE"
         )
     said: list[str] = []
     module = build_architecture(

@@ -132,7 +132,9 @@ class Inputs:
         for failure in self.failures:
             if failure.stage in names:
                 failed.setdefault(failure.message, []).append(failure.what)
-        notes = [f"Failed: {named_some(of)} ({why})." for why, of in failed.items()]
+        every_one = [what for of in failed.values() for what in of]
+        why = next(iter(failed)) if len(failed) == 1 else "`ce-align results` says why"
+        notes = [f"Failed: {named_some(every_one)} ({why})."] if failed else []
         if self.rows.empty:
             return Selection(self.rows, tuple(notes))
         every = self.networks.rows

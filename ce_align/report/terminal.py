@@ -233,14 +233,23 @@ MEASURE = (
 def _measure_sheets(records: Sequence[Record]) -> Iterator[Sheet]:
     """Measures with intervals, networks of one measure beside each other."""
     kinds = [kind for kind in _named("interval", records) if isinstance(kind, str)]
+    names = [str(record["metric"]) for record in records]
+    words = {
+        "_excess": "excess: distance between halves of two clouds minus the floor, "
+        "both of half as many points, so not the distance minus the floor",
+        "_delta": "delta (Δ): the baseline's value minus the network's",
+    }
     yield Sheet(
         *(records, MEASURE, "Measures"),
         by=("metric",),
         effect=("value",),
         notes=[
-            f"over {kind}: {interval_over(kind)}"
-            for kind in kinds
-            if interval_over(kind) != kind
+            *(told for end, told in words.items() if any(end in n for n in names)),
+            *(
+                f"over {kind}: {interval_over(kind)}"
+                for kind in kinds
+                if interval_over(kind) != kind
+            ),
         ],
         notes_of=_notes,
     )

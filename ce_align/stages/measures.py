@@ -21,6 +21,7 @@ from ce_align.checks import named_some
 from ce_align.config import COMMITTED, NetworkConfig, OneOf, Spelled
 from ce_align.errors import ConfigError
 from ce_align.models.catalogue import facts_of, invariant_sibling
+from ce_align.names import plain_path, split_name
 from ce_align.results import NetworkFacts, Row
 from ce_align.stages.estimates import IntervalKind, Measured
 from ce_align.stages.readout import decode, factorize, measure_dimensionality, steer
@@ -207,6 +208,8 @@ def with_baselines(
     The configurations, and in words which baselines they have and why others have none.
     """
     asked, notes = list(configs), []
+    if baseline not in (None, NO_BASELINE):
+        baseline = str(split_name(plain_path(baseline)))  # as those of `model` are
     compared = [one.model for one in asked if MEASURES[one.metric].against is not None]
     known = {model: replace(facts(model), label=None) for model in compared}
     chosen = {model: None if model == baseline else baseline for model in known}

@@ -261,6 +261,7 @@ def _computed(
     for layer, known_layer in known.items():
         of_layer = [config for config in missing if config.layer == layer]
         form = None
+        depth = {"layer_depth": _depth(network, layer)}
         parts_of = [targets[missing[config].digest] for config in of_layer]
         for some, parts in _together(of_layer, parts_of):
             run.progress(what, done, len(missing))
@@ -275,16 +276,25 @@ def _computed(
                 found = predict(parts, values, first, form)
                 for config, target, r in zip(some, parts, found, strict=True):
                     with run.attempt(name, config):
+                        found_rows = target.rows(r, probe, config, ids[config])
                         rows[config] = run.keep(
                             config,
                             ids[config],
-                            target.rows(r, probe, config, ids[config]),
+                            [row.model_copy(update=depth) for row in found_rows],
                             known_layer,
                             target.arrays(r, config),
                             origin=target.recording.origin,
                         )
     run.progress(what, 1, 1)
     return rows
+
+
+def _depth(network: "Network", layer: str) -> int | None:
+    """Place of a layer's last part among all modules; None of given features."""
+    module = getattr(network, "module", None)
+    names = [] if module is None else [name for name, _ in module.named_modules()]
+    places = [k for k, name in enumerate(names) if f"{name}.".startswith(f"{layer}.")]
+    return places[-1] if places else None
 
 
 def _together(

@@ -152,6 +152,9 @@ class ScoreRow(Row):
     `animal` is None of all neuroids together, which is Brain-Score's number. It names
     one animal, or is ``mean`` for the mean over animals, where `error` is the standard
     error of `raw` over them. `time_start` and `time_end` are in ms after onset.
+
+    `layer_depth` is the place of the layer among the network's modules in their order,
+    counted to the last of its own parts, so that a stage has that of its last block.
     """
 
     stage: str = ScoreConfig.stage
@@ -173,6 +176,7 @@ class ScoreRow(Row):
     animal: str | None = None
     time_start: float | None = None
     time_end: float | None = None
+    layer_depth: int | None = None
 
 
 def with_ceiling_kinds(rows: "pd.DataFrame") -> "pd.DataFrame":

@@ -118,6 +118,7 @@ def test_doctor_fails_where_nothing_can_be_kept(
 ):
     (tmp_path / "file").write_text("in the way")
     monkeypatch.setenv("CE_ALIGN_HOME", str(tmp_path / "file" / "cache"))
+    monkeypatch.setenv("COLUMNS", "400")
     status, out, err = ce_align("doctor", "--timeout", "0.2")
     assert status == 1
     assert "set CE_ALIGN_HOME to a folder that can be written to" in out

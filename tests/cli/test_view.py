@@ -168,3 +168,9 @@ def test_every_command_that_prints_a_table_has_the_same_options(ce_align, monkey
         words = set(ce_align(name, "--help")[1].split())
         assert (shared <= words) == (name in with_tables), name
         assert name in with_tables or not {"--full", "--sort", "--csv"} & words
+
+
+def test_what_failed_is_forgotten_at_once(store, ce_align):
+    status, _, said = ce_align("results", "--forget-failed", "--results", store.folder)
+    assert status == 0 and "forgotten: 1 of what failed" in said
+    assert store.failures() == []

@@ -242,7 +242,7 @@ def test_selections_commute():
         ({"animal": "M"}, "has no animal 'M'; it has F, N"),
         ({"reliability": 0.9}, "no neuroid of ragged is left of 4"),
         ({"neuroids": ["x"]}, "has no neuroids x; its ids are such as n0"),
-        ({"time": 0}, "it has no time bins"),
+        ({"time": 0}, "has no time bins, so no bin 0"),
     ],
 )
 def test_what_cannot_be_selected_is_said(asked, expected):

@@ -228,3 +228,38 @@ def test_objectives_are_told_apart_by_any_eyes(kind):
     assert least > 10
     added = objective_colour("mine", ["mine"])
     assert added not in OBJECTIVES.values()
+
+
+def layered(names, depths=None):
+    rows = [
+        row(
+            "net",
+            "predictivity",
+            0.3,
+            stage="score",
+            recording="it",
+            region="IT",
+            layer=name,
+            raw=0.5,
+            error=0.01,
+            regression="pls",
+            n_splits=10,
+            seed=1,
+            recording_digest="d",
+            model_digest="m",
+            config_id=str(k),
+            **({} if depths is None else {"layer_depth": depths[k]}),
+        )
+        for k, name in enumerate(names)
+    ]
+    return Inputs(rows=pd.DataFrame(rows))
+
+
+def test_layers_stand_from_the_input_up_however_their_rows_came():
+    named = draw("depth", layered(["b.10", "b.9", "b.2"])).data
+    assert list(named["layer"]) == ["b.2", "b.9", "b.10"]
+    inputs = layered(["tail", "stem", "stage", "stage.1"], [9, 1, 5, 5])
+    told = draw("depth", inputs).data
+    # A stage has the output of its last block.
+    assert list(told["layer"]) == ["stem", "stage.1", "tail"]
+    assert list(told["depth"]) == [0, 0.5, 1]

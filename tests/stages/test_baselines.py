@@ -6,7 +6,7 @@ import pytest
 from toys import toy_config
 
 from ce_align.results import NetworkFacts
-from ce_align.stages.measures import with_baselines
+from ce_align.stages.measures import AnalysisConfig, with_baselines
 
 TRAINED = NetworkFacts("barlow", 0.3, "resnet18", 100, "train", "strong", 1)
 KNOWN = {
@@ -64,6 +64,16 @@ def test_a_published_network_has_its_sibling_whether_asked_for_or_not():
 )
 def test_a_baseline_that_is_named_is_that_of_all_others(baseline, expected):
     assert baselines("runs/b", "runs/a", baseline=baseline) == (expected, [])
+
+
+def test_a_baseline_is_spelled_as_networks_are():
+    asked = [
+        AnalysisConfig(metric="bures", model=f"./runs/{m}/", images="x") for m in "ab"
+    ]
+    found, _ = with_baselines(asked, "./runs//a/")
+    assert [(one.model, one.baseline) for one in found] == [
+        *(("runs/a", None), ("runs/b", "runs/a"))
+    ]
 
 
 def test_measures_that_compare_nothing_have_no_baseline():

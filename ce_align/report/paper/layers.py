@@ -1,5 +1,6 @@
 """Figures layers, depth and time: which layer predicts which area, and when."""
 
+import re
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -68,7 +69,35 @@ def _by_layer(inputs: Inputs, what: str) -> Selection:
             f"the {what} needs scores of several layers of a network; run "
             "`ce-align score --model NAME --layer all --recording ...`"
         )
-    return Selection(data, tuple(notes))
+    return Selection(_from_the_input_up(data), tuple(notes))
+
+
+def _from_the_input_up(rows: "pd.DataFrame") -> "pd.DataFrame":
+    """Rows in the order of layers; a stage is left out beside its last block.
+
+    Rows that do not say how deep their layer is come in the order of its name, numbers
+    by size.
+    """
+    import pandas as pd
+
+    rows = rows.reset_index(drop=True)
+    known = "layer_depth" in rows and bool(rows["layer_depth"].notna().all())
+    keys = pd.DataFrame({"model": pd.factorize(rows["model"])[0]})
+    if known:
+        keys = keys.assign(depth=rows["layer_depth"], length=-rows["layer"].str.len())
+    else:
+        names = sorted(set(rows["layer"]), key=_natural)
+        keys = keys.assign(name=rows["layer"].map(names.index))
+    ordered = rows.loc[keys.sort_values(list(map(str, keys)), kind="stable").index]
+    if known:
+        ordered = ordered.drop_duplicates(["model", "recording", "layer_depth"])
+    return ordered.reset_index(drop=True)
+
+
+def _natural(name: str) -> tuple[tuple[int, int, str], ...]:
+    """A key by which ``block10`` comes after ``block9``."""
+    parts = re.split(r"(\d+)", name)
+    return tuple((1, int(p), "") if p.isdigit() else (0, 0, p) for p in parts)
 
 
 def figure_layers(inputs: Inputs, columns: int = 2) -> Drawn:

@@ -47,7 +47,7 @@ def figure_training(inputs: Inputs, columns: int = 2) -> Drawn:
     if data.empty:
         raise NothingToDraw(
             "training curves need the folder of a training with its log; name it with "
-            "`ce-align figures --which training --run FOLDER`"
+            "`ce-align figures --which training --runs FOLDER`"
         )
     networks = colours_and_labels(data, inputs.labels)
     panels = _training_panels(data)
