@@ -93,6 +93,11 @@ def score(
         raise ConfigError("--layer all already stands for every layer")
     if stimuli is not None and not features:
         raise ConfigError("--stimuli is of --features, which are missing")
+    if "recording" not in asked.given:
+        message(
+            "no --recording was given: the paper's four IT sets are asked for, which "
+            "are private; ce-align recordings lists all, such as simulated"
+        )
     ours = asked.configs(**_with_features(asked, features or [], stimuli))
     configs: list[StageConfig] = list(ours)
     if official or compare_official:

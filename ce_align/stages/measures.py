@@ -232,6 +232,11 @@ def with_baselines(
             notes.append(f"ΔD_B of {named_some(of)}: from {name}, at λ = 0")
     elif baseline == NO_BASELINE:
         chosen = {}
+    elif known and baseline not in known:
+        notes.append(
+            f"{baseline} is the baseline only; for its own numbers ask for it, too "
+            f"(--model {baseline})"
+        )
     found = [
         one.model_copy(update={"baseline": chosen[one.model]})
         if one.model in chosen and MEASURES[one.metric].against is not None

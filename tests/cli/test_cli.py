@@ -32,7 +32,7 @@ def build():
 ROW_KEYS = (
     *("model", "recording", "region", "layer", "metric", "value", "raw", "error"),
     *("ceiling", "n_stimuli", "n_neuroids", "n_splits", "regression", "seed"),
-    *("animal", "time_start", "time_end"),
+    *("animal", "time_start", "time_end", "layer_depth"),
     *("model_digest", "recording_digest", "config_id", "version", "created", "note"),
     *("ceiling_kind", "n_ceiling_stimuli", "stage", "origin", *FACTS),
 )
@@ -323,7 +323,8 @@ def test_an_interrupted_run_leaves_nothing_half_written(ce_align, toy, sent):
     _, err = process.communicate()
     assert process.returncode == 128 + sent
     said = "0 of 1 configurations are in b; the same again goes on from there"
-    assert err == f"interrupted: {said}\n"
+    # Progress may stand above on a slow machine.
+    assert err.splitlines()[-1] == f"interrupted: {said}"
     left = [
         p for p in (*Path("caches").rglob("*"), *Path("b").rglob("*")) if p.is_file()
     ]

@@ -1,5 +1,6 @@
 """What a reader of a figure relies on: its numbers, words, letters and colours."""
 
+import dataclasses
 import re
 from itertools import combinations
 
@@ -263,3 +264,11 @@ def test_layers_stand_from_the_input_up_however_their_rows_came():
     # A stage has the output of its last block.
     assert list(told["layer"]) == ["stem", "stage.1", "tail"]
     assert list(told["depth"]) == [0, 0.5, 1]
+
+
+def test_measures_and_scores_of_different_layers_are_said_to_be_so(synthetic):
+    rows = synthetic.rows
+    rows = rows.assign(layer=np.where(rows["stage"] == "analyze", "deep", "shallow"))
+    notes = network_points(dataclasses.replace(synthetic, rows=rows)).notes
+    said = "Different layers: measures are of deep, predictivity of shallow."
+    assert said in notes

@@ -63,7 +63,7 @@ def test_a_published_network_has_its_sibling_whether_asked_for_or_not():
     [("none", [None, None]), ("x", ["x", "x"]), ("runs/b", [None, "runs/b"])],
 )
 def test_a_baseline_that_is_named_is_that_of_all_others(baseline, expected):
-    assert baselines("runs/b", "runs/a", baseline=baseline) == (expected, [])
+    assert baselines("runs/b", "runs/a", baseline=baseline)[0] == expected
 
 
 def test_a_baseline_is_spelled_as_networks_are():
@@ -74,6 +74,12 @@ def test_a_baseline_is_spelled_as_networks_are():
     assert [(one.model, one.baseline) for one in found] == [
         *(("runs/a", None), ("runs/b", "runs/a"))
     ]
+
+
+def test_a_baseline_without_numbers_of_its_own_is_said_to_have_none():
+    _, (note,) = baselines("runs/b", baseline="x")
+    assert note.startswith("x is the baseline only; ") and "--model x" in note
+    assert baselines("runs/b", baseline="x", metrics=["decoding"]) == ([None], [])
 
 
 def test_measures_that_compare_nothing_have_no_baseline():

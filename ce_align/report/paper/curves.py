@@ -86,7 +86,8 @@ def figure_2(inputs: Inputs, columns: int = 2) -> Drawn:
     if not shown:
         raise NothingToDraw(
             "Figure 2 needs rows of `ce-align analyze --metric bures` and `--metric "
-            "decoding` for networks of known λ; run `ce-align analyze --model paper`"
+            "decoding` for networks of known λ; run `ce-align analyze --model paper`, "
+            "or draw networks of any kind with `ce-align analyze ... --figure FILE`"
         )
     return completed(
         _curve_figure(shown, columns),

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from ce_align.checks import named_some
 from ce_align.report.inputs import Inputs, predictivity_points
 from ce_align.report.paper.accuracy import DATASETS
 from ce_align.report.paper.curves import (
@@ -209,7 +210,7 @@ def network_points(inputs: Inputs) -> NetworkPoints:
             if take(str(metric), comparable(rows, MEASURE_SETTINGS, title)):
                 measures[str(metric)] = title
     predicted = predictivity_points(inputs, every=True)
-    notes += [*measured.notes, *predicted.notes]
+    notes += [*measured.notes, *predicted.notes, *_layers(measured, predicted)]
     for name, rows in (
         predicted.rows.groupby("recording") if len(predicted.rows) else ()
     ):
@@ -233,6 +234,20 @@ def network_points(inputs: Inputs) -> NetworkPoints:
     order = {name: k for k, name in enumerate(quantities())}
     measures = dict(sorted(measures.items(), key=lambda one: order.get(one[0], 999)))
     return NetworkPoints(whole, measures, scores, tuple(dict.fromkeys(notes)))
+
+
+def _layers(measured: Selection, predicted: Selection) -> list[str]:
+    """That measures and scores are of different layers, where they are."""
+    of_measures, of_scores = (
+        sorted({str(layer) for layer in found.rows.get("layer", ())})
+        for found in (measured, predicted)
+    )
+    if not of_measures or not of_scores or of_measures == of_scores:
+        return []
+    return [
+        f"Different layers: measures are of {named_some(of_measures)}, predictivity of "
+        f"{named_some(of_scores)}."
+    ]
 
 
 def figure_networks(inputs: Inputs, columns: int = 2) -> Drawn:
