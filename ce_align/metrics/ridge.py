@@ -18,6 +18,7 @@ from itertools import pairwise
 
 import numpy as np
 from numpy.typing import ArrayLike
+from threadpoolctl import threadpool_limits
 
 from ce_align.errors import ConfigError, DataError
 from ce_align.metrics.gram import (
@@ -37,6 +38,9 @@ LEAVE_ONE_OUT_SHARES = np.logspace(-6, 1, 22)
 
 #: Inverses that cost about as much as an eigendecomposition.
 INVERSES = 8
+
+#: Groups of fewer neuroids are fitted by one thread.
+SMALL = 1024
 
 
 @dataclass(frozen=True)
@@ -119,12 +123,15 @@ def kernel_ridge(
         fits = _fits_of_one(gram, targets, sets[0][0], parts)
     else:
         fits = partial(_fits_of_all, gram, targets, sets, parts)
-    for position, alpha in enumerate(strengths):
-        for split, duals in enumerate(fits(float(alpha))):
-            for group, dual in enumerate(duals):
-                errors[split, group, position] = dual.squared_error
-                if errors[split, group].argmin() == position or not position:
-                    best[split, group] = dual
+    # Threads wait for one another longer than a product of a small group takes.
+    small = len(members) > 1 and max(map(len, members)) < SMALL
+    with threadpool_limits(1 if small else None, user_api="blas"):
+        for position, alpha in enumerate(strengths):
+            for split, duals in enumerate(fits(float(alpha))):
+                for group, dual in enumerate(duals):
+                    errors[split, group, position] = dual.squared_error
+                    if errors[split, group].argmin() == position or not position:
+                        best[split, group] = dual
     if not best:
         raise DataError(
             f"ridge strength {strengths.max():.3g} is lost in the rounding of features "
