@@ -196,13 +196,15 @@ class SlurmJob:
     def requeue(self) -> str:
         """Ask SLURM to start the job again; what came of it, as a clause."""
         command = ["scontrol", "requeue", self.identifier]
+        # SLURM ends the whole job for it, scontrol with it, which would seem to fail.
+        deaf_to_its_end = ["/bin/sh", "-c", 'trap "" TERM; exec "$@"', "sh", *command]
         reason = ""
         for attempt in range(ATTEMPTS):
             if attempt:
                 time.sleep(PAUSE)
             try:
                 answer = subprocess.run(
-                    command,
+                    deaf_to_its_end,
                     capture_output=True,
                     text=True,
                     timeout=SLURM_PATIENCE,

@@ -9,7 +9,11 @@ SCONTROL = """#!/bin/sh
 echo "$@" >> "$STAND_IN_SLURM/asked"
 [ -z "$STAND_IN_FAULT" ] || { echo "$STAND_IN_FAULT" >&2; exit 1; }
 # SLURM ends the job that is to start again.
-[ ! -e "$STAND_IN_SLURM/job" ] || kill -TERM "$(cat "$STAND_IN_SLURM/job")"
+[ ! -e "$STAND_IN_SLURM/job" ] || {
+  kill -TERM "$(cat "$STAND_IN_SLURM/job")"
+  # This program is one of the job's, which all receive the signal.
+  sleep 0.5
+}
 """
 #: Starts the tasks, and hands signals to every process of them, workers too.
 SRUN = f"""#!{sys.executable}
