@@ -191,6 +191,6 @@ def _recording(name: str, dataset: Dataset, timeout: float) -> Condition:
         if dataset.private:
             remedy = f"ask the Brain-Score team for access, or {SUBMISSION}"
     else:
-        found = f"{kind}, and Brain-Score's storage cannot be reached"
-        remedy = f"run with a network, or copy its folders into {folder}"
+        found = "not here, and Brain-Score's storage cannot be reached"
+        remedy = f"run with a network, or copy their folders into {folder}"
     return Condition(check, "warn", found, remedy)

@@ -13,7 +13,7 @@ from typer.core import TyperCommand, TyperGroup
 from typer.main import get_group
 
 from ce_align import __version__
-from ce_align.cli.screen import fault, message, take_any_encoding
+from ce_align.cli.screen import fault, message, prepare_streams
 from ce_align.errors import ConfigError, Stopped, explained
 
 __all__ = ["COMMANDS", "app", "main"]
@@ -230,12 +230,9 @@ def main() -> None:
         # What runs in the background may have been told to ignore Ctrl-C.
         if signal.getsignal(signum) is not signal.SIG_IGN:
             signal.signal(signum, _stop)
-    take_any_encoding()
+    prepare_streams()
     try:
         sys.exit(app(prog_name="ce-align", standalone_mode=False))
-    except BrokenPipeError:  # the reader of a pipe, such as `head`, has gone
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(1)
     except Exception as error:  # every fault ends here, in one line
         found = explained(_usage(error) if isinstance(error, USAGE) else error)
         if found.exit_status >= 128:  # a training that a signal has stopped

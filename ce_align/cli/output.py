@@ -1,9 +1,9 @@
 """`ce-align results`, `tables`, `figures`, `report` and `doctor`: what there is."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -130,7 +130,7 @@ def _listed(known: Mapping[str, KnownFigure] | Mapping[str, KnownTable]) -> str:
 TABLES_EXAMPLES = f"""\b
 [bold]Examples[/bold]
 
-  ce-align tables --results results --out tables
+  ce-align tables
 
   ce-align tables --which 1 --which 3
 
@@ -169,7 +169,7 @@ def tables(
     view: View,
     out: Annotated[
         Path, typer.Option(help="Folder for Markdown, LaTeX and CSV.")
-    ] = Path("tables"),
+    ] = Path("paper-figures"),
     results: Results = Path("results"),
 ) -> None:
     """Write the paper's tables from stored rows, and show them."""
@@ -251,6 +251,23 @@ def report(
     message(f"report: {out}")
 
 
+def _told(findings: Iterable[Mapping[str, str]]) -> list[dict[str, Any]]:
+    """A line of what each finding says, one for recordings of which it is the same."""
+    lines = []
+    alike: dict[tuple[str, str], list[Mapping[str, str]]] = {}
+    for one in findings:
+        said = "; ".join(filter(None, (one["found"], one["remedy"])))
+        if one["check"].startswith("recording "):
+            alike.setdefault((one["state"], said), []).append(one)
+        else:
+            lines.append({**one, "said": said})
+    for (_, said), group in alike.items():
+        names = ", ".join(one["check"].removeprefix("recording ") for one in group)
+        check = f"{len(group)} recording{'s' if len(group) > 1 else ''}"
+        lines.append({**group[0], "check": check, "said": f"{names}: {said}"})
+    return lines
+
+
 DOCTOR_EXAMPLES = """\b
 [bold]Examples[/bold]
 
@@ -279,10 +296,9 @@ def doctor(
     records = [asdict(finding) for finding in findings]
     columns = (
         *(Column("check", kind="text", keep=True), Column("state", keep=True)),
-        Column("found", kind="text", keep=True),
-        Column("remedy", "what to do", kind="text"),
+        Column("said", "found, and what to do", kind="text", keep=True),
     )
-    view.show(records, [Sheet(records, columns)])
+    view.show(records, [Sheet(_told(records), columns)])
     n_failed = sum(finding.state == "fail" for finding in findings)
     if n_failed:
         message(f"error: {n_failed} of {len(findings)} checks failed")

@@ -50,7 +50,7 @@ ANALYZE_EXAMPLES = """\b
 
 
 @commands.command(epilog=SCORE_EXAMPLES)
-@flags(recording="it")
+@flags(recording=Found("the paper's four IT sets, those at hand"))
 def score(
     asked: Asked[ScoreConfig],
     session: Session,
@@ -93,12 +93,10 @@ def score(
         raise ConfigError("--layer all already stands for every layer")
     if stimuli is not None and not features:
         raise ConfigError("--stimuli is of --features, which are missing")
+    replaced = _with_features(asked, features or [], stimuli)
     if "recording" not in asked.given:
-        message(
-            "no --recording was given: the paper's four IT sets are asked for, which "
-            "are private; ce-align recordings lists all, such as simulated"
-        )
-    ours = asked.configs(**_with_features(asked, features or [], stimuli))
+        replaced["recording"] = _at_hand()
+    ours = asked.configs(**replaced)
     configs: list[StageConfig] = list(ours)
     if official or compare_official:
         _check_official(ours[0])
@@ -115,6 +113,39 @@ def score(
         sheets = comparison_sheets(outcome.of(ScoreRow), outcome.of(OfficialRow))
     view.show(outcome.rows, sheets)
     tell_outcome(outcome, session.results)
+
+
+def _at_hand() -> list[str]:
+    """The paper's four IT sets, as far as they can be read; what is left out is told.
+
+    Raises
+    ------
+    ConfigError
+        If none of them can.
+    """
+    from ce_align.brainscore import register
+    from ce_align.brainscore.upstream import has_credentials
+    from ce_align.data.recordings import RECORDINGS, matching_recordings
+
+    register()
+    paper = matching_recordings("it")
+    here = [name for name in paper if RECORDINGS[name].access == "cached"]
+    if len(here) == len(paper) or has_credentials():
+        return paper
+    absent = ", ".join(name for name in paper if name not in here)
+    why = f"private, and neither on this machine nor are AWS credentials: {absent}"
+    others = f"--recording names others: {', '.join(matching_recordings('open'))}"
+    if not here:
+        raise ConfigError(
+            f"the paper's four IT sets, which --recording defaults to, are {why}; "
+            f"{others}, which are open, or simulated (ce-align doctor says what access "
+            "they need)"
+        )
+    message(
+        f"left out of the paper's four IT sets, as {why} (ce-align doctor says what to "
+        f"do); {others}"
+    )
+    return here
 
 
 def _with_features(

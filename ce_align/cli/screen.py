@@ -30,12 +30,12 @@ __all__ = [
     "fault",
     "message",
     "only_json",
+    "prepare_streams",
     "print_json",
     "print_sheets",
     "print_text",
     "progress_bars",
     "report_failures",
-    "take_any_encoding",
     "tell_outcome",
     "tell_written",
 ]
@@ -57,12 +57,37 @@ _PLAIN: dict[str, Any] = {"markup": False, "emoji": False}
 _messages = Console(stderr=True, highlight=False, soft_wrap=True, **_PLAIN)
 
 
-def take_any_encoding() -> None:
-    """Let standard output and error spell what their encoding lacks, and not fail."""
+class _Kept(io.FileIO):
+    """A stream that goes on when its reader has gone, such as `head`."""
+
+    def write(self, data: Any) -> int:
+        """Write, or drop what nobody reads: rows and the exit status are the same."""
+        try:
+            return super().write(data)
+        except BrokenPipeError:
+            return len(data)
+
+
+def prepare_streams() -> None:
+    """Let standard output and error spell what their encoding lacks, and never fail."""
     codecs.register_error("ce_align", _spelled)
-    for stream in (sys.stdout, sys.stderr):
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if type(stream) is io.TextIOWrapper and _descriptor(stream) is not None:
+            stream = _kept(stream.fileno(), stream.encoding, stream.line_buffering)
+            setattr(sys, name, stream)
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="ce_align")
+
+
+def _kept(
+    descriptor: int, encoding: str = "utf-8", line_buffering: bool = False
+) -> TextIO:
+    return io.TextIOWrapper(
+        io.BufferedWriter(_Kept(descriptor, "w", closefd=False)),
+        encoding=encoding,
+        line_buffering=line_buffering,
+    )
 
 
 def _spelled(error: UnicodeError) -> tuple[str, int]:
@@ -172,18 +197,18 @@ def only_json(wanted: bool) -> bool:
     Python ends. All that goes to standard error.
     """
     global _rows
-    if wanted and _rows is None and _is_standard(sys.stdout):
+    if wanted and _rows is None and _descriptor(sys.stdout) == 1:
         sys.stdout.flush()
-        _rows = os.fdopen(os.dup(1), "w", encoding="utf-8")
+        _rows = _kept(os.dup(1))
         os.dup2(2, 1)
     return wanted
 
 
-def _is_standard(stream: TextIO) -> bool:
+def _descriptor(stream: TextIO) -> int | None:
     try:
-        return stream.fileno() == 1
+        return stream.fileno()
     except (OSError, ValueError, AttributeError):  # such as a test's
-        return False
+        return None
 
 
 def print_json(records: "Sequence[BaseModel | dict[str, Any]]") -> None:

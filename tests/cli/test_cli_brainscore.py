@@ -4,14 +4,19 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from ce_align.brainscore import entries
+from ce_align.brainscore.datasets import DATASETS
+from ce_align.cli.flags import Session
 from ce_align.data.imagesets import ImageSet
 from ce_align.data.netcdf import write_recording
-from ce_align.data.recordings import Recording
+from ce_align.data.recordings import RECORDINGS, Recording
+from ce_align.stages.running import Outcome
 
 pytestmark = pytest.mark.brainscore
 
@@ -111,6 +116,43 @@ def test_doctor_without_a_network_says_what_is_out_of_reach_and_is_content(
         assert found[check]["remedy"]
     assert "cannot be reached" in found["recording sanghavi2020"]["found"]
     assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_doctor_says_once_what_is_the_same_of_many_recordings(
+    ce_align, offline, monkeypatch
+):
+    monkeypatch.setenv("COLUMNS", "2000")
+    _, out, _ = ce_align("doctor", "--timeout", "0.2")
+    (line,) = (line for line in out.splitlines() if "storage cannot be reached" in line)
+    assert line.startswith(f"{len(DATASETS)} recordings")
+    assert all(name in line for name in DATASETS)
+
+
+def test_score_takes_those_of_the_papers_sets_that_are_at_hand(
+    ce_align, offline, monkeypatch
+):
+    status, out, err = ce_align("score", "--model", "pixels")
+    assert (status, out) == (2, "")
+    (line,) = err.splitlines()
+    assert "sanghavimurty2020" in line  # what is private, what is open, what is neither
+    assert "majajhong2015-public" in line
+    assert "or simulated" in line
+    assert not Path("results").exists()
+    here = replace(
+        RECORDINGS["simulated"],
+        name="majajhong2015",
+        access="cached",
+        groups=("it",),
+    )
+    monkeypatch.setattr(
+        "ce_align.brainscore.entries", lambda: entries() | {here.name: here}
+    )
+    run = []
+    monkeypatch.setattr(Session, "run", lambda _, asked: run.extend(asked) or Outcome())
+    status, _, err = ce_align("score", "--model", "pixels")
+    assert status == 0, err
+    assert [config.recording for config in run] == ["majajhong2015"]
+    assert "left out of the paper's four IT sets" in err
 
 
 def test_doctor_fails_where_nothing_can_be_kept(

@@ -12,7 +12,7 @@ from PIL import Image
 from rich.console import Console
 
 from ce_align.cli import main, screen
-from ce_align.cli.screen import progress_bars, take_any_encoding
+from ce_align.cli.screen import prepare_streams, progress_bars
 from ce_align.data.imagesets import ImageSet
 from ce_align.data.netcdf import write_recording
 from ce_align.data.recordings import Recording
@@ -115,7 +115,7 @@ def test_bars_can_be_drawn_in_ascii(terminal, monkeypatch):
     monkeypatch.setattr(screen, "_messages", shown)
 
     def draw():
-        take_any_encoding()
+        prepare_streams()
         with progress_bars() as progress:
             for done in range(3):
                 progress("λ² × …", done, 3)

@@ -140,8 +140,10 @@ def test_a_reader_that_goes_early_is_no_fault(tmp_path):
     process.stdout.close()
     err = process.stderr.read()
     process.wait()
+    assert "Also: brainscore/ID" in err  # what follows the table is done, too
     assert "Traceback" not in err
     assert "Broken" not in err
+    assert process.returncode == 0
 
 
 def test_lines_of_a_pipe_tell_speed_place_and_the_time_left(monkeypatch, capsys):
