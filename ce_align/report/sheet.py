@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from textwrap import wrap
 from typing import Any, Literal
 
 from rich.box import SIMPLE_HEAD
@@ -14,8 +15,9 @@ from rich.text import Text
 from ce_align.checks import nearest_names
 from ce_align.errors import ConfigError
 from ce_align.names import printable
+from ce_align.report.fitting import breakable, shortened
 
-__all__ = ["UNBOUNDED", "Column", "Sheet", "as_asked", "facts_sheet", "shortened"]
+__all__ = ["UNBOUNDED", "Column", "Sheet", "as_asked", "facts_sheet"]
 
 Record = Mapping[str, Any]
 
@@ -23,6 +25,8 @@ Record = Mapping[str, Any]
 UNBOUNDED = 10_000
 #: Cells between two columns.
 GAP = 2
+#: Lines that a heading has at most, unless its cells are narrower than its words.
+HEADING_LINES = 3
 #: And before rows that stand below a heading.
 INDENT = 2
 #: No name or text is put into fewer cells; texts not below the second before columns
@@ -209,10 +213,16 @@ class Sheet:
                 left.insert(0, extra[-1])
                 shown.remove(extra[-1])
         widths = widths or _fit(shown, inner, [one.folded for one in shown])
-        if widths is None:
+        parts = _parts(shown, width) if widths is None and not heads else None
+        if parts is not None:
+            for place, (part, fitting) in enumerate(parts):
+                if place:
+                    yield Text("")
+                yield from _table(part, fitting, range(len(shown[0].cells)))
+        elif widths is None:
             yield from _one_below_another([*heads, *told, *shown], width)
             return
-        if heads:
+        elif heads:
             yield from _table(shown, widths, range(0), indent=INDENT)
             for block in blocks:
                 yield Text(_heading(heads, told, block), "bold", overflow="fold")
@@ -317,9 +327,12 @@ class _Laid:
 
     @property
     def wrapped(self) -> int:
-        """Cells that it takes with its heading wrapped."""
-        words = self.column.heading.split() or [""]
-        return max(map(cell_len, (*words, *self.cells)))
+        """Cells that it takes with its heading wrapped into a few lines."""
+        heading = self.column.heading
+        least = max(map(cell_len, (*heading.split(), *self.cells)), default=0)
+        while least and len(wrap(heading, least)) > HEADING_LINES:
+            least += 1
+        return least
 
     @property
     def folded(self) -> int:
@@ -346,7 +359,7 @@ class _Laid:
             self._short[width] = None if text else shortened(self.cells, width)
         short, cells = self._short[width], [self.cells[place] for place in places]
         if short is None:
-            return [Text(cell, overflow="fold") for cell in cells]
+            return [Text(breakable(cell, width), overflow="fold") for cell in cells]
         return [Text(short[cell], no_wrap=True) for cell in cells]
 
 
@@ -431,6 +444,31 @@ def _table(
     yield Padding(table, (0, 0, 0, indent), expand=False)
 
 
+def _parts(
+    shown: Sequence[_Laid], width: int
+) -> list[tuple[list[_Laid], list[int]]] | None:
+    """Tables with their widths, each begun by the columns that tell all rows apart.
+
+    Where those leave no room, by the first one. None if a column does not fit beside.
+    """
+    rows = list(zip(*(one.cells for one in shown), strict=True))
+    distinct = (k for k in range(len(shown)) if len({r[:k] for r in rows}) == len(rows))
+    for n_keys in dict.fromkeys((next(distinct, 1), 1)):
+        keys, parts = list(shown[:n_keys]), list[tuple[list[_Laid], list[int]]]()
+        for one in shown[n_keys:]:
+            for begun in [parts[-1][0], keys] if parts else [keys]:
+                part = [*begun, one]
+                widths = _fit(part, width, [each.folded for each in part])
+                if widths is not None:
+                    break
+            else:
+                break
+            parts[len(parts) - (begun is not keys) :] = [(part, widths)]
+        else:
+            return parts or None
+    return None
+
+
 def _one_below_another(shown: Sequence[_Laid], width: int) -> Iterator[RenderableType]:
     """Each record as lines of name and value, for what no table can hold."""
     names = shortened([one.column.heading for one in shown], max(width // 3, 8))
@@ -494,44 +532,6 @@ def _arranged(
     if all(_is_number(value(record)) for record in there):
         return [*sorted(there, key=value, reverse=largest), *missing]
     return [*sorted(there, key=lambda r: str(value(r)), reverse=largest), *missing]
-
-
-def shortened(names: Iterable[str], width: int) -> dict[str, str] | None:
-    """Names of at most `width` cells, cut in their middle and different still.
-
-    All are cut at the same place, which is the middle if that tells them apart. None if
-    they can not be told apart.
-
-    >>> shortened(["runs/barlow_l0.1", "runs/barlow_l0.3"], 10)
-    {'runs/barlow_l0.1': 'runs/…l0.1', 'runs/barlow_l0.3': 'runs/…l0.3'}
-    """
-    distinct = dict.fromkeys(names)
-    if all(cell_len(name) <= width for name in distinct):
-        return {name: name for name in distinct}
-    kept = max(width - 1, 0)
-    whole = {name: name for name in distinct if cell_len(name) <= width}
-    for tail in sorted(range(kept + 1), key=lambda tail: abs(2 * tail - kept)):
-        found, taken = dict(whole), set(whole)
-        for name in distinct:
-            if name not in whole:
-                end = _begin(name[::-1], tail)[::-1]
-                found[name] = f"{_begin(name, kept - tail)}…{end}"
-                if found[name] in taken:
-                    break
-                taken.add(found[name])
-        else:
-            return found
-    return None
-
-
-def _begin(text: str, width: int) -> str:
-    """As many first characters as have room."""
-    if text.isascii():
-        return text[:width]
-    end = 0
-    while end < len(text) and cell_len(text[: end + 1]) <= width:
-        end += 1
-    return text[:end]
 
 
 def _text(value: Any, form: str) -> str:

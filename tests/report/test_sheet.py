@@ -8,12 +8,12 @@ from rich.console import Console
 
 from ce_align.errors import ConfigError
 from ce_align.names import printable
+from ce_align.report.fitting import shortened
 from ce_align.report.sheet import (
     UNBOUNDED,
     Column,
     Sheet,
     as_asked,
-    shortened,
 )
 
 COLUMNS = (
@@ -139,6 +139,37 @@ def test_a_heading_is_wrapped_only_where_its_words_have_no_room():
     for width, wrapped in ((42, False), (41, True), (30, True)):
         first = lines_of(Sheet(rows, columns), width)[0]
         assert first.endswith("two words") != wrapped
+
+
+def test_columns_without_room_are_in_tables_below_that_name_their_rows_again():
+    names = ("one", "two", "three")
+    columns = [
+        Column(name, kind="number", keep=True)
+        for name in ("objective", "weight", *names)
+    ]
+    rows = [
+        {"objective": o, "weight": w, **{n: f"{o}{w}{n}".ljust(30, ".") for n in names}}
+        for o in ("a", "b")
+        for w in (0, 1)
+    ]
+    lines = lines_of(Sheet(rows, columns), 90)
+    heads = [line.split() for line in lines if line.startswith("objective")]
+    keys = ["objective", "weight"]
+    assert heads == [[*keys, *names[:2]], [*keys, names[2]]]
+    for name in names:
+        for row in rows:
+            (line,) = (line for line in lines if row[name] in line)
+            assert line.split()[:2] == [row["objective"], str(row["weight"])]
+
+
+def test_long_words_of_texts_are_broken_at_their_hyphens_and_headings_in_three_lines():
+    texts = [Column(f"text{k}", kind="text", keep=True) for k in range(4)]
+    sign = Column("sign", "sign of it in the paper", keep=True)
+    row = {f"text{k}": "spatial–photometric and further words" for k in range(4)}
+    rows = [row | {"sign": sign} for sign in "+-"]
+    lines = lines_of(Sheet(rows, [*texts, sign]), 80)
+    assert lines[3].startswith("─")
+    assert lines[4].split() == [*["spatial–"] * 4, "+"]
 
 
 def test_columns_and_sorting_are_as_asked_for():

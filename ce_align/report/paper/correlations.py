@@ -8,6 +8,7 @@ import numpy as np
 
 from ce_align.checks import named_some
 from ce_align.errors import DataError
+from ce_align.report.fitting import shortened
 from ce_align.report.inputs import Inputs
 from ce_align.report.paper.items import (
     BuiltTable,
@@ -20,7 +21,6 @@ from ce_align.report.paper.items import (
     mark_of,
 )
 from ce_align.report.select import network_colours, network_labels
-from ce_align.report.sheet import shortened
 from ce_align.report.style import (
     GUIDE,
     INK,

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ce_align.checks import named_some
+from ce_align.report.fitting import shortened
 from ce_align.report.inputs import Inputs
 from ce_align.report.paper.items import Drawn, NothingToDraw, completed
 from ce_align.report.select import colours_and_labels
-from ce_align.report.sheet import shortened
 from ce_align.report.style import (
     GUIDE,
     INK,
