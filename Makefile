@@ -1,14 +1,20 @@
 # `make demo` and `make test` work on a fresh machine: git, make, Python 3.11 or 3.12.
 # `make paper` needs what the paper needs: recordings, checkpoints, images, data sets.
+# `make mini-paper IMAGES=DIR` needs a folder of images: docs/mini-paper.md.
 
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/installed
 SUPPORTED := import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info < (3, 13))
+# Of the paper; its miniature is a grid of its own.
+PAPER := $(filter-out analyses/mini_paper.py, \
+  $(wildcard benchmarks/*.py analyses/*.py figures/*.py))
+# A recording is a file or a published name.
+located = $(if $(wildcard $(1)),$(abspath $(1)),$(1))
 # Two workers, one thread each: torch's own threads would fight over the cores.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2
 
-.PHONY: demo paper test check docs setup clean
+.PHONY: demo paper mini-paper test check docs setup clean
 
 demo: setup
 	@$(BIN)/ce-align demo --out demo
@@ -16,8 +22,23 @@ demo: setup
 # Every recipe; what is not at hand is named, the rest is done, and again is a resume.
 paper: setup
 	@status=0; \
-	$(BIN)/ce-align run benchmarks/*.py analyses/*.py figures/*.py || status=$$?; \
+	$(BIN)/ce-align run $(PAPER) || status=$$?; \
 	$(BIN)/ce-align report --out paper-figures/report.html || exit $$?; \
+	exit $$status
+
+# The whole grid on networks trained here, into the folder mini-paper; again is a resume.
+mini-paper: setup
+	@if [ ! -d "$(IMAGES)/train" ] || [ ! -d "$(IMAGES)/val" ]; then \
+	  echo "error: expected a folder with train/CLASS/ and val/CLASS/, found" \
+	    "'$(IMAGES)'; say make mini-paper IMAGES=DIR (docs/mini-paper.md)" >&2; exit 2; \
+	fi
+	@export CE_ALIGN_MINI_IMAGES="$$(cd "$(IMAGES)" && pwd)"; \
+	export CE_ALIGN_MINI_PRESET="$(PRESET)"; \
+	export CE_ALIGN_MINI_RECORDINGS="$(foreach name,$(RECORDINGS),$(call located,$(name)))"; \
+	mkdir -p mini-paper && cd mini-paper || exit 2; \
+	status=0 ce_align="$(abspath $(BIN))/ce-align"; \
+	$$ce_align run ../analyses/mini_paper.py --out figures || status=$$?; \
+	$$ce_align report --out report.html || exit $$?; \
 	exit $$status
 
 test: setup

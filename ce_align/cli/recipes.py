@@ -29,7 +29,7 @@ RUN_EXAMPLES = """\b
 
   ce-align run benchmarks/it_predictivity.py --dry-run
 
-  ce-align run benchmarks/*.py analyses/*.py figures/*.py
+  ce-align run analyses/variability.py figures/variability.py
 
 A recipe is a Python file with a docstring and RECIPE = [configurations]. What is in
 the results already is not computed again.
