@@ -20,6 +20,7 @@ from ce_align.config import StageConfig
 from ce_align.digests import digest_json
 from ce_align.errors import ConfigError, DataError, explained, first_line
 from ce_align.files import atomic_path, import_xarray, reading_archive
+from ce_align.index import Texts, indexed
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -322,16 +323,9 @@ class ResultStore:
         DataError
             If a file is no record of a failure.
         """
-        found = []
-        for path in self.folder.glob(f"{stage or '*'}/failed/*.json"):
-            try:
-                found.append(Failure.model_validate_json(path.read_bytes()))
-            except FileNotFoundError:  # another process succeeded meanwhile
-                continue
-            except ValueError as error:
-                raise DataError(
-                    f"{path} is not the record of a failure; delete it"
-                ) from error
+        rooms = [f"{room}/failed" for room in self._rooms(stage)]
+        texts = indexed(self.folder, rooms, _failure_texts)
+        found = [Failure.model_validate_json(text.rest) for text in texts]
         return sorted(found, key=lambda failure: (failure.stage, failure.created))
 
     def namesake(self, stage: str, nameless: str) -> str | None:
@@ -369,10 +363,27 @@ class ResultStore:
             dataset: xr.Dataset = import_xarray().load_dataset(path, engine="netcdf4")
         return dataset
 
+    def _rooms(self, stage: str | None) -> list[str]:
+        """Names of the folder of a stage, or of every one, whether or not it exists."""
+        if stage is not None:
+            return [stage]
+        paths = self.folder.glob("*/")
+        return sorted(path.name for path in paths if not path.name.startswith("."))
+
     def documents(self, stage: str | None = None) -> Iterator[dict[str, Any]]:
-        """Every stored result with its configuration and environment."""
-        for path in sorted(self.folder.glob(f"{stage or '*'}/*.json")):
-            yield _read(path)
+        """Every stored result with its configuration and environment.
+
+        Behaviours, most of a file, are left out; see `behaviours`.
+        """
+        for text in indexed(self.folder, self._rooms(stage), _result_texts):
+            yield json.loads(text.rest) | json.loads(text.settings)
+
+    def settings(self, stage: str) -> Iterator[dict[str, Any]]:
+        """Settings of every stored configuration of a stage."""
+        for text in indexed(self.folder, [stage], _result_texts):
+            config = json.loads(text.settings).get("config")
+            if isinstance(config, dict):  # not that of another's file
+                yield config
 
     def starting(self, letters: str, stage: str | None = None) -> dict[str, Any]:
         """The stored result whose ``config_id`` starts with some letters.
@@ -382,7 +393,12 @@ class ResultStore:
         ConfigError
             If there is none, or several.
         """
-        paths = sorted(self.folder.glob(f"{stage or '*'}/{letters}*.json"))
+        paths = [
+            path
+            for room in self._rooms(stage)
+            for path in (self.folder / room).glob("*.json")
+            if path.name.startswith(letters) and not path.name.startswith(".")
+        ]
         if len(paths) == 1 and letters:
             return _read(paths[0])
         raise ConfigError(
@@ -405,9 +421,25 @@ class ResultStore:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        document = json.loads(path.read_text())
+        document = json.loads(path.read_bytes())
     except ValueError as error:
         raise DataError(f"{path} is not a result file; delete it") from error
     if not isinstance(document, dict) or not {"stage", "rows"} <= document.keys():
         raise DataError(f"{path} is not a result file; delete it")
     return document
+
+
+def _result_texts(path: Path) -> Texts:
+    document = _read(path)
+    document.pop("behaviours", None)
+    settings = {"config": document.pop("config")} if "config" in document else {}
+    return Texts(json.dumps(settings), json.dumps(document))
+
+
+def _failure_texts(path: Path) -> Texts:
+    try:
+        return Texts(
+            "", Failure.model_validate_json(path.read_bytes()).model_dump_json()
+        )
+    except ValueError as error:
+        raise DataError(f"{path} is not the record of a failure; delete it") from error

@@ -193,23 +193,37 @@ def plan(
 
     Nothing is loaded: the settings are compared, not the weights and images behind.
     """
-    stored = [document.get("config", {}) for document in store.documents()]
-    failed = [(failure.stage, failure.config) for failure in store.failures()]
-
-    def state(stage: str, config: StageConfig) -> str:
-        # What is left to the recording, its rows state.
-        asked = config.model_dump(mode="json", exclude_none=True)
-        if any(asked.items() <= settings.items() for settings in stored):
-            return "done"
-        whole = (stage, config.model_dump(mode="json"))
-        return "failed" if whole in failed else "never run"
-
     found: dict[str, dict[str, list[StageConfig]]] = {}
     for stage, chosen in _by_stage(configs).items():
+        stored = list(store.settings(stage))
+        failed = {_hashable(failure.config) for failure in store.failures(stage)}
+        #: Of each set of settings that some configuration asks for, the values stored.
+        values: dict[frozenset[str], set[Hashable]] = {}
         found[stage] = {"done": [], "failed": [], "never run": []}
         for config in chosen:
-            found[stage][state(stage, config)].append(config)
+            # What is left to the recording, its rows state.
+            asked = config.model_dump(mode="json", exclude_none=True)
+            names = frozenset(asked)
+            if names not in values:
+                values[names] = {
+                    _hashable({name: settings[name] for name in names})
+                    for settings in stored
+                    if names <= settings.keys()
+                }
+            if _hashable(asked) in values[names]:
+                state = "done"
+            else:
+                whole = _hashable(config.model_dump(mode="json"))
+                state = "failed" if whole in failed else "never run"
+            found[stage][state].append(config)
     return found
+
+
+def _hashable(value: Any) -> Hashable:
+    """A value of JSON that equals another one if, and only if, these two are equal."""
+    if isinstance(value, dict):
+        return frozenset((name, _hashable(of)) for name, of in value.items())
+    return tuple(map(_hashable, value)) if isinstance(value, list) else value
 
 
 def _by_stage(configs: Iterable[StageConfig]) -> dict[str, list[StageConfig]]:

@@ -30,6 +30,7 @@ FLOORS = (
         "digests",
         "errors",
         "files",
+        "index",
         "names",
         "progress",
     },

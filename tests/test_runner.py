@@ -1,7 +1,9 @@
 """The one runner: shared loads, stored rows, failures, and other executors."""
 
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from itertools import product
 from multiprocessing import get_context
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -153,6 +155,41 @@ def test_a_plan_counts_what_is_stored_without_loading(toy, tmp_path):
     found = plan(asked, store)
     states = {state: [c.model for c in of] for state, of in found["score"].items()}
     assert states == {"done": ["gabor"], "failed": ["broken"], "never run": ["nothing"]}
+
+
+class Planned(StageConfig):
+    stage: ClassVar = "score"
+    layer: str | None = None
+    alpha: float | None = None
+    options: dict[str, list[int]] | None = None
+
+
+def test_a_plan_finds_what_comparing_every_pair_of_settings_finds(tmp_path):
+    store = ResultStore(tmp_path)
+    values = {
+        "layer": [None, "x", "y"],
+        "alpha": [None, 1.0, 2.0],
+        "options": [None, {"a": [1]}, {"a": [1, 2]}],
+    }
+    every = [
+        Planned(**dict(zip(values, some, strict=True)))
+        for some in product(*values.values())
+    ]
+    stored = every[13::3]
+    for i, config in enumerate(stored):
+        store.put("score", f"{i}", config, [])
+    # Settings that were left open are found by what stands for them.
+    told = [config.model_dump(mode="json") for config in stored]
+    done = [
+        config
+        for config in every
+        if any(
+            config.model_dump(mode="json", exclude_none=True).items() <= one.items()
+            for one in told
+        )
+    ]
+    assert len(stored) < len(done) < len(every)
+    assert plan(every, store)["score"]["done"] == done
 
 
 class Stopped(CeAlignError):

@@ -116,6 +116,7 @@ def _of_others(done: Sequence[Record], failed: Sequence[Record]) -> list[Record]
             return tuple(one.get(name) for name in names)
 
         of_stage = [one for one in done if one["stage"] == stage]
+        targets = dict.fromkeys(map(key, of_stage))
         there = {
             (one.get("model"), key(one))
             for one in (*of_stage, *failed)
@@ -125,7 +126,7 @@ def _of_others(done: Sequence[Record], failed: Sequence[Record]) -> list[Record]
             {"state": NEVER_RUN, "stage": stage, "model": model}
             | dict(zip(names, target, strict=True))
             for model in models
-            for target in dict.fromkeys(map(key, of_stage))
+            for target in targets
             if (model, target) not in there
         ]
     return found

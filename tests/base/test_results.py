@@ -9,6 +9,7 @@ import xarray as xr
 
 from ce_align.config import StageConfig
 from ce_align.errors import DataError
+from ce_align.files import atomic_path
 from ce_align.results import ResultStore, Row
 
 
@@ -118,6 +119,14 @@ for i in range(40):
     rows = ResultStore(tmp_path).load("toy")
     assert len(rows) == 120
     assert not list(tmp_path.rglob("*.tmp*"))
+
+
+def test_what_another_process_is_writing_is_not_read(tmp_path):
+    store = ResultStore(tmp_path)
+    with atomic_path(store.put("toy", "c1", CONFIG, [toy_row()])) as unfinished:
+        unfinished.write_text("{")
+        assert len(store.load()) == 1
+        assert store.starting("c")["config_id"] == "c1"
 
 
 def test_a_failure_is_stored_with_its_reason_and_is_no_row(tmp_path):
