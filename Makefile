@@ -11,8 +11,9 @@ PAPER := $(filter-out analyses/mini_paper.py, \
   $(wildcard benchmarks/*.py analyses/*.py figures/*.py))
 # A recording is a file or a published name.
 located = $(if $(wildcard $(1)),$(abspath $(1)),$(1))
-# Two workers, one thread each: torch's own threads would fight over the cores.
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2
+# Two workers, one thread each: torch's own threads would fight over the cores. Each
+# takes one half of the tests, so that what a module shares is made once, then helps out.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist worksteal
 
 .PHONY: demo paper mini-paper test check docs setup clean
 
@@ -41,13 +42,19 @@ mini-paper: setup
 	$$ce_align report --out report.html || exit $$?; \
 	exit $$status
 
-test: setup
-	@$(MAKE) --no-print-directory style
-	@$(PYTEST)
+# Types are checked, by one process, while the tests run.
+test: lint
+	@$(MAKE) --no-print-directory -j 2 types every
 
 # The quick part, for the edit loop.
-check: setup
-	@$(MAKE) --no-print-directory style
+check: lint
+	@$(MAKE) --no-print-directory -j 2 types quick
+
+.PHONY: every quick
+every: setup
+	@$(PYTEST)
+
+quick: setup
 	@$(PYTEST) -m "not slow and not real"
 
 # The site, to docs/_build/html; its blocks and notebooks are run.
@@ -60,10 +67,12 @@ $(VENV)/docs-installed: $(INSTALLED)
 	  -c constraints.txt -e '.[docs]'
 	@touch $@
 
-.PHONY: style
-style: setup
+.PHONY: lint types
+lint: setup
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check -q .
+
+types: setup
 	@$(BIN)/mypy
 
 setup: $(INSTALLED)

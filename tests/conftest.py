@@ -2,10 +2,12 @@
 
 import os
 import signal
+from itertools import count
 from pathlib import Path
 
 import numpy as np
 import pytest
+from forked import Forked
 from hypothesis import settings
 
 # Machines differ in speed; a slow one must not fail a property.
@@ -35,10 +37,29 @@ def real_data() -> Path:
     return folder
 
 
+@pytest.fixture
+def python():
+    """Start `python ARGUMENTS`, forked from a process that knows the libraries."""
+    started = []
+
+    def start(*arguments, **options) -> Forked:
+        started.append(Forked(*arguments, **options))
+        return started[-1]
+
+    yield start
+    for process in started:
+        process.kill()
+
+
+#: Counted here: looking for a free name among thousands takes milliseconds.
+_COUNTER = count()
+
+
 @pytest.fixture(autouse=True)
 def own_caches(tmp_path_factory, monkeypatch) -> None:
     """Keep every test out of the user's caches, and Brain-Score off the network."""
-    home = tmp_path_factory.mktemp("caches")
+    home = tmp_path_factory.getbasetemp() / "caches" / str(next(_COUNTER))
+    home.mkdir(parents=True)
     monkeypatch.setenv("CE_ALIGN_HOME", str(home / "ce_align"))
     for name in ("BRAINIO_HOME", "BRAINSCORE_HOME", "RESULTCACHING_HOME"):
         monkeypatch.setenv(name, str(home / name.lower()))

@@ -307,17 +307,12 @@ SLOW_NETWORK = NETWORK.replace(
 
 
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupted_run_leaves_nothing_half_written(ce_align, toy, sent):
+def test_an_interrupted_run_leaves_nothing_half_written(ce_align, toy, sent, python):
     whole = json.loads(ce_align("score", *toy, "--json", "--results", "a")[1])
     Path("net.py").write_text(SLOW_NETWORK)
     arguments = [*map(str, toy), "--results", "b", "--batch-size", "2"]
     caches = {**os.environ, "CE_ALIGN_HOME": str(Path("caches").resolve())}
-    process = subprocess.Popen(
-        [sys.executable, "-m", "ce_align", "score", *arguments],
-        stderr=subprocess.PIPE,
-        text=True,
-        env=caches,
-    )
+    process = python("-m", "ce_align", "score", *arguments, env=caches)
     wait_until(lambda: list(Path("caches").rglob("*.tmp*")), process)
     process.send_signal(sent)
     _, err = process.communicate()

@@ -1,7 +1,5 @@
 import hashlib
 import signal
-import subprocess
-import sys
 from dataclasses import replace
 
 import pytest
@@ -12,7 +10,7 @@ from checkpoint_server import (
     small_network,
     write_authors_checkpoint,
 )
-from waiting import LIMIT, wait_until
+from waiting import wait_until
 
 from ce_align.files import cache_folder
 from ce_align.models import downloads, fetching
@@ -115,15 +113,14 @@ def test_file_that_is_no_checkpoint_is_one_line(server, ce_align):
 
 
 @pytest.mark.slow
-def test_interrupted_command_is_continued_by_the_same_command(server, ce_align):
+def test_interrupted_command_is_continued_by_the_same_command(server, ce_align, python):
     half = len(server.files[PUBLISHED[NAME].path]) // 2
     server.mood = Mood(cut=half, silent=True)
-    command = [sys.executable, "-m", "ce_align", "fetch", NAME, "--url", server.base]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    process = python("-m", "ce_align", "fetch", NAME, "--url", server.base)
     parts = cache_folder("checkpoints")
     wait_until(lambda: any(p.stat().st_size for p in parts.glob(".*.part")), process)
     process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=LIMIT)
+    _, err = process.communicate()
     assert process.returncode == 130
     said = f"interrupted: what came of {NAME} is kept; the same command continues it\n"
     assert err == said

@@ -1,8 +1,6 @@
 """`ce-align tables` and `ce-align figures` as a user meets them."""
 
 import signal
-import subprocess
-import sys
 
 import pytest
 
@@ -70,12 +68,13 @@ main()
 """
 
 
-def test_figures_that_were_killed_are_finished_by_the_next_run(ce_align, tmp_path):
+def test_figures_that_were_killed_are_finished_by_the_next_run(
+    ce_align, tmp_path, python
+):
     store_scores(tmp_path / "results")
     folder = tmp_path / "paper-figures"
-    killed = subprocess.run(
-        [sys.executable, "-c", KILLED],
-    )
+    killed = python("-c", KILLED)
+    killed.communicate()
     assert killed.returncode == -signal.SIGKILL
     before = {path.name for path in folder.iterdir()}
     assert "figure_3.pdf" in before

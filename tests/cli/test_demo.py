@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 
 from ce_align import demonstration as demo
+from ce_align.data.netcdf import write_recording
 from ce_align.data.recordings import load_recording
 from ce_align.data.simulation import simulated_recording
 from ce_align.demonstration import demo_recipe
+from ce_align.report.page import parts
 from ce_align.report.paper.files import FigureConfig
 from ce_align.runner import STAGES
 from ce_align.stages.analyze import AnalysisConfig
@@ -58,25 +60,38 @@ def test_its_session_is_imported_with_every_spike_and_stays_simulated(tmp_path):
     assert demo.session_score(tmp_path) == config
 
 
+@pytest.fixture(scope="module")
+def recording(tmp_path_factory):
+    """A simulated recording as small as scores allow."""
+    sizes = {"n_images": 80, "n_repetitions": 3, "n_neuroids": 6, "image_size": 32}
+    path = tmp_path_factory.mktemp("simulated") / "small.nc"
+    write_recording(simulated_recording(**sizes).recording, path)
+    return str(path)
+
+
 @pytest.fixture
 def short(monkeypatch):
-    """In place of the recipe, one that takes seconds."""
+    """Put configurations in place of the recipe, whose page has but one figure."""
+    monkeypatch.setattr(parts, "FIGURES", {"1": parts.FIGURES["1"]})
 
-    def recipe(runs):
-        score = ScoreConfig(model="gabor", recording="simulated", layer="complex")
-        return [score, FigureConfig(figure="1")]
+    def put(*configs, session=None):
+        monkeypatch.setattr(demo, "demo_recipe", lambda runs: configs)
+        if session is not None:
+            monkeypatch.setattr(demo, "session_score", lambda out, tell: session)
 
-    monkeypatch.setattr(demo, "demo_recipe", recipe)
+    return put
 
 
-@pytest.mark.slow
-def test_it_begins_and_ends_with_the_place_of_the_report_and_resumes(ce_align, short):
+def test_it_begins_and_ends_with_the_place_of_the_report_and_resumes(
+    ce_align, short, recording
+):
+    short(ScoreConfig(model="pixels", recording=recording), FigureConfig(figure="1"))
     status, out, err = ce_align("demo", "--out", "here")
     assert status == 0
     page = Path("here/report.html").resolve()
     assert err.splitlines()[0] == f"The report will be {page}"
     assert err.splitlines()[-1] == f"The report is {page}"
-    assert "gabor" in out
+    assert "pixels" in out
     assert "simulated" in page.read_text()
     assert Path("here/paper/figure_1.pdf").exists()
     stored = {p: p.stat().st_mtime_ns for p in Path("here/results").rglob("*.json")}
@@ -86,27 +101,23 @@ def test_it_begins_and_ends_with_the_place_of_the_report_and_resumes(ce_align, s
     assert {p: p.stat().st_mtime_ns for p in stored} == stored
 
 
-def test_what_failed_is_named_and_the_rest_is_in_the_report(ce_align, monkeypatch):
-    def recipe(runs):
-        found = ScoreConfig(model="gabor", recording="simulated", layer="complex")
-        lost = ScoreConfig(model="nowhere.py:f", recording="simulated", layer="x")
-        return [found, lost]
-
-    monkeypatch.setattr(demo, "demo_recipe", recipe)
+def test_what_failed_is_named_and_the_rest_is_in_the_report(ce_align, short, recording):
+    found = ScoreConfig(model="pixels", recording=recording)
+    lost = ScoreConfig(model="nowhere.py:f", recording=recording, layer="x")
+    short(lost, session=found)
     status, out, err = ce_align("demo", "--out", "here")
     assert status == 2
     assert "nowhere.py" in err
-    assert "gabor" in out
-    assert "gabor" in Path("here/report.html").read_text()
+    assert "pixels" in out
+    assert "pixels" in Path("here/report.html").read_text()
 
 
-@pytest.mark.slow
-def test_notes_of_figures_stand_under_them_and_not_on_the_screen(ce_align, monkeypatch):
-    def recipe(runs):
-        pair = {"model_a": "gabor", "model_b": "pixels", "recording": "simulated"}
-        return [OverlapConfig(**pair), FigureConfig(figure="overlap")]
-
-    monkeypatch.setattr(demo, "demo_recipe", recipe)
+def test_notes_of_figures_stand_under_them_and_not_on_the_screen(
+    ce_align, short, recording
+):
+    pair = {"model_a": "gabor", "model_b": "pixels", "recording": recording}
+    score = ScoreConfig(model="pixels", recording=recording)
+    short(OverlapConfig(**pair), FigureConfig(figure="overlap"), session=score)
     status, _, err = ce_align("demo", "--out", "here")
     assert status == 0
     assert "figure_overlap:" not in err

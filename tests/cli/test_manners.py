@@ -96,10 +96,10 @@ main()
     ],
 )
 def test_ctrl_c_is_told_in_a_line_and_a_second_ends_at_once(
-    tmp_path, stubborn, signals, status, said
+    tmp_path, stubborn, signals, status, said, python
 ):
     code = WAITS.format(stubborn=stubborn)
-    process = start("-c", code, "models", cwd=tmp_path, stderr=subprocess.PIPE)
+    process = python("-c", code, "models", cwd=tmp_path)
     for flag, signum in zip(("began", "again"), signals, strict=False):
         wait_until((tmp_path / flag).exists, process)
         process.send_signal(signum)

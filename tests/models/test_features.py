@@ -216,7 +216,7 @@ def _extract_into(folder, array):
 @pytest.mark.slow
 def test_two_processes_may_extract_the_same_at_the_same_time(images, tmp_path):
     array = np.stack([np.asarray(images.load(i)) for i in range(len(images))])
-    context = multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
     workers = [
         context.Process(target=_extract_into, args=(tmp_path, array)) for _ in range(2)
     ]

@@ -1,7 +1,5 @@
 import json
 import os
-import subprocess
-import sys
 import tomllib
 from pathlib import Path
 
@@ -15,7 +13,7 @@ from checkpoint_server import (
     small_network,
     write_authors_checkpoint,
 )
-from waiting import LIMIT
+from waiting import wait_until
 
 from ce_align.errors import AccessError, CeAlignError, ConfigError, DataError
 from ce_align.files import cache_folder
@@ -365,31 +363,29 @@ def test_folder_that_cannot_be_written_is_one_line(server, monkeypatch, tmp_path
 
 
 FETCH = """
-import sys
+import sys, time
 from dataclasses import replace
+from pathlib import Path
 from ce_align.models.catalogue import PUBLISHED
 from ce_align.models.fetching import fetch
-name, architecture, layer = sys.argv[1:]
+number, name, architecture, layer = sys.argv[1:]
 entry = replace(PUBLISHED[name], architecture=architecture, layers={"IT": layer})
-print("ready", flush=True)
-sys.stdin.readline()
+Path(f"ready {number}").touch()
+while not Path("go").exists():
+    time.sleep(0.001)
 print(fetch(entry))
 """
 
 
 @pytest.mark.slow
-def test_two_processes_at_once_download_once(server):
+def test_two_processes_at_once_download_once(server, python, tmp_path):
     server.mood = Mood(pause=0.02)
     described = (NAME, ENTRY.architecture, ENTRY.layers["IT"])
-    command = [sys.executable, "-c", FETCH, *described]
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-    processes = [subprocess.Popen(command, **pipes) for _ in range(2)]
-    for process in processes:
-        assert process.stdout.readline() == "ready\n"
-    for process in processes:
-        process.stdin.write("\n")
-        process.stdin.flush()
-    found = [process.communicate(timeout=LIMIT)[0].strip() for process in processes]
+    processes = [python("-c", FETCH, i, *described, cwd=tmp_path) for i in range(2)]
+    for i, process in enumerate(processes):
+        wait_until((tmp_path / f"ready {i}").exists, process)
+    (tmp_path / "go").touch()
+    found = [process.communicate()[0].strip() for process in processes]
     assert found == [str(folder() / f"{NAME}.safetensors")] * 2
     assert len(server.requests) == 1
 

@@ -1,7 +1,6 @@
 """What a job will take is known before, and refused where there is less."""
 
 import re
-import subprocess
 import sys
 
 import numpy as np
@@ -77,10 +76,9 @@ print(known, resident("VmHWM") - before)
     ],
 )
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
-def test_an_estimate_is_near_what_a_process_takes(name, layer):
-    command = [sys.executable, "-c", SCRIPT, name, layer]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    known, taken = map(int, done.stdout.split())
+def test_an_estimate_is_near_what_a_process_takes(name, layer, python):
+    out, errors = python("-c", SCRIPT, name, layer).communicate()
+    known, taken = map(int, out.split() or pytest.fail(errors))
     assert 0.5 * known < taken < 2 * known
 
 

@@ -1,8 +1,7 @@
 """From networks and images to rows: planted truth, identity, and resuming."""
 
 import json
-import subprocess
-import sys
+import signal
 import warnings
 from pathlib import Path
 
@@ -283,38 +282,35 @@ def test_a_collapsed_network_is_refused_by_name_and_leaves_the_others(tmp_path):
     assert "dead 1, augmentation_augmentation" in failed["dead, bures"]
 
 
-WAITING = """
-import sys, time
+KILLED = """
+import os, signal, sys
 from contextlib import contextmanager
 from pathlib import Path
 sys.path[:0] = {places!r}
 from ce_align.stages import responses
 from test_analyze import every, run
-from waiting import LIMIT
 folder, whole = Path({folder!r}), responses.atomic_path
 
 @contextmanager
-def waiting(path):
+def killed(path):
     with whole(path) as temporary:
         yield temporary
         if len(list(folder.rglob("0*.npy"))) == 5:
-            print("stored", flush=True)
-            time.sleep(LIMIT)
+            os.kill(os.getpid(), signal.SIGKILL)
 
-responses.atomic_path = waiting
+responses.atomic_path = killed
 run(folder, every())
 """
 
 
-def test_a_run_that_was_killed_goes_on_where_it_stopped(tmp_path, monkeypatch):
+def test_a_run_that_was_killed_goes_on_where_it_stopped(tmp_path, monkeypatch, python):
     whole = run(tmp_path / "whole", every())
     folder = tmp_path / "killed"
     here = Path(__file__).parent
-    code = WAITING.format(places=[str(here), str(here.parent)], folder=str(folder))
-    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
-    assert process.stdout.readline() == b"stored\n"
-    process.kill()
-    assert process.wait() != 0
+    code = KILLED.format(places=[str(here), str(here.parent)], folder=str(folder))
+    killed = python("-c", code)
+    _, errors = killed.communicate()
+    assert killed.returncode == -signal.SIGKILL, errors
     assert len(list(folder.rglob("*.tmp*"))) == 1
     stored = {p: p.stat().st_mtime_ns for p in folder.rglob("0*.npy")}
     rendered = []

@@ -1,9 +1,10 @@
-"""A stand-in for SLURM: `scontrol` and `srun` that do what is asked and note it."""
+"""A stand-in for SLURM: `scontrol` and `srun` that do as they are asked."""
 
 import os
-import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
+
+from forked import Forked
 
 SCONTROL = """#!/bin/sh
 echo "$@" >> "$STAND_IN_SLURM/asked"
@@ -15,31 +16,32 @@ echo "$@" >> "$STAND_IN_SLURM/asked"
   sleep 0.5
 }
 """
-#: Starts the tasks, and hands signals to every process of them, workers too.
-SRUN = f"""#!{sys.executable}
-import os, signal, subprocess, sys
+#: Starts `python ARGUMENTS` as the tasks, and hands signals to every process of them,
+#: workers too.
+SRUN = """
+import multiprocessing, os, signal, sys
+from forked import execute
+
+def task(i):
+    os.setsid()
+    os.environ.update(SLURM_PROCID=str(i), SLURM_LOCALID=str(i))
+    os.environ.update(SLURM_NODEID="0", SLURM_STEP_ID="0")
+    execute(sys.argv[1:])
+
+fork = multiprocessing.get_context("fork")
 n = int(os.environ["SLURM_NTASKS"])
-tasks = [
-    subprocess.Popen(
-        sys.argv[1:],
-        env={{
-            **os.environ,
-            "SLURM_PROCID": str(i),
-            "SLURM_LOCALID": str(i),
-            "SLURM_NODEID": "0",
-            "SLURM_STEP_ID": "0",
-        }},
-        start_new_session=True,
-    )
-    for i in range(n)
-]
+tasks = [fork.Process(target=task, args=(i,)) for i in range(n)]
+for task in tasks:
+    task.start()
 def hand_on(signum, frame):
     for task in tasks:
-        if task.poll() is None:
+        if task.exitcode is None:
             os.killpg(task.pid, signum)
 for signum in (signal.SIGUSR1, signal.SIGTERM):
     signal.signal(signum, hand_on)
-sys.exit(max(abs(task.wait()) for task in tasks))
+for task in tasks:
+    task.join()
+sys.exit(max(abs(task.exitcode) for task in tasks))
 """
 
 
@@ -54,9 +56,8 @@ class StandIn:
 
     def __init__(self, folder: Path, **variables: str) -> None:
         self.folder = folder
-        for name, text in (("scontrol", SCONTROL), ("srun", SRUN)):
-            (folder / name).write_text(text)
-            (folder / name).chmod(0o755)
+        (folder / "scontrol").write_text(SCONTROL)
+        (folder / "scontrol").chmod(0o755)
         self.variables = {
             "PATH": f"{folder}{os.pathsep}{os.environ['PATH']}",
             "STAND_IN_SLURM": str(folder),
@@ -70,14 +71,11 @@ class StandIn:
         path = self.folder / "asked"
         return path.read_text().splitlines() if path.exists() else []
 
-    def start(self, *command: str, **variables: str) -> "subprocess.Popen[str]":
-        """The job, whose process scontrol will end."""
-        job = subprocess.Popen(
-            command,
-            env={**os.environ, **self.variables, **variables},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
+    def start(
+        self, python: Callable[..., Forked], *arguments: str, **variables: str
+    ) -> Forked:
+        """The job, whose process scontrol will end: `srun python ARGUMENTS`."""
+        environment = {**os.environ, **self.variables, **variables}
+        job = python("-c", SRUN, *arguments, env=environment)
         (self.folder / "job").write_text(str(job.pid))
         return job

@@ -3,8 +3,6 @@
 import json
 import pickle
 import signal
-import subprocess
-import sys
 import zipfile
 
 import numpy as np
@@ -188,11 +186,12 @@ pack(ImageSet.from_path(Path(sys.argv[1])), Path(sys.argv[2]), progress=killed)
 
 
 def test_packing_that_was_killed_is_done_by_the_next_and_leaves_nothing(
-    archive, tmp_path
+    archive, tmp_path, python
 ):
     place = tmp_path / "out"
-    command = [sys.executable, "-c", KILLED, tmp_path / "images.zip", place / "packed"]
-    assert subprocess.run(command).returncode == -signal.SIGKILL
+    killed = python("-c", KILLED, tmp_path / "images.zip", place / "packed")
+    killed.communicate()
+    assert killed.returncode == -signal.SIGKILL
     assert len(list(place.iterdir())) == 1
     packed = open_packed(pack(archive, place / "packed"))
     assert np.array_equal(packed.load(3), archive.load(3))

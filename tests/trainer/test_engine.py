@@ -5,7 +5,6 @@ import hashlib
 import json
 import os
 import signal
-import subprocess
 import sys
 from pathlib import Path
 
@@ -137,17 +136,15 @@ def test_progress_tells_the_epochs_mean_loss_and_counts_all_steps(
         assert words[5] == "images/s"
 
 
-def test_killed_at_a_random_step_it_ends_with_the_same_weights(tmp_path, uninterrupted):
+def test_killed_at_a_random_step_it_ends_with_the_same_weights(
+    tmp_path, uninterrupted, python
+):
     # After the first epoch there is a checkpoint to resume from.
     step = int(np.random.default_rng().integers(STEPS, EPOCHS * STEPS))
     here = str(Path(__file__).parent)
-    done = subprocess.run(
-        [sys.executable, "-c", KILLED, here, str(tmp_path), str(step)],
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )
-    assert done.returncode == -signal.SIGKILL, done.stderr
+    done = python("-c", KILLED, here, tmp_path, step)
+    _, errors = done.communicate()
+    assert done.returncode == -signal.SIGKILL, errors
     assert checkpoint_paths(tmp_path / "checkpoints")
     assert train(tmp_path, workers=1)[0] == uninterrupted, f"killed at step {step}"
 
@@ -469,12 +466,14 @@ else:
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="reads the peak from /proc")
-def test_the_memory_of_a_training_is_within_a_quarter_of_the_plan():
+def test_the_memory_of_a_training_is_within_a_quarter_of_the_plan(python):
     changes = {"pairs_per_step": 64, "view_size": 64, "backbone": "resnet18"}
 
     def measured(what):
-        command = [sys.executable, "-c", SCRIPT, str(Path(__file__).parent), what]
-        command.append(json.dumps(changes))
-        return int(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
+        here = Path(__file__).parent
+        out, errors = python(
+            "-c", SCRIPT, here, what, json.dumps(changes)
+        ).communicate()
+        return int(out or pytest.fail(errors))
 
     assert measured("plan") == pytest.approx(measured("training"), rel=0.25)
