@@ -9,6 +9,7 @@ from ce_align.api import load_recording as load_recording
 from ce_align.api import make_recording as make_recording
 from ce_align.api import open_results as open_results
 from ce_align.api import overlap as overlap
+from ce_align.api import run as run
 from ce_align.api import score as score
 from ce_align.api import table as table
 from ce_align.api import train as train
@@ -21,10 +22,10 @@ from ce_align.errors import ConfigError as ConfigError
 from ce_align.errors import DataError as DataError
 from ce_align.models.given import FeatureArray as FeatureArray
 from ce_align.models.networks import Network as Network
+from ce_align.report.page.stage import ReportConfig as ReportConfig
 from ce_align.report.paper.files import FigureConfig as FigureConfig
 from ce_align.report.paper.files import TableConfig as TableConfig
 from ce_align.results import ResultStore as ResultStore
-from ce_align.runner import run as run
 from ce_align.stages.correlate import CorrelateConfig as CorrelateConfig
 from ce_align.stages.measures import AnalysisConfig as AnalysisConfig
 from ce_align.stages.official import OfficialConfig as OfficialConfig

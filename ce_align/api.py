@@ -5,7 +5,8 @@ Each makes configurations and gives them to the one runner, as the commands do.
 
 import inspect
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import Executor
 from functools import partial, wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar, cast
@@ -23,7 +24,8 @@ from ce_align.errors import ConfigError, DataError, explained
 from ce_align.models.given import FeatureArray
 from ce_align.report.paper.files import FigureConfig, TableConfig
 from ce_align.results import ResultStore
-from ce_align.runner import register_brainscore, run
+from ce_align.runner import register_brainscore
+from ce_align.runner import run as _run_configs
 from ce_align.stages.at_hand import AtHand
 from ce_align.stages.correlate import CorrelateConfig
 from ce_align.stages.earlier import stored_rows
@@ -45,6 +47,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from ce_align.models.networks import Network
+    from ce_align.sweeps.start import Means, Where
 
     NetworkLike: TypeAlias = str | Path | Network | FeatureArray | NDArray[Any]
     Networks: TypeAlias = (
@@ -520,6 +523,45 @@ def table(name: str, results: "ResultsLike" = "results") -> "pd.DataFrame":
     return build_table(asked, Inputs.load(_folder(results))).shown
 
 
+def run(
+    configs: Iterable[StageConfig],
+    results: "ResultStore | Path | str" = "results",
+    *,
+    where: "Executor | Means | Where | None" = None,
+    **settings: Any,
+) -> Outcome:
+    """Execute configurations of any stages, whatever their order.
+
+    Parameters
+    ----------
+    configs : each is executed once
+    results : folder where rows go, and are looked up
+    where : ``"processes"`` or ``"slurm"``, or `ce_align.sweeps.start.Means` with their
+        options: a sweep, which is waited for; its jobs go on after any stop. Or an
+        executor of processes of `concurrent.futures`, such as dask's, that is given
+        groups of configurations. None for this process
+    **settings : other attributes of `ce_align.stages.running.Run`, such as ``force``,
+        ``hardware`` or ``progress``
+
+    Returns
+    -------
+    Rows in the order of stages and configurations, and what could not be done.
+
+    Raises
+    ------
+    ConfigError
+        If no stage executes a type of configuration, there is no such place, or it
+        cannot be given what is in this process alone.
+    """
+    from ce_align.sweeps.start import Means, run_sweep
+
+    if isinstance(where, str):
+        where = Means(where)
+    if isinstance(where, Means):
+        return run_sweep(configs, results, where, **settings)
+    return _run_configs(configs, results, where=where, **settings)
+
+
 def _folder(results: "ResultsLike") -> Path:
     if isinstance(results, Outcome):
         if results.store is None:
@@ -537,7 +579,7 @@ def _run(
     """Run, and raise the first failure if there are no rows."""
     given = given or AtHand()
     settings = {"given": given.objects, "labels": given.labels, "notify": _say}
-    outcome = run(configs, results, **{**settings, **(options or {})})
+    outcome = _run_configs(configs, results, **{**settings, **(options or {})})
     if outcome.failures and not outcome.rows:
         raise outcome.failures[0][1]
     return outcome

@@ -30,8 +30,8 @@ from ce_align.errors import CeAlignError, DataError, first_line
 
 __all__ = [
     *("DAMAGE", "atomic_folder", "atomic_path", "cache_folder", "check_readable"),
-    *("check_space", "import_xarray", "reading_archive", "reason", "scratch_folder"),
-    "sweep",
+    *("alive", "check_space", "import_xarray", "reading_archive", "reason"),
+    *("scratch_folder", "sweep", "this_process"),
 ]
 
 #: Seconds after which an unfinished file of another machine counts as given up.
@@ -180,9 +180,31 @@ def _told(path: Path) -> Iterator[None]:
 
 
 def _unfinished_name(stem: str, suffix: str = "") -> str:
-    pid = os.getpid()
-    token = f"{_machine()}-{pid}-{_start(pid) or 0}-{secrets.token_hex(4)}"
+    token = f"{this_process()}-{secrets.token_hex(4)}"
     return f".{stem[:_KEPT]}.{token}.tmp{suffix}"
+
+
+def this_process() -> str:
+    """Name of this process that no other has, on no machine."""
+    pid = os.getpid()
+    return f"{_machine()}-{pid}-{_start(pid) or 0}"
+
+
+def alive(process: str) -> bool | None:
+    """Whether a process of that name still runs; None if it is another machine's."""
+    machine, _, rest = process.partition("-")
+    pid, _, start = rest.partition("-")
+    if machine != _machine() or os.name != "posix" or not (pid + start).isdecimal():
+        return None
+    try:
+        os.kill(int(pid), 0)
+    except ProcessLookupError:
+        return False
+    except (OSError, OverflowError):
+        pass  # another user's
+    # Numbers of processes are given again, but not to one that began at that time.
+    now, then = _start(int(pid)), int(start)
+    return not (now and then and now != then)
 
 
 @cache
@@ -208,22 +230,14 @@ def _start(pid: int) -> int | None:
 
 def _given_up(found: re.Match[str], path: Path) -> bool:
     """Whether nobody is writing an unfinished file any more."""
-    if found["machine"] != _machine() or os.name != "posix":
-        try:
-            changes = [part.lstat().st_mtime for part in (path, *path.rglob("*"))]
-        except OSError:
-            return False
-        return time.time() - max(changes) > STALE
-    pid = int(found["pid"])
+    writes = alive(f"{found['machine']}-{found['pid']}-{found['start']}")
+    if writes is not None:
+        return not writes
     try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return True
-    except (OSError, OverflowError):
-        pass  # another user's
-    # Numbers of processes are given again, but not to one that began at that time.
-    now, then = _start(pid), int(found["start"])
-    return bool(now and then and now != then)
+        changes = [part.lstat().st_mtime for part in (path, *path.rglob("*"))]
+    except OSError:
+        return False
+    return time.time() - max(changes) > STALE
 
 
 #: A zip's directory, its entries, each kind of compression and a tar's headers raise

@@ -19,7 +19,10 @@ from ce_align.progress import WHOLE, quiet, silent
 from ce_align.results import ResultStore
 from ce_align.stages.running import Outcome, Run
 
-__all__ = ["STAGES", "distinct", "plan", "register_brainscore", "run"]
+__all__ = [
+    *("STAGES", "config_type", "distinct", "grouped", "labels_of", "named", "plan"),
+    *("register_brainscore", "run"),
+]
 
 #: The module that executes each stage, in the order of execution: networks are trained
 #: before they are scored, and rows are there before they are drawn. It has two
@@ -37,6 +40,7 @@ STAGES = {
     "correlate": "ce_align.stages.correlate",
     "table": "ce_align.report.paper.files",
     "figure": "ce_align.report.paper.files",
+    "report": "ce_align.report.page.stage",
 }
 
 
@@ -77,26 +81,22 @@ def run(
     register_brainscore()
     store = results if isinstance(results, ResultStore) else ResultStore(Path(results))
     configs = list(configs)
-    settings["labels"] = {**settings.get("labels", {}), **_labels(configs)}
+    settings["labels"] = {**settings.get("labels", {}), **labels_of(configs)}
     whole = Run(store, **settings)
-    stages = _by_stage(configs)
-    n_configs = sum(map(len, stages.values()))
+    stages = grouped(configs)
+    n_configs = sum(len(group) for groups in stages.values() for group in groups)
     try:
-        groups = {
-            stage: list(_grouped(chosen, _module(stage)).values())
-            for stage, chosen in stages.items()
-        }
-        job = _Job(whole, sum(map(len, groups.values())))
-        for stage, chosen in stages.items():
+        job = _Job(whole, sum(map(len, stages.values())))
+        for stage, groups in stages.items():
             if len(stages) > 1:
-                n = len(chosen)
+                n = sum(map(len, groups))
                 whole.notify(f"{stage}: {n} configuration{'s' if n > 1 else ''}")
             if where is None:
-                for group in groups[stage]:
+                for group in groups:
                     _execute(_module(stage), group, whole)
                     job.advance()
             else:
-                _submit(where, stage, groups[stage], whole, job)
+                _submit(where, stage, groups, whole, job)
     except KeyboardInterrupt as stop:
         n_kept = whole.outcome.n_done + whole.outcome.n_stored
         n_files = len(whole.outcome.files)
@@ -137,7 +137,7 @@ def _submit(
         for _ in as_completed(asked):
             job.advance()
         for group, future in zip(groups, asked, strict=True):
-            with run.attempt(_named(group[0]), *group):
+            with run.attempt(named(group[0]), *group):
                 run.outcome.add(future.result())
     finally:
         for future in asked:
@@ -153,7 +153,7 @@ def register_brainscore() -> None:
 
 
 def _execute(module: ModuleType, group: Sequence[StageConfig], run: Run) -> None:
-    with run.attempt(_named(group[0]), *group):
+    with run.attempt(named(group[0]), *group):
         module.execute(group, run)
     # One network in memory at a time.
     run.release("network", "layer")
@@ -167,7 +167,7 @@ def _alone(stage: str, group: Sequence[StageConfig], run: Run) -> Outcome:
     return run.outcome
 
 
-def _labels(configs: Iterable[StageConfig]) -> dict[str, str]:
+def labels_of(configs: Iterable[StageConfig]) -> dict[str, str]:
     """Labels of networks, which hold wherever in a run these are named."""
     found: dict[str, str] = {}
     for config in configs:
@@ -239,20 +239,37 @@ def _by_stage(configs: Iterable[StageConfig]) -> dict[str, list[StageConfig]]:
     return {stage: found[stage] for stage in STAGES if stage in found}
 
 
-def _grouped(
-    configs: Sequence[StageConfig], module: ModuleType
-) -> dict[Hashable, list[StageConfig]]:
-    groups: dict[Hashable, list[StageConfig]] = {}
-    for config in configs:
-        groups.setdefault(module.shared(config), []).append(config)
-    return groups
+def grouped(configs: Iterable[StageConfig]) -> dict[str, list[list[StageConfig]]]:
+    """Configurations of each stage, in groups of those that share what is loaded."""
+    found: dict[str, list[list[StageConfig]]] = {}
+    for stage, chosen in _by_stage(configs).items():
+        groups: dict[Hashable, list[StageConfig]] = {}
+        for config in chosen:
+            groups.setdefault(_module(stage).shared(config), []).append(config)
+        found[stage] = list(groups.values())
+    return found
+
+
+def config_type(stage: str) -> type[StageConfig]:
+    """The type of a stage's configurations; ConfigError if there is no such stage."""
+    if stage not in STAGES:
+        raise ConfigError(
+            f"there is no stage {stage!r}; the stages are {', '.join(STAGES)}"
+        )
+    return next(
+        one
+        for one in vars(_module(stage)).values()
+        if isinstance(one, type)
+        and issubclass(one, StageConfig)
+        and getattr(one, "stage", None) == stage
+    )
 
 
 def _module(stage: str) -> ModuleType:
     return import_module(STAGES[stage])
 
 
-def _named(config: StageConfig) -> str:
+def named(config: StageConfig) -> str:
     """What a group is called, should it fail as a whole."""
     return next(_names(config), config.stage)
 

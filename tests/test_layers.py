@@ -16,6 +16,7 @@ FLOORS = (
     {"__main__"},
     {"cli"},
     {"api", "demonstration"},
+    {"sweeps"},
     {"recipes"},
     {"runner"},
     {"report"},

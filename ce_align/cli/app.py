@@ -53,6 +53,10 @@ COMMANDS = {
         "recipes",
         "Execute recipes: train, score, analyse, draw; what is stored is skipped.",
     ),
+    "sweep": (
+        "sweep",
+        "Run a plan on processes or a SLURM cluster; see how it stands.",
+    ),
     "fetch": (
         "networks",
         "Download published networks or open recordings, and check them.",

@@ -7,7 +7,7 @@ import os
 import sys
 import time
 import traceback
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
@@ -38,6 +38,7 @@ __all__ = [
     "report_failures",
     "tell_outcome",
     "tell_written",
+    "watched",
 ]
 
 #: As many things of one kind that are not at hand are named in one line.
@@ -237,6 +238,20 @@ def print_sheets(sheets: "Iterable[Sheet]") -> None:
         if place:
             console.print()
         console.print(sheet)
+
+
+def watched(picture: "Callable[[], Sequence[Sheet] | None]", pause: float) -> None:
+    """Show tables in a terminal, anew every `pause` seconds, until there are none."""
+    from rich.console import Group
+    from rich.live import Live
+
+    console = Console(highlight=False, **_PLAIN)
+    if not console.is_terminal:
+        return
+    with Live(console=console, transient=True, auto_refresh=False) as live:
+        while (sheets := picture()) is not None:
+            live.update(Group(*sheets), refresh=True)
+            time.sleep(pause)
 
 
 @contextmanager

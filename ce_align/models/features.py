@@ -33,7 +33,7 @@ from ce_align.models.memory import available_memory, check_memory, pass_bytes
 from ce_align.models.networks import Behaviour, Network, Probe, probe_pixels
 from ce_align.progress import Notify, quiet
 
-__all__ = ["ALGORITHM_VERSION", "Features", "extract"]
+__all__ = ["ALGORITHM_VERSION", "BATCH_SIZES", "Features", "extract"]
 
 #: Part of every cache key: raise it when the same request would give other numbers.
 ALGORITHM_VERSION = 1

@@ -1,0 +1,1 @@
+"""Many configurations on many processes and machines, with the store as the truth."""

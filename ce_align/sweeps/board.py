@@ -1,0 +1,351 @@
+"""What those who work at a sweep know of one another: small files beside the results.
+
+Rows are in the store, which alone says what is done. The board says who is at what:
+each file is written whole, a claim is a hard link, and nothing is locked, so that it
+holds on network file systems, too.
+"""
+
+import json
+import os
+import secrets
+import socket
+import threading
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from ce_align.errors import ConfigError, DataError
+from ce_align.files import alive, atomic_path, this_process
+from ce_align.progress import WHOLE, TimeLeft
+from ce_align.results import ResultStore
+from ce_align.runner import config_type
+from ce_align.sweeps.jobs import Job
+
+__all__ = ["Beat", "Board", "Claim", "Sweep"]
+
+#: Seconds between two heartbeats, and without one until a worker counts as lost.
+INTERVAL, PATIENCE = 10.0, 90.0
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """A plan that was started.
+
+    Attributes
+    ----------
+    id : of its jobs and settings
+    file : that it was read from
+    folder : where relative paths in it start
+    settings : of every run, such as ``runs``, ``out`` and ``labels``
+    jobs : those that others wait for first
+    """
+
+    id: str
+    file: str
+    folder: str
+    settings: Mapping[str, Any]
+    jobs: tuple[Job, ...]
+
+
+@dataclass
+class Beat:
+    """What a worker last told of itself.
+
+    Attributes
+    ----------
+    worker : machine and process, or job of the cluster
+    began : Unix time
+    what, done, total : units of what it is doing
+    seconds_left : of the whole job; None while nothing is known
+    tries : how often the job was begun
+    """
+
+    worker: str
+    began: float
+    what: str = ""
+    done: int = 0
+    total: int = 0
+    seconds_left: float | None = None
+    tries: int = 1
+
+
+class Board:
+    """The board of a store, in its folder ``.sweep``.
+
+    ``plans`` are sweeps; of each job there are a claim and a beat while it is worked
+    at, a mark in ``done`` or the reason in ``faults``, the name that a cluster gave it
+    in ``submitted``, and what it told in ``logs``.
+    """
+
+    def __init__(self, store: ResultStore) -> None:
+        self.store = store
+        self.folder = store.folder / ".sweep"
+
+    def _path(self, kind: str, job: str, suffix: str = ".json") -> Path:
+        return self.folder / kind / f"{job}{suffix}"
+
+    def log(self, job: str) -> Path:
+        """What a job told."""
+        return self._path("logs", job, ".txt")
+
+    def write_sweep(self, sweep: Sweep) -> None:
+        """Keep a sweep, so that workers and `read_sweep` find it."""
+        document = {
+            **asdict(sweep),
+            "jobs": [
+                {
+                    **{k: v for k, v in asdict(job).items() if k != "configs"},
+                    "configs": [
+                        [config.stage, config.model_dump(mode="json")]
+                        for config in job.configs
+                    ],
+                }
+                for job in sweep.jobs
+            ],
+        }
+        with atomic_path(self._path("plans", sweep.id)) as temporary:
+            temporary.write_text(json.dumps(document) + "\n", encoding="utf-8")
+
+    def read_sweep(self, sweep: str | None = None, only: str | None = None) -> Sweep:
+        """A sweep by its id, the one that was started last without.
+
+        Of its jobs, `only` that one has its configurations if it is given.
+
+        Raises
+        ------
+        ConfigError
+            If there is none.
+        DataError
+            If it is damaged.
+        """
+        plans = self.folder / "plans"
+        try:
+            paths = [plans / f"{sweep}.json"] if sweep else list(plans.glob("*.json"))
+            path = max(paths, key=lambda path: path.stat().st_mtime)
+        except (OSError, ValueError) as error:
+            raise ConfigError(
+                f"no sweep {sweep or ''} was started with the results in "
+                f"{self.store.folder}; start one: ce-align sweep PLAN"
+            ) from error
+        try:
+            document = json.loads(path.read_text(encoding="utf-8"))
+            jobs = [_read_job(entry, only) for entry in document.pop("jobs")]
+            return Sweep(**document, jobs=tuple(jobs))
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            raise DataError(f"{path} is no plan of a sweep; delete it") from error
+
+    def claim(self, job: str, worker: str) -> "Claim | None":
+        """Begin to work at a job; None while another does."""
+        path = self._path("claims", job, "")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        owner = {"process": this_process(), "token": secrets.token_hex(8)}
+        mine = path.with_name(f".{job}.{owner['token']}")
+        mine.write_text(json.dumps(owner))
+        try:
+            # A link is made once, whoever tries; locks may mean nothing on a network.
+            try:
+                os.link(mine, path)
+            except FileExistsError:
+                if self._is_live(path) or not self._remove_stale(path):
+                    return None
+                try:
+                    os.link(mine, path)
+                except FileExistsError:
+                    return None
+        finally:
+            mine.unlink(missing_ok=True)
+        return Claim(self, job, path, owner["token"], worker)
+
+    def is_claimed(self, job: str) -> bool:
+        """Whether somebody works at a job."""
+        return self._is_live(self._path("claims", job, ""))
+
+    def _is_live(self, path: Path) -> bool:
+        try:
+            process, touched = _owner(path)["process"], path.stat().st_mtime
+        except FileNotFoundError:
+            return False
+        known = alive(process)
+        if known is not None:
+            return known
+        return self._now() - touched < PATIENCE
+
+    def _now(self) -> float:
+        """The time by the clock of the files, which may be another machine's."""
+        probe = self.folder / "claims" / f".clock-{secrets.token_hex(4)}"
+        try:
+            probe.touch()
+            return probe.stat().st_mtime
+        except OSError:
+            return time.time()
+        finally:
+            with suppress(OSError):
+                probe.unlink()
+
+    def _remove_stale(self, path: Path) -> bool:
+        """Remove a claim whose owner is gone; False if another was faster."""
+        before = _owner(path)
+        aside = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+        try:
+            path.rename(aside)
+        except FileNotFoundError:
+            return True
+        try:
+            if _owner(aside) != before:  # somebody has just claimed it anew
+                with suppress(FileExistsError):
+                    os.link(aside, path)
+                return False
+            return True
+        finally:
+            aside.unlink(missing_ok=True)
+
+    def beats(self) -> dict[str, Beat]:
+        """What workers last told, of jobs that are worked at."""
+        found = {}
+        for job in _names(self.folder / "claims"):
+            if self.is_claimed(job):
+                with suppress(OSError, ValueError, TypeError):
+                    found[job] = Beat(
+                        **json.loads(self._path("beats", job).read_text())
+                    )
+        return found
+
+    def done(self) -> set[str]:
+        """Jobs that ended well."""
+        return _names(self.folder / "done")
+
+    def failed(self) -> dict[str, dict[str, Any]]:
+        """Jobs that ended with a failure, with ``reason``, ``tries``, ``memory``."""
+        return _documents(self.folder / "faults")
+
+    def submitted(self) -> dict[str, dict[str, Any]]:
+        """Jobs that were given to a cluster, with its ``id`` for them."""
+        return _documents(self.folder / "submitted")
+
+    def submit(self, job: str, cluster_id: str, **more: Any) -> None:
+        """Note what a cluster calls a job."""
+        self._write("submitted", job, {"id": cluster_id, **more})
+
+    def end(self, job: str, reason: str | None = None, **more: Any) -> None:
+        """Note that a job is done, or why it failed."""
+        kind, other = ("faults", "done") if reason else ("done", "faults")
+        self._write(kind, job, {"reason": reason, **more})
+        self._path(other, job).unlink(missing_ok=True)
+
+    def rows(self, jobs: Iterable[str]) -> Iterator[tuple[str, str]]:
+        """Stage and ``config_id`` of the rows of jobs that have ended."""
+        for job in jobs:
+            for kind in ("done", "faults"):
+                with suppress(OSError, ValueError, KeyError):
+                    found = json.loads(self._path(kind, job).read_text())
+                    yield from ((stage, name) for stage, name in found["rows"])
+
+    def forget(self, jobs: Iterable[str]) -> None:
+        """Forget how jobs ended, so that they are begun again."""
+        for job in jobs:
+            for kind in ("done", "faults", "submitted"):
+                self._path(kind, job).unlink(missing_ok=True)
+
+    def tries(self, job: str) -> int:
+        """How often a job was begun."""
+        try:
+            beat = json.loads(self._path("beats", job).read_text())
+            return int(beat["tries"])
+        except (OSError, ValueError, KeyError, TypeError):
+            return 0
+
+    def _write(self, kind: str, job: str, document: Any) -> None:
+        with atomic_path(self._path(kind, job)) as temporary:
+            temporary.write_text(json.dumps(document) + "\n", encoding="utf-8")
+
+
+class Claim:
+    """A job that this process works at, and says so until it is done."""
+
+    def __init__(
+        self, board: Board, job: str, path: Path, token: str, worker: str
+    ) -> None:
+        self._board, self._job, self._path, self._token = board, job, path, token
+        self.beat = Beat(worker, time.time(), tries=board.tries(job) + 1)
+        self._time_left = TimeLeft()
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._tell_regularly, daemon=True)
+
+    def __enter__(self) -> "Claim":
+        self._tell()
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self._thread.join()
+        with suppress(OSError):
+            self._tell()
+            if _owner(self._path)["token"] == self._token:
+                self._path.unlink()
+
+    def progress(self, what: str, done: int, total: int, state: str = "", /) -> None:
+        """Note progress, for the next heartbeat."""
+        self._time_left.told(what, done, total)
+        if what != WHOLE:
+            self.beat.what, self.beat.done, self.beat.total = what, done, total
+        self.beat.seconds_left = self._time_left.whole()
+
+    def _tell_regularly(self) -> None:
+        while not self._over.wait(INTERVAL):
+            # A full disk or a server that is away ends no computation.
+            with suppress(Exception):
+                self._tell()
+                os.utime(self._path)
+
+    def _tell(self) -> None:
+        self._board._write("beats", self._job, asdict(self.beat))
+
+
+def worker_name() -> str:
+    """What this process is called: its job of the cluster, or machine and process."""
+    array, task = (os.environ.get(f"SLURM_ARRAY_{n}_ID") for n in ("JOB", "TASK"))
+    job = f"{array}_{task}" if array else os.environ.get("SLURM_JOB_ID")
+    host = socket.gethostname()
+    return f"job {job} on {host}" if job else f"process {os.getpid()} on {host}"
+
+
+def _owner(path: Path) -> dict[str, Any]:
+    try:
+        return dict(json.loads(path.read_text()))
+    except FileNotFoundError:
+        raise
+    except (OSError, ValueError):
+        return {"process": "", "token": ""}
+
+
+def _names(folder: Path) -> set[str]:
+    try:
+        return {
+            entry.name.removesuffix(".json")
+            for entry in os.scandir(folder)
+            if not entry.name.startswith(".")
+        }
+    except FileNotFoundError:
+        return set()
+
+
+def _documents(folder: Path) -> dict[str, dict[str, Any]]:
+    found = {}
+    for name in _names(folder):
+        with suppress(OSError, ValueError):
+            found[name] = dict(json.loads((folder / f"{name}.json").read_text()))
+    return found
+
+
+def _read_job(entry: dict[str, Any], only: str | None) -> Job:
+    configs = [
+        config_type(stage)(**settings)
+        for stage, settings in entry.pop("configs")
+        if only in (None, entry["id"])
+    ]
+    waits: dict[str, Any] = {k: tuple(entry.pop(k)) for k in ("needs", "follows")}
+    return Job(**entry, **waits, configs=tuple(configs))

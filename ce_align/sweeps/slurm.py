@@ -1,0 +1,193 @@
+"""A sweep on a SLURM cluster, by submitit: arrays, dependencies, requeues."""
+
+import shutil
+import subprocess
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ce_align.errors import CeAlignError, ConfigError
+from ce_align.sweeps.board import Board, Sweep
+from ce_align.sweeps.jobs import Job
+from ce_align.sweeps.worker import Task
+
+__all__ = ["cancel", "queue", "submit"]
+
+#: Minutes that a job may take if nobody knows how many it needs, and at least.
+USUAL, LEAST = 240, 20
+#: A job has so many times as long as it is expected to take.
+MARGIN = 3
+#: How often a job may be started again after its time was up.
+RESTARTS = 100
+#: Jobs of an array, at most, as clusters usually have it.
+ARRAY = 1000
+#: Seconds until a silent SLURM counts as absent.
+PATIENCE = 60
+
+#: Jobs of one submission have these in common: ids of jobs that must succeed, that must
+#: end, and minutes.
+_Key = tuple[tuple[str, ...], tuple[str, ...], int]
+
+
+def queue() -> dict[str, str] | None:
+    """States of the user's jobs, by SLURM's ids; None where there is no SLURM."""
+    if shutil.which("squeue") is None:
+        return None
+    command = ["squeue", "--me", "--array", "--noheader", "--format=%i %T"]
+    answer = _ask(command)
+    return dict(line.split() for line in answer.splitlines() if line.strip())
+
+
+def submit(
+    board: Board,
+    sweep: Sweep,
+    jobs: Sequence[Job],
+    options: Mapping[str, str],
+    *,
+    gpus_per_job: int = 0,
+    max_parallel: int | None = None,
+) -> int:
+    """Give jobs to SLURM, but those that it has already.
+
+    A job starts once those that it needs are done, however often these are started
+    again, and is dropped if one of them fails. Those that wait for the same become an
+    array.
+
+    Parameters
+    ----------
+    board, sweep : that the jobs are of
+    jobs : those that others wait for first; what these wait for beside them is done
+    options : of ``sbatch``, such as ``partition`` or ``account``
+    gpus_per_job : GPUs
+    max_parallel : jobs of one array that may run at once
+
+    Returns
+    -------
+    How many jobs were given to it.
+
+    Raises
+    ------
+    ConfigError
+        If there is no SLURM here, or it has no such option.
+    CeAlignError
+        If it refuses.
+    """
+    present = queue()
+    if present is None:
+        raise ConfigError(
+            "there is no SLURM here (squeue is not found); use --where processes"
+        )
+    known = board.submitted()
+    ids = {
+        job.id: known[job.id]["id"]
+        for job in jobs
+        if known.get(job.id, {}).get("id") in present
+    }
+    new = [job for job in jobs if job.id not in ids]
+    n_new = len(new)
+    while new:
+        # What waits for nothing that has no id yet.
+        ready: dict[_Key, list[Job]] = defaultdict(list)
+        unknown = {job.id for job in new}
+        for job in new:
+            if not unknown & set(job.waits_for()):
+                ready[_key(job, ids)].append(job)
+        for key, chosen in ready.items():
+            for start in range(0, len(chosen), ARRAY):
+                part = chosen[start : start + ARRAY]
+                given = _submit(
+                    board, sweep, part, key, options, gpus_per_job, max_parallel
+                )
+                for job, cluster_id in zip(part, given, strict=True):
+                    ids[job.id] = cluster_id
+                    board.submit(job.id, cluster_id)
+        new = [job for job in new if job.id not in ids]
+    return n_new
+
+
+def _key(job: Job, ids: Mapping[str, str]) -> _Key:
+    minutes = USUAL
+    if job.minutes is not None:
+        minutes = max(LEAST, int(MARGIN * job.minutes) + 1)
+    needs = tuple(ids[one] for one in job.needs if one in ids)
+    # All of an array have one name.
+    follows = {ids[one].partition("_")[0] for one in job.follows if one in ids}
+    return needs, tuple(sorted(follows)), minutes
+
+
+def _submit(
+    board: Board,
+    sweep: Sweep,
+    jobs: Sequence[Job],
+    key: _Key,
+    options: Mapping[str, str],
+    gpus_per_job: int,
+    max_parallel: int | None,
+) -> list[str]:
+    """Ids of jobs that were submitted together."""
+    from submitit import SlurmExecutor
+    from submitit.core.utils import FailedJobError, FailedSubmissionError
+
+    needs, follows, minutes = key
+    parts = [f"afterok:{':'.join(needs)}"] if needs else []
+    parts += [f"afterany:{':'.join(follows)}"] if follows else []
+    executor = SlurmExecutor(
+        board.folder.absolute() / "slurm", max_num_timeout=RESTARTS
+    )
+    settings: dict[str, Any] = {
+        "job_name": "ce-align",
+        "time": minutes,
+        "signal_delay_s": 90,
+        "stderr_to_stdout": True,
+        "array_parallelism": max_parallel or ARRAY,
+        **({"dependency": ",".join(parts)} if parts else {}),
+        **({"gpus_per_node": gpus_per_job} if gpus_per_job else {}),
+    }
+    more: dict[str, Any] = {"requeue": True, "kill-on-invalid-dep": "yes"}
+    of_submitit = SlurmExecutor._valid_parameters()
+    for name, value in options.items():
+        own = name.replace("-", "_")
+        if own in of_submitit:
+            settings[own] = int(value) if value.isdecimal() else value
+        else:
+            more[name] = value
+    executor.update_parameters(**settings, additional_parameters=more)
+    folder = board.store.folder.absolute()
+    try:
+        with executor.batch():
+            given = [executor.submit(Task(folder, sweep.id, job.id)) for job in jobs]
+    except (FailedSubmissionError, FailedJobError) as error:
+        raise CeAlignError(f"SLURM refused: {_reason(error)}") from error
+    return [job.job_id for job in given]
+
+
+def cancel(ids: Iterable[str]) -> None:
+    """Take jobs from the queue, or end them."""
+    chosen = list(ids)
+    for start in range(0, len(chosen), ARRAY):
+        _ask(["scancel", *chosen[start : start + ARRAY]])
+
+
+def _ask(command: list[str]) -> str:
+    try:
+        answer = subprocess.run(
+            command, capture_output=True, text=True, timeout=PATIENCE, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise CeAlignError(f"{command[0]} failed: {error}") from error
+    if answer.returncode:
+        raise CeAlignError(f"{command[0]} failed: {answer.stderr.strip()}")
+    return answer.stdout
+
+
+def _reason(error: Exception) -> str:
+    """What sbatch said."""
+    lines = [line for line in str(error).splitlines() if line.strip()]
+    said = [line for line in lines if "error:" in line]
+    return " ".join((said or lines)[-1].split()) if lines else type(error).__name__
+
+
+def log_of(board: Board, cluster_id: str) -> Path:
+    """What a job told before its worker began."""
+    return board.folder / "slurm" / f"{cluster_id}_0_log.out"
