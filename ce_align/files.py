@@ -29,8 +29,8 @@ from ce_align.checks import named_some
 from ce_align.errors import CeAlignError, DataError, first_line
 
 __all__ = [
-    *("DAMAGE", "atomic_folder", "atomic_path", "cache_folder", "check_readable"),
-    *("alive", "check_space", "import_xarray", "reading_archive", "reason"),
+    *("DAMAGE", "STALE", "alive", "atomic_folder", "atomic_path", "cache_folder"),
+    *("check_readable", "check_space", "import_xarray", "reading_archive", "reason"),
     *("scratch_folder", "sweep", "this_process"),
 ]
 

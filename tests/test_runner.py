@@ -1,6 +1,7 @@
 """The one runner: shared loads, stored rows, failures, and other executors."""
 
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from contextlib import contextmanager
 from itertools import product
 from multiprocessing import get_context
 from typing import ClassVar
@@ -86,12 +87,26 @@ def test_committed_and_its_name_are_one_layer(toy, tmp_path):
     assert row.layer == "complex"
 
 
-def test_another_executor_gives_the_same_rows(tmp_path, toy):
+@contextmanager
+def dask_executor():
+    from distributed import Client, LocalCluster
+
+    settings = {"n_workers": 1, "threads_per_worker": 1, "dashboard_address": None}
+    with LocalCluster(**settings) as cluster, Client(cluster) as client:
+        yield client.get_executor()
+
+
+def process_executor():
+    return ProcessPoolExecutor(2, mp_context=get_context("spawn"))
+
+
+@pytest.mark.parametrize("executor_of", [process_executor, dask_executor])
+def test_another_executor_gives_the_same_rows(tmp_path, toy, executor_of):
     here = run(configs("pixels", "gabor"), tmp_path / "here", given=toy)
     # Names of Brain-Score are known there, too: this recording is private, not unknown.
     private = ScoreConfig(model="pixels", recording="sanghavi2020", **SMALL)
     asked = [*configs("pixels", "gabor", "nothing"), private]
-    with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as executor:
+    with executor_of() as executor:
         there = run(asked, tmp_path / "there", given=toy, where=executor)
     assert numbers(there) == numbers(here)
     assert {what for what, _ in there.failures} == {"nothing", "sanghavi2020"}

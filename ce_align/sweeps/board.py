@@ -17,14 +17,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from ce_align.errors import ConfigError, DataError
-from ce_align.files import alive, atomic_path, this_process
+from ce_align.errors import CeAlignError, ConfigError, DataError
+from ce_align.files import STALE, alive, atomic_path, this_process
 from ce_align.progress import WHOLE, TimeLeft
 from ce_align.results import ResultStore
 from ce_align.runner import config_type
 from ce_align.sweeps.jobs import Job
 
-__all__ = ["Beat", "Board", "Claim", "Sweep"]
+__all__ = ["Beat", "Board", "Claim", "Sweep", "worker_name"]
 
 #: Seconds between two heartbeats, and without one until a worker counts as lost.
 INTERVAL, PATIENCE = 10.0, 90.0
@@ -138,40 +138,67 @@ class Board:
             raise DataError(f"{path} is no plan of a sweep; delete it") from error
 
     def claim(self, job: str, worker: str) -> "Claim | None":
-        """Begin to work at a job; None while another does."""
-        path = self._path("claims", job, "")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        owner = {"process": this_process(), "token": secrets.token_hex(8)}
-        mine = path.with_name(f".{job}.{owner['token']}")
-        mine.write_text(json.dumps(owner))
+        """Begin to work at a job; None while another does.
+
+        A claim is a hard link, which is made once, whoever tries; locks may mean
+        nothing on a network. Who succeeds one that is gone links to a name that only
+        its token leads to, so that of several one succeeds.
+        """
+        place = self._path("claims", job, "")
+        place.parent.mkdir(parents=True, exist_ok=True)
+        token = secrets.token_hex(8)
+        mine = place.with_name(f".{job}.{token}.new")
+        mine.write_text(json.dumps({"process": this_process(), "token": token}))
         try:
-            # A link is made once, whoever tries; locks may mean nothing on a network.
-            try:
-                os.link(mine, path)
-            except FileExistsError:
-                if self._is_live(path) or not self._remove_stale(path):
-                    return None
-                try:
-                    os.link(mine, path)
-                except FileExistsError:
-                    return None
+            owners = self._owners(job)
+            if owners and self._is_live(*owners[-1]):
+                return None
+            if owners:
+                place = self._successor(job, owners[-1][1])
+            os.link(mine, place)
+        except FileExistsError:
+            return None
         finally:
             mine.unlink(missing_ok=True)
-        return Claim(self, job, path, owner["token"], worker)
+        return Claim(self, job, place, token, worker)
+
+    def release(self, job: str, token: str) -> None:
+        """End a claim, unless its owner seemed gone and was succeeded."""
+        owners = self._owners(job)
+        if owners and owners[-1][1]["token"] == token:
+            # What lies behind stays, for who has just read the first one's token.
+            self._path("claims", job, "").unlink(missing_ok=True)
 
     def is_claimed(self, job: str) -> bool:
         """Whether somebody works at a job."""
-        return self._is_live(self._path("claims", job, ""))
+        owners = self._owners(job)
+        return bool(owners) and self._is_live(*owners[-1])
 
-    def _is_live(self, path: Path) -> bool:
-        try:
-            process, touched = _owner(path)["process"], path.stat().st_mtime
-        except FileNotFoundError:
-            return False
-        known = alive(process)
+    def _owners(self, job: str) -> list[tuple[Path, dict[str, Any]]]:
+        """Who claimed a job, and who succeeded whom; where that stands."""
+        found: list[tuple[Path, dict[str, Any]]] = []
+        place = self._path("claims", job, "")
+        while True:
+            try:
+                owner = dict(json.loads(place.read_text()))
+            except FileNotFoundError:
+                return found
+            except (OSError, ValueError):
+                owner = {"process": "", "token": "damaged"}
+            found.append((place, owner))
+            place = self._successor(job, owner)
+
+    def _successor(self, job: str, owner: Mapping[str, Any]) -> Path:
+        return self.folder / "claims" / f".{job}.{owner['token']}"
+
+    def _is_live(self, place: Path, owner: Mapping[str, Any]) -> bool:
+        known = alive(owner["process"])
         if known is not None:
             return known
-        return self._now() - touched < PATIENCE
+        try:
+            return self._now() - place.stat().st_mtime < PATIENCE
+        except FileNotFoundError:
+            return False
 
     def _now(self) -> float:
         """The time by the clock of the files, which may be another machine's."""
@@ -184,23 +211,6 @@ class Board:
         finally:
             with suppress(OSError):
                 probe.unlink()
-
-    def _remove_stale(self, path: Path) -> bool:
-        """Remove a claim whose owner is gone; False if another was faster."""
-        before = _owner(path)
-        aside = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
-        try:
-            path.rename(aside)
-        except FileNotFoundError:
-            return True
-        try:
-            if _owner(aside) != before:  # somebody has just claimed it anew
-                with suppress(FileExistsError):
-                    os.link(aside, path)
-                return False
-            return True
-        finally:
-            aside.unlink(missing_ok=True)
 
     def beats(self) -> dict[str, Beat]:
         """What workers last told, of jobs that are worked at."""
@@ -248,6 +258,10 @@ class Board:
         for job in jobs:
             for kind in ("done", "faults", "submitted"):
                 self._path(kind, job).unlink(missing_ok=True)
+            for left in (self.folder / "claims").glob(f".{job}.*"):
+                with suppress(OSError):
+                    if self._now() - left.stat().st_mtime > STALE:
+                        left.unlink()
 
     def tries(self, job: str) -> int:
         """How often a job was begun."""
@@ -282,10 +296,9 @@ class Claim:
     def __exit__(self, *_: object) -> None:
         self._over.set()
         self._thread.join()
-        with suppress(OSError):
+        with suppress(OSError, CeAlignError):
             self._tell()
-            if _owner(self._path)["token"] == self._token:
-                self._path.unlink()
+        self._board.release(self._job, self._token)
 
     def progress(self, what: str, done: int, total: int, state: str = "", /) -> None:
         """Note progress, for the next heartbeat."""
@@ -311,15 +324,6 @@ def worker_name() -> str:
     job = f"{array}_{task}" if array else os.environ.get("SLURM_JOB_ID")
     host = socket.gethostname()
     return f"job {job} on {host}" if job else f"process {os.getpid()} on {host}"
-
-
-def _owner(path: Path) -> dict[str, Any]:
-    try:
-        return dict(json.loads(path.read_text()))
-    except FileNotFoundError:
-        raise
-    except (OSError, ValueError):
-        return {"process": "", "token": ""}
 
 
 def _names(folder: Path) -> set[str]:

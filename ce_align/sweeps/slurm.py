@@ -12,7 +12,7 @@ from ce_align.sweeps.board import Board, Sweep
 from ce_align.sweeps.jobs import Job
 from ce_align.sweeps.worker import Task
 
-__all__ = ["cancel", "queue", "submit"]
+__all__ = ["cancel", "log_of", "queue", "submit"]
 
 #: Minutes that a job may take if nobody knows how many it needs, and at least.
 USUAL, LEAST = 240, 20

@@ -53,6 +53,8 @@ CASES = {
     "transfer": (*MODEL, "--dataset", "labelled", "--size", 8, "--repeats", 1),
     "train": TRAIN,
     "run": ("recipe.py",),
+    "sweep start": ("recipe.py",),
+    "sweep status": (),
     "import-scores": ("scores.csv",),
     "results": (),
     "tables": ("--which", "1"),
@@ -65,6 +67,7 @@ CASES = {
 VARIANTS = {
     "train": (*TRAIN, "--dry-run"),
     "run": ("recipe.py", "--dry-run"),
+    "sweep start": ("recipe.py", "--dry-run"),
     "results": ("--stage", "score", "--columns", "model,value"),
 }
 #: They have nothing to print here, and say why on standard error.
