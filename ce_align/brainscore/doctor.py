@@ -4,11 +4,11 @@ import os
 import platform
 import shutil
 import socket
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 from urllib.parse import urlsplit
 
 from ce_align.brainscore.datasets import (
@@ -24,6 +24,7 @@ from ce_align.brainscore.upstream import (
     brainscore_home,
     has_credentials,
     import_brainscore,
+    storage_client,
 )
 from ce_align.errors import CeAlignError
 from ce_align.files import cache_folder
@@ -67,10 +68,11 @@ def examine(timeout: float = 3.0) -> list[Condition]:
     timeout : seconds to wait for each answer of the network
     """
     # The waits for the network overlap each other and the imports.
-    with ThreadPoolExecutor(len(DATASETS) + 2) as pool:
+    with ThreadPoolExecutor(len(DATASETS) + 3) as pool:
+        clients = pool.submit(_clients, timeout)
         waiting = [pool.submit(_credentials), pool.submit(_checkpoints, timeout)]
         for name, dataset in DATASETS.items():
-            waiting.append(pool.submit(_recording, name, dataset, timeout))
+            waiting.append(pool.submit(_recording, name, dataset, clients))
         local = [
             Condition("Python", "ok", platform.python_version()),
             *(_versions(), _brainscore(), _device()),
@@ -173,15 +175,20 @@ def _checkpoints(timeout: float) -> Condition:
     return Condition(check, "ok", f"{host} answers")
 
 
-def _recording(name: str, dataset: Dataset, timeout: float) -> Condition:
+def _clients(timeout: float) -> list[Any]:
+    """Clients of the storage: with credentials, where there are some, and without."""
+    kinds = (True, False) if has_credentials() else (False,)
+    return [storage_client(signed=signed, timeout=timeout) for signed in kinds]
+
+
+def _recording(name: str, dataset: Dataset, clients: Future[list[Any]]) -> Condition:
     check = f"recording {name}"
     folder = brainscore_home("BRAINIO_HOME")
     if is_cached(dataset):
         return Condition(check, "ok", f"cached in {folder}")
     kind = "private" if dataset.private else "open"
     answers = [
-        ask_storage(BUCKET, dataset.storage_key, signed=signed, timeout=timeout)
-        for signed in ((True, False) if has_credentials() else (False,))
+        ask_storage(client, BUCKET, dataset.storage_key) for client in clients.result()
     ]
     if "granted" in answers:
         return Condition(check, "ok", f"{kind}, and this machine may download it")

@@ -20,14 +20,16 @@ from ce_align.models.catalogue import PUBLISHED
 pytestmark = [pytest.mark.brainscore, pytest.mark.slow]
 
 
-@pytest.fixture(autouse=True)
-def few_scenes(monkeypatch):
-    monkeypatch.setattr(plugin_run, "N_IMAGES", 32)
-
-
-@pytest.fixture(autouse=True)
+@pytest.fixture(scope="module", autouse=True)
 def brainscore():
     pytest.importorskip("brainscore_vision")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def few_scenes():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(plugin_run, "N_IMAGES", 32)
+        yield
 
 
 def listing(folder: Path) -> set[tuple[str, int]]:
@@ -40,11 +42,11 @@ def listing(folder: Path) -> set[tuple[str, int]]:
 
 #: Runs Brain-Score's generic tests for each plugin, and the plugin's own for some.
 TESTS = """
-import sys
+import json, sys
 from pathlib import Path
 import pytest
 
-folder, own, *options = sys.argv[1:]
+folder, jobs = sys.argv[1:]
 package = Path(folder, "brainscore_vision")
 class Counter:
     n_passed = 0
@@ -56,10 +58,11 @@ class Counter:
             Counter.failed.append(report.nodeid)
 generic = package / "model_helpers" / "generic_plugin_tests.py"
 quiet = ["-q", "-p", "no:cacheprovider", "--no-header", "--rootdir", folder]
-for plugin in sorted((package / "models").glob("[!_]*")):
+for name, (own, *options) in json.loads(jobs).items():
+    plugin = package / "models" / name
     named = [str(generic), "--plugin_directory", str(plugin), *options]
     pytest.main([*quiet, *named], [Counter()])
-    if plugin.match(own):
+    if own:
         pytest.main([*quiet, str(plugin / "test.py")], [Counter()])
 print("\\npassed", Counter.n_passed, "failed", Counter.failed)
 """
@@ -77,11 +80,13 @@ def add_missing_images(overlaid: Path) -> None:
         Image.new("RGB", (64, 64), colour).save(folder / name)
 
 
-def run_brainscore_tests(folders, scratch: Path, *options: str, own="*") -> str:
-    with overlay(folders) as overlaid:
+def run_brainscore_tests(jobs: dict[Path, tuple], scratch: Path) -> str:
+    """What the tests say of plugins, each with: its own, too? and options."""
+    named = json.dumps({folder.name: job for folder, job in jobs.items()})
+    with overlay([*jobs]) as overlaid:
         add_missing_images(overlaid)
         ended = subprocess.run(
-            [sys.executable, "-P", "-c", TESTS, str(overlaid), own, *options],
+            [sys.executable, "-P", "-c", TESTS, str(overlaid), named],
             env=environment(overlaid, scratch),
             cwd=scratch,
             capture_output=True,
@@ -130,33 +135,44 @@ def test_all_22_are_sound_and_load_and_score_in_a_clean_process(paper, tmp_path)
     assert listing(installed) == before
 
 
-def test_names_of_every_shape_pass_brainscores_generic_tests(paper, tmp_path):
+@pytest.fixture(scope="module")
+def embedded(tmp_path_factory):
+    """Plugins of small inputs that hold their weights: folders and diagnoses.
+
+    Code lies beside that of the second, which leaves a mark where it is executed.
+    """
+    folder = tmp_path_factory.mktemp("embedded")
+    runs = [str(own_training(folder / name, seed)) for seed, name in enumerate("ab")]
+    found = submit(runs, folder / "plugins", Submission("embed"))
+    sound, beset = (folder / "plugins" / one.identifier for one in found)
+    mark = folder / "executed"
+    spell = f"open({str(mark)!r}, 'w').close()\n"
+    (beset / "model").mkdir()
+    for name in ("model/__init__.py", "torch.py", "sitecustomize.py", "conftest.py"):
+        (beset / name).write_text(spell)
+    diagnoses = {d.plugin: d for d in check_plugins(folder / "plugins")}
+    return sound, diagnoses[sound.name], diagnoses[beset.name], mark
+
+
+def test_plugins_of_every_shape_pass_brainscores_generic_tests(
+    paper, embedded, tmp_path
+):
     pytest.importorskip("pytest_check")  # which Brain-Score imports on the way
-    # Of one text but for these.
-    shapes = (
-        "ce_mmcr_l0",
-        "ce_simclr_l0_001",
-        "ce_barlow_l0_5",
-        "ce_barlow_l0_2_ep1000",
-    )
-    output = run_brainscore_tests(
-        # The fifth is slow; the plugin below passes it.
-        *([paper / name for name in shapes], tmp_path, "-k", "not behavior"),
-        own="ce_barlow_l0_2_ep1000",
-    )
-    assert f"passed {len(shapes) * 4 + 9} failed []" in output, output[-3000:]
+    # Of one text but for these. The fifth test is slow: one of weights inside takes it.
+    quick = (False, "-k", "not behavior")
+    names = ("ce_mmcr_l0", "ce_simclr_l0_001", "ce_barlow_l0_5")
+    jobs = {paper / name: quick for name in names}
+    jobs[paper / "ce_barlow_l0_2_ep1000"] = (True, *quick[1:])
+    jobs[embedded[0]] = (True,)
+    output = run_brainscore_tests(jobs, tmp_path)
+    # Five or four generic ones each, and nine of its own for two.
+    assert f"passed {4 * 4 + 5 + 2 * 9} failed []" in output, output[-3000:]
 
 
-def test_weights_inside_and_a_small_input_load_too(tmp_path):
-    run = own_training(tmp_path / "run")
-    (found,) = submit([str(run)], tmp_path / "plugins", Submission("embed"))
-    (diagnosis,) = check_plugins(tmp_path / "plugins")
+def test_weights_inside_and_a_small_input_load_too(embedded):
+    _, diagnosis, *_ = embedded
     assert diagnosis.n_faults == 0 and diagnosis.ran
     assert [f.check for f in diagnosis.findings] == ["run"]
-    pytest.importorskip("pytest_check")
-    output = run_brainscore_tests([tmp_path / "plugins" / found.identifier], tmp_path)
-    # All five generic tests, and nine of its own.
-    assert "passed 14 failed []" in output, output[-3000:]
 
 
 def test_changed_weights_and_unreachable_ones_are_told_apart(tmp_path, monkeypatch):
@@ -164,16 +180,18 @@ def test_changed_weights_and_unreachable_ones_are_told_apart(tmp_path, monkeypat
     store = tmp_path / "store"
     for name in ("ce_mmcr_l0", "ce_mmcr_l0_1", "ce_mmcr_l0_2"):
         save_tiny(store / f"{name}.safetensors", 0)
-    names = ["ce_mmcr_l0", "ce_mmcr_l0.1"]
+    names, plugins = ["ce_mmcr_l0", "ce_mmcr_l0.1"], tmp_path / "plugins"
     with served(store) as address:
-        submit(names, tmp_path / "plugins", Submission(address))
+        submit(names, plugins, Submission(address))
+        with served(store) as gone:
+            submit(["ce_mmcr_l0.2"], tmp_path / "gone", Submission(gone))
+        shutil.move(tmp_path / "gone" / "ce_mmcr_l0_2", plugins)
         save_tiny(store / "ce_mmcr_l0.safetensors", 1)
         (store / "ce_mmcr_l0_1.safetensors").unlink()
-        changed, absent = check_plugins(tmp_path / "plugins")
+        changed, absent, unreachable = check_plugins(plugins)
     for diagnosis, told in ((changed, "invalid hash value"), (absent, "404")):
         (fault,) = [f for f in diagnosis.findings if f.severity == "fault"]
         assert fault.check == "run" and told in fault.message
-    unreachable, _ = check_plugins(tmp_path / "plugins")
     assert unreachable.n_faults == 0
     assert any("cannot be reached" in f.message for f in unreachable.findings)
 
@@ -246,15 +264,8 @@ def test_a_foreign_plugin_runs_only_if_asked_and_is_watched(tmp_path, monkeypatc
     assert "left behind" in found["leaves_a_file"]["temporary-files"]
 
 
-def test_what_lies_beside_our_code_is_not_executed(tmp_path):
-    run = own_training(tmp_path / "run")
-    (found,) = submit([str(run)], tmp_path / "plugins", Submission("embed"))
-    plugin, mark = tmp_path / "plugins" / found.identifier, tmp_path / "executed"
-    spell = f"open({str(mark)!r}, 'w').close()\n"
-    (plugin / "model").mkdir()
-    for name in ("model/__init__.py", "torch.py", "sitecustomize.py", "conftest.py"):
-        (plugin / name).write_text(spell)
-    (diagnosis,) = check_plugins(plugin)
+def test_what_lies_beside_our_code_is_not_executed(embedded):
+    *_, diagnosis, mark = embedded
     assert diagnosis.ours and diagnosis.ran
     assert not mark.exists()
 

@@ -9,7 +9,7 @@ from storage import READER, Storage, serving
 
 from ce_align.brainscore import register
 from ce_align.brainscore.datasets import BUCKET, DATASETS, is_cached, load
-from ce_align.brainscore.upstream import ask_storage
+from ce_align.brainscore.upstream import ask_storage, storage_client
 from ce_align.data import recordings
 from ce_align.errors import AccessError
 
@@ -125,15 +125,15 @@ def test_no_server_is_told_from_a_refusal(storage, stored, monkeypatch):
     with pytest.raises(AccessError, match="cannot be reached from here"):
         load("sanghavimurty2020")
     key = DATASETS[PUBLIC].storage_key
-    assert ask_storage(BUCKET, key, signed=False) == "unreachable"
+    assert ask_storage(storage_client(signed=False), BUCKET, key) == "unreachable"
 
 
 def test_asking_for_access_reads_no_byte(storage, stored, credentials):
     stored("sanghavimurty2020")
     key = DATASETS["sanghavimurty2020"].storage_key
-    assert ask_storage(BUCKET, key, signed=False) == "refused"
+    assert ask_storage(storage_client(signed=False), BUCKET, key) == "refused"
     credentials(READER)
-    assert ask_storage(BUCKET, key, signed=True) == "granted"
+    assert ask_storage(storage_client(signed=True), BUCKET, key) == "granted"
     assert {method for method, _ in storage.requests} == {"HEAD"}
 
 
