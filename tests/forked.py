@@ -18,6 +18,13 @@ from waiting import LIMIT
 LIBRARIES = ["ce_align.report.page", "ce_align.stages.train"]
 
 
+def server() -> multiprocessing.context.ForkServerContext:
+    """Starts processes from the server, which is the one of all tests of a worker."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(LIBRARIES)
+    return context
+
+
 def execute(arguments: tuple[str, ...]) -> None:
     """Do as `python` with these arguments: `-c CODE ...` or `-m MODULE ...`."""
     kind, what, *rest = arguments
@@ -33,7 +40,7 @@ def _begin(arguments, folder, environment, streams) -> None:
     os.environ.update(environment)
     os.chdir(folder)
     for number, path in enumerate(streams, start=1):
-        opened = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        opened = os.open(path, os.O_WRONLY | os.O_APPEND)
         os.dup2(opened, number)
         os.close(opened)
     try:
@@ -46,11 +53,11 @@ class Forked:
     """As much of `subprocess.Popen` as the tests use, with streams in files."""
 
     def __init__(self, *arguments, cwd=None, env=None) -> None:
-        server = multiprocessing.get_context("forkserver")
-        server.set_forkserver_preload(LIBRARIES)
         self._folder = TemporaryDirectory()
         self._streams = [Path(self._folder.name, name) for name in ("out", "err")]
-        self._process = server.Process(
+        for path in self._streams:
+            path.touch()
+        self._process = server().Process(
             target=_begin,
             args=(
                 tuple(map(str, arguments)),

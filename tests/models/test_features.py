@@ -1,4 +1,3 @@
-import multiprocessing
 import resource
 import shutil
 from collections import namedtuple
@@ -7,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from forked import server
 from rounding import rounding
 from torch import nn
 from torchvision import models
@@ -216,9 +216,8 @@ def _extract_into(folder, array):
 @pytest.mark.slow
 def test_two_processes_may_extract_the_same_at_the_same_time(images, tmp_path):
     array = np.stack([np.asarray(images.load(i)) for i in range(len(images))])
-    context = multiprocessing.get_context("forkserver")
     workers = [
-        context.Process(target=_extract_into, args=(tmp_path, array)) for _ in range(2)
+        server().Process(target=_extract_into, args=(tmp_path, array)) for _ in range(2)
     ]
     for worker in workers:
         worker.start()

@@ -1,6 +1,5 @@
 """Processes of a training: batch jobs, exact gradients, one that says what failed."""
 
-import multiprocessing
 import os
 import signal
 import socket
@@ -11,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
+from forked import server
 from PIL import Image
 from stand_in_slurm import StandIn
 from test_engine import train
@@ -375,9 +375,7 @@ def alone():
 def together(request, tmp_path_factory):
     """Results of every process, in the order of ranks."""
     folder, world = tmp_path_factory.mktemp("processes"), request.param
-    # The server imports torch and torchvision once for all processes.
-    server = multiprocessing.get_context("forkserver")
-    server.set_forkserver_preload(["ce_align.trainer.networks"])
+    server()  # has imported torch once for all processes
     torch_processes.start_processes(
         work, (world, folder), nprocs=world, start_method="forkserver"
     )
@@ -494,10 +492,8 @@ def test_one_process_tells_the_cause_and_the_other_ends_in_silence(tmp_path, cas
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    server = multiprocessing.get_context("forkserver")
-    server.set_forkserver_preload(["ce_align.trainer.distributed"])
     both = [
-        server.Process(target=work_that_fails, args=(rank, port, case, tmp_path))
+        server().Process(target=work_that_fails, args=(rank, port, case, tmp_path))
         for rank in (0, 1)
     ]
     for process in both:
