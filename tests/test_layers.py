@@ -17,6 +17,7 @@ FLOORS = (
     {"cli"},
     {"api", "demonstration"},
     {"sweeps"},
+    {"costs"},
     {"recipes"},
     {"runner"},
     {"report"},

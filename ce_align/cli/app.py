@@ -57,6 +57,10 @@ COMMANDS = {
         "sweep",
         "Run a plan on processes or a SLURM cluster; see how it stands.",
     ),
+    "benchmark": (
+        "benchmark",
+        "Measure this machine for a minute, so that plans can say how long they take.",
+    ),
     "fetch": (
         "networks",
         "Download published networks or open recordings, and check them.",

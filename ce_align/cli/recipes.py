@@ -85,26 +85,39 @@ def run(
 
 
 def _plan(recipes: "list[Recipe]", store: "ResultStore") -> "Sheet":
-    """Configurations of each recipe and stage, and how many are in the results."""
+    """Configurations of each recipe and stage, and hours that the rest may take."""
+    from ce_align.costs.rates import stored_rates
+    from ce_align.costs.work import total
     from ce_align.report.sheet import Column, Sheet
     from ce_align.runner import plan
 
-    records = [
-        {
-            "recipe": str(recipe.path),
-            "serves": recipe.purpose,
-            "stage": stage,
-            "configurations": sum(map(len, of_state.values())),
-            "in_results": len(of_state["done"]),
-            "failed": len(of_state["failed"]),
-        }
-        for recipe in recipes
-        for stage, of_state in plan(recipe.configs, store).items()
-    ]
+    rates = stored_rates()
+    records = []
+    for recipe in recipes:
+        for stage, of_state in plan(recipe.configs, store).items():
+            cost = total([*of_state["failed"], *of_state["never run"]], rates)
+            records.append(
+                {
+                    "recipe": str(recipe.path),
+                    "serves": recipe.purpose,
+                    "stage": stage,
+                    "configurations": sum(map(len, of_state.values())),
+                    "in_results": len(of_state["done"]),
+                    "failed": len(of_state["failed"]),
+                    "hours": cost.total / 3600,
+                    "memory_gb": cost.memory / 1e9,
+                    "written_gb": cost.written / 1e9,
+                    "rates": rates.machine,
+                    "assumed": list(cost.assumed),
+                }
+            )
     columns = (
         *(Column("recipe", keep=True), Column("serves", kind="text", keep=True)),
         *(Column("stage", keep=True), Column("configurations", keep=True)),
         *(Column("in_results", keep=True), Column("failed", keep=True)),
+        *(Column("hours", form=".2g", keep=True), Column("rates", keep=False)),
+        Column("memory_gb", title="memory GB", form=".2g", extra=True),
+        Column("written_gb", title="disk GB", form=".2g", extra=True),
     )
     return Sheet(records, columns, by=("recipe", "serves"))
 

@@ -1,0 +1,1 @@
+"""What a configuration costs: counted work, divided by a machine's rates."""

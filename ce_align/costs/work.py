@@ -1,0 +1,349 @@
+"""Counted work of a configuration: operations, pixels, views, bytes.
+
+Nothing is loaded that has to be fetched or computed. What a name does not tell is
+assumed, and said.
+"""
+
+from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import cache
+from itertools import pairwise
+from math import log
+from pathlib import Path
+from typing import Any
+
+from ce_align.config import StageConfig, read_settings
+from ce_align.costs.operations import (
+    activations_of,
+    backbone,
+    counted,
+    operations_of,
+    width_of,
+)
+from ce_align.costs.rates import Rates
+from ce_align.data.netcdf import describe_file
+from ce_align.data.recordings import RECORDINGS
+from ce_align.data.scenes import MIN_SCENES, SIMULATED_IMAGES, find_images
+from ce_align.errors import CeAlignError
+from ce_align.models.catalogue import BASELINES, facts_of
+from ce_align.names import split_name
+from ce_align.stages.measures import MEASURES, AnalysisConfig
+from ce_align.stages.official import OfficialConfig
+from ce_align.stages.overlap import OverlapConfig
+from ce_align.stages.scores import ScoreConfig
+from ce_align.stages.transfer import TransferConfig
+from ce_align.trainer.engine import SETTINGS
+from ce_align.trainer.objectives import OBJECTIVES
+from ce_align.trainer.presets import TrainConfig
+
+__all__ = ["IMAGENET", "VALIDATION", "Cost", "Work", "cost_of", "total", "work_of"]
+
+#: What the paper trains on, and the images that it analyses: validation images of a
+#: hundred classes. They stand for themselves: nothing of that name need be there.
+IMAGENET, VALIDATION = "ImageNet-1k", "ImageNet-100 validation"
+IMAGES = {IMAGENET: 1_281_167, VALIDATION: 5000, SIMULATED_IMAGES: MIN_SCENES}
+#: Images of a set, a data set and a recording that nobody can tell the size of.
+USUAL_IMAGES = 50_000
+USUAL_STIMULI = 3000
+USUAL_NEUROIDS = 200
+#: Pixels of an image that is decoded: that of ImageNet at its usual size.
+USUAL_PIXELS = 500 * 375
+#: Operations of a ResNet-50 for an image of 224 pixels, and its features in layer4.
+USUAL_OPERATIONS, USUAL_FEATURES = 8.2e9, 100_352
+#: Images of published data sets, of all their parts.
+DATASETS = {
+    "cifar10": 60_000,
+    "cifar100": 60_000,
+    "pets": 7_349,
+    "dtd": 5_640,
+    "flowers": 8_189,
+    "food": 101_000,
+}
+#: Operations for an image that a network of each kind needs, between which its speed
+#: is interpolated.
+FEW, MANY = 1e7, 4e9
+#: Seconds of what only reads rows and draws.
+DRAWING = 4.0
+#: Strengths that ridge chooses from, in passes over the eigenvectors.
+PASSES = 3
+#: Comparisons of clouds within one distance: itself, and splits for floor and excess.
+SPLITS = 17
+
+
+@dataclass
+class Work:
+    """What is to be done, by the rates that it takes (see `Rates`).
+
+    Attributes
+    ----------
+    amounts : by the name of the rate, in its unit
+    operations : of the network, for one image
+    memory : bytes at once, about
+    written : bytes that stay on the disk
+    assumed : what was not known
+    """
+
+    amounts: dict[str, float] = field(default_factory=dict)
+    operations: float = 0.0
+    memory: float = 1e9
+    written: float = 0.0
+    assumed: list[str] = field(default_factory=list)
+
+    def add(self, rate: str, amount: float) -> None:
+        """Add work of one kind."""
+        self.amounts[rate] = self.amounts.get(rate, 0.0) + amount
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What work takes on a machine.
+
+    Attributes
+    ----------
+    seconds : by part
+    memory, written : bytes
+    assumed : what was not known
+    """
+
+    seconds: dict[str, float]
+    memory: float
+    written: float
+    assumed: tuple[str, ...] = ()
+
+    @property
+    def total(self) -> float:
+        """Seconds in all."""
+        return sum(self.seconds.values())
+
+
+#: What a person calls each kind of work.
+PARTS = {
+    "decoded": "images decoded",
+    "views": "views rendered",
+    "rendered": "views rendered",
+    "forward": "networks",
+    "trained": "training",
+    "products": "regressions and distances",
+    "decomposed": "regressions and distances",
+    "written": "disk",
+    "starts": "start",
+    "drawn": "drawing",
+}
+
+
+def cost_of(config: StageConfig, rates: Rates, met: set[Any] | None = None) -> Cost:
+    """What a configuration takes on a machine, if nothing of it is stored.
+
+    `met` are views that networks have met already; those of this one are added.
+    """
+    work = work_of(config, met)
+    seconds: dict[str, float] = {}
+    for name, amount in work.amounts.items():
+        if name == "drawn":
+            taken = amount
+        elif name == "forward":
+            taken = amount / _speed(work.operations, rates)
+        else:
+            taken = amount / getattr(rates, name)
+        part = PARTS[name]
+        seconds[part] = seconds.get(part, 0.0) + taken
+    return Cost(seconds, work.memory, work.written, tuple(work.assumed))
+
+
+def total(configs: Iterable[StageConfig], rates: Rates) -> Cost:
+    """What configurations take one after another: the sum of seconds, most memory."""
+    seconds: dict[str, float] = {}
+    memory = written = 0.0
+    assumed: dict[str, None] = {}
+    met = set[Any]()
+    for config in configs:
+        cost = cost_of(config, rates, met)
+        for part, taken in cost.seconds.items():
+            seconds[part] = seconds.get(part, 0.0) + taken
+        memory, written = max(memory, cost.memory), written + cost.written
+        assumed |= dict.fromkeys(cost.assumed)
+    return Cost(seconds, memory, written, tuple(assumed))
+
+
+def work_of(config: StageConfig, met: set[Any] | None = None) -> Work:
+    """Counted work of a configuration, but for views that networks have `met`."""
+    work = Work()
+    if isinstance(config, TrainConfig):
+        _train(config, work)
+    elif isinstance(config, ScoreConfig | OfficialConfig):
+        _score(config, [config.model], [config.layer], work)
+    elif isinstance(config, OverlapConfig):
+        names = [config.model_a, config.model_b]
+        _score(config, names, [config.layer_a, config.layer_b], work)
+        work.add("products", work.amounts["products"])
+    elif isinstance(config, AnalysisConfig):
+        _analyze(config, work, set() if met is None else met)
+    elif isinstance(config, TransferConfig):
+        _transfer(config, work)
+    else:
+        work.add("drawn", DRAWING)
+    return work
+
+
+def _train(config: TrainConfig, work: Work) -> None:
+    n = _n_images(config.images, work)
+    steps = config.epochs * (n // 2 // config.pairs_per_step)
+    views = 4 * config.pairs_per_step * steps
+    network = backbone(config.backbone)
+    work.operations = operations_of(network, config.view_size)
+    widths = OBJECTIVES[config.objective].configured(**config.options).head_widths
+    heads = 4 * sum(a * b for a, b in pairwise([width_of(network), *widths]))
+    work.add("trained", 3 * views * (work.operations + heads) / 1e9)
+    _render(work, views, config.view_size)
+    work.add("decoded", views / 2 * USUAL_PIXELS / 1e6)
+    weights = 4 * sum(parameter.numel() for parameter in network.parameters())
+    n_bytes = 4 if config.precision == "32" else 2
+    kept = n_bytes * activations_of(network, config.view_size)
+    # Weights, gradients, moments; and what one step keeps of its views.
+    work.memory += 4 * weights + 4 * config.pairs_per_step * kept
+    work.written = weights
+
+
+def _score(config: Any, models: list[str], layers: list[str], work: Work) -> None:
+    n, n_neuroids = _recording(config.recording, work)
+    splits = getattr(config, "splits", 10)
+    for model, layer in zip(models, layers, strict=True):
+        operations, n_features = _network(model, layer, 224, work)
+        work.operations = max(work.operations, operations)
+        work.add("forward", n * operations / 1e9)
+        work.add("decoded", n * USUAL_PIXELS / 1e6)
+        work.add("products", 2 * n**2 * n_features / 1e9)
+        work.written += 4 * n * n_features
+        work.add("written", 4 * n * n_features / 1e6)
+    work.memory += 4 * n * n_features + 8 * splits * n * n_neuroids
+    components = getattr(config, "components", 25)
+    metric = getattr(config, "regression", None) or "pls"
+    if "ridge" in str(metric):
+        work.add("decomposed", splits * n**3 / 1e9)
+        work.add("products", 2 * PASSES * splits * n**2 * n_neuroids / 1e9)
+    else:
+        work.add("products", 2 * splits * components * n * (n + n_neuroids) / 1e9)
+
+
+def _analyze(config: AnalysisConfig, work: Work, met: set[Any]) -> None:
+    n_all = _n_images(config.images, work)
+    n = min(config.comparisons, n_all)
+    n_views = {
+        "clean": n,
+        "classes": 0 if config.classes is None else min(n_all, 50 * config.classes),
+        "centroids": (n_all - n) * config.views if config.centroids == "all" else 0,
+        "crossed": n * config.crops * config.photometrics,
+    }
+    names = [config.model, *([config.baseline] if config.baseline else [])]
+    own = {"metric": "", "model": "", "layer": "", "baseline": None}
+    setting = config.model_copy(update=own)
+    width = 0
+    for view in MEASURES[config.metric].views:
+        views = n_views.get(view, n * config.views)
+        if (view, setting) not in met:
+            met.add((view, setting))
+            _render(work, views, config.size)
+            work.add("decoded", min(views, n_all) * USUAL_PIXELS / 1e6)
+        for name in names:
+            operations, maps = _network(name, config.layer, config.size, work)
+            work.operations = max(work.operations, operations)
+            # The average over places is kept.
+            width = max(1, round(maps / max(1, config.size // 32) ** 2))
+            if (view, setting, name, config.layer) not in met:
+                met.add((view, setting, name, config.layer))
+                work.add("forward", views * operations / 1e9)
+                work.written += 4 * views * width
+    work.add("written", work.written / 1e6)
+    work.memory += work.written
+    if config.metric == "decoding":
+        rows = n * config.views
+        work.add("products", 2 * config.runs * rows * (2 * width) ** 2 / 1e9)
+        work.add("decomposed", config.runs * (2 * width) ** 3 / 1e9)
+    else:
+        clouds = n * SPLITS * len(names)
+        work.add("products", 4 * clouds * config.views**2 * width / 1e9)
+        work.add("decomposed", clouds * config.views**3 / 1e9)
+
+
+def _transfer(config: TransferConfig, work: Work) -> None:
+    n = DATASETS.get(config.dataset) or _n_images(config.dataset, work)
+    operations, _ = _network(config.model, "", config.size, work)
+    work.operations = operations
+    work.add("forward", n * operations / 1e9)
+    work.add("decoded", n * USUAL_PIXELS / 1e6)
+    # A multinomial regression by L-BFGS for each strength and repetition.
+    work.add("products", 6 * 300 * 10 * n * 2048 * 100 / 1e9 / 10)
+
+
+def _render(work: Work, views: float, size: int) -> None:
+    work.add("views", views)
+    work.add("rendered", views * size**2 / 1e6)
+
+
+def _speed(operations: float, rates: Rates) -> float:
+    """10⁹ operations in a second of a network that needs so many for an image."""
+    if operations <= FEW or rates.small == rates.large:
+        return rates.small
+    share = min(1.0, log(operations / FEW) / log(MANY / FEW))
+    return float(rates.small ** (1 - share) * rates.large**share)
+
+
+@cache
+def _known(name: str, size: int) -> tuple[float, dict[str, int]] | None:
+    try:
+        return counted(backbone(name), size)
+    except Exception:  # no such architecture, or it takes no images of that size
+        return None
+
+
+def _network(model: str, layer: str, size: int, work: Work) -> tuple[float, int]:
+    """Operations of a network for an image, and features of its layer."""
+    if model in BASELINES:
+        return 3e7, 3 * size**2
+    source = split_name(model).source
+    built = facts_of(source).backbone
+    settings = Path(source) / SETTINGS
+    if built is None and settings.is_file():
+        built = str(read_settings(settings, TrainConfig).get("backbone"))
+    if built is None and Path(source).name.partition("_seed")[0].endswith("_tiny"):
+        built = "tiny"
+    if built is None and source.startswith("torchvision/"):
+        built = source.removeprefix("torchvision/").partition(":")[0]
+    found = _known(built, size) if built else None
+    if found is None:
+        work.assumed.append(f"{model} costs as much as a ResNet-50")
+        return USUAL_OPERATIONS * (size / 224) ** 2, USUAL_FEATURES
+    operations, sizes = found
+    return operations, sizes.get(layer) or sizes.get("layer4") or USUAL_FEATURES
+
+
+def _recording(name: str, work: Work) -> tuple[int, int]:
+    """Stimuli and neuroids of a recording."""
+    entry = RECORDINGS.get(name)
+    if entry is None and Path(name).suffix == ".nc" and Path(name).is_file():
+        with suppress(CeAlignError):
+            entry = describe_file(Path(name))
+    if entry is None or entry.images is None:
+        work.assumed.append(f"{name} has {USUAL_STIMULI} stimuli")
+        return USUAL_STIMULI, USUAL_NEUROIDS
+    return entry.images, entry.neuroids or USUAL_NEUROIDS
+
+
+@cache
+def _counted_images(name: str) -> int | None:
+    if name in IMAGES:
+        return IMAGES[name]
+    if not Path(name).exists():
+        return None
+    try:
+        return len(find_images(name))
+    except CeAlignError:
+        return None
+
+
+def _n_images(name: str, work: Work) -> int:
+    found = _counted_images(name)
+    if found is None:
+        work.assumed.append(f"{name} has {USUAL_IMAGES} images")
+    return found or USUAL_IMAGES

@@ -1,0 +1,141 @@
+"""What work costs: exact counts, what they grow with, and planted rates."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ce_align.costs import rates as rates_of
+from ce_align.costs.operations import backbone, operations_of
+from ce_align.costs.paper import paper_configs
+from ce_align.costs.rates import MACHINES, USUAL, stored_rates
+from ce_align.costs.work import PARTS, cost_of, total, work_of
+from ce_align.data.recordings import RECORDINGS
+from ce_align.runner import register_brainscore
+from ce_align.stages.correlate import CorrelateConfig
+from ce_align.stages.measures import AnalysisConfig
+from ce_align.stages.scores import ScoreConfig
+from ce_align.trainer.data import open_images
+from ce_align.trainer.engine import estimate
+from ce_align.trainer.presets import Hardware, preset_config
+
+RESNET = "torchvision/resnet18"
+
+
+def score(**settings):
+    given = {"model": RESNET, "recording": "sanghavi2020", "layer": "layer4"}
+    return ScoreConfig(**{**given, **settings})
+
+
+def bures(**settings):
+    given = {
+        "metric": "bures",
+        "model": RESNET,
+        "images": "simulated",
+        "layer": "layer4",
+    }
+    return AnalysisConfig(**{**given, **settings})
+
+
+@pytest.mark.parametrize(
+    ("name", "published"),  # 10⁹ products and sums, as torchvision states them
+    [("resnet18", 1.814), ("resnet50", 4.089), ("mobilenet_v2", 0.301)],
+)
+def test_operations_are_those_that_are_published(name, published):
+    found = operations_of(backbone(name), 224) / 2e9
+    assert found == pytest.approx(published, rel=0.005)
+
+
+def test_a_training_counts_the_steps_that_the_trainer_takes(tmp_path, rng):
+    for i in range(23):
+        pixels = rng.integers(0, 256, (36, 40, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(tmp_path / f"{i}.png")
+    config = preset_config(
+        "tiny",
+        "mmcr",
+        equivariance_weight=0.1,
+        images=str(tmp_path),
+        pairs_per_step=4,
+        epochs=3,
+    )
+    images = open_images(config.images, config.view_size, 0)
+    plan = estimate(config, images, Hardware(workers=0, devices=1))
+    assert work_of(config).amounts["views"] == 4 * 4 * plan.steps
+
+
+def test_twice_the_stimuli_are_twice_the_pass_and_four_times_the_products(monkeypatch):
+    register_brainscore()
+    entry = RECORDINGS["sanghavi2020"]
+    small = work_of(score()).amounts
+    monkeypatch.setitem(
+        RECORDINGS, "sanghavi2020", replace(entry, images=2 * entry.images)
+    )
+    large = work_of(score()).amounts
+    assert large["forward"] == 2 * small["forward"]
+    assert large["decoded"] == 2 * small["decoded"]
+    assert large["products"] == pytest.approx(4 * small["products"], rel=0.01)
+
+
+def test_networks_that_meet_the_same_views_pay_for_these_once():
+    one, other = bures(), bures(model="torchvision/resnet34")
+    alone = cost_of(one, USUAL).seconds
+    both = total([one, other], USUAL).seconds
+    assert both["views rendered"] == alone["views rendered"]
+    assert both["networks"] > 2 * alone["networks"]
+    assert total([one, one], USUAL).seconds["networks"] == alone["networks"]
+
+
+def test_a_machine_that_is_twice_as_fast_takes_half_as_long():
+    numbers = {
+        name: 2 * value for name, value in vars(USUAL).items() if name != "machine"
+    }
+    fast = replace(USUAL, **numbers)
+    for config in (score(), bures(), preset_of("simulated")):
+        slow, quick = cost_of(config, USUAL), cost_of(config, fast)
+        assert quick.total == pytest.approx(slow.total / 2)
+        assert set(slow.seconds) <= set(PARTS.values())
+        assert (quick.memory, quick.written) == (slow.memory, slow.written)
+
+
+def preset_of(images):
+    return preset_config("tiny", "simclr", equivariance_weight=0, images=images)
+
+
+def test_what_nobody_knows_is_assumed_and_said():
+    cost = cost_of(score(model="nets.py:build", recording="new.nc"), USUAL)
+    assert cost.assumed == (
+        "new.nc has 3000 stimuli",
+        "nets.py:build costs as much as a ResNet-50",
+    )
+    assert cost_of(preset_of("absent"), USUAL).assumed == ("absent has 50000 images",)
+    assert cost_of(CorrelateConfig(), USUAL).assumed == ()
+
+
+def test_the_paper_is_counted_whole_and_trained_in_the_hours_that_it_tells():
+    configs = paper_configs()
+    assert len(configs) == 21 * (1 + 4 + 2)
+    trainings = [config for config in configs if config.stage == "train"]
+    # The paper: 15 hours a network on eight A100.
+    hours = total(trainings, MACHINES["8 × A100"]).total / 3600 / len(trainings)
+    assert 7.5 < hours < 30
+
+
+def test_rates_are_kept_for_the_machine_and_its_threads(monkeypatch):
+    assert stored_rates() == USUAL
+    steps = ("_decoded", "_products", "_decomposed", "_written", "_starts")
+    for name in steps:
+        monkeypatch.setattr(rates_of, name, lambda: 5.0)
+    for name in ("_shown", "_trained"):
+        monkeypatch.setattr(rates_of, name, lambda network, size, n: 7.0)
+    # A view takes a millisecond, and as much for every 10⁴ pixels.
+    monkeypatch.setattr(rates_of, "_rendered", lambda size: 1 / (1e-3 + 1e-7 * size**2))
+    told = []
+    found = rates_of.measure(lambda *what: told.append(what))
+    assert stored_rates() == found
+    assert (found.decoded, found.large, found.trained) == (5, 7, 7)
+    assert found.views == pytest.approx(1000)
+    assert found.rendered == pytest.approx(10)
+    assert told[-1][1:3] == (10, 10)
+    monkeypatch.setenv("OMP_NUM_THREADS", "61")
+    assert stored_rates() == USUAL
