@@ -106,6 +106,8 @@ def start(
     root: Root = None,
 ) -> None:
     """Run a plan: every stage in its order, what is stored is skipped."""
+    from ce_align.costs.rates import stored_rates
+    from ce_align.costs.work import cost_of
     from ce_align.results import ResultStore
     from ce_align.runner import register_brainscore
     from ce_align.stages.running import Hardware
@@ -118,11 +120,13 @@ def start(
     hardware = Hardware(
         session.device, session.batch_size, session.workers, compiled=session.compiled
     )
+    rates = stored_rates()
     whole, rest = starting.planned(
         read.configs,
         store,
         file=str(plan),
         minutes=minutes,
+        cost=lambda config: cost_of(config, rates).total / 60,
         runs=runs,
         out=out,
         datasets=root,
@@ -133,6 +137,8 @@ def start(
     if dry_run:
         records = _planned(whole, {job.id for job in rest})
         view.show(records, [_plan_sheet(records)])
+        hours = sum(job.minutes or 0 for job in rest) / 60
+        message(f"about {hours:.2g} hours of {rates.machine}")
         return
     means = starting.Means(where, jobs, gpus_per_job, max_parallel, _pairs(slurm or ()))
     n = len(whole.jobs) - len(rest)
@@ -299,7 +305,10 @@ def _plan_sheet(records: list[dict[str, Any]]) -> "Sheet":
         records,
         (
             *(Column("job", kind="whole", keep=True), Column("name", keep=True)),
-            *(Column("configurations", keep=True), Column("minutes", known=True)),
+            *(
+                Column("configurations", keep=True),
+                Column("minutes", form=".2g", known=True),
+            ),
             *(Column("waits_for", keep=True), Column("state", keep=True)),
         ),
     )

@@ -14,6 +14,7 @@ from ce_align.errors import ConfigError
 
 __all__ = [
     "MAX_CLASSES",
+    "MIN_SCENES",
     "SIMULATED_IMAGES",
     "SIZES",
     "default_images",

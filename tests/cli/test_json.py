@@ -55,6 +55,7 @@ CASES = {
     "run": ("recipe.py",),
     "sweep start": ("recipe.py",),
     "sweep status": (),
+    "benchmark": ("--paper",),
     "import-scores": ("scores.csv",),
     "results": (),
     "tables": ("--which", "1"),

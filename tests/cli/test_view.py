@@ -160,7 +160,8 @@ def test_rows_are_sorted_and_chosen_as_asked(ce_align, store):
 def test_every_command_that_prints_a_table_has_the_same_options(ce_align, monkeypatch):
     monkeypatch.setenv("COLUMNS", "200")
     with_tables = {
-        *("analyze", "correlate", "demo", "doctor", "models", "overlap", "recordings"),
+        *("analyze", "benchmark", "correlate", "demo", "doctor", "models", "overlap"),
+        "recordings",
         *("register", "results", "run", "score", "submit", "tables", "transfer"),
     }
     shared = {"--full", "--columns", "--sort", "--csv", "--json"}
