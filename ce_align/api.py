@@ -18,7 +18,7 @@ from pydantic import ValidationError
 from ce_align.checks import nearest_names
 from ce_align.config import StageConfig
 from ce_align.data.imagesets import ImageSet
-from ce_align.data.recordings import Recording, canonical_region
+from ce_align.data.recordings import Origin, Recording, canonical_region
 from ce_align.data.recordings import load_recording as _load_recording
 from ce_align.errors import ConfigError, DataError, explained
 from ce_align.models.given import FeatureArray
@@ -183,6 +183,7 @@ def make_recording(
     name: str = "mine",
     neuroids: Sequence[str] | None = None,
     degrees: float = 8.0,
+    origin: Origin = "imported",
 ) -> Recording:
     """A recording from one's own arrays.
 
@@ -196,11 +197,13 @@ def make_recording(
     name : of the recording in rows
     neuroids : names of the neuroids
     degrees : visual angle of the images
+    origin : what the responses are: ``imported``, of animals that were recorded
+        elsewhere, ``recorded``, or ``simulated``, which every table and figure says
 
     Raises
     ------
     DataError
-        If shapes do not fit, or a value is infinite.
+        If shapes do not fit, a value is infinite, or there is no such origin.
     """
     values = np.asarray(responses, dtype=np.float64)
     if values.ndim == 2:
@@ -221,7 +224,7 @@ def make_recording(
         neuroid_ids=ids,
         region=canonical_region(region),
         degrees=degrees,
-        origin="imported",
+        origin=origin,
     )
 
 

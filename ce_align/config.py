@@ -37,6 +37,8 @@ PATHS = (
     *(*NETWORKS, "recording", "recordings", "images", "dataset", "file"),
     *("neuroids", "others", "runs"),
 )
+#: Kinds of names, where fields are not called as these are.
+KINDS = dict.fromkeys(NETWORKS, "network") | {"recordings": "recording"}
 
 
 @dataclass(frozen=True)
@@ -166,7 +168,7 @@ class StageConfig(BaseModel):
         # Whether there is a baseline is more than its name.
         unnamed = {name: "" for name in NETWORKS if settings.get(name)}
         nameless = digest_json({**whole, "settings": {**settings, **unnamed}})
-        by_content = {n: _by_content(settings[n]) for n in PATHS if n in settings}
+        by_content = {n: _by_content(settings[n], n) for n in PATHS if n in settings}
         found = ConfigId(digest_json({**whole, "settings": {**settings, **by_content}}))
         found.spelled = ConfigId(digest_json(whole))
         for one in (found, found.spelled):
@@ -174,11 +176,11 @@ class StageConfig(BaseModel):
         return found
 
 
-def _by_content(value: Any) -> Any:
+def _by_content(value: Any, field: str) -> Any:
     """A setting without the paths in it."""
     if isinstance(value, str):
-        return without_path(value)
-    return list(map(_by_content, value)) if isinstance(value, list) else value
+        return without_path(value, KINDS.get(field, field))
+    return [_by_content(v, field) for v in value] if isinstance(value, list) else value
 
 
 class NetworkConfig(StageConfig):

@@ -1,6 +1,5 @@
 """The whole way at toy size, on what the package itself holds."""
 
-from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -105,10 +104,13 @@ def session_score(folder: Path, tell: Notify = quiet) -> ScoreConfig:
         folder.mkdir(parents=True, exist_ok=True)
         write_session(made, session)
         settings = ImportSettings(
-            file=str(session), window=WINDOW, degrees=made.degrees
+            file=str(session),
+            window=WINDOW,
+            degrees=made.degrees,
+            origin=made.origin,
         )
         read = import_recording(settings, "session (simulated)", tell=tell)
-        write_recording(replace(read, origin=made.origin), path)
+        write_recording(read, path)
     return ScoreConfig(model="gabor", recording=str(path), layer="complex")
 
 

@@ -10,12 +10,18 @@ from pathlib import Path
 from typing import NamedTuple
 
 __all__ = [
-    *("FEATURES", "HUB", "LOCAL_HUB", "NetworkName", "plain_path", "printable"),
-    *("split_name", "without_path"),
+    *("FEATURES", "HUB", "KNOWN", "LOCAL_HUB", "NetworkName", "plain_path"),
+    *("printable", "split_name", "without_path"),
 ]
 
 #: Begin names of networks from the hub, in the layout of the hub, and of features.
 HUB, LOCAL_HUB, FEATURES = "hf-hub:", "local-dir:", "features:"
+
+#: Names of each kind that stand for what they name, whatever files are called so; other
+#: rooms add theirs.
+KNOWN: dict[str, set[str]] = {
+    kind: set() for kind in ("network", "recording", "images", "dataset")
+}
 
 #: Ends names of networks that are fed as timm states.
 TIMM = "+timm"
@@ -33,16 +39,17 @@ def plain_path(name: str) -> str:
     return ":".join(map(_plain, name.split(":")))
 
 
-def without_path(name: str) -> str:
+def without_path(name: str, kind: str) -> str:
     """A name without what leads to a file or folder, whose content tells which it is.
 
-    Such as ``:build`` of ``nets.py:build``; names that lead to none stay as they are.
+    Such as ``:build`` of ``nets.py:build``; names that lead to none, or that are
+    `KNOWN` of that kind, stay as they are.
     """
-    if "://" in name:
+    asked = split_name(name)
+    if "://" in name or asked.source in KNOWN.get(kind, ()):  # files have no kind
         return name
     if _exists(name):
         return ""
-    asked = split_name(name)
     parts = asked.source.split(":")
     features = asked.source.startswith(FEATURES)
     first = int(features or asked.source.startswith(LOCAL_HUB))

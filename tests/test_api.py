@@ -25,7 +25,23 @@ def stimuli(rng):
 def recording(rng, stimuli):
     signal = stimuli[:, ::4, ::4].reshape(60, -1) / 255.0 @ rng.normal(size=(48, 5))
     responses = signal[:, None] + 0.5 * rng.normal(size=(60, 6, 5))
-    return ce.make_recording(responses, stimuli, "IT", name="toy")
+    return ce.make_recording(responses, stimuli, "IT", name="toy", origin="simulated")
+
+
+def test_what_is_at_hand_is_shown_in_a_line(recording, module):
+    network = ce.load_network(module, name="mine", layers={"IT": "1"})
+    features = ce.FeatureArray("mine", np.zeros((60, 4)))
+    assert repr(recording) == (
+        "<Recording toy: 60 stimuli × 6 repetitions × 5 neuroids, IT, 8°, simulated>"
+    )
+    assert repr(recording.images) == "<ImageSet toy: 60 images>"
+    assert repr(network) == "<Network mine: 224 px, IT 1>"
+    assert repr(features) == "<FeatureArray mine: features 60 × 4>"
+
+
+def test_an_origin_is_one_of_three(stimuli):
+    with pytest.raises(DataError, match="not a dream"):
+        ce.make_recording(np.eye(60), stimuli, "IT", origin="a dream")
 
 
 @pytest.fixture

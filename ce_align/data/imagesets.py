@@ -167,7 +167,7 @@ class _ArrayPixels(Pixels):
         return height, width
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class ImageSet:
     """Ordered images with identifiers and per-image columns.
 
@@ -200,6 +200,10 @@ class ImageSet:
                     f"column {name} has {len(values)} values but {self.identifier} has "
                     f"{len(self.ids)} images"
                 )
+
+    def __repr__(self) -> str:
+        columns = f", columns {', '.join(self.columns)}" if self.columns else ""
+        return f"<ImageSet {self.identifier}: {len(self.ids)} images{columns}>"
 
     @classmethod
     def from_path(

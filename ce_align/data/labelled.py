@@ -19,6 +19,7 @@ from ce_align.data.imagesets import ImageSet
 from ce_align.digests import combine_digests, digest_json
 from ce_align.errors import AccessError, ConfigError, DataError
 from ce_align.files import DAMAGE, reason, scratch_folder
+from ce_align.names import KNOWN
 
 __all__ = [
     "DATASETS",
@@ -218,6 +219,7 @@ DATASETS: dict[str, PublishedSet] = {
         "images/, meta/",
     ),
 }
+KNOWN["dataset"].update(DATASETS)
 
 
 def load_splits(name: str, root: Path, *, download: bool = False) -> LabelledSplits:

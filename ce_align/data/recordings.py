@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, fields, replace
 from fnmatch import fnmatchcase
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,24 +22,18 @@ from ce_align.data.presentations import (
 )
 from ce_align.digests import combine_digests, digest_json
 from ce_align.errors import ConfigError, DataError
+from ce_align.names import KNOWN
 
 __all__ = [
-    "RECORDINGS",
-    "Entry",
-    "Protocol",
-    "Recording",
-    "canonical_region",
-    "expand_recordings",
-    "load_recording",
-    "matching_recordings",
-    "register_recording_reader",
-    "register_recording_source",
-    "register_recordings",
+    *("RECORDINGS", "Entry", "Origin", "Protocol", "Recording", "canonical_region"),
+    *("expand_recordings", "load_recording", "matching_recordings"),
+    *("register_recording_reader", "register_recording_source", "register_recordings"),
 ]
 
 #: Regions that networks commit layers for; they are written in any case.
 REGIONS = ("V1", "V2", "V4", "IT")
 Indices = NDArray[np.intp]
+Origin = Literal["recorded", "simulated", "imported"]
 
 #: No screen is seen at more.
 MAX_DEGREES = 180
@@ -82,7 +76,7 @@ class Protocol:
     order: tuple[str, ...] | None = None
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Recording:
     """Responses of neuroids to every image of a set.
 
@@ -142,8 +136,16 @@ class Recording:
                 f"{self.identifier} has no column {self.stratify!r} to stratify by; "
                 f"its columns are {sorted(self.images.columns)}"
             )
+        if self.origin not in get_args(Origin):
+            raise DataError(f"origin must be of {get_args(Origin)}, not {self.origin}")
         self._check_columns()
         self._check_values()
+
+    def __repr__(self) -> str:
+        n = len(self.images), self.n_repetitions, len(self.neuroid_ids)
+        shape = "{} stimuli × {} repetitions × {} neuroids".format(*n)
+        what = f"{shape}, {self.region}, {self.degrees:g}°, {self.origin}"
+        return f"<Recording {self.identifier}: {what}>"
 
     def _check_shapes(self) -> None:
         n_stimuli, n_neuroids = len(self.images), len(self.neuroid_ids)
@@ -210,21 +212,19 @@ class Recording:
                 )
 
     def _check_values(self) -> None:
-        found = faults_of(self.responses, len(self.images))
-        if found.n_infinite:
-            raise DataError(
-                f"{self.identifier} has {found.n_infinite} infinite responses"
-            )
+        name, bad = self.identifier, faults_of(self.responses, len(self.images))
+        if bad.n_infinite:
+            raise DataError(f"{name} has {bad.n_infinite} infinite responses")
         faults = {
-            "have no response at all (only NaN)": found.absent,
-            "respond equally to every stimulus": found.silent,
+            "have no response at all (only NaN)": bad.absent,
+            "respond equally to every stimulus": bad.silent,
         }
         for fault, which in faults.items():
             names = [self.neuroid_ids[i] for i in np.flatnonzero(which)]
             if names:
                 raise DataError(
-                    f"{len(names)} of {len(self.neuroid_ids)} neuroids of "
-                    f"{self.identifier} {fault}: {named_some(names)}; leave them out"
+                    f"{len(names)} of {len(self.neuroid_ids)} neuroids of {name} "
+                    f"{fault}: {named_some(names)}; leave them out"
                 )
 
     @classmethod
@@ -475,9 +475,8 @@ class Recording:
     def digest(self) -> str:
         """Digest of images, responses and everything that names their rows."""
         columns = {k: [str(v) for v in vs] for k, vs in self.images.columns.items()}
-        named: list[Any] = [
-            *(self.images.ids, self.neuroid_ids, self.region, self.degrees, columns)
-        ]
+        ids = self.images.ids, self.neuroid_ids
+        named: list[Any] = [*ids, self.region, self.degrees, columns]
         # Those of Brain-Score come with its files, which are known by their SHA-1.
         stated = self.neuroids if self.protocol is None else {}
         further = {
@@ -523,6 +522,7 @@ RECORDINGS: dict[str, Entry] = {}
 def register_recordings(entries: Mapping[str, Entry]) -> None:
     """Add recordings; a name registered again replaces the old entry."""
     RECORDINGS.update(entries)
+    KNOWN["recording"].update(entries)
 
 
 #: Loader of each prefix of names; it takes what follows ``prefix/``.

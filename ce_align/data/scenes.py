@@ -11,6 +11,7 @@ from ce_align.data.drawing import BACKGROUNDS, TEXTURES, Scene, render_scene
 from ce_align.data.imagesets import ImageSet, Pixels
 from ce_align.data.objects import N_PROPORTIONS, OBJECTS
 from ce_align.errors import ConfigError
+from ce_align.names import KNOWN
 
 __all__ = [
     "MAX_CLASSES",
@@ -125,6 +126,7 @@ IMAGENET_VARIABLE = "CE_ALIGN_IMAGENET"
 
 #: Name of the procedural scenes.
 SIMULATED_IMAGES = "simulated"
+KNOWN["images"].add(SIMULATED_IMAGES)
 
 #: Scenes that are made at least, so that each of the classes has fifty.
 MIN_SCENES = 400

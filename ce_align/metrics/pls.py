@@ -164,8 +164,8 @@ def check_components(n_components: int, splits: Splits) -> None:
     n_train = min(len(train) for train, _ in splits)
     if n_components >= n_train:
         raise DataError(
-            "n_components must be below the number of training stimuli, but is "
-            f"{n_components} for {n_train}; reduce n_components"
+            f"{n_components} components need more training stimuli than {n_train}; "
+            "take fewer components, or ridge regression"
         )
 
 

@@ -157,8 +157,8 @@ def _pls_r(
     check_components(settings.n_components, splits)
     if features.ndim == 2 and settings.n_components > features.shape[1]:
         raise DataError(
-            "n_components must be at most the number of features, but is "
-            f"{settings.n_components} for {features.shape[1]}; reduce n_components"
+            f"{settings.n_components} components need as many features, found "
+            f"{features.shape[1]}; take fewer components, or ridge regression"
         )
     fit = partial(
         kernel_pls,

@@ -11,7 +11,7 @@ from typing import Any
 from ce_align.checks import nearest_names
 from ce_align.errors import ConfigError
 from ce_align.files import cache_folder
-from ce_align.names import FEATURES, HUB, LOCAL_HUB, split_name
+from ce_align.names import FEATURES, HUB, KNOWN, LOCAL_HUB, split_name
 from ce_align.results import NetworkFacts
 
 __all__ = [
@@ -163,6 +163,8 @@ PUBLISHED: dict[str, Published] = {entry.name: entry for entry in _entries()}
 _BY_BRAINSCORE_ID = {
     entry.brainscore_id: entry for entry in PUBLISHED.values() if entry.brainscore_id
 }
+
+KNOWN["network"].update(PUBLISHED, _BY_BRAINSCORE_ID, BASELINES)
 
 #: Named sets of networks: ``paper`` is its 21, 3 objectives × 7 weights.
 GROUPS: dict[str, tuple[str, ...]] = {

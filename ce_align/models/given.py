@@ -36,7 +36,7 @@ IN_ORDER = "features taken in the order of the stimuli"
 Matrix = NDArray[np.float32]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class FeatureArray:
     """Features of the stimuli of a recording, by whatever computed them.
 
@@ -85,6 +85,12 @@ class FeatureArray:
                 )
         object.__setattr__(self, "arrays", arrays)
         object.__setattr__(self, "columns", columns)
+
+    def __repr__(self) -> str:
+        shapes = (
+            f"{k} {' × '.join(map(str, v.shape))}" for k, v in self.arrays.items()
+        )
+        return f"<FeatureArray {self.name}: {', '.join(shapes)}>"
 
     def _checked(self, given: Any, layer: str) -> Matrix:
         what, values = f"features of {self.name}{layer}", np.asarray(given)

@@ -300,7 +300,7 @@ def _rms(values: NDArray[Any]) -> float:
     return float(np.sqrt(np.mean(np.square(values))))
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Network:
     """A network, how to feed it, and which layer stands for which region.
 
@@ -331,6 +331,11 @@ class Network:
                     f"{self.name} commits layer {layer!r} to {region}, but has no such "
                     f"layer{self._nearest(layer)}"
                 )
+
+    def __repr__(self) -> str:
+        layers = ", ".join(f"{area} {layer}" for area, layer in self.layers.items())
+        layers = layers or "none committed"
+        return f"<Network {self.name}: {self.preprocessing.input_size} px, {layers}>"
 
     @property
     def _modules(self) -> dict[str, nn.Module]:

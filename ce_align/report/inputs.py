@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal
 from ce_align.checks import named_some
 from ce_align.errors import DataError
 from ce_align.models.catalogue import facts_of, label_of
+from ce_align.names import plain_path
 from ce_align.report.select import told_apart, with_networks
 from ce_align.results import Failure, NetworkFacts, ResultStore
 from ce_align.stages.comparable import (
@@ -89,7 +90,7 @@ class Inputs:
         sources = [identity(row) for row in rows.to_dict("records")]
         rows = rows.assign(source=pd.Series(sources, rows.index, dtype=object))
         named = rows["model"].unique() if len(rows) else ()
-        folders = {str(run): Path(run) for run in (*runs, *named)}
+        folders = {plain_path(str(run)): Path(run) for run in (*runs, *named)}
         found = {name: _history(folder) for name, folder in folders.items()}
         return cls(
             rows,

@@ -217,7 +217,7 @@ def _scientific(value: float | tuple[float]) -> str:
 
 
 MEASURE = (
-    Column("metric", "measure", keep=True),
+    Column("metric", "measure", kind="text", keep=True),
     MODEL,
     Column("value", form=".4f", kind="number", keep=True),
     _interval("ci", "95 % interval", "low", "high"),

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from ce_align.data.recordings import RECORDINGS
 from ce_align.data.scenes import SIMULATED_IMAGES
 from ce_align.models.catalogue import facts_of, label_of, training_facts
+from ce_align.names import plain_path
 from ce_align.results import FACTS, LABELLED, SECOND, NetworkFacts, ResultStore
 
 if TYPE_CHECKING:
@@ -21,6 +22,8 @@ def stored_documents(
 ) -> Iterator[dict[str, Any]]:
     """Every document of a store; rows without origin, facts, labels are completed.
 
+    Networks have their names as configurations spell them.
+
     What they lack comes from the published networks, from the trainings at hand, and
     from the recordings and images that are known by name.
     """
@@ -31,8 +34,9 @@ def stored_documents(
             if row.get("origin") is None:
                 row |= known.columns(row, document.get("config"))
             for column, name in LABELLED.items():
-                if row.get(name) and not row.get(column):
-                    row[column] = label_of(row[name])
+                if row.get(name):
+                    row[name] = plain_path(row[name])
+                    row[column] = row.get(column) or label_of(row[name])
         yield {**document, "rows": rows}
 
 

@@ -549,7 +549,7 @@ def _renamed(row: RowType, config: StageConfig, config_id: str) -> RowType:
         "baseline": names.get("baseline"),
     }
     paths = {k: str(names[k]) for k in DATA if k in names}
-    found |= {k: name for k, name in paths.items() if without_path(name) != name}
+    found |= {k: name for k, name in paths.items() if without_path(name, k) != name}
     update = {k: v for k, v in found.items() if getattr(row, k, None) is not None}
     # A label that followed from the name that it had says nothing of the new one.
     for column, name in LABELLED.items():

@@ -438,8 +438,20 @@ def _alias_notes(aliases: Iterable[tuple[str, ...]], kept: "pd.DataFrame") -> li
     used = {
         name for name, _ in IDENTITIES if name in kept for name in kept[name].dropna()
     }
-    return [
-        f"{' and '.join(names)} are one network, counted once as {names[-1]}."
-        for names in aliases
-        if names[-1] in used
-    ]
+    notes = []
+    for *others, name in aliases:
+        # A path as it is seen from another folder is no other name.
+        others = [other for other in others if not _same_path(other, name)]
+        if others and name in used:
+            names = " and ".join([*others, name])
+            notes.append(f"{names} are one network, counted once as {name}.")
+    return notes
+
+
+def _same_path(one: str, other: str) -> bool:
+    """Whether one is an absolute path, and the other its end."""
+    pairs = ((Path(one), Path(other)), (Path(other), Path(one)))
+    return any(
+        whole.is_absolute() and whole.parts[-len(end.parts) :] == end.parts
+        for whole, end in pairs
+    )

@@ -39,6 +39,8 @@ __all__ = ["Target", "predict"]
 
 #: A ceiling with a larger p is not told from chance.
 CHANCE = 0.05
+#: Over fewer test stimuli r of a split is said to be over few.
+FEW_TESTED = 10
 #: Ceilings of the two kinds that differ by more are both stated.
 NOTED_DIFFERENCE = 0.02
 
@@ -97,6 +99,7 @@ class Target:
                 f"the recording's own split: {len(train)} stimuli to train, "
                 f"{len(test)} to test"
             )
+        notes += _few_stimuli(splits, config)
         animals = recording.animals
         if len(animals) < 2 or config.regression == "reverse_pls":
             animals = ()
@@ -316,6 +319,20 @@ def _other_splits(protocol: Protocol, config: ScoreConfig) -> list[str]:
     ]
     own = f"not the splits of Brain-Score's {protocol.benchmark}"
     return [f"{own} ({', '.join(changed)})"] if changed else []
+
+
+def _few_stimuli(splits: Splits, config: ScoreConfig) -> list[str]:
+    """Say that what is fitted, or correlated, has few stimuli."""
+    n_train, n_test = (min(map(len, part)) for part in zip(*splits, strict=True))
+    found = []
+    if "pls" in config.regression_name and n_train < 2 * config.components:
+        found.append(
+            f"{config.components} components fit {n_train} to train nearly exactly "
+            "(--components asks for fewer)"
+        )
+    if n_test < FEW_TESTED:
+        found.append(f"r of a split is over {n_test} to test")
+    return [f"few stimuli: {' and '.join(found)}"] if found else []
 
 
 def _equal_images(recording: Recording) -> list[str]:

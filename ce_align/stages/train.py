@@ -16,6 +16,7 @@ from ce_align.models.architectures import imported_timm
 from ce_align.models.catalogue import label_of
 from ce_align.models.checkpoints import save_safetensors
 from ce_align.models.load import load_network
+from ce_align.names import plain_path
 from ce_align.progress import Notify, Progress, silent
 from ce_align.results import ResultStore, Row
 from ce_align.stages.earlier import stored_documents
@@ -239,11 +240,12 @@ def train(
     save_safetensors(folder / EXPORTED, state, metadata)
     config_id = training_id(config, digest)
     # As every other stage will load it: the folder may hold another network later.
-    network = load_network(str(folder))
+    name = plain_path(str(folder))
+    network = load_network(name)
     rows = [
         TrainRow(
-            model=str(folder),
-            metric=name,
+            model=name,
+            metric=metric,
             value=value if math.isfinite(value) else None,
             config_id=config_id,
             seed=config.seed,
@@ -252,9 +254,9 @@ def train(
             n_validation=None if validation is None else len(validation),
             model_digest=network.digest,
             origin=images.origin,
-            **network.facts.columns() | {"label": label_of(str(folder))},
+            **network.facts.columns() | {"label": label_of(name)},
         )
-        for name, value in metrics.items()
+        for metric, value in metrics.items()
     ]
     ResultStore(folder).put(config.stage, config_id, config, rows)
     if hf:

@@ -44,6 +44,8 @@ FloatArray = NDArray[np.float32]
 #: simulated responses 3–9 %, in place of 13–25 % with one split. Spatial and
 #: photometric clouds have two (4–6 %), for only means over their halves are kept.
 PAIR_SPLITS, CENTROID_SPLITS = 8, 5
+#: Distances between clouds of fewer points say so.
+FEW_POINTS = 4
 #: Of so many comparisons each centroid's effect on floor and excess is the mean: fewer
 #: add to its variance, and so to the interval.
 MEETINGS = 40
@@ -297,13 +299,17 @@ def measure_shapes(
             effect = effects.get(suffix)
             kept = np.isfinite(sample.values)
             found = _estimate(sample.values, comparison, effect, config)
-            notes = (comparison.note, _left_out(kept, axis), found.note)
+            n_points = min(sample.n_points)
+            few = None
+            if n_points < FEW_POINTS:
+                few = f"clouds of {n_points} points hardly have a shape (more views)"
+            notes = (comparison.note, few, _left_out(kept, axis), found.note)
             measured.numbers.append(
                 Measurement(
                     name + suffix,
                     found,
                     # The smaller cloud sets the finite-sample bias.
-                    n_points=min(sample.n_points),
+                    n_points=n_points,
                     n_comparisons=int(kept.sum()),
                     relative=suffix.endswith("_delta"),
                     note=joined_notes(*notes),

@@ -6,8 +6,11 @@ import pytest
 
 from ce_align.config import PATHS, StageConfig
 from ce_align.names import NetworkName, plain_path, split_name, without_path
-from ce_align.runner import STAGES
+from ce_align.runner import STAGES, register_brainscore
+from ce_align.stages.correlate import CorrelateConfig
+from ce_align.stages.measures import AnalysisConfig
 from ce_align.stages.scores import ScoreConfig
+from ce_align.stages.transfer import TransferConfig
 
 #: Settings that are words: neither networks, data nor files are called by them.
 WORDS = {
@@ -114,12 +117,28 @@ def test_what_a_path_leads_to_is_told_by_its_content_and_parts_by_their_names(he
         assert identity(name) == identity(name).spelled
 
 
+def test_a_folder_called_like_something_known_changes_no_identity(here):
+    known = (
+        ScoreConfig(model="pixels", recording="simulated"),
+        ScoreConfig(model="ce_mmcr_l0@encoder", recording="majajhong2015"),
+        AnalysisConfig(model="gabor", metric="bures", images="simulated"),
+        TransferConfig(model="pixels", dataset="dtd"),
+        CorrelateConfig(recordings=("simulated",)),
+    )
+    register_brainscore()
+    before = [config.fingerprint(c="d") for config in known]
+    for name in ("pixels", "ce_mmcr_l0@encoder", "ce_mmcr_l0", "simulated", "dtd"):
+        (here / name).mkdir()
+    (here / "majajhong2015").mkdir()
+    assert [config.fingerprint(c="d") for config in known] == before
+
+
 def test_paths_of_features_count_by_their_content(here):
     (here / "f.npy").touch()
     (here / "ids.csv").touch()
-    assert without_path("features:f.npy:ids.csv") == "features::"
-    assert without_path("features:f.npy:none.csv") == "features::none.csv"
-    assert without_path("hf-hub:lab/net@v2") == "hf-hub:lab/net@v2"
+    assert without_path("features:f.npy:ids.csv", "network") == "features::"
+    assert without_path("features:f.npy:none.csv", "network") == "features::none.csv"
+    assert without_path("hf-hub:lab/net@v2", "network") == "hf-hub:lab/net@v2"
 
 
 def test_a_folder_outside_of_the_current_one_has_one_name(here):

@@ -183,7 +183,7 @@ def test_private_recordings_are_named_with_what_to_do(ce_align, toy, monkeypatch
         raise OSError("no network in this test")
 
     monkeypatch.setattr("socket.socket.connect", refuse)
-    status, _, err = ce_align("score", "--model", "net.py:build")
+    status, _, err = ce_align("score", "--model", "net.py:build", "--recording", "it")
     lines = [line for line in err.splitlines() if line.startswith("error:")]
     assert status == 1
     assert len(lines) == 4

@@ -58,6 +58,12 @@ def test_one_network_of_two_names_has_its_latest():
     assert resolve_networks(frame).notes() == [note]
 
 
+def test_a_path_seen_from_another_folder_is_no_other_name():
+    frame = rows(("/home/lab/runs/a", "d", 1), ("runs/a", "d", 2))
+    assert [name for name, _ in kept(frame)] == ["runs/a"] * 2
+    assert resolve_networks(frame).notes() == []
+
+
 def test_two_networks_that_no_digest_tells_apart_are_not_merged():
     held = {"note": f"computed anew each time, for {UNKNOWN_CONTENT}: net.act (dict)"}
     frame = rows(

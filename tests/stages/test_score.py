@@ -231,7 +231,9 @@ def test_a_ceiling_that_is_not_finite_is_none(tmp_path, rng):
     config = configs_for("1", ceiling="split-half", regression="ridge")
     (row,) = score(make_network(), recording, config, ResultStore(tmp_path)).rows
     assert (row.value, row.ceiling) == (None, None)
-    assert row.note == "no score: the ceiling is not finite"
+    few, note = row.note.split("; ")
+    assert note == "no score: the ceiling is not finite"
+    assert few == "few stimuli: r of a split is over 4 to test"
 
 
 def test_without_repetitions_the_row_says_that_there_is_no_score(images, tmp_path):

@@ -22,7 +22,10 @@ IMPORTERS = {
     found.name: found for found in (TVSD, TRIPLEN, BRAINIO, NWB, TABLE, ARRAYS)
 }
 #: Settings that every format takes.
-SHARED = ("file", "format", "region", "animal", "degrees", "stratify", "keep_silent")
+SHARED = (
+    *("file", "format", "region", "animal", "degrees", "stratify", "origin"),
+    "keep_silent",
+)
 
 
 def _importer(settings: ImportSettings, tell: Notify) -> Importer:

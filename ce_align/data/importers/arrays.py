@@ -30,6 +30,11 @@ from ce_align.progress import Notify
 __all__ = ["ARRAYS"]
 
 AXES = ("stimulus", "repetition", "neuroid")
+SWAPPED = {"repetition": "neuroid", "neuroid": "repetition"}
+#: Share of the variance below which means of neuroids say that they were subtracted.
+CENTRED = 1e-6
+#: Means of what is no repetition vary so many times more than those of neuroids.
+CLEARLY = 4
 SUFFIXES = (".npy", ".npz", ".mat", ".h5", ".hdf5")
 #: Columns of neuroids that a key may name.
 COLUMNS = ("neuroid_id", "animal", "region", "reliability")
@@ -62,12 +67,16 @@ def _read(asked: Request) -> Recording:
     else:
         shown = ordered_files(asked, source)
     if len(shown) != array.shape[0]:
+        alike = [
+            name for name, n in zip(AXES, array.shape, strict=True) if n == len(shown)
+        ]
+        hint = f"; {alike[0]} has so many: are they swapped?" if alike else ""
         raise DataError(
             f"{asked.path.name} has {array.shape[0]} stimuli but {images.name} has "
             f"{len(shown)} images; give one image for each row (axes are "
-            f"{','.join(axes)})"
+            f"{','.join(axes)}{hint})"
         )
-    _tell_equal_axes(array, axes, tell)
+    _tell_doubtful_axes(array, axes, tell)
     for role, values in neuroids.items():
         if len(values) != array.shape[2]:
             raise DataError(
@@ -119,10 +128,25 @@ def _named(
     return [full for full in found if full is not None]
 
 
-def _tell_equal_axes(
+def _tell_doubtful_axes(
     array: NDArray[np.float64], axes: Sequence[str], tell: Notify
 ) -> None:
-    """Say which axes only the user can tell apart."""
+    """Say which axes only the user can tell apart, or may have swapped."""
+    _, n_repetitions, n_neuroids = array.shape
+    if n_repetitions > 1:
+        # Neuroids have rates of their own, repetitions have not.
+        known = np.ma.masked_invalid(array)
+        over_repetitions, over_neuroids = (
+            known.mean(axis=other).var() for other in ((0, 2), (0, 1))
+        )
+        by_chance = known.var() / (array.size / n_repetitions)
+        centred = over_neuroids < CENTRED * known.var()
+        if over_repetitions > CLEARLY * (over_neuroids + by_chance) and not centred:
+            tell(
+                f"{n_repetitions} repetitions differ more in their means than "
+                f"{n_neuroids} neuroids: if they are swapped, name the axes "
+                f"{','.join(SWAPPED.get(name, name) for name in axes)}"
+            )
     for one, other in ((0, 1), (0, 2), (1, 2)):
         if array.shape[one] == array.shape[other] and array.shape[one] > 1:
             tell(

@@ -23,7 +23,7 @@ from ce_align.data.imagesets import ImageSet, exif_orientation, has_transparency
 from ce_align.data.importers.listing import listed_images, read_table
 from ce_align.data.joining import check_split, first_rows, join_rows
 from ce_align.data.presentations import Presentations, Responses, of_neuroids
-from ce_align.data.recordings import Recording, canonical_region
+from ce_align.data.recordings import Origin, Recording, canonical_region
 from ce_align.errors import ConfigError, DataError
 from ce_align.files import DAMAGE, reason
 from ce_align.progress import Notify, Progress, quiet, silent
@@ -113,6 +113,11 @@ class ImportSettings(StageConfig):
     )
     stratify: str | None = Field(
         default=None, description="Column over which splits are balanced."
+    )
+    origin: Origin = Field(
+        default="imported",
+        description="What the responses are: of animals, recorded or imported from "
+        "elsewhere, or simulated, which every table and figure then says.",
     )
     keep_silent: bool = Field(
         default=False,
@@ -369,29 +374,7 @@ def finished(
     **fields : further ones of `Recording`
     """
     settings, tell = asked.settings, asked.tell
-    columns = {name: np.asarray(values) for name, values in neuroids.items()}
-    kept = np.ones(len(columns["neuroid_id"]), dtype=bool)
-    region = "" if settings.region is None else canonical_region(settings.region)
-    if "region" in columns:
-        columns["region"] = np.array([canonical_region(r) for r in columns["region"]])
-    for name, wanted in (("region", region), ("animal", settings.animal or "")):
-        if wanted and name in columns:
-            kept &= columns[name] == wanted
-            if not kept.any():
-                there = ", ".join(dict.fromkeys(columns[name].tolist()))
-                raise ConfigError(
-                    f"{asked.path.name} has no neuroid of {name} {wanted!r}; it has "
-                    f"{there}"
-                )
-        elif wanted and name == "animal":
-            columns[name] = np.full(len(kept), wanted)
-    if not kept.all():
-        responses = of_neuroids(responses, kept)
-        columns = {name: values[kept] for name, values in columns.items()}
-    if "region" not in columns and not region:
-        raise ConfigError(
-            f"{asked.path.name} states no area of its neuroids; give one (--region IT)"
-        )
+    responses, columns = _wanted(asked, responses, neuroids)
     ids = list(map(str, columns.pop("neuroid_id")))
     if "animal" in columns:
         ids = [f"{a}/{i}" for a, i in zip(columns["animal"], ids, strict=True)]
@@ -404,13 +387,12 @@ def finished(
     if first is None:
         first = first_of_pixels(images, tell, asked.progress)
     check_split(split, first, images.ids, asked.identifier)
-    stratify = settings.stratify
     rows, shared, joined = join_rows(
         responses,
         images.columns,
         first,
         images.ids,
-        stratify=stratify,
+        stratify=settings.stratify,
         identifier=asked.identifier,
     )
     places = np.unique(first)
@@ -420,15 +402,51 @@ def finished(
         images=replace(images.select(places.tolist()), columns=shared),
         responses=rows,
         neuroid_ids=tuple(ids),
-        region="" if "region" in columns else region,
+        region="" if "region" in columns else canonical_region(settings.region or ""),
         degrees=degrees,
-        stratify=stratify,
+        stratify=settings.stratify,
         neuroids=columns,
         split=None if split is None else split[places],
-        origin="imported",
+        origin=settings.origin,
         notes=(joined,) if joined else (),
         **fields,
     )
     for note in recording.notes:
         tell(note)
     return recording
+
+
+def _wanted(
+    asked: Request, responses: Responses, neuroids: Mapping[str, NDArray[Any]]
+) -> tuple[Responses, dict[str, NDArray[Any]]]:
+    """Neuroids of the area and animal that were asked for.
+
+    Raises
+    ------
+    ConfigError
+        If there are none, or if nobody states their area.
+    """
+    columns = {name: np.asarray(values) for name, values in neuroids.items()}
+    region = canonical_region(asked.settings.region or "")
+    if "region" in columns:
+        columns["region"] = np.array([canonical_region(r) for r in columns["region"]])
+    elif not region:
+        raise ConfigError(
+            f"{asked.path.name} states no area of its neuroids; give one (--region IT)"
+        )
+    kept = np.ones(len(columns["neuroid_id"]), dtype=bool)
+    animal = asked.settings.animal or ""
+    if animal:
+        columns.setdefault("animal", np.full(len(kept), animal))
+    for name, wanted in (("region", region), ("animal", animal)):
+        if not wanted or name not in columns:
+            continue
+        kept &= columns[name] == wanted
+        if not kept.any():
+            there = ", ".join(dict.fromkeys(columns[name].tolist()))
+            raise ConfigError(
+                f"{asked.path.name} has no neuroid of {name} {wanted!r}; it has {there}"
+            )
+    if kept.all():
+        return responses, columns
+    return of_neuroids(responses, kept), {k: v[kept] for k, v in columns.items()}

@@ -7,6 +7,7 @@ import scipy.io
 from PIL import Image
 
 from ce_align.data.importers import ImportSettings, import_recording
+from ce_align.data.importers.arrays import AXES
 from ce_align.data.netcdf import read_recording, write_recording
 from ce_align.errors import ConfigError, DataError
 from ce_align.progress import quiet
@@ -241,6 +242,34 @@ def test_lines_tell_how_files_were_understood(lab):
         tell=lines.append,
     )
     assert "stimulus and neuroid both have 5 entries" in lines[-1]
+
+
+@pytest.mark.parametrize(
+    ("axes", "told"),
+    [(("stimulus", "neuroid", "repetition"), False), (AXES, True)],
+)
+def test_neuroids_that_look_like_repetitions_are_told(lab, rng, axes, told):
+    rates = 5 * np.arange(8)[:, None] + rng.normal(size=(5, 8, 3))
+    np.save(lab / "rates.npy", rates)
+    lines = []
+    import_lab(lab, responses=lab / "rates.npy", axes=axes, tell=lines.append)
+    swapped = "if they are swapped, name the axes stimulus,neuroid,repetition"
+    assert any(swapped in line for line in lines) == told
+    np.save(lab / "centred.npy", rates - rates.mean(axis=(0, 2), keepdims=True))
+    lines.clear()
+    axes = ("stimulus", "neuroid", "repetition")
+    import_lab(lab, responses=lab / "centred.npy", axes=axes, tell=lines.append)
+    assert not any("swapped" in line for line in lines)
+
+
+def test_responses_whose_other_axis_fits_the_images_are_refused_with_that_hint(lab):
+    np.save(lab / "average.npy", np.arange(10.0).reshape(2, 5))
+    with pytest.raises(DataError, match="neuroid has so many: are they swapped"):
+        import_lab(lab, responses=lab / "average.npy", axes=("stimulus", "neuroid"))
+
+
+def test_the_origin_is_stated_by_who_imports(lab):
+    assert import_lab(lab, origin="simulated").origin == "simulated"
 
 
 def test_rows_that_name_one_image_are_its_repetitions(lab, rng):
