@@ -107,7 +107,7 @@ def session_score(folder: Path, tell: Notify = quiet) -> ScoreConfig:
             file=str(session),
             window=WINDOW,
             degrees=made.degrees,
-            origin=made.origin,
+            origin="simulated",
         )
         read = import_recording(settings, "session (simulated)", tell=tell)
         write_recording(read, path)

@@ -16,7 +16,7 @@ from ce_align.stages.transfer import TransferConfig
 WORDS = {
     *("label", "label_a", "label_b", "submodule", "metric", "layer", "layer_a"),
     *("layer_b", "stratify", "region", "animal", "time", "objective", "backbone"),
-    *("families", "figure", "table"),
+    *("families", "figure", "table", "title"),
 }
 #: Values of settings that must be given.
 REQUIRED = {"equivariance_weight": 0.3, "objective": "mmcr", "metric": "bures"}

@@ -135,12 +135,15 @@ def _tell_doubtful_axes(
     _, n_repetitions, n_neuroids = array.shape
     if n_repetitions > 1:
         # Neuroids have rates of their own, repetitions have not.
-        known = np.ma.masked_invalid(array)
+        there = np.isfinite(array)
+        values = np.where(there, array, 0)
         over_repetitions, over_neuroids = (
-            known.mean(axis=other).var() for other in ((0, 2), (0, 1))
+            np.var(values.sum(axis=other) / np.maximum(there.sum(axis=other), 1))
+            for other in ((0, 2), (0, 1))
         )
-        by_chance = known.var() / (array.size / n_repetitions)
-        centred = over_neuroids < CENTRED * known.var()
+        variance = np.var(array[there])
+        by_chance = variance / (array.size / n_repetitions)
+        centred = over_neuroids < CENTRED * variance
         if over_repetitions > CLEARLY * (over_neuroids + by_chance) and not centred:
             tell(
                 f"{n_repetitions} repetitions differ more in their means than "
