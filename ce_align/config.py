@@ -19,7 +19,7 @@ from ce_align.checks import nearest_names
 from ce_align.digests import digest_json
 from ce_align.errors import ConfigError, first_line
 from ce_align.files import atomic_path
-from ce_align.names import plain_path, split_name, without_path
+from ce_align.names import labelled, plain_path, split_name, without_path
 
 __all__ = [
     *("COMMITTED", "NETWORKS", "PATHS", "ConfigId", "NetworkConfig", "OneOf"),
@@ -135,7 +135,7 @@ class StageConfig(BaseModel):
     def _spelled(cls, given: Any) -> Any:
         if not isinstance(given, Mapping):
             return given
-        found = dict(given)
+        found = _labels_taken(cls, given)
         for name in PATHS:
             value = found.get(name)
             if isinstance(value, str):
@@ -176,6 +176,25 @@ class StageConfig(BaseModel):
         return found
 
 
+def _labels_taken(kind: type[StageConfig], given: Mapping[Any, Any]) -> dict[Any, Any]:
+    """Settings whose networks have no labels in their names: ``LABEL = NAME``."""
+    found = dict(given)
+    for name in NETWORKS:
+        own = name.replace("model", "label")
+        if own == name or own not in kind.model_fields:
+            continue
+        value = found.get(name)
+        label, bare = labelled(value) if isinstance(value, str) else (None, "")
+        if label is None:
+            continue
+        if found.get(own) not in (None, label):
+            raise ConfigError(
+                f"{bare} has the labels {label!r} and {found[own]!r}; give it one"
+            )
+        found |= {name: bare, own: label}
+    return found
+
+
 def _by_content(value: Any, field: str) -> Any:
     """A setting without the paths in it."""
     if isinstance(value, str):
@@ -200,8 +219,8 @@ class NetworkConfig(StageConfig):
         exclude=True,
         min_length=1,
         description="Short name of the network in tables and figures, one for each "
-        "--model in their order. [default: the paper's name, the folder of a training, "
-        "the end of other names]",
+        "--model in their order; or --model 'LABEL = NAME'. [default: the paper's "
+        "name, the folder of a training, the end of other names]",
     )
     submodule: str | None = Field(
         default=None,
@@ -221,7 +240,7 @@ class NetworkConfig(StageConfig):
     def _named(cls, given: Any) -> Any:
         if not isinstance(given, Mapping) or not isinstance(given.get("model"), str):
             return given
-        found = dict(given)
+        found = _labels_taken(cls, given)
         name = split_name(plain_path(found["model"]))
         part, fed = found.get("submodule"), found.get("preprocessing")
         if isinstance(part, str):

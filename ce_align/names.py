@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 __all__ = [
-    *("FEATURES", "HUB", "KNOWN", "LOCAL_HUB", "NetworkName", "plain_path"),
-    *("printable", "split_name", "without_path"),
+    *("FEATURES", "HUB", "KNOWN", "LOCAL_HUB", "NetworkName", "labelled"),
+    *("plain_path", "printable", "split_name", "without_path"),
 ]
 
 #: Begin names of networks from the hub, in the layout of the hub, and of features.
@@ -104,6 +104,18 @@ def split_name(name: str) -> NetworkName:
     if not source or not part or "/" in part or revision:
         source, part = name, ""
     return NetworkName(source, part, timm)
+
+
+def labelled(text: str) -> tuple[str | None, str]:
+    """Label and name of ``LABEL = NAME``; without a label it is None.
+
+    >>> labelled("mine = runs/a"), labelled("runs/lr=0.1")
+    (('mine', 'runs/a'), (None, 'runs/lr=0.1'))
+    """
+    label, _, name = text.partition(" = ")
+    if not label.strip() or not name.strip():
+        return None, text
+    return label.strip(), name.strip()
 
 
 def printable(text: str) -> str:

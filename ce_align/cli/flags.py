@@ -43,6 +43,7 @@ from ce_align.config import (
     read_settings,
 )
 from ce_align.errors import ConfigError, explained
+from ce_align.names import labelled
 
 if TYPE_CHECKING:
     from ce_align.stages.running import Outcome
@@ -260,7 +261,17 @@ def expanded(name: str, values: Sequence[str]) -> list[str]:
     if name not in ("model", "recording"):
         return list(values)
     register_brainscore()
-    return expand(values) if name == "model" else expand_recordings(tuple(values))
+    if name == "recording":
+        return expand_recordings(tuple(values))
+    found: dict[str, None] = {}
+    for label, named in map(labelled, values):
+        names = expand([named])
+        if label is not None and len(names) > 1:
+            raise ConfigError(
+                f"{label!r} is the label of one network; {named} are {len(names)}"
+            )
+        found |= dict.fromkeys(f"{label} = {n}" if label else n for n in names)
+    return list(found)
 
 
 def flags(**defaults: Any) -> Callable[[Command], Command]:

@@ -1,7 +1,8 @@
 """`ce-align models`, `fetch`, `register`, `submit` and `export`: networks by name."""
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -256,10 +257,10 @@ SUBMIT_EXAMPLES = """\b
 """
 
 
-@commands.command(epilog=SUBMIT_EXAMPLES)
-@flags()
-def submit(
-    view: View,
+@dataclass(frozen=True)
+class Exported:
+    """What is exported, and how."""
+
     model: Annotated[
         list[str] | None,
         typer.Option(
@@ -269,11 +270,11 @@ def submit(
             "training, or a checkpoint. Repeatable.",
             autocompletion=COMPLETIONS["model"],
         ),
-    ] = None,
+    ] = None
     out: Annotated[
         Path | None,
         typer.Option(help="Folder of plugins, or NAME.zip for Brain-Score's website."),
-    ] = None,
+    ] = None
     weights: Annotated[
         str | None,
         typer.Option(
@@ -281,7 +282,7 @@ def submit(
             "<identifier>.safetensors in it, or https://….safetensors; or 'embed' "
             "(zip of 50 MB at most).",
         ),
-    ] = None,
+    ] = None
     layer: Annotated[
         list[str] | None,
         typer.Option(
@@ -289,23 +290,66 @@ def submit(
             "-l",
             help="REGION=LAYER instead of the network's own. Repeatable.",
         ),
-    ] = None,
+    ] = None
     identifier: Annotated[
         str | None, typer.Option(help="Name in Brain-Score, for one network.")
-    ] = None,
+    ] = None
     bibtex: Annotated[
         Path | None, typer.Option(help="File with the citation. \\[default: the paper]")
-    ] = None,
+    ] = None
     metadata: Annotated[
         bool,
         typer.Option(
             help="Write metadata.yml; Brain-Score reviews submissions that have one, "
             "and merges others by itself.",
         ),
-    ] = True,
+    ] = True
     force: Annotated[bool, typer.Option("--force", help="Replace what is there.")] = (
         False
-    ),
+    )
+
+    @property
+    def given(self) -> list[str]:
+        """Options that say what is exported."""
+        names = ("out", "weights", "layer", "model", "identifier", "bibtex")
+        return [f"--{name}" for name in names if getattr(self, name)]
+
+    def write(self) -> None:
+        """Write the plugins, and say what is to be done with them."""
+        from ce_align.brainscore.submission import Submission, submit
+        from ce_align.models.catalogue import expand
+
+        if self.out is None or self.weights is None or not self.model:
+            needed = ("--model", "--out", "--weights")
+            absent = [name for name in needed if name not in self.given]
+            raise ConfigError(f"name {' and '.join(absent)}, or --check a plugin")
+        submission = Submission(
+            weights=self.weights,
+            layers=_layers(self.layer or []),
+            identifier=self.identifier,
+            bibtex=_text(self.bibtex),
+            metadata=self.metadata,
+        )
+        with progress_bars() as progress:
+            written = submit(
+                expand(self.model),
+                self.out,
+                submission,
+                force=self.force,
+                progress=progress,
+            )
+        for plugin in written:
+            message(f"{plugin.model}: {plugin.identifier} in {self.out}")
+            if plugin.upload is not None:
+                message(f"  upload {plugin.upload} to {plugin.weights_url}")
+        message(f"examine them with: ce-align submit --check {self.out}")
+
+
+@commands.command(epilog=SUBMIT_EXAMPLES)
+@flags()
+def submit(
+    view: View,
+    exported: Exported,
     check: Annotated[
         Path | None,
         typer.Option(help="Examine plugins instead: a plugin, a folder, or a zip."),
@@ -321,29 +365,15 @@ def submit(
     ] = None,
 ) -> None:
     """Export networks to Brain-Score, or examine plugins with --check."""
-    exporting = {"--out": out, "--weights": weights, "--layer": layer}
-    exporting |= {"--model": model, "--identifier": identifier, "--bibtex": bibtex}
-    if check is not None:
-        unfit = [name for name, value in exporting.items() if value is not None]
-        if unfit:
-            raise ConfigError(f"--check examines and does not take {', '.join(unfit)}")
-        _check(check, run, view)
+    if check is None:
+        if run is not None or view != View():
+            raise ConfigError("--run and options of tables belong to --check")
+        exported.write()
         return
-    if run is not None or view != View():
-        raise ConfigError("--run and options of tables belong to --check")
-    if out is None or weights is None or not model:
-        absent = [n for n in ("--model", "--out", "--weights") if not exporting[n]]
-        raise ConfigError(f"name {' and '.join(absent)}, or --check a plugin")
-    _export(
-        model,
-        out,
-        force,
-        weights=weights,
-        layers=_layers(layer or []),
-        identifier=identifier,
-        bibtex=_text(bibtex),
-        metadata=metadata,
-    )
+    if exported.given:
+        unfit = ", ".join(exported.given)
+        raise ConfigError(f"--check examines and does not take {unfit}")
+    _check(check, run, view)
 
 
 def _layers(options: list[str]) -> dict[str, str]:
@@ -361,21 +391,6 @@ def _text(path: Path | None) -> str | None:
         return path.read_text(encoding="utf-8")
     except (OSError, UnicodeError) as error:
         raise DataError(f"{path} cannot be read as text: {error}") from error
-
-
-def _export(model: list[str], out: Path, force: bool, **options: Any) -> None:
-    from ce_align.brainscore.submission import Submission, submit
-    from ce_align.models.catalogue import expand
-
-    with progress_bars() as progress:
-        written = submit(
-            expand(model), out, Submission(**options), force=force, progress=progress
-        )
-    for plugin in written:
-        message(f"{plugin.model}: {plugin.identifier} in {out}")
-        if plugin.upload is not None:
-            message(f"  upload {plugin.upload} to {plugin.weights_url}")
-    message(f"examine them with: ce-align submit --check {out}")
 
 
 def _check(path: Path, run: bool | None, view: View) -> None:

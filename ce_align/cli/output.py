@@ -1,9 +1,9 @@
 """`ce-align results`, `tables`, `figures`, `report` and `doctor`: what there is."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -14,6 +14,9 @@ from ce_align.cli.view import View
 from ce_align.errors import ConfigError
 from ce_align.report.paper import FIGURES, TABLES, KnownFigure, KnownTable
 from ce_align.report.paper.files import FigureConfig, TableConfig
+
+if TYPE_CHECKING:
+    from ce_align.results import ResultStore
 
 __all__ = ["commands"]
 
@@ -34,10 +37,10 @@ the recipes ask for and nobody has begun.
 """
 
 
-@commands.command(epilog=RESULTS_EXAMPLES)
-@flags()
-def results(
-    view: View,
+@dataclass(frozen=True)
+class Chosen:
+    """Which rows are shown."""
+
     model: Annotated[
         list[str] | None,
         typer.Option(
@@ -46,14 +49,14 @@ def results(
             help="Only this network: name, label, glob or group. Repeatable.",
             autocompletion=COMPLETIONS["model"],
         ),
-    ] = None,
+    ] = None
     stage: Annotated[
         str | None,
         typer.Option(
             help="Only this stage. \\[default: all]",
             autocompletion=COMPLETIONS["stage"],
         ),
-    ] = None,
+    ] = None
     recording: Annotated[
         list[str] | None,
         typer.Option(
@@ -62,14 +65,48 @@ def results(
             help="Only this recording or glob. Repeatable.",
             autocompletion=COMPLETIONS["recording"],
         ),
-    ] = None,
+    ] = None
     recipe: Annotated[
         list[Path] | None,
         typer.Option(
             help="Recipe whose configurations should be there. Repeatable.",
             autocompletion=COMPLETIONS["recipe"],
         ),
-    ] = None,
+    ] = None
+
+    def states(self, store: "ResultStore") -> list[dict[str, Any]]:
+        """Rows that are there, what failed, and what was never run.
+
+        Raises
+        ------
+        ConfigError
+            If there is no such stage.
+        """
+        from ce_align.models.catalogue import GROUPS
+        from ce_align.recipes import load_recipe
+        from ce_align.report.states import Wanted, states
+        from ce_align.runner import STAGES, plan, register_brainscore
+
+        models = [name for one in self.model or () for name in GROUPS.get(one, (one,))]
+        wanted = Wanted(self.stage, models, self.recording or ())
+        unrun = None
+        if self.recipe:
+            register_brainscore()
+            asked = [one for path in self.recipe for one in load_recipe(path).configs]
+            unrun = [c for of in plan(asked, store).values() for c in of["never run"]]
+        found = states(store, wanted, unrun)
+        if not found and self.stage not in (None, *STAGES):
+            raise ConfigError(
+                f"no stage {self.stage!r}; choose from {', '.join(STAGES)}"
+            )
+        return found
+
+
+@commands.command(epilog=RESULTS_EXAMPLES)
+@flags()
+def results(
+    view: View,
+    chosen: Chosen,
     identity: Annotated[
         str | None,
         typer.Option(
@@ -86,32 +123,23 @@ def results(
     results: Results = Path("results"),
 ) -> None:
     """Show every stored row, what failed and why, and what was never run."""
-    from ce_align.models.catalogue import GROUPS
-    from ce_align.recipes import load_recipe
-    from ce_align.report.states import FAILED, NEVER_RUN, Wanted, state_sheets, states
+    from ce_align.report.states import FAILED, NEVER_RUN, state_sheets
     from ce_align.report.terminal import identity_sheet
     from ce_align.results import ResultStore
-    from ce_align.runner import STAGES, plan, register_brainscore
 
     store = ResultStore(results)
     if forget_failed:
         message(f"forgotten: {store.forget_failures()} of what failed")
     if identity is not None:
-        sheet = identity_sheet(store.starting(identity, stage))
+        sheet = identity_sheet(store.starting(identity, chosen.stage))
         view.show(sheet.records, [sheet])
         return
-    if recipe:
-        register_brainscore()
-    asked = [config for path in recipe or () for config in load_recipe(path).configs]
-    unrun = [c for of in plan(asked, store).values() for c in of["never run"]]
-    models = [name for one in model or () for name in GROUPS.get(one, (one,))]
-    wanted = Wanted(stage, models, recording or ())
-    found = states(store, wanted, unrun if recipe else None)
+    found = chosen.states(store)
     if not found:
-        if stage not in (None, *STAGES):
-            raise ConfigError(f"no stage {stage!r}; choose from {', '.join(STAGES)}")
-        of = " of these networks and recordings" if model or recording else ""
-        message(f"no {stage or 'stored'} rows{of} in {results}")
+        of = ""
+        if chosen.model or chosen.recording:
+            of = " of these networks and recordings"
+        message(f"no {chosen.stage or 'stored'} rows{of} in {results}")
     if found or view.json:
         view.show(found, state_sheets(found, f"In {results}"))
     if view.csv is not None:

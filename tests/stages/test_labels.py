@@ -4,14 +4,18 @@ from dataclasses import replace
 
 import pandas as pd
 import pytest
+from pydantic import ValidationError
 from toys import toy_config, toy_images, toy_network
 
+from ce_align.cli.flags import expanded
 from ce_align.errors import ConfigError
 from ce_align.report.inputs import Inputs
 from ce_align.report.select import network_labels, told_apart
 from ce_align.results import ResultStore, Row
 from ce_align.runner import run
+from ce_align.stages.overlap import OverlapConfig
 from ce_align.stages.same_network import load_rows
+from ce_align.stages.scores import ScoreConfig
 
 
 @pytest.fixture
@@ -68,6 +72,27 @@ def test_a_network_with_another_name_has_the_label_of_that_name(analysed):
 def test_a_network_has_one_label(analysed):
     with pytest.raises(ConfigError, match="'x' and 'mine'; give it one"):
         run([toy_config(label="x"), toy_config(seed=1, label="mine")], "results")
+
+
+def test_a_name_may_begin_with_the_label_and_is_the_same_network():
+    plain = ScoreConfig(model="runs/a", recording="it")
+    config = ScoreConfig(model="mine = ./runs/a", recording="it", submodule="visual")
+    assert (config.model, config.label) == ("runs/a@visual", "mine")
+    config = ScoreConfig(model="mine = runs/a", recording="it")
+    assert config.labels == {"runs/a": "mine"}
+    assert config.fingerprint(c="d") == plain.fingerprint(c="d")
+    pair = OverlapConfig(model_a="one = a", model_b="b", recording="it")
+    assert pair.labels == {"a": "one"}
+    assert ScoreConfig(model="runs/lr=0.1", recording="it").label is None
+    with pytest.raises(ValidationError, match="has the labels 'mine' and 'other'"):
+        ScoreConfig(model="mine = runs/a", label="other", recording="it")
+
+
+def test_networks_of_a_command_may_begin_with_their_labels():
+    names = ["mine = CE-MMCR_lmda_01", "gabor"]
+    assert expanded("model", names) == ["mine = ce_mmcr_l0.1", "gabor"]
+    with pytest.raises(ConfigError, match="'all' is the label of one network"):
+        expanded("model", ["all = paper"])
 
 
 def rows_of(*rows):
