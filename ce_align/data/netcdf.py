@@ -4,7 +4,7 @@ import json
 import re
 import zipfile
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -25,7 +25,7 @@ from ce_align.errors import DataError
 from ce_align.files import DAMAGE, atomic_path, import_xarray, reason
 
 if TYPE_CHECKING:
-    import xarray as xr
+    import netCDF4
 
 __all__ = ["describe_file", "describe_files", "read_recording", "write_recording"]
 
@@ -155,22 +155,20 @@ def read_recording(path: Path) -> Recording:
     file is not a recording, its images are not there, or its content is not what was
     written.
     """
-    xr = import_xarray()
     if not path.exists():
         raise DataError(f"no recording at {path}; write one with `ce-align import`")
     try:
-        with xr.open_dataset(path, engine="netcdf4") as opened:
-            dataset = opened.load()
+        dataset = _read(path)
     except DAMAGE as error:
         raise DataError(
             f"{path} is not a netCDF file, or damaged: {reason(error)}"
         ) from error
-    if dataset.attrs.get("format") not in (FORMAT, FURTHER):
+    attributes = dataset.attributes
+    if attributes.get("format") not in (FORMAT, FURTHER):
         raise DataError(
             f"{path} is not a recording of ce_align (format "
-            f"{dataset.attrs.get('format')!r}); make one with `ce-align import`"
+            f"{attributes.get('format')!r}); make one with `ce-align import`"
         )
-    attributes = dataset.attrs
     try:
         recording, written = _recording(dataset, path), str(attributes["digest"])
     except (KeyError, TypeError, ValueError, OverflowError) as error:
@@ -189,32 +187,64 @@ def read_recording(path: Path) -> Recording:
     return join_equal_images(recording, equal_pixels(recording.images))
 
 
-def _recording(dataset: "xr.Dataset", path: Path) -> Recording:
-    attributes = dataset.attrs
+@dataclass(frozen=True)
+class _Dataset:
+    """What a netCDF file holds: attributes, its arrays and theirs, by name.
+
+    It is read without xarray, whose import takes longer than reading the file.
+    """
+
+    attributes: dict[str, Any]
+    arrays: dict[str, NDArray[Any]]
+    of_arrays: dict[str, dict[str, Any]]
+
+
+def _read(path: Path) -> _Dataset:
+    with _opened(path) as opened:
+        arrays, of_arrays = {}, {}
+        for name, variable in opened.variables.items():
+            known = of_arrays[name] = variable.__dict__
+            # NetCDF has no type of its own for what is true or false.
+            as_bool = known.get("dtype") == "bool"
+            arrays[name] = variable[...].astype(bool) if as_bool else variable[...]
+        return _Dataset(opened.__dict__, arrays, of_arrays)
+
+
+def _opened(path: Path) -> "netCDF4.Dataset":
+    import netCDF4
+
+    opened = netCDF4.Dataset(path)
+    # Values as they are written, not masked where they are those of a fill.
+    opened.set_auto_mask(False)
+    return opened
+
+
+def _recording(dataset: _Dataset, path: Path) -> Recording:
+    attributes, arrays = dataset.attributes, dataset.arrays
     window = np.atleast_1d(attributes.get("window", ())).astype(float).tolist()
     responses: NDArray[np.float64] | Presentations
-    if "presentations" in dataset:
+    if "presentations" in arrays:
         responses = Presentations(
-            dataset["presentations"].values,
-            dataset["shown"].values.astype(np.intp),
-            dataset["repetition"].values.astype(np.intp),
+            arrays["presentations"],
+            arrays["shown"].astype(np.intp),
+            arrays["repetition"].astype(np.intp),
         )
     else:
-        responses = dataset["responses"].values.astype(np.float64)
+        responses = arrays["responses"].astype(np.float64)
     return Recording(
         identifier=str(attributes["identifier"]),
         images=_read_images(dataset, path),
         responses=responses,
-        neuroid_ids=tuple(map(str, dataset["neuroid_id"].values)),
+        neuroid_ids=tuple(map(str, arrays["neuroid_id"])),
         region=str(attributes["region"]),
         degrees=float(attributes["degrees"]),
         stratify=str(attributes["stratify"]) or None,
         origin=str(attributes["origin"]),
         notes=tuple(map(str, json.loads(attributes.get("notes", "[]")))),
         neuroids=_read_columns(dataset, "neuroid_column_"),
-        split=dataset["split"].values.astype(str) if "split" in dataset else None,
+        split=arrays["split"].astype(str) if "split" in arrays else None,
         window=(window[0], window[1]) if len(window) == 2 else None,
-        time_bins=dataset["time_bins"].values if "time_bins" in dataset else None,
+        time_bins=arrays.get("time_bins"),
         licence=str(attributes.get("licence", "")),
         citation=str(attributes.get("citation", "")),
     )
@@ -229,23 +259,23 @@ def _fault(error: Exception) -> str:
 
 def describe_file(path: Path) -> Entry | None:
     """A recording in a netCDF file, without reading its data; None if there is none."""
-    xr = import_xarray()
     try:
-        with xr.open_dataset(path, engine="netcdf4") as dataset:
-            if dataset.attrs.get("format") not in (FORMAT, FURTHER):
+        with _opened(path) as opened:
+            attributes, sizes = opened.__dict__, opened.dimensions
+            if attributes.get("format") not in (FORMAT, FURTHER):
                 return None
-            ragged = "presentations" in dataset
+            ragged = "presentations" in opened.variables
             return Entry(
                 name=str(path),
-                region=canonical_region(str(dataset.attrs["region"])),
+                region=canonical_region(str(attributes["region"])),
                 load=partial(read_recording, path),
-                images=dataset.sizes["stimulus"],
-                neuroids=dataset.sizes["neuroid"],
-                repetitions=int(dataset["repetition"].max()) + 1
+                images=sizes["stimulus"].size,
+                neuroids=sizes["neuroid"].size,
+                repetitions=int(opened["repetition"][...].max()) + 1
                 if ragged
-                else dataset.sizes["repetition"],
-                access=f"{dataset.attrs['origin']}: this folder",
-                origin=str(dataset.attrs["origin"]),
+                else sizes["repetition"].size,
+                access=f"{attributes['origin']}: this folder",
+                origin=str(attributes["origin"]),
             )
     except DAMAGE:
         return None  # another program's file
@@ -261,13 +291,14 @@ def _images_beside(path: Path) -> Path:
     return path.with_suffix(".images.zip")
 
 
-def _read_images(dataset: "xr.Dataset", path: Path) -> ImageSet:
-    ids = tuple(map(str, dataset["stimulus_id"].values))
+def _read_images(dataset: _Dataset, path: Path) -> ImageSet:
+    arrays = dataset.arrays
+    ids = tuple(map(str, arrays["stimulus_id"]))
     names = [f"{i:06d}.img" for i in range(len(ids))]
     source: FileSource
-    if dataset.attrs["images"] == "inside":
-        ends = np.cumsum(dataset["image_size"].values)
-        joined = dataset["image_bytes"].values.tobytes()
+    if dataset.attributes["images"] == "inside":
+        ends = np.cumsum(arrays["image_size"])
+        joined = arrays["image_bytes"].tobytes()
         starts = [0, *ends[:-1]]
         source = MemorySource(
             {n: joined[a:b] for n, a, b in zip(names, starts, ends, strict=True)}
@@ -279,16 +310,15 @@ def _read_images(dataset: "xr.Dataset", path: Path) -> ImageSet:
         source = ZipSource(beside)
     columns = _read_columns(dataset, "column_")
     return ImageSet.from_encoded(
-        str(dataset.attrs["identifier"]), ids, source, names, columns
+        str(dataset.attributes["identifier"]), ids, source, names, columns
     )
 
 
-def _read_columns(dataset: "xr.Dataset", prefix: str) -> dict[str, NDArray[Any]]:
+def _read_columns(dataset: _Dataset, prefix: str) -> dict[str, NDArray[Any]]:
     columns: dict[str, NDArray[Any]] = {}
-    for name in map(str, dataset.data_vars):
+    for name, values in dataset.arrays.items():
         if name.startswith(prefix):
-            values = dataset[name].values
-            values = values.astype(str) if values.dtype.kind == "O" else values
-            stated = dataset[name].attrs.get("name", name.removeprefix(prefix))
-            columns[str(stated)] = values
+            stated = dataset.of_arrays[name].get("name", name.removeprefix(prefix))
+            as_text = values.dtype.kind == "O"
+            columns[str(stated)] = values.astype(str) if as_text else values
     return columns
