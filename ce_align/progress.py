@@ -8,13 +8,15 @@ from contextlib import AbstractContextManager
 from typing import Protocol, TextIO
 
 __all__ = [
-    *("WHOLE", "Notify", "Progress", "TimeLeft"),
+    *("MEGABYTE", "WHOLE", "Notify", "Progress", "TimeLeft"),
     *("quiet", "quiet_stdout", "silent"),
 ]
 
 #: What a job as a whole is called, whose units are done one after another and may
 #: consist of several passes.
 WHOLE = "in all"
+#: Bytes of one unit, where files are read or fetched.
+MEGABYTE = 1_000_000
 
 
 class Progress(Protocol):

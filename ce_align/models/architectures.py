@@ -17,7 +17,6 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from ce_align.backbones import TinyResNet
 from ce_align.checks import named_some, nearest_names
 from ce_align.errors import AccessError, ConfigError, DataError
 from ce_align.models.networks import Network
@@ -220,6 +219,9 @@ def _random_network(name: str, n_classes: int | None = None) -> torch.nn.Module:
         return torchvision_network(name, n_classes)
     with torch.random.fork_rng(devices=[]):
         if name == "tiny":
+            # It brings torchvision, and with it the compiler of torch.
+            from ce_align.backbones import TinyResNet
+
             return TinyResNet(n_classes=n_classes or 1000).eval()
         return timm_network(name.removeprefix("timm/"), n_classes).eval()
 

@@ -21,9 +21,9 @@ from urllib3.exceptions import NewConnectionError
 
 from ce_align.errors import AccessError, CeAlignError, ConfigError
 from ce_align.files import atomic_path, check_space
-from ce_align.progress import Progress, silent
+from ce_align.progress import MEGABYTE, Progress, silent
 
-__all__ = ["MEGABYTE", "discard_stale", "download"]
+__all__ = ["discard_stale", "download"]
 
 #: Attempts in a row that bring nothing new before we give up.
 ATTEMPTS = 5
@@ -39,8 +39,6 @@ PIECE = 16 * 1024
 STALE = 7 * 24 * 3600.0
 #: Seconds for which a host that could not be reached is not asked again.
 OUT_OF_REACH = 60.0
-
-MEGABYTE = 1_000_000
 
 #: Refusals that another attempt may change.
 PASSING = (408, 425, 429, 500, 502, 503, 504)

@@ -28,9 +28,8 @@ from ce_align.errors import AccessError, CeAlignError, DataError
 from ce_align.files import atomic_path, cache_folder
 from ce_align.models.catalogue import Published
 from ce_align.models.checkpoints import convert
-from ce_align.models.downloads import MEGABYTE, discard_stale, download
 from ce_align.models.preprocessing import Preprocessing
-from ce_align.progress import Progress, silent
+from ce_align.progress import MEGABYTE, Progress, silent
 
 __all__ = ["Checksum", "fetch", "file_checksum", "pin", "pinned", "read_record"]
 
@@ -273,6 +272,8 @@ def _obtain(
     entry: Published, place: _Place, base: str | None, keep: bool, progress: Progress
 ) -> None:
     """Convert the checkpoint that was placed by hand, or a downloaded one."""
+    from ce_align.models.downloads import discard_stale
+
     discard_stale(place.folder, ".*.pt*")
     by_hand = place.checkpoint.is_file()
     source = place.checkpoint if by_hand else place.arrived
@@ -303,6 +304,9 @@ def _obtain(
 
 
 def _download(entry: Published, place: _Place, url: str, progress: Progress) -> None:
+    # It brings requests, which nothing needs that is here already.
+    from ce_align.models.downloads import download
+
     pin = pinned(entry.name)
     size = pin[0].size if pin else None
     try:
