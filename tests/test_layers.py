@@ -124,6 +124,19 @@ def test_array_rooms_import_without_torch_and_brainscore(room):
     assert not {"torch", "brainscore_vision"} & set(loaded)
 
 
+def test_a_score_from_the_store_needs_no_package_but_torch():
+    """Of those that take about as long to import as torch itself."""
+    code = (
+        "import sys, ce_align.cli.score, ce_align.stages.score, ce_align.models.load\n"
+        "import ce_align.data.netcdf, ce_align.report.terminal\n"
+        "print(*sys.modules)"
+    )
+    loaded = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    ).stdout.split()
+    assert not {"torchvision", "xarray", "pandas", "sklearn", "requests"} & set(loaded)
+
+
 def _module_name(path: Path) -> str:
     parts = path.relative_to(PACKAGE.parent).with_suffix("").parts
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
