@@ -5,7 +5,7 @@ What these share is loaded once, what the store has is not computed again, what 
 named while the rest is done.
 """
 
-from collections.abc import Hashable, Iterable, Iterator, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor, as_completed
 from dataclasses import replace
 from importlib import import_module
@@ -21,7 +21,7 @@ from ce_align.stages.running import Outcome, Run
 
 __all__ = [
     *("STAGES", "config_type", "distinct", "grouped", "labels_of", "named", "plan"),
-    *("register_brainscore", "run"),
+    *("register_brainscore", "run", "states_of"),
 ]
 
 #: The module that executes each stage, in the order of execution: networks are trained
@@ -195,33 +195,45 @@ def plan(
     """
     found: dict[str, dict[str, list[StageConfig]]] = {}
     for stage, chosen in _by_stage(configs).items():
-        stored = list(store.settings(stage))
-        failed = {_hashable(failure.config) for failure in store.failures(stage)}
-        #: Of each set of settings that some configuration asks for, the values stored.
-        values: dict[frozenset[str], set[Hashable]] = {}
         found[stage] = {"done": [], "failed": [], "never run": []}
-        for config in chosen:
-            # What is left to the recording, its rows state.
-            asked = config.model_dump(mode="json", exclude_none=True)
-            names = frozenset(asked)
-            if names not in values:
-                values[names] = {
-                    _hashable({name: settings[name] for name in names})
-                    for settings in stored
-                    if names <= settings.keys()
-                }
-            if _hashable(asked) in values[names]:
-                state = "done"
-            else:
-                whole = _hashable(config.model_dump(mode="json"))
-                state = "failed" if whole in failed else "never run"
+        settings = [config.model_dump(mode="json") for config in chosen]
+        for config, state in zip(
+            chosen, states_of(stage, settings, store), strict=True
+        ):
             found[stage][state].append(config)
     return found
 
 
+def states_of(
+    stage: str, settings: Iterable[Mapping[str, Any]], store: ResultStore
+) -> Iterator[str]:
+    """How configurations of a stage stand in the store, by their settings: see `plan`.
+
+    Nothing is imported for it.
+    """
+    stored = list(store.settings(stage))
+    failed = {_hashable(failure.config) for failure in store.failures(stage)}
+    #: Of each set of settings that some configuration asks for, the values stored.
+    values: dict[frozenset[str], set[Hashable]] = {}
+    for whole in settings:
+        # What is left to the recording, its rows state.
+        asked = {name: value for name, value in whole.items() if value is not None}
+        names = frozenset(asked)
+        if names not in values:
+            values[names] = {
+                _hashable({name: one[name] for name in names})
+                for one in stored
+                if names <= one.keys()
+            }
+        if _hashable(asked) in values[names]:
+            yield "done"
+        else:
+            yield "failed" if _hashable(whole) in failed else "never run"
+
+
 def _hashable(value: Any) -> Hashable:
     """A value of JSON that equals another one if, and only if, these two are equal."""
-    if isinstance(value, dict):
+    if isinstance(value, Mapping):
         return frozenset((name, _hashable(of)) for name, of in value.items())
     return tuple(map(_hashable, value)) if isinstance(value, list) else value
 

@@ -11,9 +11,9 @@ import secrets
 import socket
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +41,7 @@ class Sweep:
     folder : where relative paths in it start
     settings : of every run, such as ``runs``, ``out`` and ``labels``
     jobs : those that others wait for first
+    asked : stage and settings of the configurations of each job, as they were read
     """
 
     id: str
@@ -48,6 +49,9 @@ class Sweep:
     folder: str
     settings: Mapping[str, Any]
     jobs: tuple[Job, ...]
+    asked: Mapping[str, Sequence[tuple[str, Mapping[str, Any]]]] = field(
+        default_factory=dict, compare=False
+    )
 
 
 @dataclass
@@ -94,10 +98,10 @@ class Board:
     def write_sweep(self, sweep: Sweep) -> None:
         """Keep a sweep, so that workers and `read_sweep` find it."""
         document = {
-            **asdict(sweep),
+            **{k: getattr(sweep, k) for k in ("id", "file", "folder", "settings")},
             "jobs": [
                 {
-                    **{k: v for k, v in asdict(job).items() if k != "configs"},
+                    **{k: v for k, v in vars(job).items() if k != "configs"},
                     "configs": [
                         [config.stage, config.model_dump(mode="json")]
                         for config in job.configs
@@ -132,8 +136,10 @@ class Board:
             ) from error
         try:
             document = json.loads(path.read_text(encoding="utf-8"))
-            jobs = [_read_job(entry, only) for entry in document.pop("jobs")]
-            return Sweep(**document, jobs=tuple(jobs))
+            entries = document.pop("jobs")
+            asked = {entry["id"]: entry["configs"] for entry in entries}
+            jobs = tuple(_read_job(entry, only) for entry in entries)
+            return Sweep(**document, jobs=jobs, asked=asked)
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise DataError(f"{path} is no plan of a sweep; delete it") from error
 
@@ -243,7 +249,8 @@ class Board:
         """Note that a job is done, or why it failed."""
         kind, other = ("faults", "done") if reason else ("done", "faults")
         self._write(kind, job, {"reason": reason, **more})
-        self._path(other, job).unlink(missing_ok=True)
+        for former in (other, "begun"):
+            self._path(former, job).unlink(missing_ok=True)
 
     def rows(self, jobs: Iterable[str]) -> Iterator[tuple[str, str]]:
         """Stage and ``config_id`` of the rows of jobs that have ended."""
@@ -262,6 +269,17 @@ class Board:
                 with suppress(OSError):
                     if self._now() - left.stat().st_mtime > STALE:
                         left.unlink()
+
+    def begun(self, job: str) -> list[int]:
+        """Groups of a job at which its process was killed, by their places."""
+        try:
+            return list(map(int, json.loads(self._path("begun", job).read_text())))
+        except (OSError, ValueError, TypeError):
+            return []
+
+    def begin(self, job: str, places: Sequence[int]) -> None:
+        """Note the group that a job is at, after those at which it was killed."""
+        self._write("begun", job, list(places))
 
     def tries(self, job: str) -> int:
         """How often a job was begun."""
@@ -348,8 +366,9 @@ def _documents(folder: Path) -> dict[str, dict[str, Any]]:
 def _read_job(entry: dict[str, Any], only: str | None) -> Job:
     configs = [
         config_type(stage)(**settings)
-        for stage, settings in entry.pop("configs")
+        for stage, settings in entry["configs"]
         if only in (None, entry["id"])
     ]
+    entry = {name: value for name, value in entry.items() if name != "configs"}
     waits: dict[str, Any] = {k: tuple(entry.pop(k)) for k in ("needs", "follows")}
     return Job(**entry, **waits, configs=tuple(configs))

@@ -1,11 +1,12 @@
 """A sweep on a SLURM cluster, by submitit: arrays, dependencies, requeues."""
 
+import re
 import shutil
 import subprocess
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from ce_align.errors import CeAlignError, ConfigError
 from ce_align.sweeps.board import Board, Sweep
@@ -25,9 +26,21 @@ ARRAY = 1000
 #: Seconds until a silent SLURM counts as absent.
 PATIENCE = 60
 
-#: Jobs of one submission have these in common: ids of jobs that must succeed, that must
-#: end, and minutes.
-_Key = tuple[tuple[str, ...], tuple[str, ...], int]
+
+class _Key(NamedTuple):
+    """What jobs of one submission have in common.
+
+    Attributes
+    ----------
+    needs, follows : the cluster's ids of jobs that must succeed, and that must end
+    minutes : that each may take
+    memory : that each has, in MB; None for what the cluster gives
+    """
+
+    needs: tuple[str, ...]
+    follows: tuple[str, ...]
+    minutes: int
+    memory: int | None
 
 
 def queue() -> dict[str, str] | None:
@@ -45,6 +58,7 @@ def submit(
     jobs: Sequence[Job],
     options: Mapping[str, str],
     *,
+    lost: Mapping[str, Mapping[str, Any]],
     gpus_per_job: int = 0,
     max_parallel: int | None = None,
 ) -> int:
@@ -59,6 +73,9 @@ def submit(
     board, sweep : that the jobs are of
     jobs : those that others wait for first; what these wait for beside them is done
     options : of ``sbatch``, such as ``partition`` or ``account``
+    lost : what the board knows of jobs that ended without a word, as they do where
+        memory is not enough: they have twice the memory now, if ``mem`` is among the
+        options, and half the images at a time
     gpus_per_job : GPUs
     max_parallel : jobs of one array that may run at once
 
@@ -92,28 +109,41 @@ def submit(
         unknown = {job.id for job in new}
         for job in new:
             if not unknown & set(job.waits_for()):
-                ready[_key(job, ids)].append(job)
+                ready[_key(job, ids, _memory(options, lost.get(job.id)))].append(job)
         for key, chosen in ready.items():
             for start in range(0, len(chosen), ARRAY):
                 part = chosen[start : start + ARRAY]
                 given = _submit(
-                    board, sweep, part, key, options, gpus_per_job, max_parallel
+                    board, sweep, part, key, options, lost, gpus_per_job, max_parallel
                 )
                 for job, cluster_id in zip(part, given, strict=True):
                     ids[job.id] = cluster_id
-                    board.submit(job.id, cluster_id)
+                    board.submit(job.id, cluster_id, memory=key.memory)
         new = [job for job in new if job.id not in ids]
     return n_new
 
 
-def _key(job: Job, ids: Mapping[str, str]) -> _Key:
+def _memory(options: Mapping[str, str], before: Mapping[str, Any] | None) -> int | None:
+    """Megabytes of a job: those asked for, or twice what it had before it was lost."""
+    asked = options.get("mem")
+    if asked is None:
+        return None
+    found = re.fullmatch(r"(\d+)([KMGT]?)B?", asked.upper())
+    if found is None:
+        raise ConfigError(f"--slurm mem is {asked!r}; give a number and a unit, as 16G")
+    scale = {"K": 2**-10, "": 1, "M": 1, "G": 2**10, "T": 2**20}[found[2]]
+    own = max(1, round(int(found[1]) * scale))
+    return own if before is None else max(own, 2 * int(before.get("memory") or own))
+
+
+def _key(job: Job, ids: Mapping[str, str], memory: int | None) -> _Key:
     minutes = USUAL
     if job.minutes is not None:
         minutes = max(LEAST, int(MARGIN * job.minutes) + 1)
     needs = tuple(ids[one] for one in job.needs if one in ids)
     # All of an array have one name.
     follows = {ids[one].partition("_")[0] for one in job.follows if one in ids}
-    return needs, tuple(sorted(follows)), minutes
+    return _Key(needs, tuple(sorted(follows)), minutes, memory)
 
 
 def _submit(
@@ -122,6 +152,7 @@ def _submit(
     jobs: Sequence[Job],
     key: _Key,
     options: Mapping[str, str],
+    lost: Container[str],
     gpus_per_job: int,
     max_parallel: int | None,
 ) -> list[str]:
@@ -129,15 +160,14 @@ def _submit(
     from submitit import SlurmExecutor
     from submitit.core.utils import FailedJobError, FailedSubmissionError
 
-    needs, follows, minutes = key
-    parts = [f"afterok:{':'.join(needs)}"] if needs else []
-    parts += [f"afterany:{':'.join(follows)}"] if follows else []
+    parts = [f"afterok:{':'.join(key.needs)}"] if key.needs else []
+    parts += [f"afterany:{':'.join(key.follows)}"] if key.follows else []
     executor = SlurmExecutor(
         board.folder.absolute() / "slurm", max_num_timeout=RESTARTS
     )
     settings: dict[str, Any] = {
         "job_name": "ce-align",
-        "time": minutes,
+        "time": key.minutes,
         "signal_delay_s": 90,
         "stderr_to_stdout": True,
         "array_parallelism": max_parallel or ARRAY,
@@ -152,11 +182,16 @@ def _submit(
             settings[own] = int(value) if value.isdecimal() else value
         else:
             more[name] = value
+    if key.memory is not None:
+        settings["mem"] = f"{key.memory}MB"
     executor.update_parameters(**settings, additional_parameters=more)
     folder = board.store.folder.absolute()
     try:
         with executor.batch():
-            given = [executor.submit(Task(folder, sweep.id, job.id)) for job in jobs]
+            given = [
+                executor.submit(Task(folder, sweep.id, job.id, job.id in lost))
+                for job in jobs
+            ]
     except (FailedSubmissionError, FailedJobError) as error:
         raise CeAlignError(f"SLURM refused: {_reason(error)}") from error
     return [job.job_id for job in given]

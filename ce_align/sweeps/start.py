@@ -15,14 +15,13 @@ from ce_align.runner import (
     STAGES,
     distinct,
     labels_of,
-    plan,
     register_brainscore,
     run,
 )
 from ce_align.stages.running import Hardware, Outcome
 from ce_align.sweeps.board import Board, Sweep
-from ce_align.sweeps.jobs import READING, Cost, Job, jobs_of
-from ce_align.sweeps.states import Status, states
+from ce_align.sweeps.jobs import Cost, Job, jobs_of
+from ce_align.sweeps.states import Status, states, stored_jobs
 
 __all__ = [
     *("PLACES", "Means", "Where", "planned", "run_sweep", "standing", "start"),
@@ -99,22 +98,16 @@ def planned(
     jobs = jobs_of(configs, runs, minutes=minutes, cost=cost)
     folder = str(Path.cwd())
     identity = digest_json([folder, plain, [job.id for job in jobs]])[:12]
-    whole = Sweep(identity, file, folder, plain, tuple(jobs))
+    asked = {
+        job.id: [(one.stage, one.model_dump(mode="json")) for one in job.configs]
+        for job in jobs
+    }
+    whole = Sweep(identity, file, folder, plain, tuple(jobs), asked)
     if settings.get("force"):
         return whole, jobs
-    done = {
-        config.fingerprint().spelled
-        for of_state in plan(configs, store).values()
-        for config in of_state["done"]
-    }
-    rest = [
-        job
-        for job in jobs
-        # What reads rows reads those that there are by then.
-        if job.stage in READING
-        or any(config.fingerprint().spelled not in done for config in job.configs)
-    ]
-    return whole, rest
+    # What reads rows reads those that there are by then.
+    stored = stored_jobs(whole, store)
+    return whole, [job for job in jobs if job.id not in stored]
 
 
 def start(
@@ -140,16 +133,23 @@ def start(
     if means.where == "slurm":
         from ce_align.sweeps.slurm import queue, submit
 
-        active = queue() or {}
-        submitted = board.submitted()
-        board.forget(
+        active, submitted = queue() or {}, board.submitted()
+        ended = {
             job.id for job in rest if submitted.get(job.id, {}).get("id") not in active
-        )
+        }
+        told = board.done() | board.failed().keys()
+        lost = {
+            job: submitted[job]
+            for job in (ended & submitted.keys()) - told
+            if board.tries(job)
+        }
+        board.forget(ended)
         n = submit(
             board,
             sweep,
             rest,
             means.slurm or {},
+            lost=lost,
             gpus_per_job=means.gpus_per_job,
             max_parallel=means.max_parallel,
         )
@@ -186,7 +186,8 @@ def standing(sweep: Sweep, board: Board) -> list[Status]:
 
     submitted = board.submitted()
     asked = any(job.id in submitted for job in sweep.jobs)
-    return states(sweep.jobs, board, queue() if asked else None)
+    stored = stored_jobs(sweep, board.store)
+    return states(sweep.jobs, board, stored, queue() if asked else None)
 
 
 def run_sweep(

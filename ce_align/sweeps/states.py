@@ -1,13 +1,15 @@
 """How the jobs of a sweep stand, by the board, the store and the cluster's queue."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
-from ce_align.sweeps.board import Beat, Board
-from ce_align.sweeps.jobs import Job
+from ce_align.results import ResultStore
+from ce_align.runner import states_of
+from ce_align.sweeps.board import Beat, Board, Sweep
+from ce_align.sweeps.jobs import READING, Job
 
-__all__ = ["State", "Status", "because", "states"]
+__all__ = ["State", "Status", "because", "states", "stored_jobs"]
 
 State = Literal["running", "waiting", "failed", "done", "never"]
 
@@ -34,8 +36,32 @@ class Status:
     cluster_id: str | None = None
 
 
+def stored_jobs(sweep: Sweep, store: ResultStore) -> set[str]:
+    """Jobs whose rows the store has; those that only read rows have none."""
+    settings: dict[str, list[Mapping[str, Any]]] = {}
+    of_job: dict[str, list[str]] = {}
+    for job, asked in sweep.asked.items():
+        for stage, one in asked:
+            settings.setdefault(stage, []).append(one)
+            of_job.setdefault(stage, []).append(job)
+    lacking = {job.id for job in sweep.jobs if job.stage in READING}
+    for stage, ones in settings.items():
+        if stage in READING:
+            continue
+        found = states_of(stage, ones, store)
+        lacking |= {
+            job
+            for job, state in zip(of_job[stage], found, strict=True)
+            if state != "done"
+        }
+    return {job.id for job in sweep.jobs} - lacking
+
+
 def states(
-    jobs: Iterable[Job], board: Board, queue: Mapping[str, str] | None = None
+    jobs: Iterable[Job],
+    board: Board,
+    stored: Container[str] = (),
+    queue: Mapping[str, str] | None = None,
 ) -> list[Status]:
     """How jobs stand.
 
@@ -43,6 +69,7 @@ def states(
     ----------
     jobs : those that others wait for first
     board : of the store
+    stored : those whose rows the store has
     queue : states of the jobs that a cluster has, by its ids for them; None if there
         is no cluster to be asked
     """
@@ -59,14 +86,14 @@ def states(
         elif cluster_id is not None and cluster_id in (queue or {}):
             # Between two tries of a job that is started again, too.
             state = "waiting"
+        elif job.id in stored or (job.stage in READING and job.id in done):
+            state = "done"
         elif job.id in failed:
             state, reason = "failed", str(failed[job.id].get("reason"))
             tries = int(failed[job.id].get("tries", 0))
-        elif job.id in done:
-            state = "done"
         elif fault := because(job, found):
             state, reason = "failed", fault
-        elif cluster_id is not None and queue is not None:
+        elif cluster_id is not None and queue is not None and job.id not in done:
             state, tries = "failed", board.tries(job.id)
             reason = f"job {cluster_id} ended without a word, as if it was killed"
         found[job.id] = Status(job, state, beats.get(job.id), reason, tries, cluster_id)

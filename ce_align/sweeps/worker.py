@@ -5,24 +5,28 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
 
+from ce_align.config import StageConfig
 from ce_align.errors import CeAlignError, Stopped, explained, first_line
 from ce_align.models.features import BATCH_SIZES
-from ce_align.progress import Notify
+from ce_align.progress import Notify, Progress
 from ce_align.results import ResultStore
-from ce_align.runner import run
+from ce_align.runner import grouped, run
 from ce_align.stages.running import Hardware, Outcome
 from ce_align.sweeps.board import Board, Sweep, worker_name
 from ce_align.sweeps.jobs import Job
 
-__all__ = ["Failed", "Task", "work"]
+__all__ = ["Failed", "Task", "parts_of", "work"]
 
 #: Seconds between two looks at a job that another works at.
 PAUSE = 1.0
+#: Settings of a run that are paths.
+PATHS = ("runs", "out", "datasets", "responses")
 
 
 class Failed(CeAlignError):
@@ -36,13 +40,14 @@ class Task:
     results: Path
     sweep: str
     job: str
+    halved: bool = False
 
     def __call__(self) -> None:
         """Work at the job; raises Failed if it fails, so that what needs it waits."""
         board = Board(ResultStore(self.results))
         board.log(self.job).parent.mkdir(parents=True, exist_ok=True)
         with _telling(board.log(self.job)):
-            reason = work(board, self.sweep, self.job)
+            reason = work(board, self.sweep, self.job, halved=self.halved)
         if reason:
             raise Failed(reason)
 
@@ -81,10 +86,14 @@ def work(
         time.sleep(PAUSE)
     with claim:
         notify(f"{time.strftime('%Y-%m-%d %H:%M:%S')}  {asked.name}, {worker_name()}")
-        outcome = _run(board.store, whole, asked, claim.progress, notify, halved)
-        if not halved and any(_is_memory(error) for _, error in outcome.failures):
-            notify("not enough memory: once more with half the images at a time")
-            outcome = _run(board.store, whole, asked, claim.progress, notify, True)
+        computing = _Computing(board.store, whole, claim.progress, notify)
+        outcome = Outcome()
+        for part in parts_of(board, asked, claim.beat.tries):
+            found = computing.run(part, halved)
+            if not halved and any(_is_memory(error) for _, error in found.failures):
+                notify("not enough memory: once more with half the images at a time")
+                found = computing.run(part, halved=True)
+            outcome.add(found)
         faults = [f"{what}: {first_line(error)}" for what, error in outcome.failures]
         for fault in faults:
             notify(f"error: {fault}")
@@ -94,30 +103,48 @@ def work(
     return reason
 
 
-def _run(
-    store: ResultStore,
-    sweep: Sweep,
-    job: Job,
-    progress: Any,
-    notify: Notify,
-    halved: bool,
-) -> Outcome:
-    settings = dict(sweep.settings)
-    hardware = Hardware(**settings.pop("hardware", {}))
-    if halved:
-        fewer = max(1, (hardware.batch_size or BATCH_SIZES["cpu"]) // 2)
-        hardware = replace(hardware, batch_size=fewer)
-    for name in ("runs", "out", "datasets"):
-        if settings.get(name) is not None:
-            settings[name] = Path(settings[name])
-    return run(
-        job.configs,
-        store,
-        hardware=hardware,
-        progress=progress,
-        notify=notify,
-        **settings,
-    )
+def parts_of(board: Board, job: Job, tries: int) -> Iterator[Sequence[StageConfig]]:
+    """What a job computes at a time: all of it, until its process was killed.
+
+    Then group by group, and the one at which it was killed comes last, so that it
+    keeps no other from being computed.
+    """
+    if tries == 1:
+        yield job.configs
+        return
+    groups = [group for of_stage in grouped(job.configs).values() for group in of_stage]
+    begun = board.begun(job.id)
+    for place in sorted(range(len(groups)), key=lambda place: begun.count(place)):
+        board.begin(job.id, [*begun, place])
+        yield groups[place]
+
+
+@dataclass(frozen=True)
+class _Computing:
+    """How the configurations of a job are run."""
+
+    store: ResultStore
+    sweep: Sweep
+    progress: Progress
+    notify: Notify
+
+    def run(self, configs: Sequence[StageConfig], halved: bool) -> Outcome:
+        settings = dict(self.sweep.settings)
+        hardware = Hardware(**settings.pop("hardware", {}))
+        if halved:
+            fewer = max(1, (hardware.batch_size or BATCH_SIZES["cpu"]) // 2)
+            hardware = replace(hardware, batch_size=fewer)
+        for name in PATHS:
+            if settings.get(name) is not None:
+                settings[name] = Path(settings[name])
+        return run(
+            configs,
+            self.store,
+            hardware=hardware,
+            progress=self.progress,
+            notify=self.notify,
+            **settings,
+        )
 
 
 def _is_memory(error: BaseException | None) -> bool:

@@ -77,7 +77,8 @@ def states(ce_align):
 def test_processes_give_the_rows_of_one_whatever_dies_meanwhile(place, ce_align):
     chosen = scores(("pixels", "pixels"), ("nets.py:dies", "0"), ("nets.py:fails", "0"))
     path = plan(place, score=chosen)
-    status, _, told = ce_align("sweep", path, "--where", "processes", "--jobs", 2)
+    alone = ("--minutes", 0)
+    status, _, told = ce_align("sweep", path, "--where", "processes", *alone)
     assert status == 1
     assert "a network too many" in told
     found = states(ce_align)
@@ -88,13 +89,12 @@ def test_processes_give_the_rows_of_one_whatever_dies_meanwhile(place, ce_align)
     assert (
         "once more with half the images" in ce_align("sweep", "logs", failed["job"])[1]
     )
-    alone = run([ScoreConfig(**one) for one in chosen[:2]], place / "alone")
+    here = run([ScoreConfig(**one) for one in chosen[:2]], place / "alone")
     stored = ResultStore(place / "results").load("score")
-    assert len(stored) == len(alone.rows)
-    assert set(stored["value"]) == {row.value for row in alone.rows}
+    assert len(stored) == len(here.rows)
+    assert set(stored["value"]) == {row.value for row in here.rows}
     # Again: what is stored stays, what failed is tried.
-    _, _, told = ce_align("sweep", path, "--dry-run", "--json")
-    status, out, _ = ce_align("sweep", path, "--dry-run", "--json")
+    _, out, _ = ce_align("sweep", path, *alone, "--dry-run", "--json")
     assert {one["name"]: one["state"] for one in json.loads(out)} == {
         "score pixels": "stored",
         "score nets.py:dies": "stored",
@@ -142,9 +142,13 @@ def test_a_cluster_trains_before_it_scores_and_names_what_failed(place, ce_align
         )
         assert "as if it was killed" in found["score nets.py:dies"]["reason"]
         assert (place / "paper-figures" / "report.html").is_file()
-        # What failed is begun again by the same command, and can be taken back.
-        _, _, told = ce_align("sweep", path, "--where", "slurm")
+        # What failed is begun again by the same command, and can be taken back; what
+        # was killed has twice the memory, should that have been the reason.
+        again = ("--where", "slurm", "--slurm", "mem=300M")
+        _, _, told = ce_align("sweep", path, *again)
         assert "4 jobs given to SLURM" in told
+        asked = cluster.ask("squeue", "-h", "-o", "%m").split()
+        assert sorted(asked) == ["300M", "300M", "300M", "600M"]
         assert states(ce_align)["report"]["state"] == "waiting"
         assert "4 jobs cancelled" in ce_align("sweep", "cancel")[2]
         cluster.wait_until_empty(LIMIT)

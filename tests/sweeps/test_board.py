@@ -16,6 +16,7 @@ from ce_align.sweeps import board as boards
 from ce_align.sweeps.board import Board, Sweep
 from ce_align.sweeps.jobs import Job
 from ce_align.sweeps.states import states
+from ce_align.sweeps.worker import parts_of
 
 GONE = "0" * 8 + "-1-1"
 
@@ -126,7 +127,9 @@ def test_how_jobs_stand(board):
     board.submit("queued", "7_1")
     board.submit("lost", "8")
     with board.claim("running", "here"):
-        found = {one.job.id: one for one in states(jobs, board, {"7_1": "PENDING"})}
+        found = {
+            one.job.id: one for one in states(jobs, board, {"done"}, {"7_1": "PENDING"})
+        }
     assert {name: one.state for name, one in found.items()} == {
         "done": "done",
         "failed": "failed",
@@ -142,6 +145,24 @@ def test_how_jobs_stand(board):
         "needs score failed, which failed: there is no network"
     )
     assert found["lost"].reason == "job 8 ended without a word, as if it was killed"
+
+
+def test_what_killed_a_process_keeps_no_other_from_being_computed(board):
+    configs = tuple(
+        ScoreConfig(model=name, recording="simulated") for name in ("a", "b", "c")
+    )
+    packed = Job("p", "score a and 2 more", "score", configs)
+    assert list(parts_of(board, packed, 1)) == [configs]
+    done = []
+    for tries in (2, 3):
+        for part in parts_of(board, packed, tries):
+            (config,) = part
+            if config.model == "b":  # the process is killed
+                break
+            done.append(config.model)
+    assert done == ["a", "a", "c"]
+    board.end("p", "its process was ended by SIGKILL")
+    assert board.begun("p") == []
 
 
 def test_a_job_that_ends_otherwise_is_no_longer_what_it_was(board):
