@@ -15,10 +15,14 @@ located = $(if $(wildcard $(1)),$(abspath $(1)),$(1))
 # takes one half of the tests, so that what a module shares is made once, then helps out.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist worksteal
 
-.PHONY: demo paper mini-paper test check docs setup clean
+.PHONY: demo gallery paper mini-paper test check docs setup clean
 
 demo: setup
 	@$(BIN)/ce-align demo --out demo
+
+# The pictures of docs/gallery, from the demonstration and `make mini-paper`.
+gallery: demo
+	@$(BIN)/python docs/gallery.py
 
 # Every recipe; what is not at hand is named, the rest is done, and again is a resume.
 paper: setup

@@ -494,11 +494,12 @@ def export(
 def figure(
     name: str, results: "ResultsLike" = "results", columns: Literal[1, 2] = 2
 ) -> "Figure":
-    """A figure of stored rows, to show or ``savefig``.
+    """A figure of stored rows, which a notebook shows, to ``savefig``.
 
     Parameters
     ----------
-    name : ``1`` to ``8``, ``forest``, ``layers``, ``overlap`` or ``training``
+    name : ``1`` to ``8``, or a name, as ``forest`` or ``geometry``, of `ce-align
+        figures --help`
     results : folder of the rows, or the outcome of a run, whose folder it is
     columns : width in columns of a page
 

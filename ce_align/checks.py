@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from ce_align.errors import DataError
 
 __all__ = [
-    *("check_finite", "check_unique", "named_some", "nearest_names", "rounding_step"),
+    *("check_finite", "check_unique", "counted", "named_some", "nearest_names"),
+    "rounding_step",
 ]
 
 
@@ -28,6 +29,11 @@ def named_some(names: Collection[Any], n: int = 3) -> str:
     shown = ", ".join(str(name) for name in list(names)[:n])
     rest = len(names) - n
     return f"{shown} and {rest} more" if rest > 0 else shown
+
+
+def counted(n: int, noun: str) -> str:
+    """A number of things: ``1 network``, ``3 networks``."""
+    return f"{n} {noun}{'s' * (n != 1)}"
 
 
 def check_unique(values: Collection[str], what: str) -> None:

@@ -35,7 +35,7 @@ EPOCHS = 2
 TABLES = ("1", "3", "5")
 FIGURES = (
     *("1", "2", "3", "5", "6", "7"),
-    *("forest", "lambda", "networks", "overlap", "training"),
+    *("forest", "geometry", "lambda", "networks", "overlap", "training"),
 )
 
 #: Layer that stands for IT in the tiny network.

@@ -22,7 +22,7 @@ extensions = [
     "sphinx_design",
     "site_directives",
 ]
-exclude_patterns = ["_build", "gallery/README.md"]
+exclude_patterns = ["_build"]
 
 # Docstrings are numpydoc's, with names in single backticks.
 default_role = "code"

@@ -6,5 +6,8 @@ all``), from the rows of ``analyses/``, and from the logs of trainings that rows
 
 from ce_align.report.paper.files import FigureConfig
 
-NAMES = ("depth", "lambda", "layers", "networks", "overlap", "time", "training")
+NAMES = (
+    *("depth", "geometry", "lambda", "layers", "networks", "overlap", "time"),
+    "training",
+)
 RECIPE = [FigureConfig(figure=name) for name in NAMES]

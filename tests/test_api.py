@@ -13,6 +13,7 @@ import torch
 
 import ce_align as ce
 from ce_align.errors import ConfigError, DataError
+from ce_align.stages.running import Outcome
 
 
 @pytest.fixture
@@ -122,9 +123,13 @@ def test_a_module_is_analysed_and_drawn_in_three_lines(module, tmp_path):
     result = ce.analyze(network, "bures", results=tmp_path, **small)
     assert {row.metric for row in result.rows} >= {"augmentation_augmentation"}
     assert all(row.model == "mine" for row in result.rows)
-    drawn = ce.figure("1", result)
+    drawn = ce.figure("geometry", result)
+    png, size = drawn._repr_png_()
+    assert png.startswith(b"\x89PNG") and size == {"width": 720}
     drawn.savefig(tmp_path / "figure.png")
-    assert (tmp_path / "figure.png").stat().st_size > 1000
+    outcome = Outcome(files=[tmp_path / "figure.png"], captions=["n < 3"])
+    shown = outcome._repr_html_()
+    assert '<img src="data:image/png;base64,' in shown and "n &lt; 3" in shown
 
 
 def test_responses_and_features_have_a_bures_distance(recording, rng):

@@ -9,7 +9,7 @@ import typer
 
 from ce_align.cli.completion import COMPLETIONS
 from ce_align.cli.flags import Asked, Found, Results, flags
-from ce_align.cli.screen import message, progress_bars, tell_written
+from ce_align.cli.screen import message, progress_bars, tell_left_out, tell_written
 from ce_align.cli.view import View
 from ce_align.errors import ConfigError
 from ce_align.report.paper import FIGURES, TABLES, KnownFigure, KnownTable
@@ -22,6 +22,9 @@ __all__ = ["commands"]
 
 commands = typer.Typer()
 
+Full = Annotated[
+    bool, typer.Option("--full", help="Say what each that has no rows would need.")
+]
 
 RESULTS_EXAMPLES = """\b
 [bold]Examples[/bold]
@@ -217,7 +220,7 @@ def tables(
     view.show(records, map(built_sheet, outcome.tables))
     if not (view.json or view.csv):
         outcome.captions.clear()  # they stand below the tables
-    tell_written(outcome, everything=not which)
+    tell_written(outcome, everything=not which, full=view.full)
 
 
 @commands.command(epilog=FIGURES_EXAMPLES)
@@ -228,13 +231,15 @@ def figures(
         Path, typer.Option(help="Folder for PDF, SVG, PNG, captions and CSV.")
     ] = Path("paper-figures"),
     results: Results = Path("results"),
+    full: Full = False,
 ) -> None:
     """Draw the paper's figures, and further ones, from stored rows."""
     from ce_align.runner import run
 
     which = asked.values("figure")
     configs = asked.configs(figure=which or list(FIGURES))
-    tell_written(run(configs, results, out=out), everything=not which)
+    outcome = run(configs, results, out=out)
+    tell_written(outcome, everything=not which, full=full)
 
 
 REPORT_EXAMPLES = """\b
@@ -261,6 +266,7 @@ def report(
     ] = None,
     title: Annotated[str, typer.Option(help="Title of the page.")] = "Alignment report",
     results: Results = Path("results"),
+    full: Full = False,
 ) -> None:
     """Write every result as one page: summary, figures, tables, rows, provenance."""
     from ce_align.report.page import write_report
@@ -274,8 +280,7 @@ def report(
             title=title,
             progress=progress,
         )
-    for line in missing:
-        message(f"left out {line}")
+    tell_left_out(missing, full=full)
     message(f"report: {out}")
 
 

@@ -209,7 +209,7 @@ def analyze(
     rows = outcome.of(MeasureRow)
     view.show(rows, row_sheets(rows))
     if figure and rows:
-        from ce_align.report.paper.correlations import save_measures
+        from ce_align.report.paper.geometry import save_measures
 
         message(f"figure: {save_measures(rows, figure)}")
     tell_outcome(outcome, session.results)

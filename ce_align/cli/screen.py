@@ -36,6 +36,7 @@ __all__ = [
     "print_text",
     "progress_bars",
     "report_failures",
+    "tell_left_out",
     "tell_outcome",
     "tell_written",
     "watched",
@@ -140,8 +141,21 @@ def tell_outcome(outcome: "Outcome", results: Path | None = None) -> None:
     report_failures(outcome.failures)
 
 
-def tell_written(outcome: "Outcome", *, everything: bool) -> None:
-    """Tell of files; of `everything`, what has no rows is left out and no failure."""
+def tell_left_out(missing: "Sequence[tuple[str, str]]", *, full: bool) -> None:
+    """Tell which figures and tables have no rows; what each needs only in `full`."""
+    if full:
+        for name, reason in missing:
+            message(f"left out {name}: {reason}")
+    elif missing:
+        names = ", ".join(name for name, _ in missing)
+        message(f"left out, without rows: {names} (--full says what each needs)")
+
+
+def tell_written(outcome: "Outcome", *, everything: bool, full: bool) -> None:
+    """Tell of files; of `everything`, what has no rows is left out and no failure.
+
+    In `full`, what that would need is told, too.
+    """
     from ce_align.report.paper.items import NothingToDraw
 
     suffixes: dict[Path, list[str]] = {}
@@ -151,12 +165,13 @@ def tell_written(outcome: "Outcome", *, everything: bool) -> None:
         message(f"wrote {stem}.{{{','.join(found)}}}")
     for caption in outcome.captions:
         message(caption)
-    failures = []
+    missing, failures = [], []
     for name, error in outcome.failures:
         if everything and isinstance(error, NothingToDraw):
-            message(f"left out {name}: {error}")
+            missing.append((name, str(error)))
         else:
             failures.append((name, error))
+    tell_left_out(missing, full=full)
     report_failures(failures)
 
 

@@ -14,7 +14,7 @@ from ce_align.metrics.gram import Array, Indices
 __all__ = [
     *("MIN_PAIRED", "MIN_UNITS", "Interval", "benjamini_hochberg", "checked_vector"),
     *("crossed_interval", "mean_interval", "pair_interval"),
-    *("unit_interval", "within_group_permutation_p"),
+    *("sign_flip_p", "unit_interval", "within_group_permutation_p"),
 ]
 
 #: With fewer units the resamples are too few different ones to speak of a spread.
@@ -341,6 +341,34 @@ def within_group_permutation_p(
     # Permutations that leave the statistic as it is differ by rounding only.
     rounding = 1e-12 * np.abs(values).max()
     return float(np.mean(far >= far[0] - rounding))
+
+
+def sign_flip_p(values: ArrayLike, rng: np.random.Generator) -> float:
+    """Two-sided p of a mean, if each value might as well have the other sign.
+
+    Exact for 13 values or fewer; else of 9999 random choices of signs.
+
+    Parameters
+    ----------
+    values : (n,), one for each independent unit, as a difference of two networks is
+
+    Raises
+    ------
+    DataError
+        For NaN or fewer than two values.
+    """
+    from scipy.stats import permutation_test
+
+    data = checked_vector(values, "values", 2)
+    found = permutation_test(
+        (data,),
+        np.mean,
+        permutation_type="samples",
+        vectorized=True,
+        batch=max(1, BATCH_INDICES // len(data)),
+        random_state=rng,
+    )
+    return float(found.pvalue)
 
 
 def benjamini_hochberg(p: ArrayLike) -> Array:

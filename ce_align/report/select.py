@@ -21,7 +21,7 @@ from ce_align.report.style import (
     shade,
     weight_label,
 )
-from ce_align.results import FACTS, LABELLED, Row
+from ce_align.results import FACTS, LABELLED, NetworkFacts
 from ce_align.stages.comparable import Selection, interval_over
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     *("average", "colours_and_labels", "labels_of", "main_recipe", "missing_weights"),
-    *("network_colours", "network_labels", "only", "told_apart", "with_networks"),
+    *("network_colours", "only", "told_apart", "with_networks"),
 ]
 
 #: Augmentation that a recipe does not name.
@@ -41,13 +41,11 @@ USUAL = ("stage", "model", "metric", "value", "config_id", "created")
 ABOUT = ("objective", "weight", "recipe")
 
 
-def network_labels(rows: Sequence[Row]) -> dict[str, str]:
-    """What each network that rows are of, or are about, is called, by its name."""
-    return labels_of([row.model_dump() for row in rows])
-
-
 def labels_of(records: Sequence[Mapping[str, Any]]) -> dict[str, str]:
-    """The same of rows as mappings, which may lack what older ones did not say."""
+    """What each network that rows are of, or are about, is called, by its name.
+
+    Older rows do not say everything.
+    """
     found: dict[str, str] = {}
     # What rows of a network say goes before what rows of others say of it.
     for column, role in reversed(LABELLED.items()):
@@ -87,14 +85,19 @@ def _differing(names: Sequence[str]) -> list[str]:
     return ["/".join(part[n_same:n][::-1]) for part in parts]
 
 
-def network_colours(rows: Iterable[Row]) -> dict[str, tuple[float, float, float]]:
-    """A colour for each network of rows, by its name.
+def network_colours(
+    networks: Mapping[str, NetworkFacts],
+) -> dict[str, tuple[float, float, float]]:
+    """A colour for each network, by its name.
 
     Shades of the objective's colour, darker for larger λ, if that tells all networks
     apart; else colours that stand for no objective.
     """
-    networks = {row.model: (row.objective, row.equivariance_weight) for row in rows}
-    known = {model: (o, w) for model, (o, w) in networks.items() if o and w is not None}
+    known = {
+        model: (facts.objective, facts.equivariance_weight)
+        for model, facts in networks.items()
+        if facts.objective is not None and facts.equivariance_weight is not None
+    }
     if len(set(known.values())) < len(networks):
         return dict(zip(networks, further_colours(len(networks)), strict=True))
     among = objective_order(objective for objective, _ in known.values())

@@ -120,11 +120,11 @@ def new_figure(columns: int, height: float) -> "Figure":
     ConfigError
         Unless it has 1 or 2 columns.
     """
-    from matplotlib.figure import Figure
+    from ce_align.report.canvas import Canvas
 
     if columns not in WIDTHS:
         raise ConfigError(f"a figure has 1 or 2 columns, found {columns}")
-    return Figure(figsize=(WIDTHS[columns], height), layout="constrained")
+    return Canvas(figsize=(WIDTHS[columns], height), layout="constrained")
 
 
 def panel_grid(

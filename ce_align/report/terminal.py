@@ -317,12 +317,14 @@ def _correlation_sheets(records: Sequence[Record]) -> Iterator[Sheet]:
             )
 
 
+PARTS = {"overlap_difference": "difference, a − b"}
 OVERLAP = (
     Column("a", fact="a: {value}", head="a: {value}"),
     Column("b", fact="b: {value}", head="b: {value}"),
-    Column("metric", "part", lambda part: part.removeprefix("overlap_"), keep=True),
+    Column("metric", "part", lambda part: PARTS.get(part, part[8:]), keep=True),
     Column("value", "R²", ".4f", kind="number", keep=True),
     _interval("ci", "95 % interval", "low", "high"),
+    Column("p", form=".4f", kind="number", known=True),
     *(Column("interval", "over"), NEUROIDS, STIMULI),
     *(Column("region"), ORIGIN, Column("seed", extra=True)),
 )

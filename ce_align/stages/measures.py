@@ -331,11 +331,16 @@ def _distances() -> Iterator[Quantity]:
     for name, title in titles:
         yield Quantity(f"{name}_floor", f"{title}, floor", 0, 2, "rows", tested=False)
     for name, title in titles:
-        yield Quantity(f"{name}_excess", f"{title}, excess", -2, 2, panel=above)
+        label = title.lower()
+        yield Quantity(
+            f"{name}_excess", f"{title}, excess", -2, 2, panel=above, label=label
+        )
     for name, title in titles:
-        yield Quantity(f"{name}_delta", f"{title}, Δ", -2, 2, "rows", deltas)
+        label = title.lower()
+        yield Quantity(f"{name}_delta", f"{title}, Δ", -2, 2, "rows", deltas, label)
         name, title = f"{name}_excess_delta", f"{title}, excess, Δ"
-        yield Quantity(name, title, -4, 4, "rows", deltas)
+        label = f"{label}, excess"
+        yield Quantity(name, title, -4, 4, "rows", deltas, label)
 
 
 def _decodings() -> Iterator[Quantity]:

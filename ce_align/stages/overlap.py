@@ -10,7 +10,7 @@ from pydantic import Field, NonNegativeInt
 from ce_align.config import COMMITTED, Spelled, StageConfig
 from ce_align.data.joining import equal_files, join_equal_images
 from ce_align.data.recordings import Recording
-from ce_align.metrics.inference import MIN_UNITS, unit_interval
+from ce_align.metrics.inference import MIN_UNITS, sign_flip_p, unit_interval
 from ce_align.metrics.overlap import variance_overlap
 from ce_align.results import Row, joined_notes
 from ce_align.stages.running import NetworkLayer, Run
@@ -24,7 +24,7 @@ __all__ = ["OverlapConfig", "OverlapRow", "execute", "overlap", "shared"]
 ALGORITHM = "overlap 3"
 
 #: What is reported, in the order of the rows.
-PARTS = ("r2_a", "r2_b", "r2_joint", "unique_a", "unique_b", "shared")
+PARTS = ("r2_a", "r2_b", "r2_joint", "unique_a", "unique_b", "shared", "difference")
 
 
 class OverlapConfig(StageConfig):
@@ -62,9 +62,10 @@ class OverlapRow(Row):
 
     `metric` names the part: ``r2_a``, ``r2_b`` and ``r2_joint`` of held-out stimuli;
     ``unique_a`` and ``unique_b``, what the joint regression adds to the other network;
-    ``shared``, what either explains. `low` and `high` are a 95 % interval
-    over what `interval` names: ``neuroids``, if others of the same population had been
-    recorded with these stimuli and folds; None for fewer than five.
+    ``shared``, what either explains; ``difference``, ``unique_a − unique_b``, which is
+    ``r2_a − r2_b``, too, with `p` of flipped signs. `low` and `high` are a 95 %
+    interval over what `interval` names: ``neuroids``, if others of the same population
+    had been recorded with these stimuli and folds; None for fewer than five.
     """
 
     stage: str = OverlapConfig.stage
@@ -76,6 +77,7 @@ class OverlapRow(Row):
     low: float | None
     high: float | None
     interval: str | None = None
+    p: float | None = None
     n_stimuli: int
     n_neuroids: int
     seed: int
@@ -150,25 +152,34 @@ def overlap(
     )
     origin = recording.origin
     known = run.recall(config, config_id, OverlapRow, asked, origin=origin)
-    if known:
+    stored = known and run.store.has_arrays(config.stage, known[0].config_id)
+    if known and (len(known) == len(PARTS) or not stored):
         return known
-    images = recording.images.on_screen(recording.degrees, VISUAL_DEGREES)
-    a, b = (
-        extract(
-            network,
-            images,
-            [one.layer],
-            device=run.hardware.device,
-            overwrite=run.force,
-            probe=one.probe,
-            notify=run.notify,
-        )[one.layer].values
-        for network, one in zip(networks, asked, strict=True)
-    )
     rng = np.random.default_rng(config.seed)
-    folds = rng.permutation(np.arange(len(images)) % config.folds)
-    found = variance_overlap(a, b, recording.averaged(), folds)
-    parts = {name: np.asarray(getattr(found, name)) for name in PARTS}
+    folds = rng.permutation(np.arange(len(recording.images)) % config.folds)
+    found: Any
+    if known:  # before there was a difference; the parts of each neuroid are stored
+        run.outcome.n_stored -= 1
+        if known[0].config_id == config_id.spelled:
+            config_id = config_id.spelled
+        found = run.store.arrays(config.stage, known[0].config_id)
+    else:
+        images = recording.images.on_screen(recording.degrees, VISUAL_DEGREES)
+        a, b = (
+            extract(
+                network,
+                images,
+                [one.layer],
+                device=run.hardware.device,
+                overwrite=run.force,
+                probe=one.probe,
+                notify=run.notify,
+            )[one.layer].values
+            for network, one in zip(networks, asked, strict=True)
+        )
+        found = variance_overlap(a, b, recording.averaged(), folds)
+    parts = {name: np.asarray(getattr(found, name)) for name in PARTS[:-1]}
+    parts["difference"] = parts["unique_a"] - parts["unique_b"]
     identity = {
         "config_id": config_id,
         "model_digest": digests[0],
@@ -199,10 +210,12 @@ def _row(
     rng: np.random.Generator,
     identity: dict[str, Any],
 ) -> OverlapRow:
-    low = high = over = None
+    low = high = over = p = None
     if len(values) >= MIN_UNITS:
         found = unit_interval(values, rng)
         low, high, over = found.low, found.high, "neuroids"
+        if name == "difference":
+            p = sign_flip_p(values, rng)
     return OverlapRow(
         model=config.model_a,
         metric=f"overlap_{name}",
@@ -215,6 +228,7 @@ def _row(
         low=low,
         high=high,
         interval=over,
+        p=p,
         n_stimuli=len(recording.images),
         n_neuroids=len(values),
         seed=config.seed,

@@ -1,5 +1,6 @@
 """One run of many configurations: what it shares, what it keeps, what it tells."""
 
+from base64 import b64encode
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -136,8 +137,16 @@ class Outcome:
         if self.rows:
             table = self._shown.to_html(index=False, na_rep="", max_rows=20, border=0)
             parts.append(table)
+        for path in self.files:
+            if path.suffix == ".png" and path.is_file():
+                data = b64encode(path.read_bytes()).decode()
+                parts.append(
+                    f'<img src="data:image/png;base64,{data}" '
+                    f'alt="{escape(path.stem)}" style="max-width: 45rem">'
+                )
         lines = [f"failed: {what}: {error}" for what, error in self.failures]
-        parts += [f"<p>{escape(line)}</p>" for line in (*lines, *self.notes)]
+        lines += [*self.captions, *self.notes]
+        parts += [f"<p>{escape(line)}</p>" for line in lines]
         return "\n".join(parts)
 
     @property

@@ -438,14 +438,19 @@ def _alias_notes(aliases: Iterable[tuple[str, ...]], kept: "pd.DataFrame") -> li
     used = {
         name for name, _ in IDENTITIES if name in kept for name in kept[name].dropna()
     }
-    notes = []
+    found = []
     for *others, name in aliases:
         # A path as it is seen from another folder is no other name.
         others = [other for other in others if not _same_path(other, name)]
         if others and name in used:
-            names = " and ".join([*others, name])
-            notes.append(f"{names} are one network, counted once as {name}.")
-    return notes
+            found.append([*others, name])
+    if len(found) > 1:
+        once = named_some([names[-1] for names in found])
+        return [f"{len(found)} networks have several names, counted once as {once}."]
+    return [
+        f"{' and '.join(names)} are one network, counted once as {names[-1]}."
+        for names in found
+    ]
 
 
 def _same_path(one: str, other: str) -> bool:

@@ -88,7 +88,10 @@ def test_figures_that_were_killed_are_finished_by_the_next_run(
 def test_what_has_no_rows_is_left_out_unless_it_was_asked_for(ce_align, tmp_path):
     status, _, err = ce_align("tables", "--out", "here")
     assert status == 0
-    assert "left out table_1" in err
+    (line,) = [line for line in err.splitlines() if line.startswith("left out")]
+    assert "table_1, table_2" in line and "ce-align correlate" not in line
+    _, _, err = ce_align("tables", "--out", "here", "--full")
+    assert "left out table_1: " in err and "ce-align correlate" in err
     assert (tmp_path / "here" / "table_5.md").is_file()
     status, _, err = ce_align("tables", "--which", "1", "--out", "there")
     assert status == 2

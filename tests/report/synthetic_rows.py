@@ -9,6 +9,7 @@ import xarray as xr
 from ce_align.config import StageConfig
 from ce_align.report.inputs import Inputs
 from ce_align.results import Row
+from ce_align.stages.measures import quantities
 
 REMARK = "Synthetic rows made for a test; no network and no animal is behind them."
 WEIGHTS = ("0", "0.001", "0.1", "0.2", "0.3", "0.4", "0.5")
@@ -247,6 +248,7 @@ def overlap_rows():
                 continue
             parts = {"shared": 0.3 - 0.05 * k, "unique_a": 0.05 + 0.01 * i}
             parts |= {"unique_b": 0.02 + 0.01 * k, "r2_joint": 0.4 - 0.03 * k}
+            parts["difference"] = parts["unique_a"] - parts["unique_b"]
             for name, value in parts.items():
                 yield row(
                     first,
@@ -257,8 +259,9 @@ def overlap_rows():
                     region="IT",
                     layer="layer4",
                     other_layer="layer4",
-                    low=value - 0.01,
-                    high=value + 0.01,
+                    low=round(value - 0.01, 6),
+                    high=round(value + 0.01, 6),
+                    p=0.09 - 0.08 * (k == 1) if name == "difference" else None,
                     n_stimuli=1000,
                     n_neuroids=100,
                     model_digest=digest(first),
@@ -362,9 +365,25 @@ def time_inputs():
     return Inputs(rows)
 
 
+def geometry_inputs():
+    """Measures of two networks of unknown λ, with every kind of panel."""
+    rows = []
+    for k, model in enumerate(("torchvision/resnet18", "runs/mine")):
+        common = {"layer": "layer4", "images": "some images", "interval": "images"}
+        common |= dict.fromkeys(("images_digest", "views_digest"), "d")
+        common |= {"n_points": 50, "n_comparisons": 40, "n_units": 20, "seed": 0}
+        for i, name in enumerate(quantities()):
+            value = 0.1 * ((3 * i + 4 * k) % 9) - 0.1
+            spread = {"low": value - 0.04, "high": value + 0.06}
+            rows.append(row(model, name, value, **common, **spread, model_digest=model))
+    frame = pd.DataFrame(rows).assign(stage="analyze", origin="files", source=None)
+    return Inputs(frame, remark=REMARK)
+
+
 #: Tables and figures that are of inputs of their own.
 OWN_INPUTS = {
     ("figure", "8"): other_inputs,
+    ("figure", "geometry"): geometry_inputs,
     ("figure", "time"): time_inputs,
     ("table", "4"): other_inputs,
 }

@@ -4,6 +4,7 @@ import io
 import warnings
 
 import numpy as np
+import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 from PIL import Image
@@ -12,10 +13,9 @@ from rich.console import Console
 from ce_align.errors import DataError
 from ce_align.report.paper.correlations import (
     correlation_forest,
-    measure_forest,
     save_correlations,
-    save_measures,
 )
+from ce_align.report.paper.geometry import measure_forest, save_measures
 from ce_align.report.style import INK
 from ce_align.report.terminal import row_sheets
 from ce_align.stages.correlate import CorrelationRow
@@ -62,6 +62,13 @@ def correlation(name, r, q, recording="it", within=None):
     )
 
 
+COLOURS = {"a": "black", "b": "red"}
+
+
+def frame(rows):
+    return pd.DataFrame([row.model_dump() for row in rows])
+
+
 @pytest.fixture
 def ax():
     return Figure().subplots()
@@ -81,7 +88,7 @@ def test_each_network_has_its_mark_and_interval_beside_its_measure(ax):
         measure("decoding_ridge", "a", None),
     ]
     labels = {"class_class": "C", "decoding_ridge": "D"}
-    assert measure_forest(rows, ax, labels, -np.inf) is ax
+    assert measure_forest(frame(rows), ax, labels, -np.inf, COLOURS) is ax
     assert [x for x, _ in marks(ax)] == [0.5, 0.7, 0.2]
     for x, y in marks(ax):
         assert round(y) == (1 if x == 0.2 else 0)
@@ -93,7 +100,7 @@ def test_each_network_has_its_mark_and_interval_beside_its_measure(ax):
 
 def test_values_beyond_the_edge_are_drawn_at_the_edge(ax):
     rows = [measure("m", "a", -40.0, -60.0, -20.0), measure("m", "b", 0.1, -9.0, 0.2)]
-    measure_forest(rows, ax, {"m": "m"}, -0.5)
+    measure_forest(frame(rows), ax, {"m": "m"}, -0.5, COLOURS)
     assert [x for x, _ in marks(ax, "<")] == [-0.5]
     assert min(min(line.get_xdata()) for line in ax.lines[:4]) >= -0.5
 

@@ -21,6 +21,7 @@ from ce_align.report.paper.overview import network_points
 from ce_align.report.style import FURTHER, OBJECTIVES, objective_colour, style
 
 #: The column of the data that is drawn upwards, or as colour.
+OTHERWISE = ("1", "6", "forest", "geometry", "overlap")
 DRAWN = {"4": "score", "6": "distance", "networks": "y"}
 
 
@@ -37,7 +38,7 @@ def values_drawn(figure):
                 yield from np.ma.compressed(np.ma.masked_invalid(found.get_array()))
 
 
-@pytest.mark.parametrize("name", [n for n in FIGURES if n not in ("1", "6", "forest")])
+@pytest.mark.parametrize("name", [n for n in FIGURES if n not in OTHERWISE])
 def test_the_csv_has_the_numbers_that_are_drawn(drawn, name):
     data = drawn(name).data[DRAWN.get(name, "value")]
     found = np.sort(np.asarray(list(values_drawn(drawn(name).figure)), float))
@@ -51,9 +52,13 @@ def test_the_csv_has_the_comparisons_and_correlations_that_are_drawn(drawn):
     np.testing.assert_allclose(
         sorted(map(tuple, np.vstack(dots))), sorted(map(tuple, pairs))
     )
-    lines = [line for ax in drawn("forest").figure.axes for line in ax.lines]
-    dots = [line.get_xdata()[0] for line in lines if line.get_marker() == "o"]
-    np.testing.assert_allclose(sorted(dots), sorted(drawn("forest").data["value"]))
+    for name in ("forest", "geometry", "overlap"):
+        figure, data = drawn(name).figure, drawn(name).data
+        cells = list(values_drawn(figure))
+        lines = [line for ax in figure.axes for line in ax.lines]
+        dots = [line.get_xdata() for line in lines if line.get_marker() == "o"]
+        found = [*cells, *(x[0] for x in dots if len(x))]
+        np.testing.assert_allclose(sorted(found), sorted(data["value"]), rtol=1e-6)
 
 
 #: What is written in a figure or table, and what its caption then says.
@@ -61,7 +66,7 @@ DEFINED = {
     r"±": r"±.*(standard deviation|sd|interval)",
     r"√c\b": r"√ceiling, the r that a perfect",
     r"\bq\b": r"q: false discovery rate",
-    r"excess": r"Excess: D_B − its floor, the distance",
+    r"excess": r"Excess: D_B − its floor, (the distance|both of halves)",
     r"Delta D_B|ΔD_B": r"ΔD_B",
     r"n = \d+ × \d+": r"n in a panel: comparisons × networks",
     r"given λ": r"given λ|given objective and λ",

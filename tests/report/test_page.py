@@ -18,6 +18,7 @@ from waiting import LIMIT
 
 from ce_align.config import StageConfig
 from ce_align.errors import DataError
+from ce_align.report.inputs import Inputs
 from ce_align.report.page import parts, write_report
 from ce_align.report.page.summary import findings
 from ce_align.report.paper import FIGURES
@@ -279,7 +280,7 @@ def test_what_cannot_be_drawn_is_named_with_the_reason(synthetic, tmp_path):
     rows = synthetic.rows
     put_rows(rows[rows["stage"] == "transfer"], tmp_path / "results")
     text, missing = write(tmp_path / "results")
-    assert any(line.startswith("Figure 3: ") for line in missing)
+    assert "Figure 3" in dict(missing)
     assert "Not drawn" in text
 
 
@@ -289,13 +290,15 @@ def test_the_summary_names_the_best_network(results, tree):
     best = scores.sort_values("value").iloc[-1]
     [found] = [e for e in tree.iter() if e.get("class") == "findings"]
     said = " ".join("".join(found.itertext()).split())
-    assert f"Highest score on set 1 {best['value']:.4f} {best['model']}" in said
+    label = Inputs.load(results).labels[best["model"]]
+    assert label != best["model"]
+    assert f"Highest score on set 1 {best['value']:.4f} {label}, " in said
 
 
 def correlated(synthetic, **columns):
     """What the page finds in rows of correlations with other numbers."""
     rows = synthetic.rows[synthetic.rows["stage"] == "correlate"].assign(**columns)
-    found = findings(rows.assign(objective=None, equivariance_weight=None))
+    found = findings(rows.assign(objective=None, equivariance_weight=None), {})
     return [f for f in found if "predictivity" in f.label or "correlation" in f.label]
 
 
@@ -334,7 +337,12 @@ def test_a_gain_is_told_from_none_only_by_enough_trainings():
             backbone=None, epochs=None, pretraining=None, augmentation=None, label=None
         )
 
-    (few, _), (enough, _) = (findings(rows(n)) for n in (3, 8))
+    (few, _), (enough, _) = (
+        findings(rows(n), {name: name for name in rows(n)["model"]}) for n in (3, 8)
+    )
+    same = rows(3).assign(value=0.4)
+    alike, _ = findings(same, {name: name for name in same["model"]})
+    assert "a +0.0000 (n = 3" in alike.detail
     assert few.text == "Not told from 0" and "(n = 3, q = 0.25)" in few.detail
     assert enough.text == "+0.1035"
     assert "over n = 8 trainings" in enough.detail and "q = 0.0078" in enough.detail

@@ -9,8 +9,8 @@ from toys import toy_config, toy_images, toy_network
 
 from ce_align.cli.flags import expanded
 from ce_align.errors import ConfigError
+from ce_align.report import select
 from ce_align.report.inputs import Inputs
-from ce_align.report.select import network_labels, told_apart
 from ce_align.results import ResultStore, Row
 from ce_align.runner import run
 from ce_align.stages.overlap import OverlapConfig
@@ -42,13 +42,17 @@ def analysed(tmp_path):
     return measure
 
 
+def named(rows):
+    return select.labels_of([row.model_dump() for row in rows])
+
+
 def labels_of(outcome):
     return {(row.label, row.baseline_label) for row in outcome.rows if row.baseline}
 
 
 def test_a_row_is_born_with_the_label_that_was_given_or_that_follows(analysed):
     assert labels_of(analysed("mine")) == {("mine", "b")}
-    assert network_labels(analysed().rows) == {"runs/a": "mine", "runs/b": "b"}
+    assert named(analysed().rows) == {"runs/a": "mine", "runs/b": "b"}
 
 
 def test_a_label_that_is_given_later_replaces_the_stored_one(analysed):
@@ -124,5 +128,5 @@ def test_all_rows_of_a_network_have_the_label_that_was_given_last():
     ],
 )
 def test_equal_labels_get_what_tells_their_networks_apart(labels, expected):
-    assert list(told_apart(labels).values()) == expected
+    assert list(select.told_apart(labels).values()) == expected
     assert len(set(expected)) == len(labels)

@@ -9,8 +9,8 @@ from typer.testing import CliRunner
 from ce_align.cli.flags import Asked, flags
 from ce_align.data.recordings import Recording
 from ce_align.errors import ConfigError
-from ce_align.report.paper.correlations import save_measures
 from ce_align.report.paper.files import FigureConfig, TableConfig
+from ce_align.report.paper.geometry import save_measures
 from ce_align.report.terminal import row_sheets
 from ce_align.runner import run
 from ce_align.stages import measures

@@ -1,5 +1,7 @@
 """From two networks and a recording to unique and shared explained variance."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -65,6 +67,10 @@ def test_what_one_network_alone_sees_is_its_unique_part(rng, tmp_path):
     joint = found["unique_a"].value + found["unique_b"].value + found["shared"].value
     assert joint == pytest.approx(found["r2_joint"].value)
     assert found["unique_a"].low < found["unique_a"].value < found["unique_a"].high
+    more = found["difference"]
+    assert more.value == pytest.approx(found["r2_a"].value - found["r2_b"].value)
+    assert more.p == pytest.approx(2 / 2**6)  # of six neuroids, all with one sign
+    assert 0.8 < more.low < more.value < more.high
 
 
 def test_what_both_see_is_shared(rng, tmp_path):
@@ -95,6 +101,26 @@ def test_a_second_run_answers_from_the_store_until_something_changes(rng, tmp_pa
     other = CONFIG.model_copy(update={"seed": 1})
     _, stored = parts((red, green), planted, tmp_path, other)
     assert not stored
+
+
+def test_rows_stored_without_a_difference_get_it_from_the_stored_parts(rng, tmp_path):
+    planted, networks = recording(rng), (eye("red", 0), eye("green", 1))
+    first, _ = parts(networks, planted, tmp_path)
+    config_id = first["shared"].config_id
+    (path,) = (tmp_path / "overlap").glob("*.json")
+    document = json.loads(path.read_text())
+    document["rows"].pop()
+    path.write_text(json.dumps(document))
+    run = Run(ResultStore(tmp_path), notify=pytest.fail)
+    rows = overlap(networks, planted, CONFIG, run)
+    numbers = [(row.metric, row.value, row.low, row.high, row.p) for row in rows]
+    assert numbers == [
+        (row.metric, row.value, row.low, row.high, row.p) for row in first.values()
+    ]
+    assert {row.config_id for row in rows} == {config_id}
+    assert (run.outcome.n_done, run.outcome.n_stored) == (1, 0)
+    _, stored = parts(networks, planted, tmp_path)
+    assert stored
 
 
 def test_few_neuroids_have_no_interval(rng, tmp_path):

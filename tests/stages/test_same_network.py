@@ -56,6 +56,16 @@ def test_one_network_of_two_names_has_its_latest():
     assert [name for name, _ in kept(frame)] == ["moved/a"] * 3
     note = "runs/a and moved/a are one network, counted once as moved/a."
     assert resolve_networks(frame).notes() == [note]
+    again = rows(("runs/b", "e", 1), ("moved/b", "e", 2))
+    note = "2 networks have several names, counted once as moved/a, moved/b."
+    assert resolve_networks(pd.concat([frame, again])).notes() == [note]
+
+
+def test_a_path_in_two_spellings_is_no_second_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    frame = rows((str(tmp_path / "runs/a"), "d", 1), ("runs/a", "d", 2))
+    assert [name for name, _ in kept(frame)] == ["runs/a"] * 2
+    assert resolve_networks(frame).notes() == []
 
 
 def test_a_path_seen_from_another_folder_is_no_other_name():

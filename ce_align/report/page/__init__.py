@@ -56,7 +56,7 @@ def write_report(
     runs: Sequence[Path] = (),
     title: str = "Alignment report",
     progress: Progress = silent,
-) -> list[str]:
+) -> list[tuple[str, str]]:
     """Write the report of a folder of results.
 
     Parameters
@@ -93,7 +93,7 @@ def write_report(
             version=__version__,
             results=results,
             counts=_counts(inputs, sources),
-            findings=findings(inputs.networks.rows),
+            findings=findings(inputs.networks.rows, inputs.labels),
             glossary=GLOSSARY,
             reading=READING,
             methods=methods_of(inputs.networks.rows, sources),
@@ -117,7 +117,7 @@ def write_report(
     )
     with atomic_path(out) as temporary:
         temporary.write_text(html, encoding="utf-8")
-    return [f"{name}: {reason}" for name, reason in missing]
+    return missing
 
 
 def _counts(inputs: Inputs, sources: Sequence[Source]) -> list[tuple[str, str]]:

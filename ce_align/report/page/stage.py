@@ -34,5 +34,7 @@ def execute(configs: Sequence[ReportConfig], run: Run) -> None:
                 run.store.folder, path, title=config.title, progress=run.progress
             )
             run.outcome.files.append(path)
-            run.outcome.captions += missing
+            if missing:
+                names = ", ".join(name for name, _ in missing)
+                run.outcome.captions.append(f"left out, without rows: {names}")
             run.outcome.n_done += 1

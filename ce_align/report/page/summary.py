@@ -1,13 +1,13 @@
 """What the rows say in a few sentences, and what a reader must be warned of."""
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from ce_align.checks import named_some
-from ce_align.metrics.inference import benjamini_hochberg
+from ce_align.checks import counted, named_some
+from ce_align.metrics.inference import benjamini_hochberg, sign_flip_p
 from ce_align.report.page.stored import Source
 from ce_align.report.select import with_networks
 from ce_align.report.style import measure_name, minus
@@ -37,11 +37,22 @@ class Finding(NamedTuple):
     source: object = None
 
 
-def findings(rows: "pd.DataFrame") -> list[Finding]:
-    """What holds after correction, and the highest score on every recording."""
+def findings(rows: "pd.DataFrame", labels: Mapping[str, str]) -> list[Finding]:
+    """What holds after correction, and the highest score on every recording.
+
+    Parameters
+    ----------
+    rows : of all stages
+    labels : of networks by name, `Inputs.labels`
+    """
     rows = pooled(rows).rows
     scores = list(_scores(rows))
-    return [*_correlations(rows), *_gains(scores), *_highest_scores(scores)]
+    return [
+        *_correlations(rows),
+        *_gains(scores),
+        *_overlaps(rows, labels),
+        *_highest_scores(scores, labels),
+    ]
 
 
 def _stage(rows: "pd.DataFrame", name: str) -> "pd.DataFrame":
@@ -60,7 +71,7 @@ def _scores(rows: "pd.DataFrame") -> "Iterator[tuple[str, pd.DataFrame]]":
 
 
 def _highest_scores(
-    scores: "Sequence[tuple[str, pd.DataFrame]]",
+    scores: "Sequence[tuple[str, pd.DataFrame]]", labels: Mapping[str, str]
 ) -> Iterator[Finding]:
     for recording, group in scores:
         best = group.iloc[int(group["value"].astype(float).argmax())]
@@ -76,8 +87,8 @@ def _highest_scores(
         yield Finding(
             f"{'Highest score' if n > 1 else 'Score'} on {recording}",
             f"{best['value']:.4f}",
-            f"{best['model']} {best['layer']}: raw r {best['raw']:.3f}{error}, "
-            f"ceiling {best['ceiling']:.3f}{among}",
+            f"{labels[best['model']]}, {best['layer']}: raw r {best['raw']:.3f}"
+            f"{error}, ceiling {best['ceiling']:.3f}{among}",
             best.get("source"),
         )
 
@@ -99,7 +110,8 @@ def _gains(scores: "Sequence[tuple[str, pd.DataFrame]]") -> Iterator[Finding]:
             pairs[recording] = np.array(gains)
     if not pairs:
         return
-    tests = [_sign_flips(each) for each in pairs.values()]
+    rng = np.random.default_rng(0)
+    tests = [sign_flip_p(x, rng) if len(x) > 1 else 1.0 for x in pairs.values()]
     q_values = dict(zip(pairs, benjamini_hochberg(tests), strict=True))
     label = "Score at λ > 0 minus λ = 0"
     untold = []
@@ -124,25 +136,43 @@ def _gains(scores: "Sequence[tuple[str, pd.DataFrame]]") -> Iterator[Finding]:
         )
 
 
-def _sign_flips(gains: "NDArray[np.float64]") -> float:
-    """p of a mean as far from 0 if each value might as well have the other sign."""
-    from scipy.stats import permutation_test
-
-    if len(gains) < 2:
-        return 1.0
-    found = permutation_test(
-        *((gains,), np.mean), permutation_type="samples", random_state=0
-    )
-    return float(found.pvalue)
-
-
 def _t_interval(gains: "NDArray[np.float64]") -> str:
     from scipy.stats import ttest_1samp
 
-    if len(gains) < 2:
+    if len(gains) < 2 or np.ptp(gains) < 1e-12:  # no spread to tell of
         return ""
     low, high = ttest_1samp(gains, 0).confidence_interval()
     return f" [{low:+.4f}, {high:+.4f}]"
+
+
+def _overlaps(rows: "pd.DataFrame", labels: Mapping[str, str]) -> Iterator[Finding]:
+    """Which networks explain more than others, of the pairs that were compared."""
+    found = _stage(rows, "overlap")
+    if "p" not in found or found["p"].isna().all():
+        return
+    pair = ["model", "other", "recording"]
+    found = found[found["p"].notna()].drop_duplicates(pair, keep="last")
+    found = found.assign(q=benjamini_hochberg(found["p"]))
+    label = "Explained variance of networks, in pairs"
+    held = found[found["q"] < LEVEL]
+    if held.empty:
+        yield Finding(
+            label,
+            "Not told apart",
+            f"{counted(len(found), 'pair')}, sign-flip test over neuroids, smallest q "
+            f"= {found['q'].min():.2g}",
+        )
+        return
+    best = held.iloc[int(held["value"].astype(float).abs().argmax())]
+    low, high, value = (minus(f"{best[x]:+.4f}") for x in ("low", "high", "value"))
+    yield Finding(
+        f"{label}: {len(held)} of {len(found)} told apart; the largest difference",
+        value,
+        f"R² of {labels[best['model']]} minus that of {labels[best['other']]} on "
+        f"{best['recording']}: {value} [{low}, {high}] over {best['n_neuroids']:.0f} "
+        f"neuroids, sign-flip test, q = {best['q']:.2g}",
+        best.get("source"),
+    )
 
 
 def _least_r(n: int) -> float:

@@ -10,6 +10,7 @@ from ce_align.report.paper.accuracy import table_2, table_3, table_4
 from ce_align.report.paper.correlations import figure_forest, table_1
 from ce_align.report.paper.curves import figure_2, figure_5, figure_7
 from ce_align.report.paper.distances import figure_6, table_5
+from ce_align.report.paper.geometry import figure_geometry
 from ce_align.report.paper.items import BuiltTable, Drawn
 from ce_align.report.paper.layers import figure_depth, figure_layers, figure_time
 from ce_align.report.paper.overlap import figure_overlap
@@ -52,6 +53,9 @@ FIGURES: Mapping[str, KnownFigure] = MappingProxyType(
         "8": KnownFigure(figure_8, "predictivity, other backbones and trainings"),
         "depth": KnownFigure(figure_depth, "predictivity against layer, by area"),
         "forest": KnownFigure(figure_forest, "correlations, measures × recordings"),
+        "geometry": KnownFigure(
+            figure_geometry, "measures of networks, known λ or not"
+        ),
         "lambda": KnownFigure(figure_lambda, "everything against λ, on one page"),
         "layers": KnownFigure(figure_layers, "predictivity, layers × areas"),
         "networks": KnownFigure(figure_networks, "measures × scores, a dot a network"),

@@ -1,4 +1,4 @@
-"""Table 1 and the forest of correlations; measures and correlations as one drawing."""
+"""Table 1 and the forest of correlations."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING, Any, TypeGuard
 
 import numpy as np
 
-from ce_align.checks import named_some
-from ce_align.errors import DataError
+from ce_align.checks import counted, named_some
 from ce_align.report.fitting import shortened
 from ce_align.report.inputs import Inputs
 from ce_align.report.paper.items import (
@@ -20,7 +19,6 @@ from ce_align.report.paper.items import (
     completed,
     mark_of,
 )
-from ce_align.report.select import network_colours, network_labels
 from ce_align.report.style import (
     GUIDE,
     INK,
@@ -33,8 +31,7 @@ from ce_align.report.style import (
     save_figure,
     style,
 )
-from ce_align.stages.comparable import interval_over
-from ce_align.stages.measures import COMPARISON_TITLES, Panel, Quantity, quantities
+from ce_align.stages.measures import quantities
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -45,8 +42,8 @@ if TYPE_CHECKING:
     from ce_align.stages.measures import MeasureRow
 
 __all__ = [
-    *("correlation_forest", "figure_forest", "measure_forest"),
-    *("save_correlations", "save_measures", "table_1"),
+    *("FRAME", "correlation_forest", "figure_forest", "forest_axes"),
+    *("mark_estimate", "save_correlations", "table_1"),
 ]
 
 #: Numbers of a correlation, in the order of the rows behind tables and figures.
@@ -66,19 +63,6 @@ FOREST_KEY = (
     "Lines: 95 % intervals over networks within objectives. Shaded: |r| with p > .05 "
     "for so many networks, in a single test without correction."
 )
-#: What a number is, by what its name has in it.
-DEFINED = {
-    **dict.fromkeys(
-        COMPARISON_TITLES,
-        "D_B: squared Bures distance of covariances divided by their traces, from 0 "
-        "(the same shape) to 2 (no direction in common).",
-    ),
-    "_excess": "Excess: D_B − its floor, both of halves of the clouds of responses; "
-    "the floor is the mean distance between two halves of one cloud.",
-    "_delta": "Δ: the baseline's value − the network's, on the same images and draws.",
-    "decoding": "R²: share of the variance of augmentation parameters that is decoded "
-    "of held-out images; below 0, guessing their mean is better.",
-}
 #: Fewer networks than these say little, and a figure says so.
 FEW_NETWORKS = 10
 #: As many letters of a recording's name above a panel.
@@ -87,8 +71,6 @@ LONGEST_NAME = 18
 ABOVE, BELOW = -0.25, 0.25
 #: Height of one mark, and of title and axis, in inches.
 MARK, FRAME = 0.11, 0.75
-#: Smaller shares of variance are drawn at this edge.
-LEAST = -0.5
 
 
 def _latest(inputs: Inputs) -> "tuple[pd.DataFrame, list[str]]":
@@ -106,7 +88,7 @@ def _latest(inputs: Inputs) -> "tuple[pd.DataFrame, list[str]]":
     latest = rows.drop_duplicates(["measure", "recording"], keep="last")
     n = len(rows) - len(latest)
     if n:
-        notes.append(f"{n} correlations are replaced by later ones.")
+        notes.append(f"Replaced by later ones: {counted(n, 'correlation')}.")
     empty = pd.to_numeric(latest["value"], errors="coerce").isna()
     if empty.any():
         pairs = latest[empty][["measure", "recording"]].itertuples(index=False)
@@ -294,7 +276,7 @@ def figure_forest(inputs: Inputs, columns: int = 2) -> Drawn:
         f"objective and λ; {_interval_words(data)}. q: false discovery rate, over all "
         "measures and recordings that were correlated together, of exchanging networks "
         f"within objectives.{_few_words(data)}",
-        alt=f"Forest plot of {len(data)} correlations. The strongest is "
+        alt=f"Forest plot of {counted(len(data), 'correlation')}. The strongest is "
         f"{strongest['value']:.2f}: {measure_name(strongest['measure'])} with "
         f"{strongest['recording']}.",
     )
@@ -317,7 +299,7 @@ def correlation_forest(rows: "Sequence[CorrelationRow]", ax: "Axes") -> "Axes":
     chance = _least_r(int(n))
     ax.axvspan(-chance, chance, color=CHANCE, linewidth=0, zorder=-1)
     for place, row in enumerate(rows):
-        _mark(ax, row, place + ABOVE, OVERALL, -1.0, hollow=not row.q < 0.05)
+        mark_estimate(ax, row, place + ABOVE, OVERALL, -1.0, hollow=not row.q < 0.05)
         for k, name, its, mark in (
             (0, "within", WITHIN, "s"),
             (BELOW, "partial", PARTIAL, "D"),
@@ -329,7 +311,7 @@ def correlation_forest(rows: "Sequence[CorrelationRow]", ax: "Axes") -> "Axes":
                     ax.plot(ends, at, color=its, linewidth=0.8, zorder=2)
                 ax.plot(r, place + k, mark, color=its, markersize=2.4, zorder=4)
         ax.axhline(place + 0.5, color="0.9", linewidth=0.6, zorder=0)
-    _forest_axes(ax, [measure_name(row.measure) for row in rows])
+    forest_axes(ax, [measure_name(row.measure) for row in rows])
     ax.set_xlim(-1.03, 1.03)
     ax.set_xlabel("Pearson r across networks")
     return ax
@@ -358,7 +340,7 @@ def _forest_legend(figure: "Figure", columns: int, rows: "pd.DataFrame") -> None
     )
 
 
-def _forest_axes(ax: "Axes", labels: Sequence[str]) -> None:
+def forest_axes(ax: "Axes", labels: Sequence[str]) -> None:
     """Names from top to bottom, and a line at zero."""
     ax.axvline(0, color=GUIDE, linewidth=0.8, zorder=0)
     ax.set_yticks(range(len(labels)), labels)
@@ -368,7 +350,7 @@ def _forest_axes(ax: "Axes", labels: Sequence[str]) -> None:
     ax.spines[["top", "right", "left"]].set_visible(False)
 
 
-def _mark(
+def mark_estimate(
     ax: "Axes",
     row: "MeasureRow | CorrelationRow",
     place: float,
@@ -429,97 +411,3 @@ def save_correlations(rows: "Sequence[CorrelationRow]", path: Path) -> Path:
         notes = [FOREST_KEY, *filter(None, [_few_words(data).strip()])]
         finish(figure, notes, mark_of(row.origin or "" for row in rows))
         return save_figure(figure, path.with_suffix(""))[-1]
-
-
-def save_measures(rows: "Sequence[MeasureRow]", path: Path) -> Path:
-    """Draw a panel for each kind of measure; the path of the PNG returns.
-
-    Raises
-    ------
-    DataError
-        If no row is of a measure that has a panel.
-    """
-    from matplotlib.figure import Figure
-    from matplotlib.lines import Line2D
-
-    models = list(dict.fromkeys(row.model for row in rows))
-    metrics = {row.metric for row in rows}
-    drawn: dict[Panel, list[Quantity]] = {}
-    for name, quantity in quantities().items():
-        if quantity.panel is not None and name in metrics:
-            drawn.setdefault(quantity.panel, []).append(quantity)
-    panels = list(drawn.items())
-    if not panels:
-        raise DataError(
-            f"no panel shows {named_some(sorted(metrics)) or 'rows that are not there'}"
-            "; draw the rows of `ce-align analyze`"
-        )
-    heights = [FRAME + MARK * max(len(w) * (len(models) + 1), 4) for _, w in panels]
-    # The second column begins where it makes both equally long.
-    first = min(
-        range(1, len(panels) + 1),
-        key=lambda n: max(sum(heights[:n]), sum(heights[n:])),
-    )
-    columns = [part for part in (slice(first), slice(first, None)) if panels[part]]
-    tallest = max(sum(heights[part]) for part in columns)
-    with style():
-        size = (1.3 * WIDTHS[1] * len(columns), tallest)
-        figure = Figure(figsize=size, layout="constrained")
-        subfigures = figure.subfigures(1, len(columns), squeeze=False)[0]
-        for part, subfigure in zip(columns, subfigures, strict=True):
-            # What is missing below a shorter column stays empty.
-            rest = tallest - sum(heights[part])
-            ratios = [*heights[part], *([rest] if rest > 0 else [])]
-            grid = subfigure.add_gridspec(len(ratios), 1, height_ratios=ratios)
-            for k, (panel, own) in enumerate(panels[part]):
-                ax = subfigure.add_subplot(grid[k])
-                # One share far below zero would hide all others.
-                bounded = all(np.isfinite(one.least) for one in own)
-                words = {one.name: one.beside_mark for one in own}
-                measure_forest(rows, ax, words, -np.inf if bounded else LEAST)
-                ax.set_title(panel.title, loc="left", fontweight="bold")
-                values = [row.value for row in rows if row.metric in words]
-                clipped = any(v is not None and v < LEAST for v in values)
-                further = minus(f" (◂ below {LEAST})") if clipped else ""
-                ax.set_xlabel(panel.axis + further)
-        labels = network_labels(rows)
-        handles = [
-            Line2D([], [], color=c, marker="o", ms=3, linewidth=1, label=labels[model])
-            for model, c in network_colours(rows).items()
-        ]
-        figure.legend(handles=handles, loc="outside upper left", frameon=False, ncols=3)
-        over = dict.fromkeys(row.interval for row in rows if row.interval)
-        shown = " ".join(metrics)
-        notes = list(dict.fromkeys(w for name, w in DEFINED.items() if name in shown))
-        if over:
-            words_over = "; ".join(map(interval_over, over))
-            notes.append(f"Lines: 95 % intervals over {words_over}.")
-        finish(figure, notes, mark_of(row.origin or "" for row in rows))
-        return save_figure(figure, path.with_suffix(""))[-1]
-
-
-def measure_forest(
-    rows: "Sequence[MeasureRow]", ax: "Axes", labels: dict[str, str], least: float
-) -> "Axes":
-    """Measures from top to bottom with their intervals, networks by colour.
-
-    Parameters
-    ----------
-    rows : of any networks
-    ax : axes to draw into
-    labels : measures to show, from top to bottom, and what they are called
-    least : values below it are drawn at the left edge as triangles
-    """
-    models = list(dict.fromkeys(row.model for row in rows))
-    colours = network_colours(rows)
-    by_place = {(row.metric, row.model): row for row in rows}
-    for i, metric in enumerate(labels):
-        for k, model in enumerate(models):
-            row = by_place.get((metric, model))
-            if row is not None:
-                place = i + (k + 1) / (len(models) + 1) - 0.5
-                _mark(ax, row, place, colours[model], least)
-    for edge in range(1, len(labels)):
-        ax.axhline(edge - 0.5, color="0.9", linewidth=0.6, zorder=0)
-    _forest_axes(ax, list(labels.values()))
-    return ax

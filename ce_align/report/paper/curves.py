@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
+from ce_align.checks import counted
 from ce_align.report.inputs import Inputs
 from ce_align.report.paper.distances import differences
 from ce_align.report.paper.items import Drawn, NothingToDraw, completed
@@ -96,8 +97,8 @@ def figure_2(inputs: Inputs, columns: int = 2) -> Drawn:
         notes,
         title="Shape of variability and decoding of augmentations against λ",
         caption=_parts_of_figure_2(shown) + bands(data),
-        alt=f"{len(shown)} line plots against the equivariance weight, a line for each "
-        f"objective. {_ends(data, 'panel')}",
+        alt=f"{counted(len(shown), 'line plot')} against the equivariance weight, a "
+        f"line for each objective. {_ends(data, 'panel')}",
     )
 
 
@@ -173,8 +174,8 @@ def figure_7(inputs: Inputs, columns: int = 2) -> Drawn:
         "parameters: A, among views whose parameters are all within the range of weak "
         "augmentations; B, among those with a parameter beyond it. Both on one scale."
         f"{below if negative else ''} {bands(data)}",
-        alt=f"{len(shown)} line plots of R² against the equivariance weight. "
-        + _ends(data, "panel"),
+        alt=f"{counted(len(shown), 'line plot')} of R² against the equivariance "
+        f"weight. {_ends(data, 'panel')}",
     )
 
 

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ce_align.checks import named_some
+from ce_align.checks import counted, named_some
 from ce_align.report.inputs import Inputs
 from ce_align.report.paper.items import (
     BuiltTable,
@@ -177,7 +177,8 @@ def differences(inputs: Inputs, comparison: str) -> Selection:
     notes = [*stored.notes, *joint.notes]
     if computed:
         notes.append(
-            f"{COMPARISON_TITLES[comparison]}: ΔD_B of {len(computed)} networks "
+            f"{COMPARISON_TITLES[comparison]}: ΔD_B of "
+            f"{counted(len(computed), 'network')} "
             "computed from stored comparisons."
         )
     parts = [stored.rows, pd.DataFrame(computed)]
@@ -306,9 +307,9 @@ def figure_6(inputs: Inputs, columns: int = 2) -> Drawn:
         caption="Squared Bures distance D_B of each comparison (n in a panel: "
         f"comparisons × networks; {n} comparisons a network) for a network with "
         "equivariance weight λ > 0 against that for λ = 0 of the same objective, on "
-        "the same images and draws; darker is larger λ. On the line both are equal; "
-        "below it the network's shapes are closer than those at λ = 0. Panels of one "
-        "comparison have one scale.",
+        "the same images and draws; the stronger the colour, the larger λ. On the line "
+        "both are equal; below it the network's shapes are closer than those at λ = 0. "
+        "Panels of one comparison have one scale.",
         alt="Grid of scatter plots, objectives by comparisons. Share of comparisons "
         f"below the line of unity: {'; '.join(shares)}.",
     )

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ce_align.checks import named_some
+from ce_align.checks import counted, named_some
 from ce_align.report.fitting import shortened
 from ce_align.report.inputs import Inputs
 from ce_align.report.paper.items import Drawn, NothingToDraw, completed
@@ -230,9 +230,10 @@ def figure_depth(inputs: Inputs, columns: int = 2) -> Drawn:
         f"not divided by a ceiling) of each layer, for each recording; layers are "
         f"spaced {spaced}. Bands: ± one standard error over splits. The vertical axis "
         "begins where the data do.",
-        alt=f"Line plots against depth for {len(looks)} networks and {len(recordings)} "
-        f"recordings. The highest is {best['value']:.3f}: {best['layer']} of "
-        f"{best['model']} for {best['recording']}.",
+        alt=f"Line plots against depth for {counted(len(looks), 'network')} and "
+        f"{counted(len(recordings), 'recording')}. The highest is "
+        f"{best['value']:.3f}: {best['layer']} of "
+        f"{inputs.labels[best['model']]} for {best['recording']}.",
     )
 
 
@@ -307,7 +308,8 @@ def figure_time(inputs: Inputs, columns: int = 2) -> Drawn:
         "not divided by a ceiling) of the responses in each time bin, at its middle. "
         "Bands: ± one standard error over splits. Dotted, where responses were "
         "repeated: √ceiling of each bin, which a perfect model would reach.",
-        alt=f"Line plots against time for {len(looks)} networks. The highest is "
+        alt=f"Line plots against time for {counted(len(looks), 'network')}. "
+        f"The highest is "
         f"{best['value']:.3f}, {inputs.labels[best['model']]} at {best['time']:g} ms.",
     )
 

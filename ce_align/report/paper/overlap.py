@@ -2,15 +2,24 @@
 
 from typing import TYPE_CHECKING, Any
 
-from ce_align.checks import named_some
+import numpy as np
+
+from ce_align.checks import counted, named_some
+from ce_align.metrics.inference import benjamini_hochberg
 from ce_align.report.inputs import Inputs
+from ce_align.report.paper.correlations import forest_axes, mark_estimate
 from ce_align.report.paper.items import Drawn, NothingToDraw, completed
-from ce_align.report.style import LETTERS, heat_map, letter, panel_grid, style
+from ce_align.report.style import INK, LETTERS, heat_map, letter, new_figure, style
 
 if TYPE_CHECKING:
     import pandas as pd
 
 __all__ = ["figure_overlap"]
+
+#: A difference whose q is smaller is filled.
+LEVEL = 0.05
+#: Height of a line of a forest, in inches.
+PAIR = 0.17
 
 
 def figure_overlap(inputs: Inputs, columns: int = 2) -> Drawn:
@@ -39,16 +48,25 @@ def figure_overlap(inputs: Inputs, columns: int = 2) -> Drawn:
     order = ["part", "network", "beside"]
     data = pd.DataFrame(_overlap_cells(rows)).drop_duplicates(order)
     data = data.sort_values(order, ignore_index=True)
+    data = data.reindex(columns=[*data.columns, *({"p", "q"} - set(data.columns))])
     models = list(dict.fromkeys([*rows["model"], *rows["other"]]))
     labels = inputs.labels
     n_pairs = len(models) * (len(models) - 1)
     n_absent = (n_pairs - int((data["part"] == "shared").sum())) // 2
     if n_absent:
-        notes.append(f"{n_absent} pairs of networks were not compared.")
+        notes.append(f"Not compared: {counted(n_absent, 'pair')} of networks.")
     words = {"shared": "explained by both", "unique": "explained by row alone"}
-    low, high = min(0.0, float(data["value"].min())), float(data["value"].max())
+    values = data["value"][data["part"].isin(words)]
+    low, high = min(0.0, float(values.min())), float(values.max())
+    pairs = data[data["part"] == "difference"]
+    tested = pairs["p"].notna()
+    data.loc[pairs.index[tested], "q"] = benjamini_hochberg(pairs["p"][tested])
+    matrix, forest = 1.0 + 0.27 * len(models), 0.55 + PAIR * len(pairs)
+    heights = [matrix] * (2 // columns) + [forest] * bool(len(pairs))
     with style():
-        figure, axes, _ = panel_grid(columns, 2, columns, 1.0 + 0.27 * len(models))
+        figure = new_figure(columns, sum(heights))
+        grid = figure.add_gridspec(len(heights), columns, height_ratios=heights)
+        axes = [figure.add_subplot(grid[divmod(k, columns)]) for k in range(2)]
         for ax, name, (kind, what) in zip(axes, LETTERS, words.items(), strict=False):
             own = data[data["part"] == kind]
             table = own.pivot_table(index="network", columns="beside", values="value")
@@ -62,6 +80,24 @@ def figure_overlap(inputs: Inputs, columns: int = 2) -> Drawn:
         bar = figure.colorbar(axes[0].collections[0], ax=axes, pad=0.02, aspect=30)
         bar.set_label("Held-out $R^2$")
         bar.outline.set_visible(False)
+        if len(pairs):
+            ax = figure.add_subplot(grid[-1, :])
+            pairs = data.loc[pairs.index]
+            row: Any
+            for place, row in enumerate(pairs.itertuples()):
+                mark_estimate(ax, row, place, INK, -np.inf, hollow=not row.q < LEVEL)
+            named = zip(pairs["network"], pairs["beside"], strict=True)
+            forest_axes(ax, [f"{labels[a]} − {labels[b]}" for a, b in named])
+            ax.set_xlabel("Held-out $R^2$")
+            letter(ax, "C", "$R^2$ of the first − of the second")
+    said = ""
+    if len(pairs):
+        said = (
+            " C, what the first explains minus what the second does. Lines: 95 % "
+            "intervals over neuroids, stimuli and folds held fixed. Filled: q < .05; "
+            f"q: false discovery rate over {counted(len(pairs), 'pair')}, of flipping "
+            "signs of neuroids."
+        )
     return completed(
         figure,
         data,
@@ -71,14 +107,15 @@ def figure_overlap(inputs: Inputs, columns: int = 2) -> Drawn:
         caption="Share of the variance of held-out responses (R², mean over neuroids) "
         "that is explained A, by both networks of a pair alike, and B, by that of the "
         "row beyond that of the column; both on one scale of colour. Below 0 the "
-        "prediction is worse than the mean response.",
-        alt=f"Two matrices of {len(models)} networks: shared R² and unique R².",
+        f"prediction is worse than the mean response.{said}",
+        alt=f"Two matrices of {len(models)} networks: shared R² and unique R²"
+        + (f"; differences of {counted(len(pairs), 'pair')}." if len(pairs) else "."),
     )
 
 
 def _overlap_cells(rows: "pd.DataFrame") -> list[dict[Any, Any]]:
     """A cell for each ordered pair of networks and each part."""
-    kept = ["value", "recording", "n_neuroids", "origin", "source"]
+    kept = ["value", "low", "high", "p", "recording", "n_neuroids", "origin", "source"]
     cells = []
     for row in rows.to_dict("records"):
         pair = row["model"], row["other"]
@@ -86,6 +123,7 @@ def _overlap_cells(rows: "pd.DataFrame") -> list[dict[Any, Any]]:
             "overlap_shared": [("shared", *pair), ("shared", *pair[::-1])],
             "overlap_unique_a": [("unique", *pair)],
             "overlap_unique_b": [("unique", *pair[::-1])],
+            "overlap_difference": [("difference", *pair)],
         }
         for part, network, beside in places.get(row["metric"], ()):
             cell = {"part": part, "network": network, "beside": beside}

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from ce_align.checks import named_some
+from ce_align.checks import counted, named_some
 from ce_align.report.inputs import Inputs, predictivity_points
 from ce_align.report.paper.accuracy import DATASETS
 from ce_align.report.paper.curves import (
@@ -107,8 +107,8 @@ def figure_lambda(inputs: Inputs, columns: int = 2) -> Drawn:
         "parameters that is decoded, of held-out images. Transfer to other data sets "
         "and online probe: share of images that are classified rightly. Grey line: 0. "
         f"{bands(data)} Nothing is corrected for the number of panels.",
-        alt=f"{len(shown)} small line plots against the equivariance weight: "
-        f"{', '.join(panel.title.replace(chr(10), ' ') for panel in shown)}.",
+        alt=f"{counted(len(shown), 'small line plot')} against the equivariance "
+        f"weight: {', '.join(panel.title.replace(chr(10), ' ') for panel in shown)}.",
     )
 
 
@@ -319,17 +319,19 @@ def figure_networks(inputs: Inputs, columns: int = 2) -> Drawn:
                 ax.set_title(score, fontsize=5.6)
         legend_above(figure, axes, columns)
     n = "/".join(map(str, sorted(set(data.groupby(["measure", "score"]).size()))))
+    stronger = "; stronger colour: larger λ" if data["weight"].nunique() > 1 else ""
     return completed(
         figure,
         data,
         inputs,
         notes,
         title="Measures against predictivity, network by network",
-        caption=f"Each point is a network (n = {n} in a panel; darker: larger λ): a "
+        caption=f"Each point is a network (n = {n} in a panel{stronger}): a "
         "measure of its representation against its raw predictivity (Pearson r, not "
         "divided by a ceiling). r in a panel: Pearson correlation across its networks; "
         "neither tested nor corrected for the number of panels, which Table 1 does.",
-        alt=f"{len(axes)} scatter plots of {data['model'].nunique()} networks: "
+        alt=f"{counted(len(axes), 'scatter plot')} of "
+        f"{counted(data['model'].nunique(), 'network')}: "
         f"{', '.join(map(measure_name, measures))} against {', '.join(scores)}.",
     )
 

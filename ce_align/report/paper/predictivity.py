@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ce_align.checks import named_some
+from ce_align.checks import counted, named_some
 from ce_align.models.catalogue import OBJECTIVE_NAMES
 from ce_align.report.inputs import Inputs, predictivity_points
 from ce_align.report.paper.items import Drawn, NothingToDraw, completed
@@ -187,10 +187,10 @@ def _dots(
         inputs,
         notes,
         title=title,
-        caption=f"{what} by recording, from light to dark by equivariance weight λ; "
-        f"vertical lines: {drawn}",
-        alt=f"Dot plots of predictivity for {len(recordings)} recordings and "
-        f"{len(panels)} panels. The highest is {best['value']:.3f}: "
+        caption=f"{what} by recording, the stronger the colour, the larger the "
+        f"equivariance weight λ; vertical lines: {drawn}",
+        alt=f"Dot plots of predictivity for {counted(len(recordings), 'recording')}, "
+        f"{counted(len(panels), 'panel')}. The highest is {best['value']:.3f}: "
         f"{objective_label(str(best['objective']))} at λ {best['weight']:g} for "
         f"{best['recording']}.",
     )
@@ -289,10 +289,11 @@ def figure_4(inputs: Inputs, columns: int = 2) -> Drawn:
         notes,
         title="Score by rank, among other networks",
         caption=f"Score (raw² / ceiling; {score}) of each network by rank, "
-        f"among {len(rest)} other networks whose scores come from a file. Nothing in "
-        "the file says whether they are of the same benchmark.",
-        alt=f"Scores of {len(points)} networks from the best to the worst. The best of "
-        f"ours, {best['model']}, has rank {best['rank']} with {best['score']:.3f}.",
+        f"among {counted(len(rest), 'other network')} whose scores come from a "
+        "file. Nothing in the file says whether they are of the same benchmark.",
+        alt=f"Scores of {counted(len(points), 'network')} from the best to the worst. "
+        f"The best of ours, {best['model']}, has rank {best['rank']} with "
+        f"{best['score']:.3f}.",
     )
 
 

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
+from ce_align.checks import counted
 from ce_align.data.scenes import SIMULATED_IMAGES
 from ce_align.report.inputs import Inputs
 from ce_align.report.paper.items import Drawn, NothingToDraw, completed
@@ -79,20 +80,22 @@ def figure_training(inputs: Inputs, columns: int = 2) -> Drawn:
     if "probe_top1" not in absent:
         absent.pop("probe_train_top1", None)
     absent.pop("probe_epoch_top1", None)  # of ce_align 0.1
+    stronger = ""
+    if data["weight"].nunique() > 1:
+        stronger = "; the stronger the colour, the larger the equivariance weight λ"
     return completed(
         figure,
         data,
         inputs,
         [f"Not recorded: {', '.join(absent.values())}."] if absent else [],
         title="Training curves",
-        caption="Numbers that were recorded during training; darker lines have a "
-        "larger equivariance weight λ. Losses of different objectives have different "
-        "scales. Effective rank: exponential of the entropy of the spectrum of the "
-        "features' covariance. Neighbours: accuracy of the nearest neighbours in "
-        "feature space. Probe: a linear classifier that is trained along on detached "
-        "features.",
-        alt=f"{len(panels)} line plots against the step, for {len(networks)} "
-        "trainings.",
+        caption=f"Numbers that were recorded during training{stronger}. Losses of "
+        "different objectives have different scales. Effective rank: exponential of "
+        "the entropy of the spectrum of the features' covariance. Neighbours: accuracy "
+        "of the nearest neighbours in feature space. Probe: a linear classifier that "
+        "is trained along on detached features.",
+        alt=f"{counted(len(panels), 'line plot')} against the step, for "
+        f"{counted(len(networks), 'training')}.",
     )
 
 
