@@ -155,28 +155,33 @@ def start(
         )
         notify(f"{n} jobs given to SLURM, {len(rest) - n} are there already")
         return board
-    board.forget(job.id for job in rest)
-    if means.where == "here":
-        from ce_align.sweeps.processes import in_this_process
-
-        in_this_process(board, sweep, rest, notify, progress)
-    elif means.where == "processes":
-        from ce_align.sweeps.processes import in_processes
-
-        in_processes(
-            board,
-            sweep,
-            rest,
-            means.jobs,
-            notify,
-            progress,
-            gpus_per_job=means.gpus_per_job,
-        )
-    else:
+    if means.where not in PLACES:
         raise ConfigError(
             f"where is {means.where!r}; choose from {', '.join(PLACES)}, or give an "
             "executor of processes"
         )
+    from ce_align.sweeps.processes import in_processes, in_this_process
+
+    board.forget(job.id for job in rest)
+    try:
+        if means.where == "here":
+            in_this_process(board, sweep, rest, notify, progress)
+        else:
+            in_processes(
+                board,
+                sweep,
+                rest,
+                means.jobs,
+                notify,
+                progress,
+                gpus_per_job=means.gpus_per_job,
+            )
+    except KeyboardInterrupt as stop:
+        n_done = len(board.done() & {job.id for job in rest})
+        stop.__notes__ = [
+            f"{n_done} of {len(rest)} jobs are done; the same again goes on from there"
+        ]
+        raise
     return board
 
 

@@ -15,6 +15,7 @@ from ce_align.config import StageConfig
 from ce_align.errors import CeAlignError, Stopped, explained, first_line
 from ce_align.models.features import BATCH_SIZES
 from ce_align.progress import Notify, Progress
+from ce_align.recipes import load_recipe
 from ce_align.results import ResultStore
 from ce_align.runner import grouped, run
 from ce_align.stages.running import Hardware, Outcome
@@ -79,9 +80,12 @@ def work(
     -------
     Why it failed; None if it is done.
     """
-    whole = board.read_sweep(sweep, only=job)
-    (asked,) = (one for one in whole.jobs if one.id == job)
+    whole = board.read_sweep(sweep, only="")
     os.chdir(whole.folder)
+    if Path(whole.file).suffix == ".py":
+        # It may register objectives or measures of its own, which settings name.
+        load_recipe(Path(whole.file))
+    (asked,) = (one for one in board.read_sweep(sweep, job).jobs if one.id == job)
     while (claim := board.claim(job, worker_name())) is None:
         time.sleep(PAUSE)
     with claim:
