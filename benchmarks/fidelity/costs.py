@@ -44,10 +44,11 @@ def configs(images: str, recording: str) -> dict[str, StageConfig]:
             model=resnet18,
             layer="layer4",
             images=images,
-            comparisons=100,
+            comparisons=60,
             centroids="compared",
             crops=8,
             photometrics=8,
+            size=112,
         )
 
     return {
