@@ -300,7 +300,7 @@ def test_networks_of_every_kind_are_scored_in_one_command(ce_align, tmp_path):
     assert layers["mixed"] == ["body", "pair"]
     lines = errors_of(err)
     for name, layer, message in [
-        ("mixed", "narrow", "is 25 for 2"),
+        ("mixed", "narrow", "25 components need as many features, found 2"),
         ("mixed", "dead", "the same for every stimulus"),
         ("mixed", "unused", "takes no part in the pass"),
         ("crashing", "", "RuntimeError: mat1 and mat2"),

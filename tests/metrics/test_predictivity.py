@@ -351,7 +351,10 @@ def with_value(array, value):
         (lambda x, y, s: (x[:-1], y, s), "159 stimuli but responses has 160"),
         (lambda x, y, s: (x, y[:, 0], s), "stimuli × neuroids"),
         (lambda x, y, s: (x, y[:, :0], s), "stimuli × neuroids"),
-        (lambda x, y, s: (x[:, :24], y, s), "number of features, but is 25 for 24"),
+        (
+            lambda x, y, s: (x[:, :24], y, s),
+            "25 components need as many features, found 24; take fewer",
+        ),
         (lambda x, y, s: (with_value(x, np.nan), y, s), "features have NaN"),
         (lambda x, y, s: (x[:, 0], y, s), "features must be a matrix"),
         (lambda x, y, s: (np.full_like(x, 0.1), y, s), "same for every stimulus"),
@@ -361,7 +364,10 @@ def with_value(array, value):
         (lambda x, y, s: (x, y, [([0, -1], [3, 2])]), "rows go from 0 to 159"),
         (lambda x, y, s: (x, y, [([0, 1], [2])]), "1 test stimuli"),
         (lambda x, y, s: (x, y, [([0.5, 1], [2, 3])]), "lists of row numbers"),
-        (lambda x, y, s: (x, y, [(range(20), range(20, 40))]), "is 25 for 20"),
+        (
+            lambda x, y, s: (x, y, [(range(20), range(20, 40))]),
+            "25 components need more training stimuli than 20; take",
+        ),
     ],
 )
 def test_data_that_do_not_fit_are_refused_in_words(planted, change, words):
