@@ -329,7 +329,8 @@ def figure_networks(inputs: Inputs, columns: int = 2) -> Drawn:
         caption=f"Each point is a network (n = {n} in a panel{stronger}): a "
         "measure of its representation against its raw predictivity (Pearson r, not "
         "divided by a ceiling). r in a panel: Pearson correlation across its networks; "
-        "neither tested nor corrected for the number of panels, which Table 1 does.",
+        "neither tested nor corrected for the number of panels. Table 1 has both, with "
+        "the score (raw² / ceiling), so that its r differs slightly.",
         alt=f"{counted(len(axes), 'scatter plot')} of "
         f"{counted(data['model'].nunique(), 'network')}: "
         f"{', '.join(map(measure_name, measures))} against {', '.join(scores)}.",
