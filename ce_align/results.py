@@ -350,6 +350,10 @@ class ResultStore:
         """
         return list(_read(self._path(stage, config_id)).get("identities", []))
 
+    def has(self, stage: str, config_id: str) -> bool:
+        """Whether there are rows of a configuration."""
+        return self._path(stage, config_id).exists()
+
     def has_arrays(self, stage: str, config_id: str) -> bool:
         """Whether a stored configuration has arrays."""
         return self._path(stage, config_id).with_suffix(".nc").exists()

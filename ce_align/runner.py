@@ -13,7 +13,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from ce_align.config import StageConfig
+from ce_align.config import COMMITTED, StageConfig
 from ce_align.errors import ConfigError
 from ce_align.progress import WHOLE, quiet, silent
 from ce_align.results import ResultStore
@@ -216,8 +216,9 @@ def states_of(
     #: Of each set of settings that some configuration asks for, the values stored.
     values: dict[frozenset[str], set[Hashable]] = {}
     for whole in settings:
-        # What is left to the recording, its rows state.
-        asked = {name: value for name, value in whole.items() if value is not None}
+        # What is left to the recording or the network, its rows state.
+        open_ = (None, COMMITTED)
+        asked = {name: value for name, value in whole.items() if value not in open_}
         names = frozenset(asked)
         if names not in values:
             values[names] = {

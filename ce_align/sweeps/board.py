@@ -11,7 +11,7 @@ import secrets
 import socket
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -232,6 +232,16 @@ class Board:
     def done(self) -> set[str]:
         """Jobs that ended well."""
         return _names(self.folder / "done")
+
+    def told(self, jobs: Container[str]) -> set[str]:
+        """Jobs that ended well and told of rows, which the store has still."""
+        found = set()
+        for job in self.done():
+            if job in jobs:
+                rows = list(self.rows([job]))
+                if rows and all(self.store.has(*row) for row in rows):
+                    found.add(job)
+        return found
 
     def failed(self) -> dict[str, dict[str, Any]]:
         """Jobs that ended with a failure, with ``reason``, ``tries``, ``memory``."""

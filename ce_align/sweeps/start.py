@@ -106,7 +106,7 @@ def planned(
     if settings.get("force"):
         return whole, jobs
     # What reads rows reads those that there are by then.
-    stored = stored_jobs(whole, store)
+    stored = stored_jobs(whole, Board(store))
     return whole, [job for job in jobs if job.id not in stored]
 
 
@@ -191,7 +191,7 @@ def standing(sweep: Sweep, board: Board) -> list[Status]:
 
     submitted = board.submitted()
     asked = any(job.id in submitted for job in sweep.jobs)
-    stored = stored_jobs(sweep, board.store)
+    stored = stored_jobs(sweep, board)
     return states(sweep.jobs, board, stored, queue() if asked else None)
 
 

@@ -4,7 +4,6 @@ from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from ce_align.results import ResultStore
 from ce_align.runner import states_of
 from ce_align.sweeps.board import Beat, Board, Sweep
 from ce_align.sweeps.jobs import READING, Job
@@ -36,8 +35,14 @@ class Status:
     cluster_id: str | None = None
 
 
-def stored_jobs(sweep: Sweep, store: ResultStore) -> set[str]:
-    """Jobs whose rows the store has; those that only read rows have none."""
+def stored_jobs(sweep: Sweep, board: Board) -> set[str]:
+    """Jobs whose rows the store has; those that only read rows have none.
+
+    That is seen by their settings, or, where these leave much open, such as layers by a
+    glob, by the rows that the job told of when it was done.
+    """
+    store = board.store
+    told = board.told({job.id for job in sweep.jobs if job.stage not in READING})
     settings: dict[str, list[Mapping[str, Any]]] = {}
     of_job: dict[str, list[str]] = {}
     for job, asked in sweep.asked.items():
@@ -54,7 +59,7 @@ def stored_jobs(sweep: Sweep, store: ResultStore) -> set[str]:
             for job, state in zip(of_job[stage], found, strict=True)
             if state != "done"
         }
-    return {job.id for job in sweep.jobs} - lacking
+    return {job.id for job in sweep.jobs} - lacking | told
 
 
 def states(
