@@ -498,8 +498,8 @@ def figure(
 
     Parameters
     ----------
-    name : ``1`` to ``8``, or a name, as ``forest`` or ``geometry``, of `ce-align
-        figures --help`
+    name : ``1`` to ``8``, or a name that ``ce-align figures --help`` lists, such as
+        ``forest`` or ``geometry``
     results : folder of the rows, or the outcome of a run, whose folder it is
     columns : width in columns of a page
 

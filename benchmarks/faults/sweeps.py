@@ -34,6 +34,8 @@ from ce_align.stages.scores import ScoreConfig
 TESTS = Path(__file__).resolve().parents[2] / "tests"
 #: Seconds between two faults, at least and at most.
 BETWEEN = (0.5, 3.0)
+#: Share of looks at which something is disturbed.
+SHARE = 0.2
 SETTINGS: dict[str, Any] = {
     "model": "pixels",
     "recording": "toy.nc",
@@ -97,7 +99,7 @@ def _start(
         jobs = cluster.ask("squeue", "-h", "-r", "-o", "%i %T") if cluster else ""
         if not running and not jobs:
             return
-        if rng.random() < 0.5:
+        if rng.random() < SHARE:
             _disturb(rng, faults, driver, cluster, jobs)
 
 

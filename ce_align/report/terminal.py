@@ -225,7 +225,7 @@ MEASURE = (
     Column("interval", "over", extra=True),
     Column("n_comparisons", "comparisons", extra=True, fact="{value} comparisons"),
     Column("n_units", "units", extra=True),
-    Column("baseline_label", "against", extra=True),
+    Column("baseline_label", "baseline", extra=True),
     *(LAYER, Column("images"), ORIGIN, Column("seed", extra=True)),
 )
 

@@ -169,7 +169,7 @@ def execute(configs: Sequence[CorrelateConfig], run: Run) -> None:
 
     for config in configs:
         against = ", ".join(config.recordings) or "every recording"
-        with run.attempt(f"correlation with {against}"):
+        with run.attempt(f"correlation with {against}", config):
             parts = [load_rows(run.store), *map(_read_rows, run.other_rows)]
             selection = pooled(pd.concat(parts, ignore_index=True))
             found = selection.rows
@@ -186,6 +186,8 @@ def execute(configs: Sequence[CorrelateConfig], run: Run) -> None:
             recordings = tuple(dict.fromkeys(asked or known))
             named = config.model_copy(update={"recordings": recordings})
             run.outcome.rows += correlate_rows(found, named, run)
+            # Its rows are of the recordings that were found.
+            run.store.clear_failure(config.stage, config)
 
 
 def _read_rows(path: Path) -> "pd.DataFrame":

@@ -323,7 +323,7 @@ COMPARISON_TITLES = {name: name.replace("_", "–").capitalize() for name in COM
 
 def _distances() -> Iterator[Quantity]:
     shapes = Panel("Shapes of variability", "$D_B$")
-    above = Panel("Above the floor of equal sources", "excess of $D_B$")
+    above = Panel("Excess over the floor", "excess of $D_B$")
     deltas = Panel("Against the baseline", "$\\Delta D_B$ = baseline − network")
     titles = COMPARISON_TITLES.items()
     for name, title in titles:

@@ -76,13 +76,16 @@ def _configs(plan: Mapping[str, Any], runs: Path) -> tuple[StageConfig, ...]:
     trained: list[str] = []
     for stage in (stage for stage in STAGES if stage in plan):
         entries = plan[stage]
-        for entry in entries if isinstance(entries, list) else [entries]:
-            if entry is not None and not isinstance(entry, Mapping):
-                raise ConfigError(f"{stage}: expected settings, found {entry!r}")
-            for settings in _combinations(config_type(stage), entry or {}, trained):
-                found.append(_config(stage, settings))
-                if isinstance(found[-1], TrainConfig):
-                    trained.append(str(training_folder(found[-1], runs)))
+        try:
+            for entry in entries if isinstance(entries, list) else [entries]:
+                if entry is not None and not isinstance(entry, Mapping):
+                    raise ConfigError(f"expected settings, found {entry!r}")
+                for settings in _combinations(config_type(stage), entry or {}, trained):
+                    found.append(_config(stage, settings))
+                    if isinstance(found[-1], TrainConfig):
+                        trained.append(str(training_folder(found[-1], runs)))
+        except (ConfigError, ValidationError) as error:
+            raise ConfigError(f"{stage}: {explained(error)}") from error
     return distinct(found)
 
 

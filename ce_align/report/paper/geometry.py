@@ -8,6 +8,7 @@ import numpy as np
 
 from ce_align.checks import counted, named_some
 from ce_align.errors import DataError
+from ce_align.models.catalogue import label_of
 from ce_align.report.inputs import Inputs
 from ce_align.report.paper.correlations import (
     FRAME,
@@ -50,7 +51,8 @@ DEFINED = {
     "_excess": "Excess: D_B − its floor, both of halves of the clouds of responses; "
     "the floor is the mean distance between two halves of one cloud.",
     "_delta": "ΔD_B: the baseline's value − the network's, on the same images and "
-    "draws.",
+    "draws; above 0 if the network's clouds are more alike. Its interval does not "
+    "cover other seeds of training.",
     "decoding": "R²: share of the variance of augmentation parameters that is decoded "
     "of held-out images; below 0, guessing their mean is better.",
 }
@@ -91,8 +93,8 @@ def figure_geometry(inputs: Inputs, columns: int = 2, *, most: float = MOST) -> 
             f"no panel shows {named_some(sorted(present))}; draw the rows of `ce-align "
             f"analyze`{because(notes)}"
         )
-    kept = ["model", "metric", "value", "low", "high", "interval", "layer", "n_points"]
-    kept += ["n_comparisons", "origin", "source"]
+    kept = ["model", "metric", "value", "low", "high", "interval", "baseline", "layer"]
+    kept += ["images", "n_points", "n_comparisons", "origin", "source"]
     whole = pd.concat(parts, ignore_index=True)
     models = sorted(set(whole["model"]))
     colours = network_colours({model: inputs.facts(model) for model in models})
@@ -144,6 +146,7 @@ def figure_geometry(inputs: Inputs, columns: int = 2, *, most: float = MOST) -> 
     defined = dict.fromkeys(words for name, words in DEFINED.items() if name in names)
     over = dict.fromkeys(map(interval_over, data["interval"].dropna()))
     lines = [f"Lines: 95 % intervals over {'; '.join(over)}."] if over else []
+    lines += _against(data, inputs)
     return completed(
         figure,
         data,
@@ -156,6 +159,18 @@ def figure_geometry(inputs: Inputs, columns: int = 2, *, most: float = MOST) -> 
         alt=f"{len(panels)} forest plots of {counted(n, 'network')}: "
         f"{', '.join(panel.title.lower() for panel in panels)}.",
     )
+
+
+def _against(data: "pd.DataFrame", inputs: Inputs) -> list[str]:
+    """Which networks are compared with which, and what both were shown."""
+    pairs = data[["model", "baseline"]].dropna().drop_duplicates()
+    baselines = {
+        inputs.labels.get(name, label_of(name)) for name in set(pairs["baseline"])
+    }
+    named = [f"Baseline: {named_some(sorted(baselines))}."] if baselines else []
+    layers = named_some(sorted(set(data["layer"].dropna())))
+    images = named_some(sorted(set(data["images"].dropna())))
+    return [*named, f"Responses of {layers} to views of {images}."]
 
 
 def _so_many(
