@@ -137,8 +137,9 @@ def start(
     if dry_run:
         records = _planned(whole, {job.id for job in rest})
         view.show(records, [_plan_sheet(records)])
-        hours = sum(job.minutes or 0 for job in rest) / 60
-        message(f"about {hours:.2g} hours of {rates.machine}")
+        taken = sum(job.minutes or 0 for job in rest)
+        time_ = f"{taken:.2g} minutes" if taken < 60 else f"{taken / 60:.2g} hours"
+        message(f"about {time_} of {rates.machine}")
         return
     means = starting.Means(where, jobs, gpus_per_job, max_parallel, _pairs(slurm or ()))
     n = len(whole.jobs) - len(rest)

@@ -41,11 +41,19 @@ COLUMNS = ("neuroid_id", "animal", "region", "reliability")
 #: MATLAB 7.3 files are HDF5 behind a block of text.
 HDF5_MARK, USER_BLOCK = b"\x89HDF\r\n\x1a\n", 512
 
+#: What people call the axes.
+SYNONYMS = {
+    **dict.fromkeys(("stimuli", "image", "images", "presentation"), "stimulus"),
+    **dict.fromkeys(("repetitions", "rep", "reps", "repeat", "trial"), "repetition"),
+    **dict.fromkeys(("neuroids", "neuron", "neurons", "unit", "channel"), "neuroid"),
+}
+
 
 def _read(asked: Request) -> Recording:
     settings, tell = asked.settings, asked.tell
     keys = asked.keys("responses", "stimuli", *COLUMNS)
-    axes = tuple(part.strip() for part in (settings.axes or "").split(","))
+    given = (part.strip() for part in (settings.axes or "").split(","))
+    axes = tuple(SYNONYMS.get(name, name) for name in given)
     if len(set(axes)) != len(axes) or set(axes) not in (
         set(AXES),
         {"stimulus", "neuroid"},

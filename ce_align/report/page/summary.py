@@ -1,5 +1,6 @@
 """What the rows say in a few sentences, and what a reader must be warned of."""
 
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
@@ -26,6 +27,8 @@ FEW_NETWORKS = 10
 LEVEL = 0.05
 #: As many notes of rows are shown.
 MOST_NOTES = 8
+#: Notes of rows that are no warning, or that the summary gives by itself.
+TOLD = re.compile(r"^\d+ centroids$|is above 1\b")
 
 
 class Finding(NamedTuple):
@@ -156,11 +159,13 @@ def _overlaps(rows: "pd.DataFrame", labels: Mapping[str, str]) -> Iterator[Findi
     label = "Explained variance of networks, in pairs"
     held = found[found["q"] < LEVEL]
     if held.empty:
+        first, n = found.iloc[0], len(found)
+        which = f"{labels[first['model']]} and {labels[first['other']]}"
         yield Finding(
             label,
             "Not told apart",
-            f"{counted(len(found), 'pair')}, sign-flip test over neuroids, smallest q "
-            f"= {found['q'].min():.2g}",
+            f"{which if n == 1 else counted(n, 'pair')}, sign-flip test over neuroids, "
+            f"smallest q = {found['q'].min():.2g}",
         )
         return
     best = held.iloc[int(held["value"].astype(float).abs().argmax())]
@@ -244,12 +249,14 @@ def _origins(rows: "pd.DataFrame") -> Iterator[str]:
 
 def _few(rows: "pd.DataFrame") -> Iterator[str]:
     found = _stage(rows, "correlate")
-    fewest = FEW_NETWORKS if found.empty else int(found["n_networks"].min())
-    if fewest < FEW_NETWORKS:
-        yield (
-            f"Few networks: Correlations are over {fewest} networks; intervals are "
-            "wide, and chance explains large values."
-        )
+    if found.empty or int(found["n_networks"].min()) >= FEW_NETWORKS:
+        return
+    fewest, most = (int(found["n_networks"].agg(of)) for of in ("min", "max"))
+    n = fewest if fewest == most else f"{fewest} to {most}"
+    yield (
+        f"Few networks: Correlations are over {n} networks; intervals are wide, and "
+        "chance explains large values."
+    )
 
 
 def _differing(rows: "pd.DataFrame") -> Iterator[str]:
@@ -292,7 +299,9 @@ def _undefined(rows: "pd.DataFrame") -> Iterator[str]:
 def _noted(rows: "pd.DataFrame") -> Iterator[str]:
     """What rows say of themselves, the most frequent first."""
     noted = rows["note"].dropna() if "note" in rows else ()
-    counts = Counter(one for note in noted for one in str(note).split("; "))
+    counts = Counter(
+        one for note in noted for one in str(note).split("; ") if not TOLD.search(one)
+    )
     for note, n in counts.most_common(MOST_NOTES):
         yield f"Noted: {n} of {len(rows)} rows: {note}."
     if len(counts) > MOST_NOTES:
