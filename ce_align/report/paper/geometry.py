@@ -94,7 +94,7 @@ def figure_geometry(inputs: Inputs, columns: int = 2, *, most: float = MOST) -> 
             f"analyze`{because(notes)}"
         )
     kept = ["model", "metric", "value", "low", "high", "interval", "baseline", "layer"]
-    kept += ["images", "n_points", "n_comparisons", "origin", "source"]
+    kept += ["n_points", "n_comparisons", "origin", "source"]
     whole = pd.concat(parts, ignore_index=True)
     models = sorted(set(whole["model"]))
     colours = network_colours({model: inputs.facts(model) for model in models})
@@ -146,7 +146,7 @@ def figure_geometry(inputs: Inputs, columns: int = 2, *, most: float = MOST) -> 
     defined = dict.fromkeys(words for name, words in DEFINED.items() if name in names)
     over = dict.fromkeys(map(interval_over, data["interval"].dropna()))
     lines = [f"Lines: 95 % intervals over {'; '.join(over)}."] if over else []
-    lines += _against(data, inputs)
+    lines += _against(whole, inputs)
     return completed(
         figure,
         data,
@@ -161,16 +161,20 @@ def figure_geometry(inputs: Inputs, columns: int = 2, *, most: float = MOST) -> 
     )
 
 
-def _against(data: "pd.DataFrame", inputs: Inputs) -> list[str]:
-    """Which networks are compared with which, and what both were shown."""
-    pairs = data[["model", "baseline"]].dropna().drop_duplicates()
-    baselines = {
-        inputs.labels.get(name, label_of(name)) for name in set(pairs["baseline"])
+def _against(rows: "pd.DataFrame", inputs: Inputs) -> list[str]:
+    """What networks are compared with, and what all were shown."""
+    found = {
+        name: sorted(set(rows[name].dropna())) if name in rows else []
+        for name in ("baseline", "layer", "images")
     }
-    named = [f"Baseline: {named_some(sorted(baselines))}."] if baselines else []
-    layers = named_some(sorted(set(data["layer"].dropna())))
-    images = named_some(sorted(set(data["images"].dropna())))
-    return [*named, f"Responses of {layers} to views of {images}."]
+    labels = [inputs.labels.get(name, label_of(name)) for name in found["baseline"]]
+    lines = [f"Baseline: {named_some(labels)}."] if labels else []
+    if found["layer"] and found["images"]:
+        shown = (
+            f"{named_some(found['layer'])} to views of {named_some(found['images'])}"
+        )
+        lines.append(f"Responses of {shown}.")
+    return lines
 
 
 def _so_many(
