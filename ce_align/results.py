@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     *("FACTS", "LABELLED", "NAMING", "PROVENANCE", "SECOND", "UNKNOWN_CONTENT"),
-    *("Failure", "NetworkFacts", "ResultStore", "Row", "joined_notes"),
+    *("Failure", "NetworkFacts", "ResultStore", "Row", "joined_notes", "processor"),
 ]
 
 #: In the note of a row whose network holds what no digest can tell.
@@ -177,7 +177,7 @@ def joined_notes(*notes: str | None) -> str | None:
 
 
 @cache
-def _processor() -> str:
+def processor() -> str:
     """Name of the processor, as the system calls it."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
@@ -199,7 +199,7 @@ def _versions() -> dict[str, str]:
 def _environment() -> dict[str, str]:
     """Versions and machine that produced a result."""
     found = {"python": platform.python_version(), "platform": platform.platform()}
-    found["processor"] = f"{_processor()}, {os.cpu_count()} cores"
+    found["processor"] = f"{processor()}, {os.cpu_count()} cores"
     # Only if a stage has it already: importing it takes seconds.
     torch = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_available():

@@ -24,7 +24,7 @@ EXAMPLES = """\b
   ce-align benchmark --paper
 
 What was measured is kept, and `run --dry-run` and `sweep --dry-run` estimate hours from
-it: within a factor of two, on a machine that does nothing else.
+it. Measure while the machine does nothing else.
 """
 
 #: Unit of each rate.

@@ -46,7 +46,7 @@ from ce_align.errors import ConfigError, explained
 from ce_align.names import labelled
 
 if TYPE_CHECKING:
-    from ce_align.stages.running import Outcome
+    from ce_align.stages.running import Hardware, Outcome
 
 __all__ = [
     *("Asked", "Figure", "Found", "Json", "Results", "Root", "Session"),
@@ -140,19 +140,24 @@ class Session:
     ] = False
     results: Results = Path("results")
 
+    @property
+    def hardware(self) -> "Hardware":
+        """Where networks run."""
+        from ce_align.stages.running import Hardware
+
+        return Hardware(
+            self.device, self.batch_size, self.workers, compiled=self.compiled
+        )
+
     def run(self, configs: Iterable[StageConfig], **settings: Any) -> "Outcome":
         """Run configurations; `settings` are other ones of `ce_align.runner.run`."""
         from ce_align.runner import run
-        from ce_align.stages.running import Hardware
 
-        hardware = Hardware(
-            self.device, self.batch_size, self.workers, compiled=self.compiled
-        )
         with progress_bars() as progress:
             return run(
                 configs,
                 self.results,
-                hardware=hardware,
+                hardware=self.hardware,
                 force=self.force,
                 allow_unstable=self.allow_unstable,
                 progress=progress,

@@ -110,16 +110,12 @@ def start(
     from ce_align.costs.work import cost_of
     from ce_align.results import ResultStore
     from ce_align.runner import register_brainscore
-    from ce_align.stages.running import Hardware
     from ce_align.sweeps import start as starting
     from ce_align.sweeps.plans import read_plan
 
     register_brainscore()
     read = read_plan(plan, runs)
     store = ResultStore(session.results)
-    hardware = Hardware(
-        session.device, session.batch_size, session.workers, compiled=session.compiled
-    )
     rates = stored_rates()
     whole, rest = starting.planned(
         read.configs,
@@ -130,7 +126,7 @@ def start(
         runs=runs,
         out=out,
         datasets=root,
-        hardware=hardware,
+        hardware=session.hardware,
         force=session.force,
         allow_unstable=session.allow_unstable,
     )

@@ -18,6 +18,7 @@ from pydantic import TypeAdapter, ValidationError
 from ce_align.digests import digest_json
 from ce_align.files import atomic_path, cache_folder, scratch_folder
 from ce_align.progress import Progress, silent
+from ce_align.results import processor
 
 if TYPE_CHECKING:
     import torch
@@ -160,7 +161,7 @@ def measure(progress: Progress = silent) -> Rates:
     found["rendered"] = 1 / a_pixel / 1e6
     threads = torch.get_num_threads()
     rates = Rates(
-        f"{_processor()}, {threads} thread{'s' if threads > 1 else ''}", **found
+        f"{processor()}, {threads} thread{'s' if threads > 1 else ''}", **found
     )
     with atomic_path(_file()) as temporary:
         temporary.write_text(json.dumps(asdict(rates), indent=1) + "\n")
@@ -170,17 +171,8 @@ def measure(progress: Progress = silent) -> Rates:
 def _file() -> Path:
     """Where the rates of this machine are, with as many threads."""
     threads = os.environ.get("OMP_NUM_THREADS", "")
-    names = [platform.node(), _processor(), str(os.cpu_count()), threads]
+    names = [platform.node(), processor(), str(os.cpu_count()), threads]
     return cache_folder("rates") / f"{digest_json(names)[:12]}.json"
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        lines = []
-    names = [line.partition(":")[2] for line in lines if line.startswith("model name")]
-    return (names[0] if names else platform.processor()).strip() or "a processor"
 
 
 def _rate(call: Callable[[], object], amount: float, *, waits: bool = False) -> float:

@@ -293,7 +293,7 @@ def _speed(operations: float, rates: Rates) -> float:
 def _known(name: str, size: int) -> tuple[float, dict[str, int]] | None:
     try:
         return counted(backbone(name), size)
-    except Exception:  # no such architecture, or it takes no images of that size
+    except (RuntimeError, ValueError):  # no such architecture, or not of that size
         return None
 
 
