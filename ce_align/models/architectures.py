@@ -26,6 +26,7 @@ from ce_align.progress import Notify
 __all__ = [
     "GaborEnergy",
     "build_architecture",
+    "fitting_architecture",
     "gabor",
     "imported_timm",
     "pixels",
@@ -55,6 +56,9 @@ TRAINERS = {
 COUNTER = "num_batches_tracked"
 
 _log = logging.getLogger(__name__)
+
+#: Residual networks that laboratories train most, by size.
+RESIDUAL = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
 
 #: Stages of a residual network by depth. A convention, not a fitted commitment.
 STAGES = {"V1": "layer1", "V2": "layer2", "V4": "layer3", "IT": "layer4"}
@@ -212,6 +216,25 @@ def build_architecture(
     _check_fit(expected, fitting, f"{architecture} ({what})")
     network.load_state_dict(fitting)
     return network.eval()
+
+
+def fitting_architecture(state: Mapping[str, torch.Tensor]) -> str | None:
+    """A residual network of torchvision with the shapes of these tensors, by its name.
+
+    None if there is none; a smaller network is a part of a larger one, which is meant.
+    """
+    for name in reversed(RESIDUAL):
+        with torch.device("meta"):
+            own = torchvision_network(name).state_dict()
+        body = [k for k in own if not k.startswith("fc.") and not k.endswith(COUNTER)]
+        first, last = body[0], body[-1]
+        for prefix in (key.removesuffix(first) for key in state if key.endswith(first)):
+            if prefix + last in state and all(
+                prefix + key in state and state[prefix + key].shape == own[key].shape
+                for key in body
+            ):
+                return name
+    return None
 
 
 def _random_network(name: str, n_classes: int | None = None) -> torch.nn.Module:

@@ -18,6 +18,7 @@ from ce_align.checks import named_some, nearest_names
 from ce_align.errors import CeAlignError, ConfigError, DataError
 from ce_align.models.architectures import (
     build_architecture,
+    fitting_architecture,
     gabor,
     pixels,
     stage_layers,
@@ -314,9 +315,14 @@ def _load_file(name: str, path: Path, option: str) -> Network:
     if not architecture and listed:  # a folder of the hub
         return replace(load_hub(f"{LOCAL_HUB}{path.parent}"), name=name)
     if not architecture:
+        found = fitting_architecture(checkpoint.state)
         raise ConfigError(
-            f"{path} does not say its architecture; name it, such as resnet50: "
-            f"{path}:ARCHITECTURE"
+            f"{path} does not say its architecture; "
+            + (
+                f"its weights have the shapes of {found}: {path}:{found}"
+                if found
+                else f"name it, such as resnet50: {path}:ARCHITECTURE"
+            )
         )
     said: list[str] = []
     module = build_architecture(

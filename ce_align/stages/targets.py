@@ -192,7 +192,10 @@ class Target:
         if ceiling is not None and ceiling.value > 0:
             value = normalised_score(raw, ceiling.value)
             if value > 1:
-                notes.append(f"score {value:.3g} is above 1: raw² exceeds the ceiling")
+                notes.append(
+                    f"score {value:.3g} is above 1: raw² exceeds the ceiling, which is "
+                    "an estimate, surer with more stimuli and repetitions"
+                )
             if raw < 0:
                 notes.append("raw r is negative, so that the score means nothing")
         n_partial = int(np.isnan(r).any(axis=0).sum())

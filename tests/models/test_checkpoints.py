@@ -9,12 +9,17 @@ from torchvision.models import shufflenet_v2_x0_5
 from ce_align.errors import CeAlignError, ConfigError, DataError
 from ce_align.files import atomic_path
 from ce_align.models import checkpoints
-from ce_align.models.architectures import build_architecture
+from ce_align.models.architectures import (
+    build_architecture,
+    fitting_architecture,
+    torchvision_network,
+)
 from ce_align.models.checkpoints import (
     convert,
     read_checkpoint,
     save_safetensors,
 )
+from ce_align.models.load import load_network
 
 ARCHITECTURE = "shufflenet_v2_x0_5"
 
@@ -53,6 +58,25 @@ def test_authors_checkpoint_gives_backbone_and_probe(composer_file, network):
     assert set(checkpoint.state) == set(own)
     assert torch.equal(checkpoint.state["conv1.0.weight"], own["conv1.0.weight"])
     assert torch.equal(checkpoint.state["fc.bias"], own["fc.bias"])
+
+
+def test_shapes_tell_a_residual_network_below_any_prefix():
+    with torch.device("meta"):
+        state = torchvision_network("resnet34", 7).state_dict()
+    below = {f"module.encoder.{key}": values for key, values in state.items()}
+    assert fitting_architecture(below) == "resnet34"
+    changed = {**state, "layer4.1.conv2.weight": torch.empty(8, 8, device="meta")}
+    assert fitting_architecture(changed) is None
+
+
+def test_a_file_without_an_architecture_is_told_the_one_that_fits(tmp_path):
+    network = torchvision_network("resnet18", 5)
+    torch.save(network.state_dict(), tmp_path / "mine.pt")
+    with pytest.raises(ConfigError, match=r"shapes of resnet18: .*mine\.pt:resnet18$"):
+        load_network(f"{tmp_path}/mine.pt")
+    torch.save({"a.weight": torch.ones(3)}, tmp_path / "other.pt")
+    with pytest.raises(ConfigError, match="such as resnet50"):
+        load_network(f"{tmp_path}/other.pt")
 
 
 def test_converted_checkpoint_is_the_same_network(

@@ -219,6 +219,8 @@ def test_names_of_others_are_shown_and_never_executed(tmp_path):
     assert len(executed(tree)) == 1
     assert HOSTILE in "".join(tree.itertext())
     assert "<script>alert" not in text
+    # Nothing was trained, so that a schematic of trainings says nothing.
+    assert not [e for e in tree.iter() if e.get("id") == "figure-1"]
 
 
 def test_only_the_page_s_own_script_may_run(tree):

@@ -85,11 +85,13 @@ def import_recording(
                 f"the format {importer.name} takes no {name}; it takes "
                 f"{', '.join(sorted(known - {'file', 'format'}))}"
             )
-    for name in importer.needs:
-        if getattr(settings, name) is None:
-            field = type(settings).model_fields[name]
-            raise ConfigError(
-                f"the format {importer.name} needs {name} (--{name}): "
-                f"{field.description}"
-            )
+    absent = [name for name in importer.needs if getattr(settings, name) is None]
+    if absent:
+        fields = type(settings).model_fields
+        unless = " and, unless the file states it, region (--region)"
+        raise ConfigError(
+            f"the format {importer.name} needs "
+            + " ".join(f"{n} (--{n}): {fields[n].description}" for n in absent)
+            + (unless if settings.region is None else "")
+        )
     return importer.read(Request(settings, identifier, tell, progress))

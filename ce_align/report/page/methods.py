@@ -28,7 +28,7 @@ GLOSSARY = {
     "repeats.",
     "± of a score": "standard deviation of raw r over splits, divided by the root of "
     "their number; for a mean over animals, its standard error over animals.",
-    "neuroid": "one recorded site or unit.",
+    "neuroid": "one site or unit, recorded or simulated.",
     "D_B": "squared Bures distance between the shapes of two clouds of responses, each "
     "scaled to unit total variance: 0 for equal shapes, at most 2.",
     "floor": "squared Bures distance between two halves of one cloud, which is not 0 "
@@ -175,8 +175,8 @@ def methods_of(rows: "pd.DataFrame", sources: Sequence[Source]) -> list[str]:
     origins = {o for cell in rows["origin"].dropna() for o in str(cell).split("+")}
     if "simulated" in origins:
         parts.append(
-            "Rows marked as simulated are of procedural images or of a simulated "
-            "population, not of an animal."
+            "Rows marked as simulated are of procedural images or of simulated "
+            "responses, not of an animal."
         )
     return parts
 
@@ -208,7 +208,7 @@ def _scored(scores: "pd.DataFrame") -> Iterator[str]:
     for (regression, way, ceiling), recordings in alike.items():
         kind = f" (ceiling: {ceiling})" if ceiling else ""
         yield (
-            f"Predictivity of {', '.join(recordings)} is the correlation of recorded, "
+            f"Predictivity of {', '.join(recordings)} is the correlation of "
             "trial-averaged responses with those predicted from a layer's features by "
             f"{regression} over {way}: median over neuroids, mean over splits. Scores "
             f"are r² / ceiling{kind}."

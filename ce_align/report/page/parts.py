@@ -74,7 +74,10 @@ def make_parts(
     figures: list[dict[str, Any]] = []
     tables: list[dict[str, Any]] = []
     missing: list[tuple[str, str]] = []
-    keys = [*(("figure", key) for key in FIGURES), *(("table", key) for key in TABLES)]
+    # Figure 1 is the schematic of a training.
+    trained = inputs.networks.rows["objective"].notna().any()
+    figures_of = [key for key in FIGURES if trained or key != "1"]
+    keys = [*(("figure", key) for key in figures_of), *(("table", key) for key in TABLES)]
     for done, (kind, key) in enumerate(keys):
         progress("tables and figures", done, len(keys))
         name = f"{kind.capitalize()} {key}" if key.isdigit() else key.capitalize()

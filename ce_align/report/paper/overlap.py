@@ -93,10 +93,10 @@ def figure_overlap(inputs: Inputs, columns: int = 2) -> Drawn:
     said = ""
     if len(pairs):
         said = (
-            " C, what the first explains minus what the second does. Lines: 95 % "
-            "intervals over neuroids, stimuli and folds held fixed. Filled: q < .05; "
-            f"q: false discovery rate over {counted(len(pairs), 'pair')}, of flipping "
-            "signs of neuroids."
+            " C: R² of the first network minus that of the second, with 95 % intervals "
+            "over neuroids (stimuli and folds are held fixed). Filled where q < .05: "
+            f"the false discovery rate over {counted(len(pairs), 'pair')}, each tested "
+            "by flipping the signs of neuroids."
         )
     return completed(
         figure,
@@ -104,10 +104,10 @@ def figure_overlap(inputs: Inputs, columns: int = 2) -> Drawn:
         inputs,
         notes,
         title=f"Overlap of explained variance, {recording}",
-        caption="Share of the variance of held-out responses (R², mean over neuroids) "
-        "that is explained A, by both networks of a pair alike, and B, by that of the "
-        "row beyond that of the column; both on one scale of colour. Below 0 the "
-        f"prediction is worse than the mean response.{said}",
+        caption="Share of the variance of held-out responses, R², mean over neuroids. "
+        "A: explained by both networks of a pair. B: explained by the network of the "
+        "row and not by that of the column. A and B share one scale of colour; below 0 "
+        f"the prediction is worse than the mean response.{said}",
         alt=f"Two matrices of {len(models)} networks: shared R² and unique R²"
         + (f"; differences of {counted(len(pairs), 'pair')}." if len(pairs) else "."),
     )
