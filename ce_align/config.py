@@ -4,6 +4,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, ClassVar, Literal
 
 from pydantic import (
@@ -96,13 +97,16 @@ class StageConfig(BaseModel):
     """Frozen, validated settings of one stage; saved beside its results.
 
     `stage` names the stage that a type of configuration is of; `narrowing` the fields
-    that narrow a recording, which is identified by the digest of what is left.
+    that narrow a recording, which is identified by the digest of what is left; `later`
+    the fields that came after results were stored, with the value that stands for what
+    was done before: it is no part of an identity.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
 
     stage: ClassVar[str]
     narrowing: ClassVar[tuple[str, ...]] = ()
+    later: ClassVar[Mapping[str, Any]] = MappingProxyType({})
 
     @classmethod
     def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
@@ -160,6 +164,9 @@ class StageConfig(BaseModel):
         """
         narrowing = {*self.narrowing}
         settings: dict[str, Any] = self.model_dump(mode="json", exclude=narrowing)
+        for name, before in self.later.items():
+            if settings[name] == before:
+                del settings[name]
         whole = {
             "stage": type(self).__name__,
             "settings": settings,

@@ -46,7 +46,10 @@ PACK_EXAMPLES = """\b
 
 
 @commands.command(epilog=TRAIN_EXAMPLES)
-@flags(precision=Found("bf16 on a GPU, else 32"))
+@flags(
+    precision=Found("bf16 on a GPU, else 32"),
+    gradient=Found("authors in the paper's presets, else full"),
+)
 def train(
     asked: Asked[TrainConfig],
     preset: Annotated[
@@ -189,6 +192,7 @@ def _print_plan(
         f"{config.pairs_per_step} pairs each",
         "learning rate": f"{plan.peak_rate:g} ({rule}), warm-up {plan.warmup_steps} "
         f"steps, cosine to {config.final_share:g} of it",
+        "gradient": config.gradient_rule,
         "memory a process": f"{plan.memory_bytes / 2**30:.2f} GiB "
         + ("of the GPU" if kind == "cuda" else "with all libraries, besides workers"),
         "time": f"{_duration(plan.seconds(workers))}: a step {plan.step_seconds:.3g} "

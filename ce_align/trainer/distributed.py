@@ -4,8 +4,9 @@ Convention of the collective operations: every process returns the same loss of 
 whole batch, every operation is differentiated by its exact adjoint, and the gradients
 of parameters are then *averaged* over processes, as `DistributedDataParallel` does.
 What is descended is thus the mean of the returned losses, which is the loss of the
-whole batch: no factor for the number of processes appears anywhere. Every process holds
-equally many rows, and rows are joined in the order of ranks.
+whole batch: no factor for the number of processes appears anywhere (for that of the
+authors' code see `ce_align.trainer.objectives`). Every process holds equally many rows,
+and rows are joined in the order of ranks.
 
 A group of None stands for one process alone: its functions return their input.
 """

@@ -217,6 +217,8 @@ def fit(
     if start is not None:
         module.last_checkpoint = str(start)
         notify(f"resuming from {start}")
+    if config.gradient != "full":
+        notify(f"gradient {config.gradient_rule}")
     # What Lightning says is about choices that were made on purpose.
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.ERROR)

@@ -32,7 +32,7 @@ from ce_align.trainer.objectives import (
     gradient_norms,
 )
 from ce_align.trainer.optim import LARS, base_learning_rate, learning_rate_share
-from ce_align.trainer.presets import LOG_EVERY, TrainConfig
+from ce_align.trainer.presets import AUTHORS_PROCESSES, LOG_EVERY, TrainConfig
 from ce_align.trainer.views import Batch, PixelBatch
 
 __all__ = [
@@ -191,6 +191,9 @@ class PairedTraining(LightningModule):
             self.config.equivariance_weight,
             momentum_invariant=None if followed is None else followed.invariant,
             momentum_equivariant=None if followed is None else followed.equivariant,
+            gradient_shares=(
+                AUTHORS_PROCESSES if self.config.gradient == "authors" else 1
+            ),
             group=self.group,
         )
         return terms, embeddings.features, embeddings.invariant

@@ -8,6 +8,13 @@ precision. With a group every process gives its rows and gets the loss of all ro
 
 The contrastive-equivariant loss is the same objective on the embeddings of two views,
 and on the difference vectors between views.
+
+In the authors' code every process differentiates what it returns by its own rows alone,
+and DDP takes the mean over processes. The losses of MMCR and Barlow Twins are those of
+all rows on every process, so that their gradient is the full one divided by the number
+of processes; that of SimCLR is the loss of a process's own rows, in which the rows of
+other processes are constants. `combined_loss` does so for any number of processes,
+however many there are: a network does not depend on what it was trained on.
 """
 
 import inspect
@@ -29,6 +36,7 @@ from ce_align.trainer.distributed import (
     gather_rows,
     mean_over,
     n_processes,
+    rank_in,
     sum_over,
 )
 from ce_align.trainer.reductions import (
@@ -65,7 +73,10 @@ class Objective:
     Attributes
     ----------
     name : as commands name it
-    loss : function of two (or, with momentum, four) batches of embeddings
+    loss : function of two (or, with momentum, four) batches of embeddings, with the
+        keyword `group`. One that takes `shares`, too, is given the number of the
+        process of the authors' that each row would belong to, where their gradient is
+        wanted; that of others is divided by the number of these processes
     head_widths : outputs of the linear layers of each head
     ema : share that the momentum networks keep at every step; None for no such networks
     """
@@ -99,7 +110,8 @@ class Objective:
         """
         fields = {k: changes.pop(k) for k in ("head_widths", "ema") if k in changes}
         arguments = inspect.signature(self.loss).parameters.values()
-        options = {a.name for a in arguments if a.kind is a.KEYWORD_ONLY} - {"group"}
+        options = {a.name for a in arguments if a.kind is a.KEYWORD_ONLY}
+        options -= {"group", "shares"}
         if unknown := sorted(set(changes) - options):
             raise ConfigError(
                 f"{self.name} has no option {unknown[0]!r}; choose from "
@@ -114,6 +126,7 @@ def simclr(
     view_b: Tensor,
     *,
     temperature: float = 0.15,
+    shares: Tensor | None = None,
     group: Group = None,
 ) -> Tensor:
     """Normalised temperature-scaled cross entropy (NT-Xent), in nats.
@@ -125,6 +138,8 @@ def simclr(
     ----------
     view_a, view_b : (n, d); rows n belong together
     temperature : positive divisor of the similarities
+    shares : (n,) numbers; the term of a row then has no gradient with respect to rows
+        of other numbers, see the head of this module
     group : processes whose rows are joined; each holds n
 
     Raises
@@ -144,7 +159,9 @@ def simclr(
         near_a, near_b = unit_rows(view_a), unit_rows(view_b)
         rows = torch.cat([near_a, near_b]) / math.sqrt(temperature)
         partner = (near_a * near_b).sum(1).mean() / temperature
-        return mean_over(log_sum_exp_others(rows, group).mean() - partner, group)
+        both = None if shares is None else shares.repeat(2)
+        others = log_sum_exp_others(rows, both, group)
+        return mean_over(others.mean() - partner, group)
 
 
 def barlow_twins(
@@ -306,6 +323,7 @@ def combined_loss(
     *,
     momentum_invariant: Tensor | None = None,
     momentum_equivariant: Tensor | None = None,
+    gradient_shares: int = 1,
     group: Group = None,
 ) -> LossTerms:
     """(1 − λ) · invariant loss + λ · equivariant loss; a term of weight 0 is free.
@@ -321,6 +339,8 @@ def combined_loss(
     equivariance_weight : λ in [0, 1]
     momentum_invariant, momentum_equivariant : (4, n, d), the same of the momentum
         networks; needed if the objective has an EMA, refused otherwise
+    gradient_shares : processes on which the authors' code would have the same gradient,
+        see the head of this module; 1 for the full one. The loss is the same
     group : processes whose rows are joined; each holds n
 
     Raises
@@ -346,7 +366,7 @@ def combined_loss(
         for stack in _stacks(objective, invariant, momentum_invariant):
             a_1, b_1, a_2, b_2 = stack.unbind()
             batches += [torch.cat([a_1, a_2]), torch.cat([b_1, b_2])]
-        views = objective.loss(*batches, group=group)
+        views = _shared_loss(objective, batches, 2, gradient_shares, group)
     if equivariance_weight > 0:
         batches = []
         for stack in _stacks(objective, equivariant, momentum_equivariant):
@@ -354,12 +374,34 @@ def combined_loss(
             single = torch.promote_types(stack.dtype, torch.float32)
             a_1, b_1, a_2, b_2 = stack.to(single).unbind()
             batches += [a_1 - b_1, a_2 - b_2]
-        changes = objective.loss(*batches, group=group)
+        changes = _shared_loss(objective, batches, 1, gradient_shares, group)
     if views is None or changes is None:
         (total,) = (term for term in (views, changes) if term is not None)
     else:
         total = (1 - equivariance_weight) * views + equivariance_weight * changes
     return LossTerms(total, views, changes)
+
+
+def _shared_loss(
+    objective: Objective,
+    batches: list[Tensor],
+    n_images: int,
+    gradient_shares: int,
+    group: Group,
+) -> Tensor:
+    """Loss of batches whose rows are those of `n_images` images, one after the other.
+
+    Its gradient is the authors' on so many processes.
+    """
+    if gradient_shares == 1:
+        return objective.loss(*batches, group=group)
+    if "shares" in inspect.signature(objective.loss).parameters:
+        n = len(batches[0]) // n_images
+        items = torch.arange(n, device=batches[0].device) + rank_in(group) * n
+        shares = items * gradient_shares // (n * n_processes(group))
+        return objective.loss(*batches, shares=shares.repeat(n_images), group=group)
+    loss = objective.loss(*batches, group=group)
+    return loss.detach() + (loss - loss.detach()) / gradient_shares
 
 
 def gradient_norms(

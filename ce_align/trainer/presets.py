@@ -20,6 +20,7 @@ from ce_align.config import Spelled, StageConfig
 from ce_align.errors import ConfigError
 
 __all__ = [
+    "AUTHORS_PROCESSES",
     "LOGGERS",
     "LOG_EVERY",
     "PRESETS",
@@ -39,6 +40,10 @@ Weight = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 _FORMER: Mapping[str, Any] = MappingProxyType({"accumulate": 1})
 
 
+#: Processes, one for each GPU, that trained every network of the paper.
+AUTHORS_PROCESSES = 8
+
+
 class TrainConfig(StageConfig):
     """Settings of one training; whatever else decides the weights is their data.
 
@@ -48,6 +53,7 @@ class TrainConfig(StageConfig):
     """
 
     stage: ClassVar = "train"
+    later: ClassVar = MappingProxyType({"gradient": "full"})
 
     objective: str = Field(description="Loss of both terms: mmcr, barlow or simclr.")
     equivariance_weight: Annotated[Weight, Spelled("--weight")] = Field(
@@ -95,6 +101,13 @@ class TrainConfig(StageConfig):
         default_factory=dict,
         description="Changes of the objective: head_widths, ema, temperature, …",
     )
+    gradient: Literal["full", "authors"] = Field(
+        default="full",
+        description="full: the exact gradient of the loss. authors: that of their code "
+        "on 8 GPUs, 1/8 of it for mmcr and barlow, and without rows of other GPUs for "
+        "simclr; biases and batch normalisation, which LARS does not adapt, learn "
+        "slower by it.",
+    )
     precision: Literal["bf16", "fp16", "32"] = Field(
         default="32",
         description="Arithmetic of the network; losses always have single precision.",
@@ -106,6 +119,19 @@ class TrainConfig(StageConfig):
     seed: NonNegativeInt = Field(
         default=0, description="Of weights, halves and augmentations."
     )
+
+    @property
+    def gradient_rule(self) -> str:
+        """What the parameters follow, in words."""
+        if self.gradient == "full":
+            return "full"
+        n = AUTHORS_PROCESSES
+        lacks = (
+            f"without that by the rows of {n - 1} of {n}"
+            if self.objective == "simclr"
+            else f"1/{n} of the full one"
+        )
+        return f"as in the authors' code on {n} GPUs, {lacks} (or --gradient full)"
 
     @model_validator(mode="before")
     @classmethod
@@ -130,7 +156,7 @@ class TrainConfig(StageConfig):
         return self
 
 
-_PAPER: dict[str, Any] = {"epochs": 100, "warmup_epochs": 10}
+_PAPER: dict[str, Any] = {"epochs": 100, "warmup_epochs": 10, "gradient": "authors"}
 _TINY: dict[str, Any] = {
     "backbone": "tiny",
     "view_size": 32,

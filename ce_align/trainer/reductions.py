@@ -143,35 +143,42 @@ def matrix_product(left: Tensor, right: Tensor) -> Tensor:
 
 class _LogSumExpOthers(Function):
     @staticmethod
-    def forward(ctx: Any, rows: Tensor, group: Group) -> Tensor:
+    def forward(ctx: Any, rows: Tensor, shares: Tensor | None, group: Group) -> Tensor:
         every = all_rows(rows, group)
         similarity = rows @ every.mT
         similarity.diagonal(rank_in(group) * len(rows)).fill_(-math.inf)
         sums = similarity.logsumexp(1)
-        ctx.group = group
+        ctx.group, ctx.shares = group, shares
         ctx.save_for_backward(every, similarity, sums)
         return sums
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
         every, similarity, sums = ctx.saved_tensors
         shared = all_rows(torch.stack([sums, gradient], 1), ctx.group)
         # A row acts in its own sum and in those of all others: similarity is symmetric,
-        # so both shares come from the rows of the matrix that are here.
+        # so both parts come from the rows of the matrix that are here.
         weights = (similarity - sums[:, None]).exp_().mul_(gradient[:, None])
-        weights += (similarity - shared[:, 0]).exp_().mul_(shared[:, 1])
+        of_others = (similarity - shared[:, 0]).exp_().mul_(shared[:, 1])
+        if ctx.shares is not None:
+            of_others *= ctx.shares[:, None] == all_rows(ctx.shares, ctx.group)
+        weights += of_others
         with full_precision(every):
-            return weights @ every, None
+            return weights @ every, None, None
 
 
-def log_sum_exp_others(rows: Tensor, group: Group = None) -> Tensor:
+def log_sum_exp_others(
+    rows: Tensor, shares: Tensor | None = None, group: Group = None
+) -> Tensor:
     """Logarithm of the summed exponentials of a row's products with all other rows.
 
     (n,) for the (n, d) rows of this process; the others are those of all processes.
+    With the (n,) numbers `shares`, the sum of a row has no gradient with respect to
+    rows of other numbers.
     """
     with full_precision(rows):
-        sums: Tensor = _LogSumExpOthers.apply(rows, group)
+        sums: Tensor = _LogSumExpOthers.apply(rows, shares, group)
     return sums
 
 

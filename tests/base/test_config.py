@@ -139,6 +139,14 @@ def test_a_configuration_has_the_id_that_its_rows_are_stored_under(
     assert (found, found.nameless) == (config_id, nameless)
 
 
+def test_a_field_that_came_later_is_part_of_an_identity_unless_it_says_as_before():
+    before = preset_config("tiny", "barlow", equivariance_weight=0.3, images="x")
+    assert before.model_dump()["gradient"] == "full"
+    assert TrainConfig(**before.model_dump()).fingerprint() == before.fingerprint()
+    after = before.model_copy(update={"gradient": "authors"})
+    assert after.fingerprint() != before.fingerprint()
+
+
 @pytest.mark.parametrize("config", [config for config, *_ in STORED])
 def test_a_configuration_is_read_from_what_it_is_stored_as(config):
     stored = json.loads(json.dumps(config.model_dump(mode="json")))

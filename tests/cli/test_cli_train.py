@@ -80,7 +80,8 @@ def test_a_dry_run_prints_the_plan_and_leaves_nothing(images, tmp_path, monkeypa
     arguments += ["--pairs-per-step", "4", "--epochs", "3", "--dry-run"]
     result = CliRunner().invoke(app, arguments)
     assert result.exit_code == 0
-    for text in ("3 epochs × 4 = 12", "0.002", "GiB", "min", "0 workers"):
+    shown = ("3 epochs × 4 = 12", "0.002", "GiB", "min", "0 workers", "gradient  ")
+    for text in shown:
         assert text in result.stdout
     assert list(tmp_path.iterdir()) == []
 

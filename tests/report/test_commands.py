@@ -117,7 +117,7 @@ def test_a_baseline_that_follows_from_the_network_is_left_out():
 @pytest.mark.parametrize(
     "changes",
     [
-        {"momentum": 0.5},
+        {"momentum": 0.5, "gradient": "full"},
         {"families": ("weak_a", "strong_b"), "options": {"ema": None}},
         {"epochs": 3, "warmup_epochs": 2, "probe": False, "backbone": "tiny"},
         {"optimizer": "lars", "learning_rate": None},

@@ -16,6 +16,7 @@ from stand_in_slurm import StandIn
 from test_engine import train
 from torch import multiprocessing as torch_processes
 from torch import nn
+from torch.nn import functional
 from torch.nn.parallel import DistributedDataParallel
 from waiting import LIMIT, wait_until
 
@@ -295,7 +296,12 @@ def build(objective):
     return PairedNetwork(backbone, 32, objective.head_widths).double()
 
 
-def train_steps(objective, group, rank, world):
+#: Where the gradient is the authors' on four processes, however many there are.
+SHARES = {f"{name}, authors' gradient": (run, 4) for name, run in RUNS.items()}
+TRAINED = {name: (run, 1) for name, run in RUNS.items()} | SHARES
+
+
+def train_steps(objective, shares, group, rank, world):
     """All that three steps leave behind, by name."""
     network = build(objective)
     momentum = None if objective.ema is None else MomentumCopy(network, objective.ema)
@@ -313,7 +319,7 @@ def train_steps(objective, group, rank, world):
         images = torch.randn(4, N_PAIRS, 3, 16, 16, dtype=torch.float64)
         images = images[:, own].flatten(0, 1)
         embeddings = model(images)
-        options = {"group": group}
+        options = {"group": group, "gradient_shares": shares}
         if momentum is not None:
             followers = momentum(images)
             options["momentum_invariant"] = followers.invariant
@@ -355,12 +361,80 @@ def collectives(group, rank, world):
     }
 
 
+def by_own_rows(rows, group, rank):
+    """Rows of all processes, of which those of others are constants."""
+    every = list(gather_rows(rows.detach(), group).chunk(group.size()))
+    every[rank] = rows
+    return torch.cat(every)
+
+
+def authors_loss(name, batches, group, rank, world):
+    """What a process of the authors' code returns and differentiates."""
+    if name == "mmcr":
+        gathered = [by_own_rows(functional.normalize(b), group, rank) for b in batches]
+        return -torch.linalg.svdvals(torch.stack(gathered).mean(0)).sum()
+    if name == "simclr":
+        own = functional.normalize(torch.cat(batches))
+        n, m = len(own), len(own) // 2
+        logits = own @ by_own_rows(own, group, rank).mT / 0.15
+        rows = torch.arange(n)
+        partners = logits[rows, n * rank + (rows + m) % n]
+        logits[rows, n * rank + rows] = -torch.inf
+        return (logits.logsumexp(1) - partners).mean()
+    standard = []
+    for batch in batches:  # batch normalisation over all processes is exact
+        every = gather_rows(batch, group)
+        spread = (every.var(0, correction=0) + 1e-5).sqrt()
+        standard.append((batch - every.mean(0)) / spread)
+    local = standard[0].mT @ standard[1] / (len(batches[0]) * world)
+    others = sum_over(local.detach(), group) - local.detach()
+    squares = (local + others - torch.eye(len(local))).square()
+    on = squares.diagonal().sum()
+    return 0.048 * (on + 5e-3 * (squares.sum() - on))
+
+
+def authors_gradients(name, group, rank, world):
+    """Gradient of weights by `combined_loss` and by the authors' procedure."""
+    torch.manual_seed(5)
+    inputs = torch.randn(2, 4, 2 * world, 6, dtype=torch.float64)
+    inputs = inputs[:, :, 2 * rank : 2 * rank + 2]
+    weights = torch.randn(2, 6, 5, dtype=torch.float64, requires_grad=True)
+    followed = torch.randn(2, 6, 5, dtype=torch.float64)
+    embeddings = inputs @ weights[:, None]
+    momentum = inputs @ followed[:, None] if name == "mmcr" else [None, None]
+    terms = combined_loss(
+        OBJECTIVES[name],
+        *embeddings,
+        0.3,
+        momentum_invariant=momentum[0],
+        momentum_equivariant=momentum[1],
+        gradient_shares=world,
+        group=group,
+    )
+    views, changes = [], []
+    for stacks in [embeddings, momentum] if name == "mmcr" else [embeddings]:
+        a_1, b_1, a_2, b_2 = stacks[0]
+        views += [torch.cat([a_1, a_2]), torch.cat([b_1, b_2])]
+        a_1, b_1, a_2, b_2 = stacks[1]
+        changes += [a_1 - b_1, a_2 - b_2]
+    returned = 0.7 * authors_loss(name, views, group, rank, world)
+    returned = returned + 0.3 * authors_loss(name, changes, group, rank, world)
+    found = []
+    for loss in (terms.total, returned):
+        (gradient,) = torch.autograd.grad(loss, weights, retain_graph=True)
+        found += [mean_over(gradient, group), mean_over(loss.detach(), group)]
+    return found
+
+
 def work(rank, world, folder):
     torch.set_num_threads(1)
     store = dist.FileStore(str(folder / f"store{world}"), world)
     dist.init_process_group("gloo", store=store, rank=rank, world_size=world)
     group = dist.group.WORLD
-    results = {k: train_steps(run, group, rank, world) for k, run in RUNS.items()}
+    results = {k: train_steps(*run, group, rank, world) for k, run in TRAINED.items()}
+    results["authors"] = {
+        name: authors_gradients(name, group, rank, world) for name in OBJECTIVES
+    }
     results["collectives"] = collectives(group, rank, world)
     torch.save(results, folder / f"{world}-{rank}.pt")
     dist.destroy_process_group()
@@ -368,7 +442,7 @@ def work(rank, world, folder):
 
 @pytest.fixture(scope="module")
 def alone():
-    return {name: train_steps(run, None, 0, 1) for name, run in RUNS.items()}
+    return {name: train_steps(*run, None, 0, 1) for name, run in TRAINED.items()}
 
 
 @pytest.fixture(scope="module", params=[2, pytest.param(4, marks=pytest.mark.slow)])
@@ -382,7 +456,7 @@ def together(request, tmp_path_factory):
     return [torch.load(folder / f"{world}-{rank}.pt") for rank in range(world)]
 
 
-@pytest.mark.parametrize("run", RUNS)
+@pytest.mark.parametrize("run", TRAINED)
 def test_every_process_ends_where_one_alone_does(run, alone, together):
     for results in together:
         assert results[run].keys() == alone[run].keys()
@@ -390,6 +464,25 @@ def test_every_process_ends_where_one_alone_does(run, alone, together):
             torch.testing.assert_close(
                 results[run][name], expected, rtol=1e-8, atol=1e-9, msg=name
             )
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_the_authors_gradient_is_that_of_their_procedure(name, together):
+    for results in together:
+        found, loss, expected, returned = results["authors"][name]
+        torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-12)
+        torch.testing.assert_close(loss, returned, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("run", RUNS)
+def test_the_authors_gradient_is_a_share_of_that_of_the_same_loss(run, alone):
+    whole, theirs = alone[run], alone[f"{run}, authors' gradient"]
+    assert torch.equal(whole["total loss 0"], theirs["total loss 0"])
+    shares = theirs["gradient norms 0"] / whole["gradient norms 0"]
+    if run == "simclr":  # the share of its rows' own terms is whole
+        assert ((shares > 0.5) & (shares != 1)).all()
+    else:
+        torch.testing.assert_close(shares, torch.full_like(shares, 0.25))
 
 
 def test_collectives_are_differentiated_exactly(together):

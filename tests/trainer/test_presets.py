@@ -47,6 +47,14 @@ def test_the_other_presets_change_what_the_paper_changed():
     assert same == config("paper-in1k")
 
 
+@pytest.mark.parametrize("preset", PRESETS)
+def test_presets_of_the_paper_follow_the_gradient_of_the_authors(preset):
+    theirs = preset in ("paper-in1k", "paper-in100", "weak")
+    found = config(preset)
+    assert found.gradient == ("authors" if theirs else "full")
+    assert ("1/8" in found.gradient_rule) == theirs
+
+
 @pytest.mark.parametrize("preset", ["paper-in1k", "paper-in100", "weak"])
 def test_heads_are_those_of_the_authors(preset):
     widths = {

@@ -108,7 +108,7 @@ def _changed(
     defaults = {name: field.default for name, field in kind.model_fields.items()}
     return {
         name: value
-        for name, value in config.items()
+        for name, value in {**kind.later, **config}.items()
         if name in defaults and name != "model" and value != {**defaults, **usual}[name]
     }
 
