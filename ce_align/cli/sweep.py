@@ -190,12 +190,10 @@ def logs(
     results: Results = Path("results"),
 ) -> None:
     """Print what a job told."""
-    from ce_align.sweeps.slurm import log_of
-
     board, found = _board(results, None)
     one = _one_of(found, job)
     known = board.submitted().get(one, {}).get("id")
-    paths = [board.log(one), *([log_of(board, known)] if known else [])]
+    paths = [board.log(one), *([board.cluster_log(known)] if known else [])]
     texts = [
         path.read_text(errors="backslashreplace") for path in paths if path.is_file()
     ]

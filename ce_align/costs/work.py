@@ -187,7 +187,7 @@ def work_of(config: StageConfig, met: set[Any] | None = None) -> Work:
 
 
 def _train(config: TrainConfig, work: Work) -> None:
-    n = _n_images(config.images, work)
+    n, pixels = _images(config.images, work)
     steps = config.epochs * (n // 2 // config.pairs_per_step)
     views = 4 * config.pairs_per_step * steps
     network = backbone(config.backbone)
@@ -196,7 +196,7 @@ def _train(config: TrainConfig, work: Work) -> None:
     heads = 4 * sum(a * b for a, b in pairwise([width_of(network), *widths]))
     work.add("trained", 3 * views * (work.operations + heads) / 1e9)
     _render(work, views, config.view_size)
-    work.add("decoded", views / 2 * USUAL_PIXELS / 1e6)
+    work.add("decoded", views / 2 * pixels)
     weights = 4 * sum(parameter.numel() for parameter in network.parameters())
     n_bytes = 4 if config.precision == "32" else 2
     kept = n_bytes * activations_of(network, config.view_size)
@@ -227,7 +227,7 @@ def _score(config: Any, models: list[str], layers: list[str], work: Work) -> Non
 
 
 def _analyze(config: AnalysisConfig, work: Work, met: set[Any]) -> None:
-    n_all = _n_images(config.images, work)
+    n_all, pixels = _images(config.images, work)
     n = min(config.comparisons, n_all)
     n_views = {
         "clean": n,
@@ -244,7 +244,7 @@ def _analyze(config: AnalysisConfig, work: Work, met: set[Any]) -> None:
         if (view, setting) not in met:
             met.add((view, setting))
             _render(work, views, config.size)
-            work.add("decoded", min(views, n_all) * USUAL_PIXELS / 1e6)
+            work.add("decoded", min(views, n_all) * pixels)
         for name in names:
             operations, maps = _network(name, config.layer, config.size, work)
             work.operations = max(work.operations, operations)
@@ -267,7 +267,7 @@ def _analyze(config: AnalysisConfig, work: Work, met: set[Any]) -> None:
 
 
 def _transfer(config: TransferConfig, work: Work) -> None:
-    n = DATASETS.get(config.dataset) or _n_images(config.dataset, work)
+    n = DATASETS.get(config.dataset) or _images(config.dataset, work)[0]
     operations, _ = _network(config.model, "", config.size, work)
     work.operations = operations
     work.add("forward", n * operations / 1e9)
@@ -331,19 +331,23 @@ def _recording(name: str, work: Work) -> tuple[int, int]:
 
 
 @cache
-def _counted_images(name: str) -> int | None:
+def _counted_images(name: str) -> tuple[int, int] | None:
     if name in IMAGES:
-        return IMAGES[name]
+        return IMAGES[name], USUAL_PIXELS
     if not Path(name).exists():
         return None
     try:
-        return len(find_images(name))
+        found = find_images(name)
+        width, height = found.load(0).size
     except CeAlignError:
         return None
+    return len(found), width * height
 
 
-def _n_images(name: str, work: Work) -> int:
+def _images(name: str, work: Work) -> tuple[int, float]:
+    """Images of a set, and millions of pixels of one: of the first, if it is there."""
     found = _counted_images(name)
     if found is None:
         work.assumed.append(f"{name} has {USUAL_IMAGES} images")
-    return found or USUAL_IMAGES
+    n, pixels = found or (USUAL_IMAGES, USUAL_PIXELS)
+    return n, pixels / 1e6

@@ -310,6 +310,12 @@ class Run:
             raise found
         return found  # type: ignore[no-any-return]
 
+    def once(self, key: Hashable, load: Callable[[], Loaded]) -> Loaded:
+        """Load something once; a failure is raised to who asks, and tried again."""
+        if key not in self._loaded:
+            self._loaded[key] = load()
+        return self._loaded[key]  # type: ignore[no-any-return]
+
     def release(self, *kinds: str) -> None:
         """Forget what was loaded of these kinds, such as networks that are done."""
         for key in list(self._loaded):

@@ -106,10 +106,8 @@ def training_folder(config: TrainConfig, runs: Path = Path("runs")) -> Path:
 
 
 def shared(config: TrainConfig | OnlineConfig) -> Hashable:
-    """What configurations have in common that share images in memory."""
-    if isinstance(config, OnlineConfig):
-        return config
-    return config.images, config.view_size, config.seed
+    """What configurations have in common that are computed together: all of it."""
+    return config.fingerprint().spelled
 
 
 def execute(configs: Sequence[TrainConfig | OnlineConfig], run: Run) -> None:
@@ -126,50 +124,53 @@ def execute(configs: Sequence[TrainConfig | OnlineConfig], run: Run) -> None:
             with run.attempt(config.model):
                 run.outcome.rows += _adopted(config.model, run)
                 run.outcome.n_done += 1
-    _train([one for one in configs if isinstance(one, TrainConfig)], run)
+        else:
+            _train(config, run)
 
 
-def _train(configs: Sequence[TrainConfig], run: Run) -> None:
+def _train(config: TrainConfig, run: Run) -> None:
     options = run.training or TrainOptions()
-    images = validation = None
-    for done, config in enumerate(configs):
-        folder = options.folder or training_folder(config, run.runs)
-        if len(configs) > 1:
-            run.progress("trainings", done, len(configs))
-        # What a command says of its one training is not kept beside the training.
-        kept = [config] if run.training is None else []
-        with run.attempt(str(folder), *kept):
-            if images is None:
-                images = open_images(config.images, config.view_size, config.seed)
-                if options.validation is not None:
-                    validation = open_images(options.validation, config.view_size)
-            new = training_id(config, data_digest(images))
-            store, rows = ResultStore(folder), None
-            for config_id in (new, new.spelled):
-                if rows := store.get(config.stage, config_id, TrainRow):
-                    break
-            is_there = rows and (folder / EXPORTED).is_file()
-            if is_there and not run.force and run.training is None:
-                run.outcome.n_stored += 1
-            else:
-                if kept:
-                    run.notify(f"training {folder}")
-                rows = train(
-                    config,
-                    images,
-                    folder,
-                    options.hardware,
-                    validation=validation,
-                    hf=options.hf,
-                    notify=run.notify,
-                    progress=run.progress,
-                )
-                run.outcome.n_done += 1
-                config_id = new
-            if rows:  # another process may report for this one
-                run.store.put(config.stage, config_id, config, rows)
-                run.store.clear_failure(config.stage, config)
-                run.outcome.rows += rows
+    folder = options.folder or training_folder(config, run.runs)
+
+    def opened(name: str, seed: int = 0) -> ImageSet:
+        # Trainings of a run that have the same images open them once.
+        key = ("training images", name, config.view_size, seed)
+        return run.once(key, lambda: open_images(name, config.view_size, seed))
+
+    # What a command says of its one training is not kept beside the training.
+    kept = [config] if run.training is None else []
+    with run.attempt(str(folder), *kept):
+        images = opened(config.images, config.seed)
+        validation = None
+        if options.validation is not None:
+            validation = opened(options.validation)
+        new = training_id(config, data_digest(images))
+        store, rows = ResultStore(folder), None
+        for config_id in (new, new.spelled):
+            if rows := store.get(config.stage, config_id, TrainRow):
+                break
+        is_there = rows and (folder / EXPORTED).is_file()
+        if is_there and not run.force and run.training is None:
+            run.outcome.n_stored += 1
+        else:
+            if kept:
+                run.notify(f"training {folder}")
+            rows = train(
+                config,
+                images,
+                folder,
+                options.hardware,
+                validation=validation,
+                hf=options.hf,
+                notify=run.notify,
+                progress=run.progress,
+            )
+            run.outcome.n_done += 1
+            config_id = new
+        if rows:  # another process may report for this one
+            run.store.put(config.stage, config_id, config, rows)
+            run.store.clear_failure(config.stage, config)
+            run.outcome.rows += rows
 
 
 def training_id(config: TrainConfig, images: str) -> ConfigId:

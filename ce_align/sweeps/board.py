@@ -7,6 +7,7 @@ holds on network file systems, too.
 
 import json
 import os
+import re
 import secrets
 import socket
 import threading
@@ -28,6 +29,9 @@ __all__ = ["Beat", "Board", "Claim", "Sweep", "worker_name"]
 
 #: Seconds between two heartbeats, and without one until a worker counts as lost.
 INTERVAL, PATIENCE = 10.0, 90.0
+#: The last line of a traceback, of which so much is shown.
+ERROR = re.compile(r"[\w.]+(?:Error|Exception|Interrupt|Exit)\b")
+MOST_LETTERS = 200
 
 
 @dataclass(frozen=True)
@@ -94,6 +98,18 @@ class Board:
     def log(self, job: str) -> Path:
         """What a job told."""
         return self._path("logs", job, ".txt")
+
+    def cluster_log(self, cluster_id: str) -> Path:
+        """What a job of a cluster told before its worker began."""
+        return self.folder / "slurm" / f"{cluster_id}_0_log.out"
+
+    def last_error(self, cluster_id: str) -> str | None:
+        """The error that kept a job of a cluster from beginning, if it told one."""
+        with suppress(OSError):
+            text = self.cluster_log(cluster_id).read_text(errors="backslashreplace")
+            errors = [line for line in text.splitlines() if ERROR.match(line)]
+            return errors[-1][:MOST_LETTERS] if errors else None
+        return None
 
     def write_sweep(self, sweep: Sweep) -> None:
         """Keep a sweep, so that workers and `read_sweep` find it."""

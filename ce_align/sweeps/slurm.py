@@ -5,7 +5,6 @@ import shutil
 import subprocess
 from collections import defaultdict
 from collections.abc import Container, Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from ce_align.errors import CeAlignError, ConfigError
@@ -13,7 +12,7 @@ from ce_align.sweeps.board import Board, Sweep
 from ce_align.sweeps.jobs import Job
 from ce_align.sweeps.worker import Task
 
-__all__ = ["cancel", "log_of", "queue", "submit"]
+__all__ = ["cancel", "queue", "submit"]
 
 #: Minutes that a job may take if nobody knows how many it needs, and at least.
 USUAL, LEAST = 240, 20
@@ -221,8 +220,3 @@ def _reason(error: Exception) -> str:
     lines = [line for line in str(error).splitlines() if line.strip()]
     said = [line for line in lines if "error:" in line]
     return " ".join((said or lines)[-1].split()) if lines else type(error).__name__
-
-
-def log_of(board: Board, cluster_id: str) -> Path:
-    """What a job told before its worker began."""
-    return board.folder / "slurm" / f"{cluster_id}_0_log.out"

@@ -100,7 +100,12 @@ def states(
             state, reason = "failed", fault
         elif cluster_id is not None and queue is not None and job.id not in done:
             state, tries = "failed", board.tries(job.id)
-            reason = f"job {cluster_id} ended without a word, as if it was killed"
+            error = None if tries else board.last_error(cluster_id)
+            reason = (
+                f"job {cluster_id} could not begin: {error}"
+                if error
+                else f"job {cluster_id} ended without a word, as if it was killed"
+            )
         found[job.id] = Status(job, state, beats.get(job.id), reason, tries, cluster_id)
     return list(found.values())
 

@@ -121,11 +121,18 @@ def test_how_jobs_stand(board):
     jobs = [
         *(job("done"), job("failed"), job("needy", "failed"), job("queued")),
         *(job("lost"), job("running"), job("never"), job("after", follows=("failed",))),
+        job("broken"),
     ]
     board.end("done")
     board.end("failed", "there is no network", tries=2)
     board.submit("queued", "7_1")
     board.submit("lost", "8")
+    board.submit("broken", "9")
+    board.cluster_log("9").parent.mkdir()
+    board.cluster_log("9").write_text(
+        "Traceback (most recent call last):\n  from a import b\nImportError: no a\n"
+        "srun: error: n1: task 0: Exited with exit code 1\n"
+    )
     with board.claim("running", "here"):
         found = {
             one.job.id: one for one in states(jobs, board, {"done"}, {"7_1": "PENDING"})
@@ -139,12 +146,14 @@ def test_how_jobs_stand(board):
         "running": "running",
         "never": "never",
         "after": "never",
+        "broken": "failed",
     }
     assert found["failed"].tries == 2
     assert found["needy"].reason == (
         "needs score failed, which failed: there is no network"
     )
     assert found["lost"].reason == "job 8 ended without a word, as if it was killed"
+    assert found["broken"].reason == "job 9 could not begin: ImportError: no a"
 
 
 def test_what_killed_a_process_keeps_no_other_from_being_computed(board):

@@ -77,7 +77,10 @@ def make_parts(
     # Figure 1 is the schematic of a training.
     trained = inputs.networks.rows["objective"].notna().any()
     figures_of = [key for key in FIGURES if trained or key != "1"]
-    keys = [*(("figure", key) for key in figures_of), *(("table", key) for key in TABLES)]
+    keys = [
+        *(("figure", key) for key in figures_of),
+        *(("table", key) for key in TABLES),
+    ]
     for done, (kind, key) in enumerate(keys):
         progress("tables and figures", done, len(keys))
         name = f"{kind.capitalize()} {key}" if key.isdigit() else key.capitalize()
