@@ -67,6 +67,7 @@ class NetworkFacts:
     augmentation : family of the views of both images, such as ``strong``
     network_seed : of the training, or of random weights
     label : short name in tables and figures
+    weighting : what λ is a share of where it is not that of the losses: ``gradients``
     """
 
     objective: str | None = None
@@ -77,6 +78,7 @@ class NetworkFacts:
     augmentation: str | None = None
     network_seed: int | None = None
     label: str | None = None
+    weighting: str | None = None
 
     def columns(self) -> dict[str, Any]:
         """Columns of a row of this network."""
@@ -112,7 +114,7 @@ class Row(BaseModel):
     origin : of the data: a recording is ``recorded``, ``simulated`` or ``imported``,
         images are ``files`` or ``simulated``; of several, joined by ``+``
     objective, equivariance_weight, backbone, epochs, pretraining, augmentation, \
-    network_seed, label : see `NetworkFacts`
+    network_seed, label, weighting : see `NetworkFacts`
     """
 
     model_config = ConfigDict(
@@ -136,6 +138,7 @@ class Row(BaseModel):
     augmentation: str | None = None
     network_seed: int | None = None
     label: str | None = None
+    weighting: str | None = None
 
 
 RowType = TypeVar("RowType", bound=Row)

@@ -186,7 +186,7 @@ def _print_plan(
     lines: dict[str, Any] = {
         "images": f"{len(images)}, views of {config.view_size} pixels",
         "network": f"{config.backbone}, {config.objective}, "
-        f"λ {config.equivariance_weight:g}, {config.precision}",
+        f"λ {config.equivariance_weight:g} of {config.weighting}, {config.precision}",
         "processes": f"{devices * hardware.nodes} × {kind}, {workers} workers each",
         "steps": f"{config.epochs} epochs × {plan.steps_per_epoch} = {plan.steps}, "
         f"{config.pairs_per_step} pairs each",

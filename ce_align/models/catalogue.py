@@ -214,6 +214,7 @@ def training_facts(settings: Mapping[str, Any]) -> NetworkFacts:
         pretraining=told("images", str),
         augmentation="+".join(kinds) or None,
         network_seed=told("seed", int),
+        weighting="gradients" if settings.get("weighting") == "gradients" else None,
     )
 
 

@@ -183,6 +183,8 @@ def _recipe(facts: Any) -> str:
         parts.append(known["pretraining"])
     if known.get("augmentation", USUAL_VIEWS) != USUAL_VIEWS:
         parts.append(f"{known['augmentation']} views")
+    if "weighting" in known:
+        parts.append(f"λ of {known['weighting']}")
     return ", ".join(map(str, parts))
 
 

@@ -87,7 +87,8 @@ class OnlineConfig(StageConfig):
 def training_folder(config: TrainConfig, runs: Path = Path("runs")) -> Path:
     """Folder of a training, whose path names the network.
 
-    Backbone, families of views and seed are part of it unless they are the paper's.
+    Backbone, families of views, weighting and seed are part of it unless they are the
+    paper's.
 
     >>> training_folder(TrainConfig(objective="mmcr", equivariance_weight=0.1,
     ...                             images="train", backbone="resnet34")).as_posix()
@@ -100,6 +101,8 @@ def training_folder(config: TrainConfig, runs: Path = Path("runs")) -> Path:
     views = config.families[0].partition("_")[0]
     if config.families != usual["families"] and views != config.backbone:
         name += f"_{views}"
+    if config.weighting != usual["weighting"]:
+        name += "_balanced"
     if config.seed != usual["seed"]:
         name += f"_seed{config.seed}"
     return runs / name
@@ -117,7 +120,8 @@ def execute(configs: Sequence[TrainConfig | OnlineConfig], run: Run) -> None:
     that are done they are copied there: among them is the accuracy of the probe that
     was trained along, ``probe_top1`` on validation images, ``probe_epoch_top1`` on the
     views of the last epoch, each before the probe learned from it, and
-    ``probe_train_top1`` on those of the last step that was recorded.
+    ``probe_train_top1`` on those of the last step that was recorded. The λ that acted,
+    the equivariant share of the gradient, is ``effective_weight``.
     """
     for config in configs:
         if isinstance(config, OnlineConfig):

@@ -293,6 +293,7 @@ class CheckpointWriter(Checkpoint):
                 "random_state": torch.get_rng_state(),
                 "latest": pl_module.latest,
                 "probed": pl_module.probed,
+                "running": pl_module.running,
             }
 
     def on_load_checkpoint(
@@ -302,8 +303,9 @@ class CheckpointWriter(Checkpoint):
         torch.set_rng_state(checkpoint[IDENTITY]["random_state"])
         if isinstance(pl_module, PairedTraining):
             pl_module.latest = dict(checkpoint[IDENTITY]["latest"])
-            # Those of ce_align 0.1 have none.
+            # Those of ce_align 0.1 have neither.
             pl_module.probed = checkpoint[IDENTITY].get("probed")
+            pl_module.running = dict(checkpoint[IDENTITY].get("running", {}))
 
     def on_train_batch_end(
         self,

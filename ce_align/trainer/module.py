@@ -30,6 +30,7 @@ from ce_align.trainer.objectives import (
     combined_loss,
     find_objective,
     gradient_norms,
+    gradient_share,
 )
 from ce_align.trainer.optim import LARS, base_learning_rate, learning_rate_share
 from ce_align.trainer.presets import AUTHORS_PROCESSES, LOG_EVERY, TrainConfig
@@ -49,6 +50,9 @@ __all__ = [
 N_BANK, N_VALIDATED = 2048, 2048
 #: File in the folder of a training that names a network for every command.
 EXPORTED = "model.safetensors"
+#: Gradients are measured in so many first steps and every so many later ones where λ is
+#: their share; a new ratio has this weight in the running one.
+BALANCED_FIRST, BALANCED_EVERY, NEWEST = 10, 10, 0.2
 #: Stage of the residual network that stands for each region.
 LAYERS = {"V1": "layer1", "V2": "layer2", "V4": "layer3", "IT": "layer4"}
 
@@ -68,6 +72,8 @@ class PairedTraining(LightningModule):
     network, momentum, probe : the latter two may be None
     augmented_on : kind of device that renders the views
     latest : the numbers recorded last, by name
+    running : logarithm of the ratio of both gradients' lengths, and logit of the share
+        that the equivariant one had: means in which the past fades
     last_checkpoint : the last file that can be resumed from, for messages
     guard : stops at a loss that is not finite
     bank, validation : labelled images for nearest neighbours and probe, or None
@@ -110,6 +116,7 @@ class PairedTraining(LightningModule):
         network.head_equivariant.requires_grad_(config.equivariance_weight > 0)
         self.group: Group = None
         self.latest: dict[str, float] = {}
+        self.running: dict[str, float] = {}
         self.loss: Tensor | float = math.nan
         self.last_checkpoint: str | None = None
         self.notify: Callable[[str], None] = lambda text: None
@@ -137,6 +144,22 @@ class PairedTraining(LightningModule):
             config.warmup_epochs * each,
             config.final_share,
         )
+
+    @property
+    def balanced(self) -> bool:
+        """Whether λ is a share of gradients, and both terms have one."""
+        return (
+            self.config.weighting == "gradients"
+            and 0 < self.config.equivariance_weight < 1
+        )
+
+    @property
+    def loss_weight(self) -> float:
+        """Weight of the equivariant loss in this step."""
+        weight = self.config.equivariance_weight
+        if not self.balanced or "log_ratio" not in self.running:
+            return weight
+        return gradient_share(weight, math.exp(-self.running["log_ratio"]))
 
     def position(self) -> tuple[int, int]:
         """Epoch and step that come next."""
@@ -188,7 +211,7 @@ class PairedTraining(LightningModule):
             self.objective,
             embeddings.invariant,
             embeddings.equivariant,
-            self.config.equivariance_weight,
+            self.loss_weight,
             momentum_invariant=None if followed is None else followed.invariant,
             momentum_equivariant=None if followed is None else followed.equivariant,
             gradient_shares=(
@@ -215,8 +238,21 @@ class PairedTraining(LightningModule):
         self._seen = features.detach().flatten(0, 1), embeddings.detach().flatten(0, 1)
         recorded: dict[str, float] = {}
         last = (step + 1) % self.steps_per_epoch == 0
-        if step % self.log_every == 0 or last:
-            recorded = self._step_numbers(terms)
+        records = step % self.log_every == 0 or last
+        balances = self.balanced and (
+            step < BALANCED_FIRST or step % BALANCED_EVERY == 0
+        )
+        if records or balances:
+            backbone = self.network.backbone.parameters()
+            lengths = gradient_norms(terms, backbone, group=self.group)
+            if balances or not self.balanced:
+                self._follow(lengths)
+            if balances:
+                both = terms.invariant, terms.equivariant
+                terms = LossTerms.weighted(*both, self.loss_weight)
+                self.loss = terms.total.detach()
+            if records:
+                recorded = self._step_numbers(terms, lengths)
         total = terms.total
         if self.probe is not None:
             outputs = self.probe(self._seen[0])
@@ -235,16 +271,34 @@ class PairedTraining(LightningModule):
             self.record(recorded)
         return total
 
-    def _step_numbers(self, terms: LossTerms) -> dict[str, float]:
-        """Loss, its terms, the lengths of their gradients; learning rate and speed."""
-        step, parameters = int(self.global_step), self.network.backbone.parameters()
-        of_views, of_changes = gradient_norms(terms, parameters, group=self.group)
+    def _follow(self, lengths: tuple[float, float]) -> None:
+        """Bring the running means up to date with the lengths of both gradients."""
+        of_views, of_changes = lengths
+        if not (0 < of_views < math.inf and 0 < of_changes < math.inf):
+            return
+
+        def follow(name: str, value: float) -> None:
+            before = self.running.get(name, value)
+            self.running[name] = before + NEWEST * (value - before)
+
+        log_ratio = math.log(of_changes / of_views)
+        follow("log_ratio", log_ratio)
+        weight = self.loss_weight
+        follow("logit_share", math.log(weight / (1 - weight)) + log_ratio)
+
+    def _step_numbers(
+        self, terms: LossTerms, lengths: tuple[float, float]
+    ) -> dict[str, float]:
+        """Loss, its terms, lengths and shares of gradients; learning rate and speed."""
+        step, logit = int(self.global_step), self.running.get("logit_share", math.nan)
         return {
             "loss": _value_of(terms.total),
             "loss_invariant": _value_of(terms.invariant),
             "loss_equivariant": _value_of(terms.equivariant),
-            "gradient_invariant": of_views,
-            "gradient_equivariant": of_changes,
+            "gradient_invariant": lengths[0],
+            "gradient_equivariant": lengths[1],
+            "loss_weight": self.loss_weight if self.balanced else math.nan,
+            "effective_weight": 1 / (1 + math.exp(-logit)),
             "learning_rate": self.learning_rate(step),
             "images_per_second": self._speed.read(step),
         }
@@ -416,7 +470,8 @@ def exported_metadata(
     metrics : numbers at the end, by name. ``gradient_invariant`` and
         ``gradient_equivariant`` are lengths in the last step that was recorded, not
         weighted with λ; that of a term of weight 0 is not there, since its head is not
-        trained
+        trained. ``effective_weight`` is the share that the equivariant gradient had of
+        both, weighted: the λ that acted, a mean in which the past fades
     """
     config = module.config
     return {

@@ -23,7 +23,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -57,6 +57,7 @@ __all__ = [
     "combined_loss",
     "find_objective",
     "gradient_norms",
+    "gradient_share",
     "mmcr",
     "register_objective",
     "simclr",
@@ -314,6 +315,17 @@ class LossTerms:
     invariant: Tensor | None
     equivariant: Tensor | None
 
+    @classmethod
+    def weighted(
+        cls, invariant: Tensor | None, equivariant: Tensor | None, weight: float
+    ) -> Self:
+        """Terms and their sum, the equivariant one of that weight."""
+        if invariant is None or equivariant is None:
+            (total,) = (term for term in (invariant, equivariant) if term is not None)
+        else:
+            total = (1 - weight) * invariant + weight * equivariant
+        return cls(total, invariant, equivariant)
+
 
 def combined_loss(
     objective: Objective,
@@ -375,11 +387,7 @@ def combined_loss(
             a_1, b_1, a_2, b_2 = stack.to(single).unbind()
             batches += [a_1 - b_1, a_2 - b_2]
         changes = _shared_loss(objective, batches, 1, gradient_shares, group)
-    if views is None or changes is None:
-        (total,) = (term for term in (views, changes) if term is not None)
-    else:
-        total = (1 - equivariance_weight) * views + equivariance_weight * changes
-    return LossTerms(total, views, changes)
+    return LossTerms.weighted(views, changes, equivariance_weight)
 
 
 def _shared_loss(
@@ -428,6 +436,25 @@ def gradient_norms(
         for term in (terms.invariant, terms.equivariant)
     )
     return invariant, equivariant
+
+
+def gradient_share(weight: float, ratio: float) -> float:
+    """Share of the equivariant term in the lengths of both gradients.
+
+    Parameters
+    ----------
+    weight : of the equivariant loss, in [0, 1]
+    ratio : length of its gradient in that of the invariant loss, neither weighted
+
+    Notes
+    -----
+    The weight that makes the share λ is ``gradient_share(λ, 1 / ratio)``.
+
+    >>> weight = gradient_share(0.3, 1 / 2.5)
+    >>> round(weight, 3), round(gradient_share(weight, 2.5), 3)
+    (0.146, 0.3)
+    """
+    return weight * ratio / (weight * ratio + 1 - weight)
 
 
 def _gradient_norm(term: Tensor, parameters: list[Tensor], group: Group) -> float:

@@ -53,11 +53,16 @@ class TrainConfig(StageConfig):
     """
 
     stage: ClassVar = "train"
-    later: ClassVar = MappingProxyType({"gradient": "full"})
+    later: ClassVar = MappingProxyType({"weighting": "losses", "gradient": "full"})
 
     objective: str = Field(description="Loss of both terms: mmcr, barlow or simclr.")
     equivariance_weight: Annotated[Weight, Spelled("--weight")] = Field(
         description="Equivariance weight λ, from 0 (invariant) to 1."
+    )
+    weighting: Literal["losses", "gradients"] = Field(
+        default="losses",
+        description="What λ is a share of: losses, as in the paper; or gradients, the "
+        "lengths of both terms' gradients, so that it means the same for every loss.",
     )
     images: str = Field(
         description="Folder, zip, folder of ce-align pack, or 'simulated'."

@@ -10,6 +10,7 @@ from ce_align.config import StageConfig
 from ce_align.report.inputs import Inputs
 from ce_align.results import Row
 from ce_align.stages.measures import quantities
+from ce_align.trainer.objectives import gradient_share
 
 REMARK = "Synthetic rows made for a test; no network and no animal is behind them."
 WEIGHTS = ("0", "0.001", "0.1", "0.2", "0.3", "0.4", "0.5")
@@ -166,20 +167,24 @@ def transfer_rows():
 
 def online_rows():
     for model, objective, weight, phase in networks():
-        value = 0.68 - 0.2 * weight**2 + 0.01 * math.cos(phase)
-        yield row(
-            model,
-            "probe_top1",
-            value,
-            objective=objective,
-            equivariance_weight=weight,
-            backbone="resnet50",
-            epochs=100,
-            seed=0,
-            data_digest="d",
-            n_images=1000,
-            model_digest=digest(model),
-        )
+        found = {"probe_top1": 0.68 - 0.2 * weight**2 + 0.01 * math.cos(phase)}
+        if weight:
+            ratio = {"mmcr": 2.0, "barlow": 1.2, "simclr": 3.0}[objective]
+            found["effective_weight"] = gradient_share(weight, ratio)
+        for metric, value in found.items():
+            yield row(
+                model,
+                metric,
+                value,
+                objective=objective,
+                equivariance_weight=weight,
+                backbone="resnet50",
+                epochs=100,
+                seed=0,
+                data_digest="d",
+                n_images=1000,
+                model_digest=digest(model),
+            )
 
 
 def layer_rows():

@@ -45,6 +45,7 @@ def noise_images(n=64):
 def small_config(**changes):
     settings = {
         "equivariance_weight": 0.3,
+        "weighting": "gradients",  # by what has been measured so far
         "images": "noise",
         "view_size": 16,
         "epochs": EPOCHS,

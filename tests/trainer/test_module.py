@@ -2,6 +2,7 @@
 
 import csv
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,7 +14,13 @@ from ce_align.trainer import module as records
 from ce_align.trainer.engine import fit
 from ce_align.trainer.module import FiniteGuard, PairedTraining, Speedometer, epoch_line
 from ce_align.trainer.monitor import normalise_pixels
-from ce_align.trainer.objectives import LossTerms, combined_loss
+from ce_align.trainer.objectives import (
+    OBJECTIVES,
+    LossTerms,
+    combined_loss,
+    gradient_share,
+    simclr,
+)
 from ce_align.trainer.presets import Hardware, preset_config
 
 SIZE, PAIRS, STEPS = 16, 8, 2
@@ -178,6 +185,32 @@ def test_records_have_terms_gradients_rate_speed_and_health(tmp_path, images):
     of_steps = [float(r["probe_train_top1"]) for r in records if r["probe_train_top1"]]
     assert len(set(of_steps[-STEPS:])) > 1
     assert latest["probe_epoch_top1"] == pytest.approx(np.mean(of_steps[-STEPS:]))
+
+
+def test_a_weight_of_gradients_is_their_share_whatever_the_scale_of_a_loss(
+    tmp_path, images, monkeypatch
+):
+    def share(weighting, scale):
+        def scaled(view_a, view_b, *, group=None):
+            loss = simclr(view_a, view_b, group=group)
+            return loss * scale if len(view_a) == PAIRS else loss
+
+        objective = OBJECTIVES["simclr"].configured(head_widths=(16, 8))
+        objective = replace(objective, loss=scaled)
+        monkeypatch.setattr(records, "find_objective", lambda name: objective)
+        settings = config("simclr", weighting=weighting, epochs=3, options={})
+        folder = tmp_path / f"{weighting}{scale}"
+        module, _ = train(images, folder, settings, log_every=1)
+        found = module.latest
+        weight = found["loss_weight"] if module.balanced else 0.3
+        ratio = found["gradient_equivariant"] / found["gradient_invariant"]
+        assert gradient_share(weight, ratio) == pytest.approx(
+            found["effective_weight"], abs=0.1
+        )
+        return found["effective_weight"]
+
+    assert share("losses", 1) < 0.7 < share("losses", 10)
+    assert share("gradients", 10) == pytest.approx(0.3, abs=0.03)
 
 
 @pytest.mark.parametrize("objective", ["mmcr", "barlow", "simclr"])

@@ -8,7 +8,12 @@ from ce_align.errors import ConfigError
 from ce_align.report.inputs import Inputs
 from ce_align.report.paper.accuracy import table_2, table_3, table_4
 from ce_align.report.paper.correlations import figure_forest, table_1
-from ce_align.report.paper.curves import figure_2, figure_5, figure_7
+from ce_align.report.paper.curves import (
+    figure_2,
+    figure_5,
+    figure_7,
+    figure_effective,
+)
 from ce_align.report.paper.distances import figure_6, table_5
 from ce_align.report.paper.geometry import figure_geometry
 from ce_align.report.paper.items import BuiltTable, Drawn
@@ -52,6 +57,9 @@ FIGURES: Mapping[str, KnownFigure] = MappingProxyType(
         "7": KnownFigure(figure_7, "decoding of weak and strong views against λ"),
         "8": KnownFigure(figure_8, "predictivity, other backbones and trainings"),
         "depth": KnownFigure(figure_depth, "predictivity against layer, by area"),
+        "effective": KnownFigure(
+            figure_effective, "figure 2 against the equivariant share of the gradient"
+        ),
         "forest": KnownFigure(figure_forest, "correlations, measures × recordings"),
         "geometry": KnownFigure(
             figure_geometry, "measures of networks, known λ or not"

@@ -1,4 +1,4 @@
-"""Figures 2, 5 and 7: measures and accuracy against the equivariance weight."""
+"""Figures 2, 5, 7 and effective: measures and accuracy against a weight."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
@@ -32,8 +32,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     *("NO_ONLINE", "Panel", "bands", "curve_lines", "decoding_method"),
-    *("decoding_points", "figure_2", "figure_5", "figure_7", "filled"),
-    *("online_points", "online_words"),
+    *("decoding_points", "figure_2", "figure_5", "figure_7", "figure_effective"),
+    *("filled", "online_points", "online_words"),
 ]
 
 #: Accuracy of the probe that was trained along, the first that there is: on validation
@@ -71,18 +71,7 @@ class Panel(NamedTuple):
 
 def figure_2(inputs: Inputs, columns: int = 2) -> Drawn:
     """ΔD_B against λ for the four comparisons, and decoding R² against λ."""
-    panels = {}
-    for name, (comparison, title) in zip(
-        LETTERS, COMPARISON_TITLES.items(), strict=False
-    ):
-        found = differences(inputs, comparison)
-        points = average(found.rows) if len(found.rows) else found.rows
-        found = Selection(points, found.notes)
-        panels[comparison] = Panel(title, "$\\Delta D_B$", found, name, zero=True)
-    method, kind = decoding_method(inputs)
-    found = decoding_points(inputs, method, "Decoding")
-    title, name = f"Decoding, {kind}", LETTERS[len(panels)]
-    panels[method] = Panel(title, "Held-out $R^2$", found, name)
+    panels = _panels_of_figure_2(inputs)
     shown, data, notes = filled(panels)
     if not shown:
         raise NothingToDraw(
@@ -99,6 +88,62 @@ def figure_2(inputs: Inputs, columns: int = 2) -> Drawn:
         caption=_parts_of_figure_2(shown) + bands(data),
         alt=f"{counted(len(shown), 'line plot')} against the equivariance weight, a "
         f"line for each objective. {_ends(data, 'panel')}",
+    )
+
+
+def _panels_of_figure_2(inputs: Inputs) -> dict[str, Panel]:
+    panels = {}
+    for name, (comparison, title) in zip(
+        LETTERS, COMPARISON_TITLES.items(), strict=False
+    ):
+        found = differences(inputs, comparison)
+        points = average(found.rows) if len(found.rows) else found.rows
+        found = Selection(points, found.notes)
+        panels[comparison] = Panel(title, "$\\Delta D_B$", found, name, zero=True)
+    method, kind = decoding_method(inputs)
+    found = decoding_points(inputs, method, "Decoding")
+    title, name = f"Decoding, {kind}", LETTERS[len(panels)]
+    panels[method] = Panel(title, "Held-out $R^2$", found, name)
+    return panels
+
+
+def figure_effective(inputs: Inputs, columns: int = 2) -> Drawn:
+    """Figure 2 against the λ that acted: the equivariant share of the gradient."""
+    found = inputs.stage(
+        "train", where=lambda rows: rows["metric"] == "effective_weight"
+    )
+    found = found.then(with_networks).then(main_recipe)
+    panels = {}
+    if len(found.rows):
+        acted = found.rows.groupby(["objective", "weight"])["value"].mean()
+        acted = acted.rename("effective")
+        for name, panel in _panels_of_figure_2(inputs).items():
+            points = panel.found.rows
+            if len(points):
+                points = points.join(acted, on=["objective", "weight"])
+                # Where one term is all there is, nothing was measured.
+                alone = points["weight"].where(points["weight"].isin([0, 1]))
+                points["effective"] = alone.fillna(points["effective"])
+                points = points[points["effective"].notna()]
+            panels[name] = panel._replace(found=Selection(points, panel.found.notes))
+    shown, data, notes = filled(panels)
+    if not shown:
+        raise NothingToDraw(
+            "Figure effective needs rows of networks that were trained here, "
+            "`ce-align transfer --online --model FOLDER`, and those of Figure 2"
+        )
+    return completed(
+        _curve_figure(shown, columns),
+        data,
+        inputs,
+        [*found.notes, *notes],
+        title="Shape of variability and decoding against the λ that acted",
+        caption="As Figure 2, but against the share that the equivariant term had of "
+        "the lengths of both gradients of the backbone, each weighted, towards the end "
+        "of training (mean over networks): a weight λ of losses acts as more or less "
+        "where one gradient is longer. " + _parts_of_figure_2(shown) + _spread(data),
+        alt=f"{counted(len(shown), 'line plot')} against the equivariant share of the "
+        f"gradient, a line for each objective. {_ends(data, 'panel')}",
     )
 
 
@@ -221,11 +266,15 @@ def online_words(points: "pd.DataFrame") -> str:
 
 def bands(points: "pd.DataFrame") -> str:
     """What the bands are, and that λ is no scale."""
+    return f"{_spread(points)}Weights λ are spaced evenly."
+
+
+def _spread(points: "pd.DataFrame") -> str:
+    """What the bands are."""
     kinds = sorted(set(points["spread"]) - {"none"})
     none = "No bands: the spread is not known. "
     words = f"Bands: {'; '.join(kinds)}. " if kinds else none
-    words = words.replace("sd over", "mean ± standard deviation (sd) over")
-    return words + "Weights λ are spaced evenly."
+    return words.replace("sd over", "mean ± standard deviation (sd) over")
 
 
 def filled(
@@ -327,7 +376,8 @@ def _curve_figure(
             # In one column the longest title would touch the next letter.
             size = NARROW if columns == 1 else None
             letter(ax, panel.letter if n > 1 else "", panel.title, size)
-            ax.set_xlabel("Equivariance weight λ")
+            acted = "effective" in panel.found.rows
+            ax.set_xlabel("Effective weight" if acted else "Equivariance weight λ")
             if not (one_scale and k % across):
                 ax.set_ylabel(panel.label)
         if free:
@@ -340,7 +390,11 @@ def _curve_figure(
 def curve_lines(
     points: "pd.DataFrame", ax: "Axes", weights: Sequence[float], among: Sequence[str]
 ) -> None:
-    """A line for each objective through its points, with its band."""
+    """A line for each objective through its points, with its band.
+
+    Against the column ``effective`` if there is one, to scale; else against the places
+    of λ among `weights`.
+    """
     place = {weight: k for k, weight in enumerate(weights)}
     views = points["views"] if "views" in points else points["objective"].map(str)
     for objective in objective_order(points["objective"]):
@@ -348,6 +402,8 @@ def curve_lines(
         for kind in sorted(set(views[own])):
             line = points[own & (views == kind)].sort_values("weight")
             x = [place[weight] for weight in line["weight"]]
+            if "effective" in line:
+                x = line["effective"].tolist()
             colour = objective_colour(objective, among)
             low, high, weak = line["low"], line["high"], kind == "weak"
             ax.fill_between(x, low, high, color=colour, alpha=0.18, linewidth=0)
@@ -364,8 +420,9 @@ def curve_lines(
                 markeredgewidth=0.6 if weak else 0.3,
                 label=objective_label(objective) + (", weak views" if weak else ""),
             )
-    ax.set_xticks(range(len(weights)), [weight_label(w) for w in weights])
-    ax.set_xlim(-0.35, len(weights) - 0.65)
+    if "effective" not in points:
+        ax.set_xticks(range(len(weights)), [weight_label(w) for w in weights])
+        ax.set_xlim(-0.35, len(weights) - 0.65)
     ax.margins(y=0.08)
 
 
