@@ -94,7 +94,7 @@ def _paper() -> list[dict[str, Any]]:
                 {
                     "machine": machine,
                     "stage": stage,
-                    "hours": cost.total / 3600,
+                    "hours": float(f"{cost.total / 3600:.3g}"),
                     "mostly": most,
                     "share": cost.seconds[most] / cost.total,
                     "memory_gb": cost.memory / 1e9,
@@ -109,8 +109,8 @@ def _paper_sheet(records: list[dict[str, Any]]) -> "Sheet":
 
     columns = (
         *(Column("machine", keep=True), Column("stage", keep=True)),
-        *(Column("hours", form=".3g", keep=True), Column("mostly", keep=True)),
-        *(Column("share", form=".0%", keep=True), Column("memory_gb", form=".2g")),
+        *(Column("hours", form=".6g", keep=True), Column("mostly", keep=True)),
+        *(Column("share", form=".0%", keep=True), Column("memory_gb", form=".3g")),
         Column("written_gb", form=".3g", keep=True),
     )
     return Sheet(records, columns)

@@ -16,6 +16,7 @@ def operations_of(network: nn.Module, size: int) -> float:
     return counted(network, size)[0]
 
 
+@cache
 def counted(network: nn.Module, size: int) -> tuple[float, dict[str, int]]:
     """Operations, and values that each layer gives, for one image.
 
