@@ -1,7 +1,8 @@
 """Architectures of our own, which training builds and weights are loaded into."""
 
 from torch import Tensor, nn
-from torchvision.models import resnet
+
+from ce_align.vision import resnet
 
 __all__ = ["TinyResNet"]
 

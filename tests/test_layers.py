@@ -25,6 +25,7 @@ FLOORS = (
     {"brainscore"},
     {"trainer", "models", "metrics"},
     {"augment", "data", "backbones"},
+    {"vision"},
     {
         "config",
         "results",

@@ -49,9 +49,8 @@ def activations_of(network: nn.Module, size: int) -> int:
 @cache
 def backbone(name: str) -> nn.Module:
     """A network of that architecture; of random weights."""
-    from torchvision import models
-
     from ce_align.backbones import TinyResNet
+    from ce_align.vision import models
 
     with torch.device("meta"):
         if name == "tiny":

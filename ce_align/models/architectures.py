@@ -71,7 +71,7 @@ def stage_layers(module: torch.nn.Module) -> dict[str, str]:
 
 
 def _check_name(name: str) -> None:
-    from torchvision import models
+    from ce_align.vision import models
 
     known = models.list_models(module=models)
     if name not in known:
@@ -89,7 +89,7 @@ def torchvision_weights(name: str, weights: str = "DEFAULT") -> Any:
     ConfigError
         If there is no such network, or it has no such weights; with the nearest.
     """
-    from torchvision import models
+    from ce_align.vision import models
 
     _check_name(name)
     published = models.get_model_weights(name)
@@ -117,7 +117,7 @@ def torchvision_network(
     AccessError
         If the weights are not on this machine and cannot be downloaded.
     """
-    from torchvision import models
+    from ce_align.vision import models
 
     _check_name(name)
     options: dict[str, Any] = {} if n_classes is None else {"num_classes": n_classes}

@@ -280,7 +280,7 @@ def write_hub(
 
 
 def _is_known(architecture: str) -> bool:
-    from torchvision import models
+    from ce_align.vision import models
 
     return architecture == "tiny" or architecture in models.list_models(module=models)
 

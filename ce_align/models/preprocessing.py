@@ -126,7 +126,7 @@ class Preprocessing(BaseModel):
         return np.asarray(image, dtype=np.uint8)
 
     def _cropped(self, image: Image.Image, crop_pct: float) -> Image.Image:
-        from torchvision.transforms import InterpolationMode, functional
+        from ce_align.vision import InterpolationMode, functional
 
         edges = [math.floor(edge / crop_pct) for edge in self.size]
         # One number is the shorter edge, whatever the shape.

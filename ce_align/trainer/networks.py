@@ -6,13 +6,13 @@ from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
-from torchvision.models import resnet
 
 from ce_align.backbones import TinyResNet
 from ce_align.errors import ConfigError, DataError
 from ce_align.trainer.distributed import Group, n_processes
 from ce_align.trainer.objectives import VIEWS, Objective
 from ce_align.trainer.reductions import normalise_over, normalise_views
+from ce_align.vision import resnet
 
 __all__ = [
     "BACKBONES",

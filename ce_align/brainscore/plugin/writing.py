@@ -211,9 +211,9 @@ def built(architecture: str, n_classes: int | None = None) -> "nn.Module":
         If it does not.
     """
     import torch
-    from torchvision import models
 
     from ce_align.backbones import TinyResNet
+    from ce_align.vision import models
 
     def build() -> "nn.Module":
         if architecture == "tiny":
