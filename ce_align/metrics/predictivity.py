@@ -11,10 +11,10 @@ from numpy.typing import ArrayLike, NDArray
 from ce_align.checks import named_some
 from ce_align.errors import ConfigError, DataError
 from ce_align.metrics.gram import GRAM_DTYPES, Array, Indices, Splits, centred_gram
-from ce_align.metrics.pearson import columnwise_pearson_r
+from ce_align.metrics.held_out import HeldOut
 from ce_align.metrics.pls import PLS_MODES, check_components, kernel_pls
 from ce_align.metrics.ridge import check_alphas, kernel_ridge, leave_one_out_alphas
-from ce_align.metrics.unitwise import neuron_to_neuron_r, reverse_pls_r
+from ce_align.metrics.unitwise import neuron_to_neuron, reverse_pls_r
 
 __all__ = [
     *(
@@ -22,6 +22,7 @@ __all__ = [
         "REGRESSIONS",
         "brainscore_splits",
         "cross_validated_r",
+        "held_out",
         "normalised_score",
     ),
     *("summarise", "working_bytes"),
@@ -147,100 +148,79 @@ class _Settings:
             check_alphas([self.alpha])
 
 
-def _pls_r(
+def _pls(
     features: NDArray[Any],
     gram: FormGram,
     rates: Array,
     splits: Splits,
     settings: _Settings,
-) -> Array:
+) -> Sequence[Array]:
     check_components(settings.n_components, splits)
     if features.ndim == 2 and settings.n_components > features.shape[1]:
         raise DataError(
             f"{settings.n_components} components need as many features, found "
             f"{features.shape[1]}; take fewer components, or ridge regression"
         )
-    fit = partial(
-        kernel_pls,
-        gram(),
-        splits=splits,
-        n_components=settings.n_components,
-        mode=settings.mode,
-        gram_dtype=settings.gram_dtype,
-    )
-    r = np.empty((len(splits), rates.shape[1]))
+    found = [np.empty((len(test), rates.shape[1])) for _, test in splits]
     for places in settings.groups or [np.arange(rates.shape[1])]:
-        own = rates[:, places]
-        r[:, places] = _r_of(fit(own).predictions, own, splits)
-    return r
+        fit = kernel_pls(
+            gram(),
+            rates[:, places],
+            splits,
+            n_components=settings.n_components,
+            mode=settings.mode,
+            gram_dtype=settings.gram_dtype,
+        )
+        for whole, part in zip(found, fit.predictions, strict=True):
+            whole[:, places] = part
+    return found
 
 
-def _ridge_r(
+def _ridge(
     features: NDArray[Any],
     gram: FormGram,
     rates: Array,
     splits: Splits,
     settings: _Settings,
-) -> Array:
+) -> Sequence[Array]:
     formed, alpha = gram(), settings.alpha
     alphas = leave_one_out_alphas(formed) if alpha is None else [alpha]
     fit = kernel_ridge(formed, rates, splits, alphas=alphas, groups=settings.groups)
-    return _r_of(fit.predictions, rates, splits)
+    return fit.predictions
 
 
-def _ridgecv_r(
+def _ridgecv(
     features: NDArray[Any],
     gram: FormGram,
     rates: Array,
     splits: Splits,
     settings: _Settings,
-) -> Array:
+) -> Sequence[Array]:
     fit = kernel_ridge(
         gram(), rates, splits, alphas=BRAINSCORE_ALPHAS, groups=settings.groups
     )
-    return _r_of(fit.predictions, rates, splits)
+    return fit.predictions
 
 
-def _reverse_pls_r(
+def _neuron_to_neuron(
     features: NDArray[Any],
     gram: FormGram,
     rates: Array,
     splits: Splits,
     settings: _Settings,
-) -> Array:
-    n_components = settings.n_components
-    return reverse_pls_r(features, gram(), rates, splits, n_components=n_components)
+) -> Sequence[Array]:
+    return neuron_to_neuron(features, rates, splits)
 
 
-def _neuron_to_neuron_r(
-    features: NDArray[Any],
-    gram: FormGram,
-    rates: Array,
-    splits: Splits,
-    settings: _Settings,
-) -> Array:
-    return neuron_to_neuron_r(features, rates, splits)
-
-
-def _r_of(predictions: Sequence[Array], rates: Array, splits: Splits) -> Array:
-    """Pearson r of predicted and recorded responses, (n_splits, n_neuroids)."""
-    r = np.empty((len(splits), rates.shape[1]))
-    for split, (train, test) in enumerate(splits):
-        r[split] = columnwise_pearson_r(predictions[split], rates[test])
-        # A regression on a constant predicts it with rounding errors, whose
-        # correlation means nothing.
-        r[split, np.ptp(rates[train], axis=0) == 0] = np.nan
-    return r
-
-
-#: Each checks its settings, and correlates the test stimuli of every split.
-REGRESSIONS = {
-    "pls": _pls_r,
-    "ridge": _ridge_r,
-    "ridgecv": _ridgecv_r,
-    "reverse_pls": _reverse_pls_r,
-    "neuron_to_neuron": _neuron_to_neuron_r,
+#: Each checks its settings, and predicts the test stimuli of every split.
+_FORWARD = {
+    "pls": _pls,
+    "ridge": _ridge,
+    "ridgecv": _ridgecv,
+    "neuron_to_neuron": _neuron_to_neuron,
 }
+#: From units to neuroids, and from neuroids to units.
+REGRESSIONS = (*_FORWARD, "reverse_pls")
 
 
 def cross_validated_r(
@@ -294,6 +274,60 @@ def cross_validated_r(
 
     Reference: Yamins et al. (2014); Schrimpf et al. (2018), Brain-Score.
     """
+    prepared = _prepared(
+        features,
+        responses,
+        splits,
+        groups=groups,
+        gram=gram,
+        progress=progress,
+        regression=regression,
+        mode=mode,
+        n_components=n_components,
+        alpha=alpha,
+        gram_dtype=gram_dtype,
+    )
+    if regression == "reverse_pls":
+        values, form, rates, rows, _ = prepared
+        return reverse_pls_r(values, form(), rates, rows, n_components=n_components)
+    return _held_out(*prepared).r
+
+
+def held_out(
+    features: ArrayLike, responses: ArrayLike, splits: Splits, **settings: Any
+) -> HeldOut:
+    """Held-out predictions of recorded responses.
+
+    Arguments and errors are those of `cross_validated_r`, which correlates them.
+
+    Raises
+    ------
+    ConfigError
+        Also for ``reverse_pls``, which predicts units in place of neuroids.
+    """
+    if settings.get("regression") == "reverse_pls":
+        raise ConfigError(
+            "reverse_pls predicts units, not neuroids; choose from "
+            f"{', '.join(sorted(_FORWARD))}"
+        )
+    return _held_out(*_prepared(features, responses, splits, **settings))
+
+
+def _prepared(
+    features: ArrayLike,
+    responses: ArrayLike,
+    splits: Splits,
+    *,
+    groups: ArrayLike | None = None,
+    gram: FormGram | None = None,
+    progress: Callable[[int, int], None] | None = None,
+    regression: str = "pls",
+    mode: str = "nipals",
+    n_components: int = 25,
+    alpha: float | None = None,
+    gram_dtype: str = "float64",
+) -> tuple[NDArray[Any], FormGram, Array, Splits, _Settings]:
+    """Arguments of a regression, once they fit each other."""
     members = None
     if groups is not None:
         names, group = np.unique(np.asarray(groups), return_inverse=True)
@@ -312,7 +346,18 @@ def cross_validated_r(
     form = gram or cache(
         partial(centred_gram, values, dtype=gram_dtype, progress=progress)
     )
-    return REGRESSIONS[regression](values, form, rates, rows, settings)
+    return values, form, rates, rows, settings
+
+
+def _held_out(
+    features: NDArray[Any],
+    gram: FormGram,
+    rates: Array,
+    splits: Splits,
+    settings: _Settings,
+) -> HeldOut:
+    predict = _FORWARD[settings.regression]
+    return HeldOut(predict(features, gram, rates, splits, settings), rates, splits)
 
 
 def working_bytes(

@@ -14,7 +14,7 @@ from ce_align.metrics.gram import Array, Indices, Splits
 from ce_align.metrics.pearson import columnwise_pearson_r
 from ce_align.metrics.pls import MAX_ITER, TOLERANCE, check_components
 
-__all__ = ["neuron_to_neuron_r", "reverse_pls_r"]
+__all__ = ["neuron_to_neuron", "reverse_pls_r"]
 
 #: Units that are in memory at once.
 BLOCK = 4096
@@ -122,10 +122,10 @@ def _first_left(
     return None
 
 
-def neuron_to_neuron_r(
+def neuron_to_neuron(
     features: NDArray[Any], responses: Array, splits: Splits
-) -> Array:
-    """Correlation of each neuroid with the unit that is most like it in training.
+) -> list[Array]:
+    """For each neuroid, the unit that is most like it over the training stimuli.
 
     Parameters
     ----------
@@ -135,7 +135,7 @@ def neuron_to_neuron_r(
 
     Returns
     -------
-    (n_splits, n_neuroids), NaN where a neuroid or its unit is constant in the test
+    (n_test, n_neuroids) of each split, what these units do for the test stimuli
 
     Reference: Arend et al. (2018), Single units in a deep neural network functionally
     correspond with neurons in the brain.
@@ -154,14 +154,10 @@ def neuron_to_neuron_r(
             better = found > best[split]
             best[split, better] = found[better]
             unit[split, better] = units.start + first[better]
-    return np.stack(
-        [
-            columnwise_pearson_r(
-                features[np.ix_(test, unit[split])].astype(np.float64), responses[test]
-            )
-            for split, (_, test) in enumerate(splits)
-        ]
-    )
+    return [
+        features[np.ix_(test, unit[split])].astype(np.float64)
+        for split, (_, test) in enumerate(splits)
+    ]
 
 
 def _standardised(values: Array) -> Array:
