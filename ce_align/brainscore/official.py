@@ -90,10 +90,10 @@ def official_scores(
     CeAlignError
         If the memory is too small, or Brain-Score fails.
     """
-    from ce_align.models.devices import full_precision, resolve_device
+    from ce_align.models.devices import devices_of, full_precision, resolve_device
 
     identifier = official_id(name)
-    device = resolve_device(device)
+    device = devices_of(resolve_device(device))[0]
     with _own_place() as folder, full_precision(device), _bars_as(progress):
         if identifier is None:
             benchmark = benchmark_from_recording(recording, folder / "stimuli")

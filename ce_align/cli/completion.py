@@ -170,7 +170,9 @@ _BY_NAME: Mapping[str, Callable[..., Candidates]] = {
     "backbone": _backbones,
     "figure": _drawn("FIGURES"),
     "table": _drawn("TABLES"),
-    "device": lambda incomplete: _beginning(incomplete, ("auto", "cpu", "cuda", "mps")),
+    "device": lambda incomplete: _beginning(
+        incomplete, ("auto", "cpu", "cuda", "gpus", "mps")
+    ),
     "stage": _stages,
     "recipe": _recipes,
     "fetched": _fetched,

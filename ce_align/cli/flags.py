@@ -98,7 +98,8 @@ class Session:
     device: Annotated[
         str,
         typer.Option(
-            help="auto, cpu, cuda or mps.",
+            help="auto, cpu, cuda or mps; several (cuda:0,cuda:1), or gpus for all, "
+            "share the images of a network.",
             rich_help_panel=RUN_PANEL,
             autocompletion=COMPLETIONS["device"],
         ),

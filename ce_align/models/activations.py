@@ -17,7 +17,7 @@ from ce_align.progress import quiet_stdout
 
 __all__ = [
     *("ActivationReader", "BatchRunner", "LayerFailure", "Pool"),
-    *("first_tensor", "network_inputs", "summarise", "takes"),
+    *("first_tensor", "joined", "network_inputs", "summarise", "takes"),
 ]
 
 Pool = Literal["average"] | None
@@ -363,33 +363,44 @@ def takes(module: nn.Module, example: torch.Tensor) -> bool:
     return True
 
 
+def joined(parts: Sequence[dict[str, NDArray[np.float32]]]) -> dict[str, Any]:
+    """Features (n, d) of the layers that have them in every part."""
+    if len(parts) == 1:
+        return parts[0]
+    whole = [name for name in parts[0] if all(name in part for part in parts)]
+    return {name: np.concatenate([part[name] for part in parts]) for name in whole}
+
+
 class BatchRunner:
-    """Feeds pixels to a reader, in smaller batches when the device's memory is full."""
+    """Feeds pixels to a reader, so many at a time.
+
+    The batches are smaller where the device's memory is full.
+    """
 
     def __init__(
-        self, reader: ActivationReader, preprocessing: Preprocessing, device: str
+        self,
+        reader: ActivationReader,
+        preprocessing: Preprocessing,
+        device: str,
+        batch_size: int,
     ) -> None:
         self._reader, self._preprocessing = reader, preprocessing
         self._device = device
-        self._largest: int | None = None
+        self._largest = batch_size
 
     def __call__(self, pixels: NDArray[np.uint8]) -> dict[str, NDArray[np.float32]]:
         """Features (n, d) of each layer for pixels (n, height, width, 3)."""
         parts: list[dict[str, NDArray[np.float32]]] = []
         start = 0
         while start < len(pixels):
-            size = min(self._largest or len(pixels), len(pixels) - start)
+            size = min(self._largest, len(pixels) - start)
             try:
                 parts.append(self._features(pixels[start : start + size]))
             except torch.OutOfMemoryError as error:
                 self._halve(size, error)
                 continue
             start += size
-        if len(parts) == 1:
-            return parts[0]
-        # A layer that fails in one part has no features.
-        whole = [name for name in parts[0] if all(name in part for part in parts)]
-        return {name: np.concatenate([p[name] for p in parts]) for name in whole}
+        return joined(parts)
 
     def _features(self, pixels: NDArray[np.uint8]) -> dict[str, NDArray[np.float32]]:
         module, preprocessing = self._reader.module, self._preprocessing

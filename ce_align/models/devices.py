@@ -3,6 +3,7 @@
 import copy
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import (
     AbstractContextManager,
     ExitStack,
@@ -10,6 +11,9 @@ from contextlib import (
     nullcontext,
     suppress,
 )
+from dataclasses import replace
+from math import ceil
+from threading import Lock
 from typing import Any, Self, cast
 
 import numpy as np
@@ -22,6 +26,8 @@ from ce_align.errors import ConfigError, DataError
 from ce_align.models.activations import (
     ActivationReader,
     BatchRunner,
+    LayerFailure,
+    joined,
     network_inputs,
     takes,
 )
@@ -29,8 +35,8 @@ from ce_align.models.networks import Network
 from ce_align.progress import quiet_stdout
 
 __all__ = [
-    *("BATCH_SIZES", "PooledReader", "accelerated", "full_precision"),
-    *("reading", "resolve_device"),
+    *("BATCH_SIZES", "PooledReader", "accelerated", "devices_of"),
+    *("full_precision", "kind_of", "reading", "resolve_device"),
 ]
 
 Pixels = NDArray[np.uint8]
@@ -45,8 +51,24 @@ VIEW_BATCH_SIZES = {"cpu": 32, "cuda": 512, "mps": 32}
 TOLERANCE = 1e-5
 
 
+#: Every GPU that the process may use.
+ALL_GPUS = "gpus"
+
+
+def devices_of(device: str) -> list[str]:
+    """Each of several devices, as `resolve_device` gives them."""
+    return device.split(",")
+
+
+def kind_of(device: str) -> str:
+    """``cpu``, ``cuda`` or ``mps``, of the first of several."""
+    return devices_of(device)[0].partition(":")[0]
+
+
 def resolve_device(device: str) -> str:
     """Device by name; a GPU, if there is one, for ``auto``.
+
+    Several, such as ``cuda:0,cuda:1``, share the images; ``gpus`` are all of them.
 
     Raises
     ------
@@ -55,8 +77,12 @@ def resolve_device(device: str) -> str:
     """
     if device == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
-    kind, _, index = device.partition(":")
     n_gpus = torch.cuda.device_count()
+    if device == ALL_GPUS and n_gpus:
+        return ",".join(f"cuda:{index}" for index in range(n_gpus))
+    if "," in device:
+        return ",".join(map(resolve_device, devices_of(device)))
+    kind, _, index = device.partition(":")
     known = device in ("cpu", "mps" if torch.backends.mps.is_available() else "cpu")
     known = known or (kind == "cuda" and n_gpus > 0)
     if not known or (index and index not in map(str, range(n_gpus))):
@@ -82,6 +108,9 @@ def reading(
     layers: list[str],
     device: str,
     example: Pixels,
+    *,
+    batch_size: int,
+    on_error: LayerFailure | None = None,
     **options: Any,
 ) -> Iterator[Callable[[Pixels], dict[str, NDArray[np.float32]]]]:
     """What gives features (n, d) of layers for pixels (n, height, width, 3).
@@ -89,26 +118,58 @@ def reading(
     Parameters
     ----------
     network : to read; it is not changed unless it cannot be copied
-    device : as `resolve_device` gives it
+    device : as `resolve_device` gives it; each of several has a copy of the network and
+        takes its share of the batches, which are the same as on one
     example : pixels (height, width, 3) with which faster copies are compared
-    options : of :class:`ActivationReader`
+    batch_size : images at a time on a device
+    on_error, options : of :class:`ActivationReader`
 
     Raises
     ------
     DataError
         If the network's own code fails, or it takes other inputs than images.
     """
-    with network.running():
-        module = prepared(network, layers, device, example)
-    reader = ActivationReader(module, layers, **options)
-    run = BatchRunner(reader, network.preprocessing, device)
+    devices = devices_of(device)
+    networks = _for_each(network, len(devices))
+    failed, lock = set[str](), Lock()
 
-    def read(pixels: Pixels) -> dict[str, NDArray[np.float32]]:
-        with network.running():
-            return run(pixels)
+    def fail_once(layer: str, error: DataError) -> None:
+        with lock:
+            if layer in failed or on_error is None:
+                return
+            failed.add(layer)
+        on_error(layer, error)
 
-    with reader, full_precision(device):
+    options["on_error"] = None if on_error is None else fail_once
+    with ExitStack() as stack:
+        runs = []
+        # What cannot be copied works on the first device alone.
+        for own, place in zip(networks, devices, strict=False):
+            with network.running():
+                module = prepared(own, layers, place, example)
+            reader = stack.enter_context(ActivationReader(module, layers, **options))
+            runs.append(BatchRunner(reader, own.preprocessing, place, batch_size))
+        pool = stack.enter_context(ThreadPoolExecutor(len(runs)))
+        stack.enter_context(full_precision(devices[0]))
+
+        def read(pixels: Pixels) -> dict[str, NDArray[np.float32]]:
+            share = batch_size * max(1, ceil(len(pixels) / batch_size / len(runs)))
+            shares = [pixels[i : i + share] for i in range(0, len(pixels), share)]
+            with network.running():
+                if len(shares) < 2:
+                    return runs[0](pixels)
+                return joined(list(pool.map(lambda run, part: run(part), runs, shares)))
+
         yield read
+
+
+def _for_each(network: Network, n_devices: int) -> list[Network]:
+    """A network for each device; itself alone if there is one, or it has no copies."""
+    if n_devices == 1:
+        return [network]
+    copies = [_copied(network.module) for _ in range(n_devices)]
+    found = [replace(network, module=one) for one in copies if one is not None]
+    return found if len(found) == n_devices else [network]
 
 
 def prepared(
@@ -290,7 +351,7 @@ class PooledReader:
         network.check_layers([layer])
         self._network, self._layer, self._axis = network, layer, axis
         self._device = resolve_device(device)
-        self._batch_size = batch_size or VIEW_BATCH_SIZES[self._device.split(":")[0]]
+        self._batch_size = batch_size or VIEW_BATCH_SIZES[kind_of(self._device)]
         self._open = ExitStack()
 
     def __enter__(self) -> Self:
@@ -303,6 +364,7 @@ class PooledReader:
                 [self._layer],
                 self._device,
                 example,
+                batch_size=self._batch_size,
                 pool="average",
                 axes={self._layer: self._axis},
             )
@@ -317,9 +379,11 @@ class PooledReader:
 
         Views of another size than the network's input are resized, antialiased.
         """
+        # As many at a time as the devices take together.
+        step = self._batch_size * len(devices_of(self._device))
         parts = [
-            self._read(self._fitted(views[start : start + self._batch_size]))
-            for start in range(0, len(views), self._batch_size)
+            self._read(self._fitted(views[start : start + step]))
+            for start in range(0, len(views), step)
         ]
         return np.concatenate([part[self._layer] for part in parts])
 

@@ -27,7 +27,13 @@ from ce_align.digests import combine_digests, digest_json
 from ce_align.errors import CeAlignError, ConfigError, DataError
 from ce_align.files import atomic_path, cache_folder, check_space
 from ce_align.models.activations import LayerFailure, Pool, network_inputs
-from ce_align.models.devices import BATCH_SIZES, reading, resolve_device
+from ce_align.models.devices import (
+    BATCH_SIZES,
+    devices_of,
+    kind_of,
+    reading,
+    resolve_device,
+)
 from ce_align.models.given import FeatureArray
 from ce_align.models.memory import available_memory, check_memory, pass_bytes
 from ce_align.models.networks import Behaviour, Network, Probe, probe_pixels
@@ -98,7 +104,8 @@ def extract(
     images : to show
     layers : names of its layers
     batch_size : images at a time; None for 16, or 256 on a GPU
-    device : ``auto`` (a GPU if there is one), ``cpu``, ``cuda``, ``cuda:1``
+    device : ``auto`` (a GPU if there is one), ``cpu``, ``cuda``, ``cuda:1``; several,
+        ``cuda:0,cuda:1`` or ``gpus`` for all, share the images
     cache : folder of cached features; None keeps the features in memory instead
     pool : None flattens each output, ``average`` averages it over places or tokens
     compile : use torch.compile, which takes a minute to start and is then faster
@@ -138,7 +145,7 @@ def extract(
         digests=[images.image_digest(i) for i in range(len(images))],
         options={"pool": pool, "compile": compile},
         device=device,
-        batch_size=batch_size or BATCH_SIZES[device.partition(":")[0]],
+        batch_size=batch_size or BATCH_SIZES[kind_of(device)],
         fixed=batch_size is not None,
         probe=probe or network.probe(layers),
         failures=failures,
@@ -307,7 +314,7 @@ class _Job:
         needs = {"features": 4 * kept * len(self.images)}
         # Decoded images that wait, inputs, and outputs on their way to the disk.
         one = 3 * prod(size) * 11 + 8 * sum(width.get(layer, 0) for layer in layers)
-        if self.device == "cpu":
+        if kind_of(self.device) == "cpu":
             module = network.module
             needs["a copy of the network"] = sum(
                 p.numel() * p.element_size() for p in module.parameters()
@@ -317,6 +324,7 @@ class _Job:
                 pixels = probe_pixels(*size)[:1]
                 inputs = network_inputs(module, network.preprocessing, pixels, at)
                 one += pass_bytes(module, layers, inputs)
+        one *= len(devices_of(self.device))
         free, batch = available_memory(), self.batch_size
         while free is not None and batch > 1 and not self.fixed:
             if sum(needs.values()) + batch * one <= free:
@@ -397,6 +405,7 @@ class _Job:
             return
         first = self._pixels(rows[0])
         options = {**self.options, "axes": self.probe.axes, "on_error": drop}
+        options["batch_size"] = self.batch_size
         with ExitStack() as stack:
             with self._named():
                 read = stack.enter_context(
@@ -433,7 +442,7 @@ class _Job:
         """
         pool = ThreadPoolExecutor(min(8, torch.get_num_threads()))
         waiting: deque[Future[Pixels]] = deque()
-        coming, size = iter(rows), self.batch_size
+        coming, size = iter(rows), self.batch_size * len(devices_of(self.device))
         try:
             for start in range(0, len(rows), size):
                 while (

@@ -41,8 +41,9 @@ Loaded = TypeVar("Loaded")
 class Hardware:
     """Where networks run; no number depends on it by more than rounding.
 
-    `device` is auto, cpu, cuda or mps; `batch_size` None for one by memory; `workers`
-    are threads that render views; `compiled` is for torch.compile.
+    `device` is auto, cpu, cuda or mps, or several that share the images of a network
+    (cuda:0,cuda:1; gpus for all); `batch_size` None for one by memory; `workers` are
+    threads that render views; `compiled` is for torch.compile.
     """
 
     device: str = "auto"

@@ -197,7 +197,7 @@ class _Evaluation:
     run: Run
 
     def evaluate(self) -> Evaluation:
-        from ce_align.models.devices import resolve_device
+        from ce_align.models.devices import devices_of, resolve_device
 
         samples = {
             name: Sample(self._features(part.images), part.labels)
@@ -213,7 +213,7 @@ class _Evaluation:
             validation_share=self.data.validation_share,
             seed=self.config.seed,
             strengths=STRENGTHS,
-            device=resolve_device(self.run.hardware.device),
+            device=devices_of(resolve_device(self.run.hardware.device))[0],
             progress=lambda part, done, total, _="": self.run.progress(
                 f"{what} {part}", done, total
             ),

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -129,6 +129,10 @@ def start(
         If there is no cluster, or it has no such option.
     """
     board = Board(store)
+    if means.gpus_per_job > 1 and sweep.settings["hardware"]["device"] == "auto":
+        # The images of a network are shared among the GPUs of its job.
+        own = {**sweep.settings["hardware"], "device": "gpus"}
+        sweep = replace(sweep, settings={**sweep.settings, "hardware": own})
     board.write_sweep(sweep)
     if means.where == "slurm":
         from ce_align.sweeps.slurm import queue, submit

@@ -239,6 +239,14 @@ def test_maps_are_averaged_over_places(views):
     assert found.dtype == np.float32
 
 
+def test_two_workers_share_the_views_and_give_the_rows_of_one(views):
+    network = make_network()
+    with PooledReader(network, "2", device="cpu", batch_size=5) as read:
+        alone = read(views)
+    with PooledReader(network, "2", device="cpu,cpu", batch_size=5) as read:
+        assert np.array_equal(read(views), alone)
+
+
 def test_vectors_stay_as_they_are(views):
     network = make_network()
     with PooledReader(network, "4") as read, torch.no_grad():

@@ -1,5 +1,6 @@
 import resource
 import shutil
+import threading
 from collections import namedtuple
 from pathlib import Path
 
@@ -368,7 +369,7 @@ def test_batch_that_does_not_fit_is_halved(images, monkeypatch):
 
     monkeypatch.setattr(ActivationReader, "__call__", limited)
     reader = ActivationReader(small_module(), ["3"])
-    run = BatchRunner(reader, Preprocessing(input_size=4), "cpu")
+    run = BatchRunner(reader, Preprocessing(input_size=4), "cpu", 16)
     pixels = np.arange(11 * 48, dtype=np.uint8).reshape(11, 4, 4, 3)
     found = run(pixels)["mean"]
     assert sizes == [11, 5, 2, 2, 2, 2, 2, 1]
@@ -381,7 +382,7 @@ def test_image_that_does_not_fit_is_explained(monkeypatch):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     monkeypatch.setattr(ActivationReader, "__call__", full)
-    run = BatchRunner(ActivationReader(nn.ReLU(), []), Preprocessing(), "cpu")
+    run = BatchRunner(ActivationReader(nn.ReLU(), []), Preprocessing(), "cpu", 16)
     with pytest.raises(CeAlignError, match="one image does not fit"):
         run(np.zeros((2, 4, 4, 3), np.uint8))
 
@@ -449,3 +450,45 @@ def test_compiled_network_gives_the_same_features(images):
         np.testing.assert_allclose(
             found[layer].values, eager(network, images, layer), rtol=0, atol=1e-5
         )
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 4, 16])
+def test_two_workers_share_the_images_and_give_the_rows_of_one(images, batch_size):
+    network = small_network()
+    options = {"layers": ["1", "3"], "batch_size": batch_size, "cache": None}
+    alone = extract(network, images, device="cpu", **options)
+    shared = extract(network, images, device="cpu,cpu", **options)
+    for layer, features in alone.items():
+        assert np.array_equal(features.values, shared[layer].values)
+
+
+def test_a_layer_that_fails_in_two_workers_fails_once():
+    class Dark(nn.Module):
+        """Loses the images where all are black."""
+
+        def forward(self, x):
+            return x[:0] if bool((x < -1.7).all()) else x
+
+    network = small_network(nn.Sequential(nn.Identity(), Dark()), "dark")
+    black = ImageSet.from_array("black", np.zeros((6, 20, 20, 3), np.uint8))
+    failures = {}
+    found = extract(
+        network,
+        *(black, ["0", "1"]),
+        device="cpu,cpu",
+        batch_size=2,
+        cache=None,
+        failures=failures,
+    )
+    assert list(found) == ["0"]
+    assert list(failures) == ["1"]
+
+
+def test_what_has_no_copy_is_read_by_one_worker(images):
+    network = small_network()
+    network.module.lock = threading.Lock()
+    expected = extract(small_network(), images, ["3"], device="cpu", cache=None)
+    found = extract(network, images, ["3"], device="cpu,cpu", cache=None)
+    np.testing.assert_allclose(
+        found["3"].values, expected["3"].values, rtol=0, atol=1e-5
+    )
