@@ -22,8 +22,9 @@ DEMO = (
 )
 PICTURES = {
     **{f"figure_{name}": ROOT / f"demo/paper/figure_{name}.png" for name in DEMO},
-    "variability_tiny_imagenet": ROOT / "mini-paper/figures/figure_2.png",
-    "training_tiny_imagenet": ROOT / "mini-paper/figures/figure_training.png",
+    "mini_paper_variability": ROOT / "mini-paper/figures/figure_2.png",
+    "mini_paper_predictivity": ROOT / "mini-paper/figures/figure_3.png",
+    "mini_paper_training": ROOT / "mini-paper/figures/figure_training.png",
 }
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 
