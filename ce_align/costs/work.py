@@ -33,6 +33,8 @@ from ce_align.stages.official import OfficialConfig
 from ce_align.stages.overlap import OverlapConfig
 from ce_align.stages.scores import ScoreConfig
 from ce_align.stages.transfer import TransferConfig
+from ce_align.stages.variability import units_in_pairs
+from ce_align.stages.views import CLASS_SIZES
 from ce_align.trainer.engine import SETTINGS
 from ce_align.trainer.objectives import OBJECTIVES
 from ce_align.trainer.presets import TrainConfig
@@ -229,9 +231,10 @@ def _score(config: Any, models: list[str], layers: list[str], work: Work) -> Non
 def _analyze(config: AnalysisConfig, work: Work, met: set[Any]) -> None:
     n_all, pixels = _images(config.images, work)
     n = min(config.comparisons, n_all)
+    classes = config.classes or units_in_pairs(config.comparisons)
     n_views = {
         "clean": n,
-        "classes": 0 if config.classes is None else min(n_all, 50 * config.classes),
+        "classes": min(n_all, CLASS_SIZES[1] * classes),
         "centroids": (n_all - n) * config.views if config.centroids == "all" else 0,
         "crossed": n * config.crops * config.photometrics,
     }

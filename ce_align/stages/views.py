@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     *("FAMILY", "GEOMETRY_FAMILIES", "RESPONSES_VERSION", "ViewPlan", "ViewSet"),
-    *("block_means", "class_labels"),
+    *("CLASS_SIZES", "block_means", "class_labels"),
 ]
 
 #: Changes whenever the same views and network would give other responses.
