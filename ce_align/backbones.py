@@ -4,7 +4,7 @@ from torch import Tensor, nn
 
 from ce_align.vision import resnet
 
-__all__ = ["TinyResNet"]
+__all__ = ["TinyResNet", "own_backbone"]
 
 
 class TinyResNet(nn.Module):
@@ -44,6 +44,21 @@ class TinyResNet(nn.Module):
         maps = self.layer4(self.layer3(self.layer2(self.layer1(maps))))
         outputs: Tensor = self.fc(self.avgpool(maps).flatten(1))
         return outputs
+
+
+def own_backbone(name: str, n_classes: int = 1000) -> nn.Module:
+    """One of `ce_align.names.OWN_BACKBONES`, of random weights.
+
+    ``resnet18_cifar`` is torchvision's ResNet-18 as it is trained on images of 32 px:
+    its stem is a 3×3 convolution of stride 1 without pooling (He et al., 2016).
+    """
+    if name == "tiny":
+        return TinyResNet(n_classes=n_classes)
+    network: nn.Module = resnet.resnet18(zero_init_residual=True, num_classes=n_classes)
+    network.conv1 = nn.Conv2d(3, 64, 3, padding=1, bias=False)
+    nn.init.kaiming_normal_(network.conv1.weight, mode="fan_out", nonlinearity="relu")
+    network.maxpool = nn.Identity()
+    return network
 
 
 def _stage(n_inputs: int, n_outputs: int, stride: int) -> nn.Sequential:

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 __all__ = [
-    *("FEATURES", "HUB", "KNOWN", "LOCAL_HUB", "NetworkName", "labelled"),
-    *("plain_path", "printable", "split_name", "without_path"),
+    *("FEATURES", "HUB", "KNOWN", "LOCAL_HUB", "OWN_BACKBONES", "NetworkName"),
+    *("labelled", "plain_path", "printable", "split_name", "without_path"),
 ]
 
 #: Begin names of networks from the hub, in the layout of the hub, and of features.
@@ -22,6 +22,9 @@ HUB, LOCAL_HUB, FEATURES = "hf-hub:", "local-dir:", "features:"
 KNOWN: dict[str, set[str]] = {
     kind: set() for kind in ("network", "recording", "images", "dataset")
 }
+
+#: Architectures of `ce_align.backbones`, which brings torchvision.
+OWN_BACKBONES = ("tiny", "resnet18_cifar")
 
 #: Ends names of networks that are fed as timm states.
 TIMM = "+timm"

@@ -117,8 +117,10 @@ def _objectives(incomplete: str) -> list[str]:
 
 
 def _backbones(incomplete: str) -> list[str]:
+    from ce_align.names import OWN_BACKBONES
+
     residual = (n for n in _built("torchvision") if re.search(r"res(net|next)\d", n))
-    return _beginning(incomplete, ("tiny", *residual))
+    return _beginning(incomplete, (*OWN_BACKBONES, *residual))
 
 
 def _datasets(incomplete: str) -> list[str]:

@@ -53,7 +53,16 @@ PACK_EXAMPLES = """\b
 def train(
     asked: Asked[TrainConfig],
     preset: Annotated[
-        Literal["paper-in1k", "paper-in100", "weak", "tiny"],
+        Literal[  # those of PRESETS, which a test holds
+            "paper-in1k",
+            "paper-in100",
+            "weak",
+            "in100",
+            "in100-64",
+            "vit-s",
+            "cifar",
+            "tiny",
+        ],
         typer.Option(help="Named settings; defaults shown here are of paper-in1k."),
     ] = "paper-in1k",
     out: Annotated[
@@ -161,18 +170,29 @@ def _count(devices: str) -> int | None:
 def _print_plan(
     config: TrainConfig, images: "ImageSet", hardware: "Hardware", json: bool
 ) -> None:
+    from ce_align.costs.rates import MACHINES
+    from ce_align.costs.work import cost_of
     from ce_align.report.sheet import facts_sheet
+    from ce_align.stages.train import free_memory
     from ce_align.trainer.engine import estimate
+    from ce_align.trainer.memory import StepMemory
     from ce_align.trainer.presets import n_workers, resolve_devices
 
+    memory, (free, n_processes) = StepMemory.of(config), free_memory(hardware)
+    most = None if free is None else memory.most_pairs(free, n_processes)
+    if free is not None:
+        memory.check(config, free, n_processes)
     plan = estimate(config, images, hardware)
+    elsewhere = {name: cost_of(config, rates).total for name, rates in MACHINES.items()}
     kind, devices = resolve_devices(hardware)
     workers = n_workers(hardware, devices)
     if json:
         known = {
             "n_images": len(images),
             "device": kind,
-            "n_processes": devices * hardware.nodes,
+            "n_processes": n_processes,
+            "most_pairs": most,
+            "seconds_elsewhere": elsewhere,
             "n_workers": workers,
             "seconds": plan.seconds(workers),
         }
@@ -187,7 +207,7 @@ def _print_plan(
         "images": f"{len(images)}, views of {config.view_size} pixels",
         "network": f"{config.backbone}, {config.objective}, "
         f"λ {config.equivariance_weight:g} of {config.weighting}, {config.precision}",
-        "processes": f"{devices * hardware.nodes} × {kind}, {workers} workers each",
+        "processes": f"{n_processes} × {kind}, {workers} workers each",
         "steps": f"{config.epochs} epochs × {plan.steps_per_epoch} = {plan.steps}, "
         f"{config.pairs_per_step} pairs each",
         "learning rate": f"{plan.peak_rate:g} ({rule}), warm-up {plan.warmup_steps} "
@@ -195,10 +215,15 @@ def _print_plan(
         "gradient": config.gradient_rule,
         "memory a process": f"{plan.memory_bytes / 2**30:.2f} GiB "
         + ("of the GPU" if kind == "cuda" else "with all libraries, besides workers"),
+        "largest step": "not known" if most is None else f"about {most} pairs",
         "time": f"{_duration(plan.seconds(workers))}: a step {plan.step_seconds:.3g} "
         f"s, its views {plan.render_seconds:.3g} s of one worker",
         "measured": f"steps of {plan.measured_pairs} of {plan.share} pairs; "
         f"{UNCERTAINTY}",
+        "elsewhere": ", ".join(
+            f"{_duration(seconds)} on {name}" for name, seconds in elsewhere.items()
+        )
+        + ": counted, from assumed speeds",
     }
     print_sheets([facts_sheet(lines)])
 

@@ -8,6 +8,9 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from ce_align.models.architectures import timm_network
+from ce_align.names import OWN_BACKBONES
+
 __all__ = ["activations_of", "backbone", "counted", "operations_of", "width_of"]
 
 
@@ -49,17 +52,21 @@ def activations_of(network: nn.Module, size: int) -> int:
 @cache
 def backbone(name: str) -> nn.Module:
     """A network of that architecture; of random weights."""
-    from ce_align.backbones import TinyResNet
+    from ce_align.backbones import own_backbone
     from ce_align.vision import models
 
     with torch.device("meta"):
-        if name == "tiny":
-            return TinyResNet()
-        network: nn.Module = models.get_model(name, weights=None)
+        if name in OWN_BACKBONES:
+            return own_backbone(name)
+        network: nn.Module
+        if name.startswith("timm/"):
+            network = timm_network(name.removeprefix("timm/"))
+        else:
+            network = models.get_model(name, weights=None)
         return network
 
 
 def width_of(network: nn.Module) -> int:
-    """Features that a residual network gives."""
+    """Features that a network gives to its classifier."""
     last = [m for m in network.modules() if isinstance(m, nn.Linear)][-1]
     return last.in_features

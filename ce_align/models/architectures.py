@@ -21,6 +21,7 @@ from ce_align.checks import named_some, nearest_names
 from ce_align.errors import AccessError, ConfigError, DataError
 from ce_align.models.networks import Network
 from ce_align.models.preprocessing import Preprocessing
+from ce_align.names import OWN_BACKBONES
 from ce_align.progress import Notify
 
 __all__ = [
@@ -149,7 +150,7 @@ def build_architecture(
 ) -> torch.nn.Module:
     """Network with the given weights, for evaluation.
 
-    The architecture is torchvision's, ``timm/NAME``, or ``tiny``.
+    The architecture is torchvision's, ``timm/NAME``, or one of `OWN_BACKBONES`.
 
     A prefix of the keys that a trainer added (``module.``, ``backbone.``) is found by
     comparison with the architecture, and what lies beside it is left out. Of several
@@ -238,14 +239,14 @@ def fitting_architecture(state: Mapping[str, torch.Tensor]) -> str | None:
 
 
 def _random_network(name: str, n_classes: int | None = None) -> torch.nn.Module:
-    if name != "tiny" and not name.startswith("timm/"):
+    if name not in OWN_BACKBONES and not name.startswith("timm/"):
         return torchvision_network(name, n_classes)
     with torch.random.fork_rng(devices=[]):
-        if name == "tiny":
+        if name in OWN_BACKBONES:
             # It brings torchvision, and with it the compiler of torch.
-            from ce_align.backbones import TinyResNet
+            from ce_align.backbones import own_backbone
 
-            return TinyResNet(n_classes=n_classes or 1000).eval()
+            return own_backbone(name, n_classes or 1000).eval()
         return timm_network(name.removeprefix("timm/"), n_classes).eval()
 
 

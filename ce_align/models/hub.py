@@ -26,7 +26,7 @@ from ce_align.models.catalogue import EXPORTED
 from ce_align.models.checkpoints import save_safetensors
 from ce_align.models.networks import Network
 from ce_align.models.preprocessing import Preprocessing
-from ce_align.names import HUB, LOCAL_HUB
+from ce_align.names import HUB, LOCAL_HUB, OWN_BACKBONES
 from ce_align.results import NetworkFacts
 
 __all__ = [
@@ -282,7 +282,8 @@ def write_hub(
 def _is_known(architecture: str) -> bool:
     from ce_align.vision import models
 
-    return architecture == "tiny" or architecture in models.list_models(module=models)
+    known = {*OWN_BACKBONES, *models.list_models(module=models)}
+    return architecture in known
 
 
 def _twin(architecture: str, state: Mapping[str, torch.Tensor]) -> nn.Module | None:

@@ -16,6 +16,7 @@ from ce_align.models.architectures import imported_timm
 from ce_align.models.catalogue import label_of
 from ce_align.models.checkpoints import save_safetensors
 from ce_align.models.load import load_network
+from ce_align.models.memory import available_memory
 from ce_align.names import plain_path
 from ce_align.progress import Notify, Progress, silent
 from ce_align.results import ResultStore, Row
@@ -24,16 +25,17 @@ from ce_align.stages.export import share
 from ce_align.stages.running import Run
 from ce_align.trainer.data import data_digest, open_images
 from ce_align.trainer.engine import SETTINGS, fit, untrained
+from ce_align.trainer.memory import StepMemory
 from ce_align.trainer.module import (
     EXPORTED,
     exported_metadata,
     exported_state,
 )
-from ce_align.trainer.presets import Hardware, TrainConfig
+from ce_align.trainer.presets import Hardware, TrainConfig, resolve_devices
 
 __all__ = [
-    *("OnlineConfig", "TrainOptions", "TrainRow", "execute", "shared", "train"),
-    *("training_folder", "training_id"),
+    *("OnlineConfig", "TrainOptions", "TrainRow", "execute", "free_memory"),
+    *("shared", "train", "training_folder", "training_id"),
 ]
 
 
@@ -97,7 +99,7 @@ def training_folder(config: TrainConfig, runs: Path = Path("runs")) -> Path:
     name = f"{config.objective}_l{config.equivariance_weight:g}"
     usual = {k: f.default for k, f in TrainConfig.model_fields.items()}
     if config.backbone != usual["backbone"]:
-        name += f"_{config.backbone}"
+        name += f"_{config.backbone.rpartition('/')[2]}"
     views = config.families[0].partition("_")[0]
     if config.families != usual["families"] and views != config.backbone:
         name += f"_{views}"
@@ -177,6 +179,19 @@ def _train(config: TrainConfig, run: Run) -> None:
             run.outcome.rows += rows
 
 
+def free_memory(hardware: Hardware) -> tuple[int | None, int]:
+    """Bytes that each process can take, if that is known, and how many there are."""
+    kind, devices = resolve_devices(hardware)
+    if kind == "cuda":
+        import torch
+
+        free: int | None = torch.cuda.mem_get_info()[0]
+    else:
+        free = available_memory()
+        free = None if free is None else free // devices
+    return free, devices * hardware.nodes
+
+
 def training_id(config: TrainConfig, images: str) -> ConfigId:
     """Identity of a training on images of a digest."""
     return config.fingerprint(images=images, transforms=str(TRANSFORMS_VERSION))
@@ -221,6 +236,9 @@ def train(
         imported_timm("a folder for the hub")  # before hours of training
     digest = data_digest(images)
     if config.epochs:
+        free, n_processes = free_memory(hardware or Hardware())
+        if free is not None:
+            StepMemory.of(config).check(config, free, n_processes)
         module = fit(
             config,
             images,

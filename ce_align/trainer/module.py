@@ -24,7 +24,13 @@ from ce_align.trainer.monitor import (
     normalise_pixels,
     top_accuracies,
 )
-from ce_align.trainer.networks import MomentumCopy, PairedNetwork, set_group
+from ce_align.trainer.networks import (
+    MomentumCopy,
+    PairedNetwork,
+    classifier_of,
+    region_layers,
+    set_group,
+)
 from ce_align.trainer.objectives import (
     LossTerms,
     combined_loss,
@@ -53,8 +59,6 @@ EXPORTED = "model.safetensors"
 #: Gradients are measured in so many first steps and every so many later ones where λ is
 #: their share; a new ratio has this weight in the running one.
 BALANCED_FIRST, BALANCED_EVERY, NEWEST = 10, 10, 0.2
-#: Stage of the residual network that stands for each region.
-LAYERS = {"V1": "layer1", "V2": "layer2", "V4": "layer3", "IT": "layer4"}
 
 
 class PairedTraining(LightningModule):
@@ -290,15 +294,17 @@ class PairedTraining(LightningModule):
         self, terms: LossTerms, lengths: tuple[float, float]
     ) -> dict[str, float]:
         """Loss, its terms, lengths and shares of gradients; learning rate and speed."""
-        step, logit = int(self.global_step), self.running.get("logit_share", math.nan)
-        return {
+        step = int(self.global_step)
+        found = {} if not self.balanced else {"loss_weight": self.loss_weight}
+        if "logit_share" in self.running:
+            share = 1 / (1 + math.exp(-self.running["logit_share"]))
+            found["effective_weight"] = share
+        return found | {
             "loss": _value_of(terms.total),
             "loss_invariant": _value_of(terms.invariant),
             "loss_equivariant": _value_of(terms.equivariant),
             "gradient_invariant": lengths[0],
             "gradient_equivariant": lengths[1],
-            "loss_weight": self.loss_weight if self.balanced else math.nan,
-            "effective_weight": 1 / (1 + math.exp(-logit)),
             "learning_rate": self.learning_rate(step),
             "images_per_second": self._speed.read(step),
         }
@@ -450,10 +456,12 @@ def epoch_line(epoch: int, epochs: int, numbers: Mapping[str, float]) -> str:
 
 
 def exported_state(module: PairedTraining) -> dict[str, Tensor]:
-    """Weights of the backbone by torchvision's names; the probe is its ``fc``."""
-    state: dict[str, Tensor] = dict(module.network.backbone.state_dict())
+    """Weights of the backbone by its own names; the probe is its classifier."""
+    backbone = module.network.backbone
+    state: dict[str, Tensor] = dict(backbone.state_dict())
     if module.probe is not None:
-        state |= {f"fc.{name}": t for name, t in module.probe.state_dict().items()}
+        head = classifier_of(backbone)
+        state |= {f"{head}.{name}": t for name, t in module.probe.state_dict().items()}
     return state
 
 
@@ -480,7 +488,7 @@ def exported_metadata(
         "mean": MEAN,
         "std": STD,
         "interpolation": "bicubic",
-        "layers": LAYERS,
+        "layers": region_layers(module.network.backbone),
         "config": config.model_dump(mode="json"),
         "data_digest": data,
         "data_digest_of": digested(n_images),

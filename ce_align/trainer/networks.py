@@ -2,13 +2,15 @@
 
 import copy
 from collections.abc import Sequence
-from typing import NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
 
-from ce_align.backbones import TinyResNet
+from ce_align.backbones import own_backbone
+from ce_align.checks import named_some, nearest_names
 from ce_align.errors import ConfigError, DataError
+from ce_align.names import OWN_BACKBONES
 from ce_align.trainer.distributed import Group, n_processes
 from ce_align.trainer.objectives import VIEWS, Objective
 from ce_align.trainer.reductions import normalise_over, normalise_views
@@ -22,32 +24,84 @@ __all__ = [
     "ViewBatchNorm",
     "build_backbone",
     "build_head",
+    "classifier_of",
     "convert_to_views",
+    "region_layers",
     "set_group",
 ]
 
-#: Backbones by name: the residual networks of torchvision and a tiny one.
-BACKBONES = ("tiny", *(name for name in resnet.__all__ if name.islower()))
+#: Regions, and the stages of residual networks that stand for them.
+REGIONS = ("V1", "V2", "V4", "IT")
+STAGES = ("layer1", "layer2", "layer3", "layer4")
+#: Backbones by name: those of our own and the residual networks of torchvision.
+BACKBONES = (*OWN_BACKBONES, *(name for name in resnet.__all__ if name.islower()))
+#: Batch normalisations that can have statistics for each view.
+NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 
 
 def build_backbone(name: str) -> tuple[nn.Module, int]:
-    """Residual network of that name without classifier, and its number of features.
+    """Network of that name without classifier, and its number of features.
 
-    The last scale of each branch is zero, except in the tiny network, whose short
-    training leaves zeroed branches no time to grow. Random weights come from torch's
-    global generator, which the caller seeds. ConfigError lists the names there are.
+    The last scale of each branch of a residual network is zero, except in the tiny
+    one, whose short training leaves zeroed branches no time to grow. Networks of timm
+    begin as timm initialises them. Random weights come from torch's global generator,
+    which the caller seeds. ConfigError lists the names there are.
     """
+    if name.startswith("timm/"):
+        return _of_timm(name)
     if name not in BACKBONES:
         raise ConfigError(
-            f"unknown backbone {name!r}; choose from {', '.join(BACKBONES)}"
+            f"unknown backbone {name!r}; choose from {', '.join(BACKBONES)}, or "
+            "timm/NAME"
         )
-    if name == "tiny":
-        backbone: nn.Module = TinyResNet()
+    if name in OWN_BACKBONES:
+        backbone = own_backbone(name)
     else:
         backbone = getattr(resnet, name)(zero_init_residual=True)
     n_features = cast(nn.Linear, backbone.fc).in_features
     backbone.fc = nn.Identity()
     return backbone, n_features
+
+
+def _of_timm(name: str) -> tuple[nn.Module, int]:
+    try:
+        import timm
+    except ImportError as error:
+        raise ConfigError(f"{name} needs timm: pip install 'ce-align[timm]'") from error
+    own = name.removeprefix("timm/")
+    if not timm.is_model(own):
+        near = nearest_names(own, timm.list_models())
+        raise ConfigError(f"timm has no network {own!r}; nearest: {named_some(near)}")
+    backbone: nn.Module = timm.create_model(own, num_classes=0)
+    for module in backbone.modules():
+        if isinstance(module, NORMS) and type(module) not in NORMS:
+            raise ConfigError(
+                f"{name} normalises by {type(module).__name__}, which cannot have "
+                "statistics for each view; choose a network of layer normalisation or "
+                "plain batch normalisation, such as timm/vit_small_patch16_224"
+            )
+    width: Any = getattr(backbone, "head_hidden_size", None) or backbone.num_features
+    return backbone, int(width)
+
+
+def region_layers(backbone: nn.Module) -> dict[str, str]:
+    """Layer that stands for each region: four stages, or blocks at each quarter.
+
+    Nothing where neither the layers' names nor timm tell them.
+    """
+    stages = dict(zip(REGIONS, STAGES, strict=True))
+    if all(hasattr(backbone, name) for name in STAGES):
+        return stages
+    known = [info["module"] for info in getattr(backbone, "feature_info", ())]
+    quarters = [round(len(known) * k / 4) - 1 for k in range(1, 5)]
+    if len(known) < len(REGIONS):
+        return {}
+    return dict(zip(REGIONS, (known[k] for k in quarters), strict=True))
+
+
+def classifier_of(backbone: nn.Module) -> str:
+    """Name of the linear layer that would classify the features."""
+    return str(getattr(backbone, "default_cfg", {}).get("classifier") or "fc")
 
 
 def build_head(n_features: int, widths: Sequence[int]) -> nn.Sequential:
@@ -227,9 +281,8 @@ def convert_to_views(module: nn.Module, n_views: int) -> nn.Module:
     """
     for name, child in module.named_children():
         setattr(module, name, convert_to_views(child, n_views))
-    kinds = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, ViewBatchNorm)
     twin: ViewBatchNorm | ViewLinear
-    if isinstance(module, kinds):
+    if isinstance(module, (*NORMS, ViewBatchNorm)):
         twin = ViewBatchNorm.__new__(ViewBatchNorm)
     elif isinstance(module, nn.Linear):
         twin = ViewLinear.__new__(ViewLinear)

@@ -69,7 +69,8 @@ class TrainConfig(StageConfig):
     )
     backbone: str = Field(
         default="resnet50",
-        description="Residual network of torchvision, or 'tiny'.",
+        description="Residual network of torchvision, 'tiny', 'resnet18_cifar', or "
+        "timm/NAME.",
     )
     view_size: Annotated[int, Spelled("--size")] = Field(
         default=224, ge=8, le=4096, description="Pixels of a view."
@@ -173,12 +174,36 @@ _TINY: dict[str, Any] = {
     "weight_decay": 1e-4,
     "warmup_epochs": 0,
 }
+#: Settings of our own between both, by what is usual for such images and networks; the
+#: paper has none of them.
+_CIFAR: dict[str, Any] = {
+    **_TINY,
+    "backbone": "resnet18_cifar",
+    "epochs": 200,
+    "pairs_per_step": 256,
+    "learning_rate": 1e-3,
+    "warmup_epochs": 10,
+}
+_IN100_64: dict[str, Any] = {**_CIFAR, "backbone": "resnet18", "view_size": 64}
+_IN100: dict[str, Any] = {"epochs": 200, "warmup_epochs": 10, "pairs_per_step": 96}
+_VIT: dict[str, Any] = {
+    **_IN100,
+    "backbone": "timm/vit_small_patch16_224",
+    "optimizer": "adamw",
+    "learning_rate": 1.5e-4,
+    "weight_decay": 0.1,
+    "warmup_epochs": 20,
+}
 #: Settings of each preset that differ from the defaults, which are the paper's.
 PRESETS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
     {
         "paper-in1k": _PAPER,
         "paper-in100": {**_PAPER, "epochs": 200},
         "weak": {**_PAPER, "families": ("weak_a", "weak_b")},
+        "in100": _IN100,
+        "in100-64": _IN100_64,
+        "vit-s": _VIT,
+        "cifar": _CIFAR,
         "tiny": _TINY,
     }
 )
@@ -194,8 +219,15 @@ _TINY_OPTIONS: Mapping[str, dict[str, Any]] = {
     "barlow": {"head_widths": (512, 512, 128), "off_diagonal": 0.02},
     "mmcr": {"head_widths": (512, 512, 16), "ema": None},
 }
+#: Of steps of about a hundred pairs or some more, between the two.
+_MIDDLE_OPTIONS: Mapping[str, dict[str, Any]] = {
+    "simclr": {"head_widths": (2048, 2048, 128), "temperature": 0.2},
+    "barlow": {"head_widths": (2048, 2048, 512), "off_diagonal": 0.0125},
+    "mmcr": {"head_widths": (2048, 2048, 32)},
+}
 PRESET_OPTIONS: Mapping[str, Mapping[str, dict[str, Any]]] = {
     "paper-in100": _IN100_OPTIONS,
+    **dict.fromkeys(("in100", "in100-64", "vit-s", "cifar"), _MIDDLE_OPTIONS),
     "tiny": _TINY_OPTIONS,
 }
 
@@ -203,9 +235,9 @@ PRESET_OPTIONS: Mapping[str, Mapping[str, dict[str, Any]]] = {
 def preset_config(preset: str, objective: str, **changes: Any) -> TrainConfig:
     """Settings of a preset, changed where asked.
 
-    The objective decides the heads of the presets ``paper-in100`` and ``tiny``. Changes
-    are fields of `TrainConfig`; None keeps the preset's. Other `epochs` shorten the
-    warm-up to at most a tenth of them.
+    The objective decides the heads of most presets. Changes are fields of
+    `TrainConfig`; None keeps the preset's. Other `epochs` shorten the warm-up to at
+    most a tenth of them.
 
     Raises
     ------

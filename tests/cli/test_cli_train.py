@@ -86,6 +86,15 @@ def test_a_dry_run_prints_the_plan_and_leaves_nothing(images, tmp_path, monkeypa
     assert list(tmp_path.iterdir()) == []
 
 
+def test_the_command_knows_every_preset(monkeypatch, capsys):
+    from ce_align.trainer.presets import PRESETS
+
+    arguments = ("train", "--objective", "mmcr", "--weight", "0", "--preset", "huge")
+    status, errors = in_process(monkeypatch, capsys, *arguments)
+    assert status == 2
+    assert all(f"'{preset}'" in errors for preset in PRESETS)
+
+
 @pytest.mark.parametrize(
     ("arguments", "fault"),
     [

@@ -16,7 +16,9 @@ from ce_align.trainer.networks import (
     ViewBatchNorm,
     build_backbone,
     build_head,
+    classifier_of,
     convert_to_views,
+    region_layers,
     set_group,
 )
 from ce_align.trainer.objectives import OBJECTIVES
@@ -149,6 +151,45 @@ def test_backbones_of_torchvision_keep_its_layer_names():
     assert {n.split(".")[0] for n in tiny.state_dict()} == {
         n.split(".")[0] for n in names
     }
+
+
+def test_the_residual_network_of_small_images_keeps_their_places(images):
+    backbone, n_features = build_backbone("resnet18_cifar")
+    sizes = []
+    backbone.layer1.register_forward_hook(lambda *args: sizes.append(args[2].shape[2:]))
+    assert backbone(images[:1]).shape == (1, n_features)
+    assert sizes == [images.shape[2:]]
+    assert set(backbone.state_dict()) == {
+        name for name in resnet.resnet18().state_dict() if not name.startswith("fc.")
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "n_features", "last", "classifier"),
+    [
+        ("timm/vit_tiny_patch16_224", 192, "blocks.11", "head"),
+        ("timm/convnext_atto", 320, "stages.3", "head.fc"),
+        ("timm/resnet18", 512, "layer4", "fc"),
+    ],
+)
+def test_backbones_of_timm_have_regions_and_a_classifier(
+    name, n_features, last, classifier
+):
+    with torch.device("meta"):
+        backbone, found = build_backbone(name)
+        assert backbone(torch.empty(2, 3, 224, 224)).shape == (2, n_features)
+    assert found == n_features
+    layers = region_layers(backbone)
+    assert (list(layers), layers["IT"]) == (["V1", "V2", "V4", "IT"], last)
+    assert set(layers.values()) <= {name for name, _ in backbone.named_modules()}
+    assert classifier_of(backbone) == classifier
+
+
+def test_backbones_of_timm_that_do_not_fit_are_refused():
+    with pytest.raises(ConfigError, match=r"'resnet1'; nearest: .*resnet18"):
+        build_backbone("timm/resnet1")
+    with pytest.raises(ConfigError, match="BatchNormAct2d, which cannot have"):
+        build_backbone("timm/mobilenetv3_small_050")
 
 
 def test_an_unknown_backbone_lists_the_choices():
