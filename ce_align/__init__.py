@@ -26,7 +26,7 @@ except PackageNotFoundError:  # run from a source tree that was never installed
 _FACE = {
     **dict.fromkeys(
         (
-            *("analyze", "correlate", "export", "figure", "load_network"),
+            *("analyze", "compare", "correlate", "export", "figure", "load_network"),
             *("load_recording",),
             *("make_recording", "open_results", "overlap", "score", "table", "train"),
             "transfer",
@@ -42,6 +42,7 @@ _FACE = {
     "Network": "ce_align.models.networks",
     "FeatureArray": "ce_align.models.given",
     "AnalysisConfig": "ce_align.stages.measures",
+    "CompareConfig": "ce_align.stages.compare",
     "CorrelateConfig": "ce_align.stages.correlate",
     "FigureConfig": "ce_align.report.paper.files",
     "OfficialConfig": "ce_align.stages.official",

@@ -1,6 +1,7 @@
 from ce_align import augment as augment
 from ce_align import metrics as metrics
 from ce_align.api import analyze as analyze
+from ce_align.api import compare as compare
 from ce_align.api import correlate as correlate
 from ce_align.api import export as export
 from ce_align.api import figure as figure
@@ -26,6 +27,7 @@ from ce_align.report.page.stage import ReportConfig as ReportConfig
 from ce_align.report.paper.files import FigureConfig as FigureConfig
 from ce_align.report.paper.files import TableConfig as TableConfig
 from ce_align.results import ResultStore as ResultStore
+from ce_align.stages.compare import CompareConfig as CompareConfig
 from ce_align.stages.correlate import CorrelateConfig as CorrelateConfig
 from ce_align.stages.measures import AnalysisConfig as AnalysisConfig
 from ce_align.stages.official import OfficialConfig as OfficialConfig

@@ -27,6 +27,7 @@ from ce_align.results import ResultStore
 from ce_align.runner import register_brainscore
 from ce_align.runner import run as _run_configs
 from ce_align.stages.at_hand import AtHand
+from ce_align.stages.compare import CompareConfig
 from ce_align.stages.correlate import CorrelateConfig
 from ce_align.stages.earlier import stored_rows
 from ce_align.stages.measures import (
@@ -57,7 +58,8 @@ if TYPE_CHECKING:
     ResultsLike: TypeAlias = str | Path | ResultStore | Outcome
 
 __all__ = [
-    *("analyze", "correlate", "export", "figure", "load_network", "load_recording"),
+    *("analyze", "compare", "correlate", "export", "figure", "load_network"),
+    "load_recording",
     *("make_recording", "open_results", "overlap", "score", "table", "train"),
     "transfer",
 ]
@@ -336,6 +338,45 @@ def analyze(
     outcome = _run(configs, results, given, run_options)
     outcome.notes += notes
     return outcome
+
+
+@_takes(CompareConfig)
+def compare(
+    networks: "Networks",
+    recording: "RecordingLike",
+    *,
+    layers: str | Sequence[str] = "committed",
+    over: Literal["stimuli", "neuroids", "animals", "both"] = "both",
+    results: str | Path = "results",
+    run_options: Mapping[str, Any] | None = None,
+    **settings: Any,
+) -> Outcome:
+    """Tell which of several networks predicts a recording better.
+
+    Parameters
+    ----------
+    networks : two or more, as in `score`
+    recording, results, run_options : as in `score`
+    layers : of all networks, or one of each
+    over : what else might have been recorded: ``stimuli``, ``neuroids``, ``animals``,
+        or ``both`` stimuli and neuroids
+    **settings : of `CompareConfig`, such as ``regression``
+
+    Raises
+    ------
+    CeAlignError
+        If nothing could be compared.
+    """
+    given = AtHand()
+    (target,) = given.recordings(recording)
+    config = CompareConfig(
+        models=tuple(given.networks(networks)),
+        recording=target,
+        layers=(layers,) if isinstance(layers, str) else tuple(layers),
+        over=over,
+        **settings,
+    )
+    return _run([config], results, given, run_options)
 
 
 @_takes(OverlapConfig)

@@ -36,10 +36,10 @@ NETWORKS = ("model", "model_a", "model_b", "baseline")
 #: Fields that may be paths, whose spelling is no part of an identity.
 PATHS = (
     *(*NETWORKS, "recording", "recordings", "images", "dataset", "file"),
-    *("neuroids", "others", "runs"),
+    *("models", "neuroids", "others", "runs"),
 )
 #: Kinds of names, where fields are not called as these are.
-KINDS = dict.fromkeys(NETWORKS, "network") | {"recordings": "recording"}
+KINDS = dict.fromkeys((*NETWORKS, "models"), "network") | {"recordings": "recording"}
 
 
 @dataclass(frozen=True)

@@ -44,7 +44,7 @@ REPORTED_PACKAGES = (
 #: Settings that say what was computed.
 NAMING = (
     *("model", "model_a", "model_b", "objective", "equivariance_weight", "metric"),
-    *("layer", "recording", "recordings", "dataset", "images", "file"),
+    *("models", "layer", "recording", "recordings", "dataset", "images", "file"),
 )
 
 

@@ -34,6 +34,7 @@ STAGES = {
     "imported": "ce_align.stages.imported",
     "score": "ce_align.stages.score",
     "official": "ce_align.stages.official",
+    "compare": "ce_align.stages.compare",
     "analyze": "ce_align.stages.analyze",
     "overlap": "ce_align.stages.overlap",
     "transfer": "ce_align.stages.transfer",

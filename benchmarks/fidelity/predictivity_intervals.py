@@ -47,6 +47,8 @@ def world(
     ]
     animals = np.arange(n_neuroids) % n_animals
     of_animal = of_neuroids.normal(size=(n_animals, LATENT)) * ANIMAL_EFFECT
+    if n_animals == 1:  # other neuroids of the same animal
+        of_animal = fixed.normal(size=(1, LATENT)) * ANIMAL_EFFECT
     weights = of_neuroids.normal(size=(n_neuroids, LATENT)) + of_animal[animals]
     noise = of_neuroids.gamma(2.0, 0.5, size=n_neuroids)
     signal = np.tanh(latents @ weights.T)

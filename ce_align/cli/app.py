@@ -33,6 +33,10 @@ COMMANDS = {
         "compare",
         "Correlate every measure with predictivity, across networks.",
     ),
+    "compare": (
+        "compare",
+        "Tell which of several networks predicts a recording better, with p.",
+    ),
     "overlap": (
         "compare",
         "Partition the explained variance of a recording between two networks.",

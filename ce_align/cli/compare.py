@@ -1,14 +1,24 @@
-"""`ce-align correlate`, `overlap` and `transfer`: networks beside each other."""
+"""`ce-align correlate`, `compare`, `overlap` and `transfer`: networks side by side."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from ce_align.cli.flags import Asked, Figure, Found, Results, Root, Session, flags
+from ce_align.cli.flags import (
+    Asked,
+    Figure,
+    Found,
+    Results,
+    Root,
+    Session,
+    expanded,
+    flags,
+)
 from ce_align.cli.screen import message, tell_outcome
 from ce_align.cli.view import View
 from ce_align.errors import ConfigError
+from ce_align.stages.compare import CompareConfig
 from ce_align.stages.correlate import CorrelateConfig
 from ce_align.stages.overlap import OverlapConfig
 from ce_align.stages.transfer import TransferConfig
@@ -27,10 +37,25 @@ CORRELATE_EXAMPLES = """\b
   ce-align correlate --rows rows.json --against majajhong2015-public
 """
 
+COMPARE_EXAMPLES = """\b
+[bold]Examples[/bold]
+
+  ce-align compare gabor pixels --recording simulated
+
+  ce-align compare torchvision/resnet50 timm/vit_small_patch16_224
+  --layer layer3 --layer blocks.9 --recording my_v4.nc --over stimuli
+
+Each pair of networks is compared on the same splits, stimuli and neuroids. Choose by
+--over what else might have been recorded. Regressions stay as they were fitted. What
+each network explains that the other does not is another question: ce-align overlap.
+"""
+
 OVERLAP_EXAMPLES = """\b
 [bold]Example[/bold]
 
   ce-align overlap --model gabor --model pixels --recording simulated
+
+Which of the two predicts better, by their scores: ce-align compare.
 """
 
 TRANSFER_EXAMPLES = """\b
@@ -78,6 +103,39 @@ def correlate(
 
         message(f"figure: {save_correlations(found, figure)}")
     tell_outcome(outcome, results)
+
+
+@commands.command(epilog=COMPARE_EXAMPLES)
+@flags()
+def compare(
+    asked: Asked[CompareConfig],
+    session: Session,
+    view: View,
+    networks: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="NETWORK NETWORK ...",
+            help="Two networks or more, globs or groups, as after --model.",
+            show_default=False,
+        ),
+    ] = None,
+) -> None:
+    """Tell which of several networks predicts a recording better, with p."""
+    from ce_align.data.recordings import RECORDINGS
+    from ce_align.report.terminal import row_sheets
+
+    named = [*(networks or ()), *asked.values("models")]
+    for name in named:
+        if name in RECORDINGS or name.endswith(".nc"):
+            raise ConfigError(
+                f"{name} is a recording; put it after --recording, and networks first: "
+                f"ce-align compare A B --recording {name}"
+            )
+    if not named:
+        raise ConfigError("name two networks or more: ce-align compare A B")
+    outcome = session.run(asked.configs(models=expanded("model", named)))
+    view.show(outcome.rows, row_sheets(outcome.rows))
+    tell_outcome(outcome, session.results)
 
 
 @commands.command(epilog=OVERLAP_EXAMPLES)

@@ -4,7 +4,7 @@ Nothing is loaded that has to be fetched or computed. What a name does not tell 
 assumed, and said.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cache
@@ -28,6 +28,7 @@ from ce_align.data.scenes import MIN_SCENES, SIMULATED_IMAGES, find_images
 from ce_align.errors import CeAlignError
 from ce_align.models.catalogue import BASELINES, facts_of
 from ce_align.names import split_name
+from ce_align.stages.compare import CompareConfig
 from ce_align.stages.measures import MEASURES, AnalysisConfig
 from ce_align.stages.official import OfficialConfig
 from ce_align.stages.overlap import OverlapConfig
@@ -175,6 +176,9 @@ def work_of(config: StageConfig, met: set[Any] | None = None) -> Work:
         _train(config, work)
     elif isinstance(config, ScoreConfig | OfficialConfig):
         _score(config, [config.model], [config.layer], work)
+    elif isinstance(config, CompareConfig):
+        _score(config, config.models, config.each_layer, work)
+        work.add("products", work.amounts["products"])
     elif isinstance(config, OverlapConfig):
         names = [config.model_a, config.model_b]
         _score(config, names, [config.layer_a, config.layer_b], work)
@@ -207,7 +211,9 @@ def _train(config: TrainConfig, work: Work) -> None:
     work.written = weights
 
 
-def _score(config: Any, models: list[str], layers: list[str], work: Work) -> None:
+def _score(
+    config: Any, models: Sequence[str], layers: Sequence[str], work: Work
+) -> None:
     n, n_neuroids = _recording(config.recording, work)
     splits = getattr(config, "splits", 10)
     for model, layer in zip(models, layers, strict=True):

@@ -42,6 +42,7 @@ class Wanted:
         """Whether a record, or the settings of what failed, is among them."""
         roles = ("model", "label", "other", "other_label", "model_a", "model_b")
         networks = [record.get(role) for role in roles]
+        networks += record.get("models") or ()
         recordings = [record.get("recording"), *(record.get("recordings") or ())]
         return (
             self.stage in (None, record.get("stage"))

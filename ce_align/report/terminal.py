@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from ce_align.checks import named_some
+from ce_align.checks import counted, named_some
 from ce_align.config import NETWORKS
 from ce_align.data.recordings import Entry
 from ce_align.models.catalogue import Published, is_cached
@@ -345,6 +345,44 @@ def _overlap_sheets(records: Sequence[Record]) -> Iterator[Sheet]:
         yield Sheet(named, OVERLAP, title, by=("a", "b"), notes_of=_notes)
 
 
+#: A pair with a smaller false discovery rate is told apart.
+LEVEL = 0.05
+#: Of what a comparison is the difference.
+COMPARED = {"difference_raw": "raw r", "difference_score": "score"}
+COMPARE = (
+    Column("a", fact="a: {value}", head="a: {value}"),
+    Column("b", keep=True),
+    Column("model_value", "a", ".4f", kind="number", keep=True),
+    Column("other_value", "b", ".4f", kind="number", keep=True),
+    Column("value", "a − b", "+.4f", kind="number", keep=True),
+    _interval("ci", "95 % interval", "low", "high", "+.4f"),
+    Column("p", form=".3g", kind="number", known=True),
+    Column("q", form=".3g", kind="number", known=True),
+    Column("verdict", "told apart", keep=True),
+    *(Column("interval", "over", fact="over {value}"), NEUROIDS, STIMULI),
+    *(Column("regression"), Column("region"), ORIGIN, Column("seed", extra=True)),
+)
+
+
+def _compare_sheets(records: Sequence[Record]) -> Iterator[Sheet]:
+    """Differences of networks in pairs, with what is sure of them."""
+    for (recording, metric), group in _split(records, "recording", "metric"):
+        named = [
+            {
+                **record,
+                "a": f"{record['label']} {record['layer']}",
+                "b": f"{record['other_label']} {record['other_layer']}",
+                "verdict": "yes" if record["q"] < LEVEL else "no",
+            }
+            for record in group
+        ]
+        n = named[0]["n_pairs"]
+        title = f"{recording}: difference of {COMPARED.get(metric, metric)}, a − b"
+        family = [f"q: false discovery rate over {counted(n, 'pair')}"]
+        notes = [*family, f"told apart: q < {LEVEL:g}; else not at this n"]
+        yield Sheet(named, COMPARE, title, by=("a",), notes=notes, notes_of=_notes)
+
+
 TRANSFER = (
     *(Column("dataset", "data set", keep=True), MODEL),
     Column("value", "accuracy, %", _percent, kind="number", keep=True),
@@ -404,6 +442,7 @@ STAGES: Mapping[str, Callable[[Sequence[Record]], Iterator[Sheet]]] = {
     "imported": _imported_sheets,
     "analyze": _measure_sheets,
     "correlate": _correlation_sheets,
+    "compare": _compare_sheets,
     "overlap": _overlap_sheets,
     "transfer": _transfer_sheets,
     "train": _trained_sheets,

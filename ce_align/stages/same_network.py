@@ -36,6 +36,7 @@ IDENTITIES = (
 STAGES = {
     "score": ("scores", "ce-align score"),
     "analyze": ("measures", "ce-align analyze"),
+    "compare": ("comparisons", "ce-align compare"),
     "overlap": ("overlaps", "ce-align overlap"),
     "transfer": ("accuracies", "ce-align transfer"),
     "train": ("numbers of its training", "ce-align train"),

@@ -11,7 +11,7 @@ from ce_align.data.recordings import Recording
 from ce_align.errors import CeAlignError, ConfigError
 from ce_align.metrics.gram import centred_gram
 from ce_align.stages.running import NetworkLayer, Run
-from ce_align.stages.scores import ScoreConfig, ScoreRow
+from ce_align.stages.scores import PredictivityConfig, ScoreConfig, ScoreRow
 from ce_align.stages.targets import Target, predict
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from ce_align.stages.official import OfficialConfig
 
 __all__ = [
-    *("VISUAL_DEGREES", "execute", "score", "shared", "with_layers"),
+    *("VISUAL_DEGREES", "execute", "parts_of", "score", "shared", "with_layers"),
 ]
 
 #: What is selected in time: a bin, a window, or nothing.
@@ -55,7 +55,7 @@ def execute(configs: Sequence[ScoreConfig], run: Run) -> None:
         with run.attempt(f"{model} × {first.recording}", *group):
             recording = run.recording(first.recording)
             parts = []
-            for narrowed, part, time in _parts(recording, first):
+            for narrowed, part, time in parts_of(recording, first):
                 of_part = [config.model_copy(update=narrowed) for config in group]
                 # A bin without a response keeps no other from its score.
                 with run.attempt(f"{model} × {first.recording}", *of_part):
@@ -75,8 +75,8 @@ def execute(configs: Sequence[ScoreConfig], run: Run) -> None:
             run.outcome.rows += score(network, asked, run)
 
 
-def _parts(
-    recording: Recording, config: ScoreConfig
+def parts_of(
+    recording: Recording, config: PredictivityConfig
 ) -> Iterator[tuple[dict[str, str], Recording, Time]]:
     """What is scored of a recording: regions, each with what to select in time.
 

@@ -1,6 +1,6 @@
 """Settings of scores, and their rows."""
 
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 from pydantic import (
     Field,
@@ -11,7 +11,7 @@ from pydantic import (
 )
 from pydantic_core.core_schema import SerializerFunctionWrapHandler
 
-from ce_align.config import COMMITTED, ConfigId, NetworkConfig
+from ce_align.config import COMMITTED, ConfigId, NetworkConfig, StageConfig
 from ce_align.data.recordings import Protocol, Recording
 from ce_align.errors import ConfigError
 from ce_align.results import Row
@@ -19,28 +19,18 @@ from ce_align.results import Row
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["ScoreConfig", "ScoreRow", "with_ceiling_kinds"]
+__all__ = ["PredictivityConfig", "ScoreConfig", "ScoreRow", "with_ceiling_kinds"]
 
 Regression = Literal["pls", "ridge", "ridgecv", "reverse_pls", "neuron_to_neuron"]
 
 
-class ScoreConfig(NetworkConfig):
-    """Settings that a score depends on; the defaults are Brain-Score's.
+class PredictivityConfig(StageConfig):
+    """How a recording is predicted, by whatever network; Brain-Score's defaults."""
 
-    `layer` is a layer's name, ``committed`` for the one committed for the region,
-    ``all`` for every block, or a pattern such as ``blocks.*``.
-    """
-
-    stage: ClassVar = "score"
     narrowing: ClassVar = ("region", "animal", "reliability", "neuroids", "time")
 
     recording: str = Field(
         description="Recording: name, glob, group, brainscore/ID or a .nc file."
-    )
-    layer: str = Field(
-        default=COMMITTED,
-        description="Layer to read: 'all' for every block, or a pattern such as "
-        "'blocks.*', in one pass; 'committed' for that of the region.",
     )
     regression: Regression | None = Field(
         default=None,
@@ -109,7 +99,7 @@ class ScoreConfig(NetworkConfig):
             return known.fingerprint(**content)
         return super().fingerprint(**content)
 
-    def for_recording(self, recording: Recording) -> "ScoreConfig":
+    def for_recording(self, recording: Recording) -> Self:
         """Settings with the metric of the recording's benchmark, unless one is asked.
 
         Raises ConfigError if that is none of ours.
@@ -137,6 +127,26 @@ class ScoreConfig(NetworkConfig):
         if self.regression == "ridge" and self.alpha is not None:
             return f"ridge_alpha{self.alpha:g}"
         return self.regression
+
+
+class _LayerConfig(NetworkConfig):
+    """A layer of a network; a class of its own for the order of the options."""
+
+    layer: str = Field(
+        default=COMMITTED,
+        description="Layer to read: 'all' for every block, or a pattern such as "
+        "'blocks.*', in one pass; 'committed' for that of the region.",
+    )
+
+
+class ScoreConfig(PredictivityConfig, _LayerConfig):
+    """Settings that a score depends on; the defaults are Brain-Score's.
+
+    `layer` is a layer's name, ``committed`` for the one committed for the region,
+    ``all`` for every block, or a pattern such as ``blocks.*``.
+    """
+
+    stage: ClassVar = "score"
 
 
 class ScoreRow(Row):

@@ -19,15 +19,17 @@ from ce_align.metrics.ceiling import (
     variance_ceiling,
 )
 from ce_align.metrics.gram import Splits
+from ce_align.metrics.held_out import HeldOut
 from ce_align.metrics.predictivity import (
     brainscore_splits,
     cross_validated_r,
+    held_out,
     normalised_score,
     summarise,
     working_bytes,
 )
 from ce_align.results import joined_notes
-from ce_align.stages.scores import ScoreConfig, ScoreRow
+from ce_align.stages.scores import PredictivityConfig, ScoreConfig, ScoreRow
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -35,7 +37,7 @@ if TYPE_CHECKING:
 
     from ce_align.models.networks import Probe
 
-__all__ = ["Target", "predict"]
+__all__ = ["Target", "fit", "predict"]
 
 #: A ceiling with a larger p is not told from chance.
 CHANCE = 0.05
@@ -45,7 +47,7 @@ FEW_TESTED = 10
 NOTED_DIFFERENCE = 0.02
 
 
-def _splits(recording: Recording, config: ScoreConfig) -> Splits:
+def _splits(recording: Recording, config: PredictivityConfig) -> Splits:
     """Random splits; what predicts units is divided in the order in which they came."""
     seen = np.arange(len(recording.images))
     order = recording.protocol.order if recording.protocol else None
@@ -77,7 +79,7 @@ class Target:
     animals: Mapping[str, "Target"]
 
     @classmethod
-    def of(cls, recording: Recording, config: ScoreConfig) -> "Target":
+    def of(cls, recording: Recording, config: PredictivityConfig) -> "Target":
         """Target of one region and window; DataError if it cannot be scored."""
         protocol = recording.protocol
         notes = [*recording.notes]
@@ -255,27 +257,51 @@ def predict(
 
     Each part is fitted by itself; what does not depend on it is computed once.
     """
-    groups: list[str] = []
-    for place, target in enumerate(targets):
-        held = target.recording
-        names = held.neuroids["animal"] if target.by_animal else held.neuroid_ids
-        groups += [f"{place} {n if target.by_animal else ''}" for n in names]
     r = cross_validated_r(
-        features,
-        np.concatenate([target.averages for target in targets], axis=1),
-        targets[0].splits,
-        regression=config.regression or "pls",
-        groups=groups if len(set(groups)) > 1 else None,
-        mode=config.pls_mode,
-        n_components=config.components,
-        alpha=config.alpha,
-        gram_dtype=config.gram_dtype,
-        gram=gram,
+        features, *_given(targets), **_settings(targets, config, gram)
     )
     if len(targets) == 1:
         return [r]
     ends = np.cumsum([len(target.recording.neuroid_ids) for target in targets])
     return np.split(r, ends[:-1], axis=1)
+
+
+def fit(
+    target: Target,
+    features: "NDArray[Any]",
+    config: PredictivityConfig,
+    gram: "Callable[[], NDArray[np.float64]]",
+) -> HeldOut:
+    """What is predicted of a recording; its r is that of `predict`."""
+    return held_out(features, *_given([target]), **_settings([target], config, gram))
+
+
+def _given(targets: Sequence[Target]) -> "tuple[NDArray[np.float64], Splits]":
+    """Responses of parts of one recording beside each other, and the splits."""
+    averages = np.concatenate([target.averages for target in targets], axis=1)
+    return averages, targets[0].splits
+
+
+def _settings(
+    targets: Sequence[Target],
+    config: PredictivityConfig,
+    gram: "Callable[[], NDArray[np.float64]]",
+) -> dict[str, Any]:
+    """Settings of the regression of parts of one recording."""
+    groups: list[str] = []
+    for place, target in enumerate(targets):
+        held = target.recording
+        names = held.neuroids["animal"] if target.by_animal else held.neuroid_ids
+        groups += [f"{place} {n if target.by_animal else ''}" for n in names]
+    return {
+        "regression": config.regression or "pls",
+        "groups": groups if len(set(groups)) > 1 else None,
+        "mode": config.pls_mode,
+        "n_components": config.components,
+        "alpha": config.alpha,
+        "gram_dtype": config.gram_dtype,
+        "gram": gram,
+    }
 
 
 def _mean_over_animals(rows: Sequence[ScoreRow]) -> ScoreRow:
@@ -299,7 +325,7 @@ def _mean_over_animals(rows: Sequence[ScoreRow]) -> ScoreRow:
 
 
 def _against_protocol(
-    recording: Recording, protocol: Protocol, config: ScoreConfig
+    recording: Recording, protocol: Protocol, config: PredictivityConfig
 ) -> list[str]:
     """Say that the metric, or the splits, are not those of the benchmark."""
     asked = [protocol.regression == config.regression]
@@ -312,7 +338,7 @@ def _against_protocol(
     return [] if recording.split is not None else _other_splits(protocol, config)
 
 
-def _other_splits(protocol: Protocol, config: ScoreConfig) -> list[str]:
+def _other_splits(protocol: Protocol, config: PredictivityConfig) -> list[str]:
     """Say that splits are not the benchmark's own."""
     defaults = ScoreConfig.model_fields
     changed = [
@@ -324,7 +350,7 @@ def _other_splits(protocol: Protocol, config: ScoreConfig) -> list[str]:
     return [f"{own} ({', '.join(changed)})"] if changed else []
 
 
-def _few_stimuli(splits: Splits, config: ScoreConfig) -> list[str]:
+def _few_stimuli(splits: Splits, config: PredictivityConfig) -> list[str]:
     """Say that what is fitted, or correlated, has few stimuli."""
     n_train, n_test = (min(map(len, part)) for part in zip(*splits, strict=True))
     found = []
@@ -358,7 +384,7 @@ def _equal_images(recording: Recording) -> list[str]:
 
 
 def _ceiling_kind(
-    recording: Recording, config: ScoreConfig
+    recording: Recording, config: PredictivityConfig
 ) -> (
     Literal["auto", "split-half", "variance", "stated", "predictor-consistency"] | None
 ):
@@ -376,7 +402,7 @@ def _ceiling_kind(
 
 
 def _ceiling(
-    recording: Recording, config: ScoreConfig
+    recording: Recording, config: PredictivityConfig
 ) -> tuple[Ceiling | None, list[str]]:
     """The ceiling, None if there is none, and what to say of it."""
     kind = _ceiling_kind(recording, config)

@@ -371,6 +371,32 @@ def test_overlap_of_two_networks(ce_align, toy):
     assert "in results already" in err
 
 
+def test_comparison_of_networks_that_stand_after_the_command(ce_align, toy):
+    write_scores(Path("toy.nc"))
+    pair = (MODEL[-1], "net.py:other", "--recording", "toy.nc")
+    fast = ("--regression", "ridge", "--splits", 3, "--resamples", 50)
+    status, out, err = ce_align("compare", *pair, *fast)
+    assert status == 0, err
+    assert "told apart" in out
+    assert "raw r, a − b" in out
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        (("pixels", "toy.nc"), "toy.nc is a recording; put it after --recording"),
+        (("pixels", "-r", "toy.nc"), "takes two networks or more, found 1: pixels"),
+        (("-r", "toy.nc"), "name two networks or more"),
+        (("pixels", "gabor"), "--recording is missing"),
+    ],
+)
+def test_who_names_too_little_for_a_comparison_is_led(ce_align, toy, options, expected):
+    status, out, err = ce_align("compare", *options)
+    assert (status, out) == (2, "")
+    (line,) = errors(err)
+    assert expected in line
+
+
 def test_overlap_takes_every_recording_that_a_pattern_names(ce_align, toy):
     write_scores(Path("toy.nc"))
     write_scores(Path("second.nc"), "second")

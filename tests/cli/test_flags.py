@@ -13,6 +13,7 @@ from ce_align.cli.flags import Asked, flags
 from ce_align.config import StageConfig, option_of
 from ce_align.errors import ConfigError, explained
 from ce_align.report.paper.files import FigureConfig, TableConfig
+from ce_align.stages.compare import CompareConfig
 from ce_align.stages.correlate import CorrelateConfig
 from ce_align.stages.measures import AnalysisConfig
 from ce_align.stages.overlap import OverlapConfig
@@ -26,6 +27,7 @@ CONFIGS = {
     "score": ScoreConfig,
     "analyze": AnalysisConfig,
     "correlate": CorrelateConfig,
+    "compare": CompareConfig,
     "overlap": OverlapConfig,
     "transfer": TransferConfig,
     "train": TrainConfig,

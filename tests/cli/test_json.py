@@ -49,6 +49,7 @@ CASES = {
     "score": (*MODEL, "--recording", "toy.nc", "--components", 5),
     "analyze": (*MODEL, *SMALL),
     "correlate": (),
+    "compare": (*MODEL, *OTHER, "--components", 5, "--resamples", 20),
     "overlap": (*MODEL, *OTHER),
     "transfer": (*MODEL, "--dataset", "labelled", "--size", 8, "--repeats", 1),
     "train": TRAIN,

@@ -15,6 +15,7 @@ import blocks  # noqa: E402
 
 from ce_align.results import Row  # noqa: E402
 from ce_align.stages import measures  # noqa: E402
+from ce_align.stages.compare import CompareRow  # noqa: E402
 from ce_align.stages.correlate import CorrelationRow  # noqa: E402
 from ce_align.stages.measures import MeasureRow, quantities  # noqa: E402
 from ce_align.stages.overlap import PARTS, OverlapRow  # noqa: E402
@@ -116,7 +117,14 @@ def test_the_page_of_measures_names_every_number_of_every_row():
         r"(digest|networks$|imported_from|seed|images$|baseline|recording|region|layer|"
         r"other|size|convention|dataset|measure|interval|given|regression|stage|animal)"
     )
-    for kind in (ScoreRow, MeasureRow, CorrelationRow, OverlapRow, TransferRow):
+    for kind in (
+        ScoreRow,
+        MeasureRow,
+        CorrelationRow,
+        OverlapRow,
+        TransferRow,
+        CompareRow,
+    ):
         numbers = {name for name in kind.model_fields if not about.search(name)}
         assert numbers - common <= named, kind.__name__
 

@@ -45,7 +45,7 @@ def one(stage, config, **options):
         (
             "score",
             ScoreConfig(model="a b", **SCORE, regression="ridge", alpha=1.5, splits=3),
-            "score --model 'a b' --recording simulated --layer layer4 "
+            "score --model 'a b' --layer layer4 --recording simulated "
             "--regression ridge --alpha 1.5 --splits 3",
         ),
         (

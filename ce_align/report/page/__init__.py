@@ -40,6 +40,7 @@ STAGES = {
     "imported": "Imported scores",
     "analyze": "Representational measures",
     "correlate": "Correlation with predictivity",
+    "compare": "Predictivity of networks, in pairs",
     "overlap": "Explained variance of two networks",
     "transfer": "Transfer",
 }

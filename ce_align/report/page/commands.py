@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from ce_align.config import StageConfig, option_of
 from ce_align.models.catalogue import GROUPS, invariant_sibling
 from ce_align.report.page.stored import Source
+from ce_align.stages.compare import CompareConfig
 from ce_align.stages.correlate import CorrelateConfig
 from ce_align.stages.measures import AnalysisConfig
 from ce_align.stages.official import OfficialConfig
@@ -28,6 +29,7 @@ STAGES: Mapping[str, tuple[list[str], type[StageConfig]]] = {
     "official": (["score", "--official"], OfficialConfig),
     "analyze": (["analyze"], AnalysisConfig),
     "transfer": (["transfer"], TransferConfig),
+    "compare": (["compare"], CompareConfig),
     "overlap": (["overlap"], OverlapConfig),
     "correlate": (["correlate"], CorrelateConfig),
     "train": (["train"], TrainConfig),

@@ -39,7 +39,8 @@ class Source:
     def title(self) -> str:
         """What was computed, in a few words."""
         names = ("model", "model_a", "model_b", "metric", "recording", "dataset")
-        parts = [str(self.config[n]) for n in names if self.config.get(n)]
+        parts = [*map(str, self.config.get("models") or ())]
+        parts += [str(self.config[n]) for n in names if self.config.get(n)]
         if not parts and self.rows:
             parts = [str(self.rows[0].values.get("model", ""))]
         return " · ".join(parts)

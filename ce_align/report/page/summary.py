@@ -53,6 +53,7 @@ def findings(rows: "pd.DataFrame", labels: Mapping[str, str]) -> list[Finding]:
     return [
         *_correlations(rows),
         *_gains(scores),
+        *_comparisons(rows, labels),
         *_overlaps(rows, labels),
         *_highest_scores(scores, labels),
     ]
@@ -146,6 +147,38 @@ def _t_interval(gains: "NDArray[np.float64]") -> str:
         return ""
     low, high = ttest_1samp(gains, 0).confidence_interval()
     return f" [{low:+.4f}, {high:+.4f}]"
+
+
+def _comparisons(rows: "pd.DataFrame", labels: Mapping[str, str]) -> Iterator[Finding]:
+    """Which networks predict a recording better, of the pairs that were compared."""
+    found = _stage(rows, "compare")
+    found = found[found["metric"] == "difference_raw"]
+    # The latest comparison on each recording is one family of tests.
+    for recording, group in found.groupby("recording", sort=False):
+        family = group[group["config_id"] == group["config_id"].iloc[-1]]
+        label = f"Predictivity of {recording}, networks in pairs"
+        over = family["interval"].iloc[0]
+        held = family[family["q"].astype(float) < LEVEL]
+        if held.empty:
+            first, n = family.iloc[0], len(family)
+            which = f"{labels[first['model']]} and {labels[first['other']]}"
+            yield Finding(
+                label,
+                "Not told apart",
+                f"{which if n == 1 else counted(n, 'pair')}, at "
+                f"{first['n_stimuli']:.0f} stimuli and {first['n_neuroids']:.0f} "
+                f"neuroids, over {over}, smallest q = {family['q'].min():.2g}",
+            )
+            continue
+        best = held.iloc[int(held["value"].astype(float).abs().argmax())]
+        low, high, value = (minus(f"{best[x]:+.4f}") for x in ("low", "high", "value"))
+        yield Finding(
+            f"{label}: {len(held)} of {len(family)} told apart; the largest difference",
+            value,
+            f"raw r of {labels[best['model']]} minus that of {labels[best['other']]}: "
+            f"{value} [{low}, {high}] over {over}, q = {best['q']:.2g}",
+            best.get("source"),
+        )
 
 
 def _overlaps(rows: "pd.DataFrame", labels: Mapping[str, str]) -> Iterator[Finding]:
