@@ -20,18 +20,18 @@ def operations_of(network: nn.Module, size: int) -> float:
 
 
 @cache
-def counted(network: nn.Module, size: int) -> tuple[float, dict[str, int]]:
-    """Operations, and values that each layer gives, for one image.
+def counted(network: nn.Module, size: int) -> tuple[float, dict[str, torch.Size]]:
+    """Operations, and the shape of what each layer gives, for one image.
 
     Those of a layer that is asked several times count once.
     """
     empty = copy.deepcopy(network).to("meta").eval()
-    sizes: dict[str, int] = {}
+    sizes: dict[str, torch.Size] = {}
 
     def note(name: str) -> Any:
         def hook(_: Any, __: Any, output: Any) -> None:
             if isinstance(output, torch.Tensor):
-                sizes[name] = output.numel()
+                sizes[name] = output.shape
 
         return hook
 
@@ -46,7 +46,7 @@ def activations_of(network: nn.Module, size: int) -> int:
     """Values that training keeps of one image: outputs of the innermost layers."""
     inner = {name for name, m in network.named_modules() if not list(m.children())}
     _, sizes = counted(network, size)
-    return sum(n for name, n in sizes.items() if name in inner)
+    return sum(shape.numel() for name, shape in sizes.items() if name in inner)
 
 
 @cache

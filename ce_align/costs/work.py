@@ -9,9 +9,11 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cache
 from itertools import pairwise
-from math import log
+from math import log, prod
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from ce_align.config import StageConfig, read_settings
 from ce_align.costs.operations import (
@@ -52,8 +54,9 @@ USUAL_STIMULI = 3000
 USUAL_NEUROIDS = 200
 #: Pixels of an image that is decoded: that of ImageNet at its usual size.
 USUAL_PIXELS = 500 * 375
-#: Operations of a ResNet-50 for an image of 224 pixels, and its features in layer4.
-USUAL_OPERATIONS, USUAL_FEATURES = 8.2e9, 100_352
+#: Operations of a ResNet-50 for an image of the usual size, and its features in layer4.
+USUAL_SIZE, TINY_SIZE = 224, 32
+USUAL_OPERATIONS, USUAL_FEATURES = 8.2e9, (2048, 7, 7)
 #: Images of published data sets, of all their parts.
 DATASETS = {
     "cifar10": 60_000,
@@ -217,7 +220,8 @@ def _score(
     n, n_neuroids = _recording(config.recording, work)
     splits = getattr(config, "splits", 10)
     for model, layer in zip(models, layers, strict=True):
-        operations, n_features = _network(model, layer, 224, work)
+        operations, shape = _network(model, layer, work)
+        n_features = prod(shape)
         work.operations = max(work.operations, operations)
         work.add("forward", n * operations / 1e9)
         work.add("decoded", n * USUAL_PIXELS / 1e6)
@@ -255,10 +259,8 @@ def _analyze(config: AnalysisConfig, work: Work, met: set[Any]) -> None:
             _render(work, views, config.size)
             work.add("decoded", min(views, n_all) * pixels)
         for name in names:
-            operations, maps = _network(name, config.layer, config.size, work)
+            operations, (width, *_) = _network(name, config.layer, work)
             work.operations = max(work.operations, operations)
-            # The average over places is kept.
-            width = max(1, round(maps / max(1, config.size // 32) ** 2))
             if (view, setting, name, config.layer) not in met:
                 met.add((view, setting, name, config.layer))
                 work.add("forward", views * operations / 1e9)
@@ -277,7 +279,7 @@ def _analyze(config: AnalysisConfig, work: Work, met: set[Any]) -> None:
 
 def _transfer(config: TransferConfig, work: Work) -> None:
     n = DATASETS.get(config.dataset) or _images(config.dataset, work)[0]
-    operations, _ = _network(config.model, "", config.size, work)
+    operations, _ = _network(config.model, "", work)
     work.operations = operations
     work.add("forward", n * operations / 1e9)
     work.add("decoded", n * USUAL_PIXELS / 1e6)
@@ -299,32 +301,40 @@ def _speed(operations: float, rates: Rates) -> float:
 
 
 @cache
-def _known(name: str, size: int) -> tuple[float, dict[str, int]] | None:
+def _known(name: str, size: int) -> tuple[float, dict[str, torch.Size]] | None:
     try:
         return counted(backbone(name), size)
     except (RuntimeError, ValueError):  # no such architecture, or not of that size
         return None
 
 
-def _network(model: str, layer: str, size: int, work: Work) -> tuple[float, int]:
-    """Operations of a network for an image, and features of its layer."""
+def _network(model: str, layer: str, work: Work) -> tuple[float, tuple[int, ...]]:
+    """Operations of a network for an image, and shape (channels, places) of a layer.
+
+    Images and views are resized to the network's own size, whatever theirs is.
+    """
     if model in BASELINES:
-        return 3e7, 3 * size**2
+        return 3e7, (3, 32, 32)
     source = split_name(model).source
-    built = facts_of(source).backbone
+    built, size = facts_of(source).backbone, USUAL_SIZE
     settings = Path(source) / SETTINGS
-    if built is None and settings.is_file():
-        built = str(read_settings(settings, TrainConfig).get("backbone"))
-    if built is None and Path(source).name.partition("_seed")[0].endswith("_tiny"):
+    if settings.is_file():
+        trained = read_settings(settings, TrainConfig)
+        built = str(trained.get("backbone", built))
+        size = int(trained.get("view_size", size))
+    elif built is None and Path(source).name.partition("_seed")[0].endswith("_tiny"):
         built = "tiny"
+    if built == "tiny" and not settings.is_file():
+        size = TINY_SIZE
     if built is None and source.startswith("torchvision/"):
         built = source.removeprefix("torchvision/").partition(":")[0]
     found = _known(built, size) if built else None
     if found is None:
         work.assumed.append(f"{model} costs as much as a ResNet-50")
-        return USUAL_OPERATIONS * (size / 224) ** 2, USUAL_FEATURES
-    operations, sizes = found
-    return operations, sizes.get(layer) or sizes.get("layer4") or USUAL_FEATURES
+        return USUAL_OPERATIONS, USUAL_FEATURES
+    operations, shapes = found
+    shape = shapes.get(layer) or shapes.get("layer4")
+    return operations, USUAL_FEATURES if shape is None else tuple(shape[1:])
 
 
 def _recording(name: str, work: Work) -> tuple[int, int]:

@@ -139,3 +139,17 @@ def test_rates_are_kept_for_the_machine_and_its_threads(monkeypatch):
     assert told[-1][1:3] == (10, 10)
     monkeypatch.setenv("OMP_NUM_THREADS", "61")
     assert stored_rates() == USUAL
+
+
+@pytest.mark.parametrize("size", [64, 224])
+def test_a_network_has_its_own_size_whatever_the_views_have(size):
+    shown = work_of(bures(size=size)).amounts
+    each = operations_of(backbone("resnet18"), 224) / 1e9
+    assert shown["forward"] == pytest.approx(shown["views"] * each)
+
+
+def test_a_tiny_network_that_is_yet_to_be_trained_has_small_inputs(tmp_path):
+    found = work_of(score(model=str(tmp_path / "mmcr_l0_tiny_seed1"))).amounts
+    n = RECORDINGS["sanghavi2020"].images
+    each = operations_of(backbone("tiny"), 32) / 1e9
+    assert found["forward"] == pytest.approx(n * each)
