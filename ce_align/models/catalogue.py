@@ -29,7 +29,10 @@ CHECKPOINTS_URL = (
 )
 
 #: What the paper calls the objectives.
-OBJECTIVE_LABELS = {"mmcr": "MMCR", "barlow": "Barlow Twins", "simclr": "SimCLR"}
+OBJECTIVE_LABELS = {
+    "mmcr": "MMCR", "barlow": "Barlow Twins", "simclr": "SimCLR",
+    "augself": "AugSelf", "equimod": "EquiMod",
+}
 
 #: How the authors and Brain-Score spell the objectives.
 OBJECTIVE_NAMES = {"mmcr": "MMCR", "barlow": "Barlow", "simclr": "SimCLR"}
