@@ -30,8 +30,11 @@ CHECKPOINTS_URL = (
 
 #: What the paper calls the objectives.
 OBJECTIVE_LABELS = {
-    "mmcr": "MMCR", "barlow": "Barlow Twins", "simclr": "SimCLR",
-    "augself": "AugSelf", "equimod": "EquiMod",
+    "mmcr": "MMCR",
+    "barlow": "Barlow Twins",
+    "simclr": "SimCLR",
+    "augself": "AugSelf",
+    "equimod": "EquiMod",
 }
 
 #: How the authors and Brain-Score spell the objectives.
