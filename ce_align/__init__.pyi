@@ -7,15 +7,16 @@ from ce_align.api import export as export
 from ce_align.api import figure as figure
 from ce_align.api import load_network as load_network
 from ce_align.api import load_recording as load_recording
-from ce_align.api import make_recording as make_recording
 from ce_align.api import open_results as open_results
 from ce_align.api import overlap as overlap
 from ce_align.api import run as run
 from ce_align.api import score as score
+from ce_align.api import similarity as similarity
 from ce_align.api import table as table
 from ce_align.api import train as train
 from ce_align.api import transfer as transfer
 from ce_align.data.imagesets import ImageSet as ImageSet
+from ce_align.data.made import make_recording as make_recording
 from ce_align.data.recordings import Recording as Recording
 from ce_align.errors import AccessError as AccessError
 from ce_align.errors import CeAlignError as CeAlignError
@@ -35,6 +36,7 @@ from ce_align.stages.overlap import OverlapConfig as OverlapConfig
 from ce_align.stages.running import Hardware as Hardware
 from ce_align.stages.running import Outcome as Outcome
 from ce_align.stages.scores import ScoreConfig as ScoreConfig
+from ce_align.stages.similarities import SimilarityConfig as SimilarityConfig
 from ce_align.stages.transfer import TransferConfig as TransferConfig
 from ce_align.trainer.presets import TrainConfig as TrainConfig
 

@@ -3,24 +3,20 @@
 Each makes configurations and gives them to the one runner, as the commands do.
 """
 
-import inspect
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Executor
-from functools import partial, wraps
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
-import numpy as np
 from numpy.typing import NDArray
-from pydantic import ValidationError
 
-from ce_align.checks import nearest_names
-from ce_align.config import StageConfig
+from ce_align.config import StageConfig, takes_settings
 from ce_align.data.imagesets import ImageSet
-from ce_align.data.recordings import Origin, Recording, canonical_region
+from ce_align.data.recordings import Recording
 from ce_align.data.recordings import load_recording as _load_recording
-from ce_align.errors import ConfigError, DataError, explained
+from ce_align.errors import ConfigError
 from ce_align.models.given import FeatureArray
 from ce_align.report.paper.files import FigureConfig, TableConfig
 from ce_align.results import ResultStore
@@ -39,6 +35,7 @@ from ce_align.stages.measures import (
 from ce_align.stages.overlap import OverlapConfig
 from ce_align.stages.running import Outcome
 from ce_align.stages.scores import ScoreConfig
+from ce_align.stages.similarities import SimilarityConfig
 from ce_align.stages.transfer import TransferConfig
 from ce_align.trainer.presets import TrainConfig, preset_config
 
@@ -60,57 +57,12 @@ if TYPE_CHECKING:
 __all__ = [
     *("analyze", "compare", "correlate", "export", "figure", "load_network"),
     "load_recording",
-    *("make_recording", "open_results", "overlap", "score", "table", "train"),
-    "transfer",
+    *("open_results", "overlap", "score", "similarity", "table"),
+    *("train", "transfer"),
 ]
 
-Function = TypeVar("Function", bound=Callable[..., Any])
 #: Tells what a person should know.
 _say = partial(print, file=sys.stderr)
-
-
-def _takes(kind: type[StageConfig]) -> Callable[[Function], Function]:
-    """Show the settings of a configuration in a function's signature and help.
-
-    What is wrong with one is said in one line.
-    """
-
-    def with_settings(function: Function) -> Function:
-        signature = inspect.signature(function)
-        every = signature.parameters.values()
-        own = [p for p in every if p.kind is not p.VAR_KEYWORD]
-        settings = [
-            inspect.Parameter(
-                name,
-                inspect.Parameter.KEYWORD_ONLY,
-                default=field.get_default(call_default_factory=True),
-                annotation=field.annotation,
-            )
-            for name, field in kind.model_fields.items()
-            if len(own) < len(every)
-            and not field.is_required()
-            and name not in signature.parameters
-        ]
-
-        @wraps(function)
-        def checked(*args: Any, **settings: Any) -> Any:
-            try:
-                return function(*args, **settings)
-            except ValidationError as error:
-                fault = error.errors()[0]
-                if fault["type"] != "extra_forbidden":
-                    raise explained(error) from None
-                name = str(fault["loc"][-1])
-                near = ", ".join(nearest_names(name, kind.model_fields)) or "none"
-                raise ConfigError(
-                    f"there is no setting {name!r}; nearest: {near}"
-                ) from None
-
-        shown: Any = checked
-        shown.__signature__ = signature.replace(parameters=[*own, *settings])
-        return cast(Function, shown)
-
-    return with_settings
 
 
 class Results(ResultStore):
@@ -177,59 +129,6 @@ def load_recording(name: str | Path) -> Recording:
     return _load_recording(str(name))
 
 
-def make_recording(
-    responses: NDArray[Any],
-    images: "ImageSet | NDArray[np.uint8]",
-    region: str,
-    *,
-    name: str = "mine",
-    neuroids: Sequence[str] | None = None,
-    degrees: float = 8.0,
-    origin: Origin = "imported",
-) -> Recording:
-    """A recording from one's own arrays.
-
-    Parameters
-    ----------
-    responses : (n_stimuli, n_neuroids), or (n_stimuli, n_repetitions, n_neuroids) with
-        NaN where a stimulus was shown fewer times; without repetitions there is no
-        ceiling, and so no normalised score
-    images : (n_stimuli, height, width, 3) of uint8, or an `ImageSet`
-    region : recorded area, such as ``IT``
-    name : of the recording in rows
-    neuroids : names of the neuroids
-    degrees : visual angle of the images
-    origin : what the responses are: ``imported``, of animals that were recorded
-        elsewhere, ``recorded``, or ``simulated``, which every table and figure says
-
-    Raises
-    ------
-    DataError
-        If shapes do not fit, a value is infinite, or there is no such origin.
-    """
-    values = np.asarray(responses, dtype=np.float64)
-    if values.ndim == 2:
-        values = values[:, None]
-    if values.ndim != 3:
-        raise DataError(
-            "responses must be (n_stimuli, n_neuroids) or (n_stimuli, n_repetitions, "
-            f"n_neuroids), found {values.shape}"
-        )
-    if not isinstance(images, ImageSet):
-        images = ImageSet.from_array(name, images)
-    numbered = (f"{name}_{i:04d}" for i in range(values.shape[2]))
-    ids = tuple(numbered if neuroids is None else map(str, neuroids))
-    return Recording.without_silent(
-        identifier=name,
-        images=images,
-        responses=values,
-        neuroid_ids=ids,
-        region=canonical_region(region),
-        degrees=degrees,
-        origin=origin,
-    )
-
-
 def open_results(folder: str | Path = "results") -> Results:
     """The rows that a folder keeps.
 
@@ -246,7 +145,7 @@ def open_results(folder: str | Path = "results") -> Results:
     return Results(Path(folder))
 
 
-@_takes(ScoreConfig)
+@takes_settings(ScoreConfig)
 def score(
     networks: "Networks",
     recordings: "RecordingLike | Sequence[RecordingLike]",
@@ -284,7 +183,52 @@ def score(
     return _run(configs, results, given, run_options)
 
 
-@_takes(AnalysisConfig)
+@takes_settings(SimilarityConfig)
+def similarity(
+    networks: "Networks",
+    recordings: "RecordingLike | Sequence[RecordingLike]",
+    metric: str | Sequence[str] = "rsa",
+    *,
+    layer: str | Sequence[str] = "committed",
+    results: str | Path = "results",
+    run_options: Mapping[str, Any] | None = None,
+    **settings: Any,
+) -> Outcome:
+    """Compare layers with recordings, neither fitted to the other.
+
+    Parameters
+    ----------
+    networks, recordings, layer, results, run_options : as in `score`
+    metric : of `ce_align.stages.similarities.SIMILARITIES`: ``rsa``, ``cka``,
+        ``shape``, ``soft_matching``, ``one_to_one``, or several of them
+    **settings : of `SimilarityConfig`, such as ``distance`` or ``comparator``
+
+    Raises
+    ------
+    CeAlignError
+        If nothing could be compared; else what failed is among ``.failures``.
+    """
+    given = AtHand()
+    metrics, layers = (
+        [one] if isinstance(one, str) else one for one in (metric, layer)
+    )
+    configs = [
+        SimilarityConfig(
+            metric=how,
+            model=model,
+            recording=recording,
+            layer=name,
+            **settings,
+        )
+        for model in given.networks(networks)
+        for recording in given.recordings(recordings)
+        for how in metrics
+        for name in layers
+    ]
+    return _run(configs, results, given, run_options)
+
+
+@takes_settings(AnalysisConfig)
 def analyze(
     networks: "Networks",
     metric: str | Sequence[str] = "bures",
@@ -340,7 +284,7 @@ def analyze(
     return outcome
 
 
-@_takes(CompareConfig)
+@takes_settings(CompareConfig)
 def compare(
     networks: "Networks",
     recording: "RecordingLike",
@@ -379,7 +323,7 @@ def compare(
     return _run([config], results, given, run_options)
 
 
-@_takes(OverlapConfig)
+@takes_settings(OverlapConfig)
 def overlap(
     first: "NetworkLike",
     second: "NetworkLike",
@@ -408,7 +352,7 @@ def overlap(
     return _run([config], results, given, run_options)
 
 
-@_takes(TransferConfig)
+@takes_settings(TransferConfig)
 def transfer(
     networks: "Networks",
     datasets: str | Path | Sequence[str | Path],
@@ -433,7 +377,7 @@ def transfer(
     return _run(configs, results, given, run_options)
 
 
-@_takes(CorrelateConfig)
+@takes_settings(CorrelateConfig)
 def correlate(
     recordings: str | Sequence[str] = (),
     *,
@@ -460,7 +404,7 @@ def correlate(
     return _run([config], results, options=run_options)
 
 
-@_takes(TrainConfig)
+@takes_settings(TrainConfig)
 def train(
     objective: str,
     weight: float,
@@ -531,7 +475,7 @@ def export(
     return write(found, Path(hub), store, licence=licence, notify=_say)
 
 
-@_takes(FigureConfig)
+@takes_settings(FigureConfig)
 def figure(
     name: str, results: "ResultsLike" = "results", columns: Literal[1, 2] = 2
 ) -> "Figure":
@@ -558,7 +502,7 @@ def figure(
     return draw(config.figure, Inputs.load(_folder(results)), config.columns).figure
 
 
-@_takes(TableConfig)
+@takes_settings(TableConfig)
 def table(name: str, results: "ResultsLike" = "results") -> "pd.DataFrame":
     """A table of the paper, ``1`` to ``5``, from stored rows; see `figure`."""
     from ce_align.report.inputs import Inputs

@@ -1,32 +1,37 @@
 """What every stage's configuration has in common."""
 
+import inspect
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import wraps
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, TypeVar, cast
 
 from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
     GetCoreSchemaHandler,
+    ValidationError,
     model_validator,
 )
 from pydantic_core import core_schema
 
 from ce_align.checks import nearest_names
 from ce_align.digests import digest_json
-from ce_align.errors import ConfigError, first_line
+from ce_align.errors import ConfigError, explained, first_line
 from ce_align.files import atomic_path
 from ce_align.names import labelled, plain_path, split_name, without_path
 
 __all__ = [
     *("COMMITTED", "NETWORKS", "PATHS", "ConfigId", "NetworkConfig", "OneOf"),
     *("Spelled", "StageConfig", "check_settings", "option_of", "parse_yaml"),
-    *("read_settings", "write_settings"),
+    *("read_settings", "takes_settings", "write_settings"),
 ]
+
+Function = TypeVar("Function", bound=Callable[..., Any])
 
 #: Stands for the layer that a network commits to a region.
 COMMITTED = "committed"
@@ -265,6 +270,50 @@ def option_of(kind: type[StageConfig], name: str) -> str:
         if isinstance(mark, Spelled):
             return str(mark)
     return f"--{name.replace('_', '-')}"
+
+
+def takes_settings(kind: type[StageConfig]) -> Callable[[Function], Function]:
+    """Show the settings of a configuration in a function's signature and help.
+
+    What is wrong with one is said in one line.
+    """
+
+    def with_settings(function: Function) -> Function:
+        signature = inspect.signature(function)
+        every = signature.parameters.values()
+        own = [p for p in every if p.kind is not p.VAR_KEYWORD]
+        settings = [
+            inspect.Parameter(
+                name,
+                inspect.Parameter.KEYWORD_ONLY,
+                default=field.get_default(call_default_factory=True),
+                annotation=field.annotation,
+            )
+            for name, field in kind.model_fields.items()
+            if len(own) < len(every)
+            and not field.is_required()
+            and name not in signature.parameters
+        ]
+
+        @wraps(function)
+        def checked(*args: Any, **settings: Any) -> Any:
+            try:
+                return function(*args, **settings)
+            except ValidationError as error:
+                fault = error.errors()[0]
+                if fault["type"] != "extra_forbidden":
+                    raise explained(error) from None
+                name = str(fault["loc"][-1])
+                near = ", ".join(nearest_names(name, kind.model_fields)) or "none"
+                raise ConfigError(
+                    f"there is no setting {name!r}; nearest: {near}"
+                ) from None
+
+        shown: Any = checked
+        shown.__signature__ = signature.replace(parameters=[*own, *settings])
+        return cast(Function, shown)
+
+    return with_settings
 
 
 def check_settings(names: Iterable[str], kind: type[StageConfig]) -> None:

@@ -37,6 +37,7 @@ STAGES = {
     "compare": "ce_align.stages.compare",
     "analyze": "ce_align.stages.analyze",
     "overlap": "ce_align.stages.overlap",
+    "similarity": "ce_align.stages.similarity",
     "transfer": "ce_align.stages.transfer",
     "correlate": "ce_align.stages.correlate",
     "table": "ce_align.report.paper.files",

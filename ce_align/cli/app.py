@@ -25,6 +25,10 @@ COMMANDS = {
         "score",
         "Predict a recording from a network: Brain-Score's number, ceiling and error.",
     ),
+    "similarity": (
+        "compare",
+        "Compare a layer with a recording, none fitted: RSA, CKA, matching, shape.",
+    ),
     "analyze": (
         "score",
         "Measure how networks organise the variability that augmentations cause.",

@@ -1,4 +1,4 @@
-"""`ce-align correlate`, `compare`, `overlap` and `transfer`: networks side by side."""
+"""`ce-align similarity`, `correlate`, `compare`, `overlap` and `transfer`."""
 
 from pathlib import Path
 from typing import Annotated
@@ -21,6 +21,7 @@ from ce_align.errors import ConfigError
 from ce_align.stages.compare import CompareConfig
 from ce_align.stages.correlate import CorrelateConfig
 from ce_align.stages.overlap import OverlapConfig
+from ce_align.stages.similarities import SIMILARITIES, SimilarityConfig
 from ce_align.stages.transfer import TransferConfig
 
 __all__ = ["commands"]
@@ -56,6 +57,17 @@ OVERLAP_EXAMPLES = """\b
   ce-align overlap --model gabor --model pixels --recording simulated
 
 Which of the two predicts better, by their scores: ce-align compare.
+"""
+
+SIMILARITY_EXAMPLES = """\b
+[bold]Examples[/bold]
+
+  ce-align similarity --metric rsa --metric cka --model gabor --recording simulated
+
+  ce-align similarity --metric rsa --distance correlation --comparator spearman
+  --model torchvision/resnet50 --layer all --recording my_it.nc
+
+  ce-align similarity --metric all --model runs/a --recording my_it.nc
 """
 
 TRANSFER_EXAMPLES = """\b
@@ -145,6 +157,19 @@ def overlap(asked: Asked[OverlapConfig], session: Session, view: View) -> None:
     from ce_align.report.terminal import row_sheets
 
     outcome = session.run(asked.configs())
+    view.show(outcome.rows, row_sheets(outcome.rows))
+    tell_outcome(outcome, session.results)
+
+
+@commands.command(epilog=SIMILARITY_EXAMPLES)
+@flags(metric="rsa")
+def similarity(asked: Asked[SimilarityConfig], session: Session, view: View) -> None:
+    """Compare a layer with a recording, none fitted: RSA, CKA, matching, shape."""
+    from ce_align.report.terminal import row_sheets
+
+    metrics = asked.values("metric")
+    chosen = list(SIMILARITIES) if "all" in metrics else metrics
+    outcome = session.run(asked.configs(metric=chosen))
     view.show(outcome.rows, row_sheets(outcome.rows))
     tell_outcome(outcome, session.results)
 

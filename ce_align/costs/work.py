@@ -35,6 +35,7 @@ from ce_align.stages.measures import MEASURES, AnalysisConfig
 from ce_align.stages.official import OfficialConfig
 from ce_align.stages.overlap import OverlapConfig
 from ce_align.stages.scores import ScoreConfig
+from ce_align.stages.similarities import SimilarityConfig
 from ce_align.stages.transfer import TransferConfig
 from ce_align.stages.variability import units_in_pairs
 from ce_align.stages.views import CLASS_SIZES
@@ -177,7 +178,7 @@ def work_of(config: StageConfig, met: set[Any] | None = None) -> Work:
     work = Work()
     if isinstance(config, TrainConfig):
         _train(config, work)
-    elif isinstance(config, ScoreConfig | OfficialConfig):
+    elif isinstance(config, ScoreConfig | OfficialConfig | SimilarityConfig):
         _score(config, [config.model], [config.layer], work)
     elif isinstance(config, CompareConfig):
         _score(config, config.models, config.each_layer, work)

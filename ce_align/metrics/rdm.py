@@ -119,12 +119,12 @@ def unbiased_gram(responses: ArrayLike) -> Array:
     values = np.where(there, values, 0)
     total = np.zeros((n, n))
     for some in _alike(there):
-        own, shown = values[:, :, some], there[:, :, some[0]].astype(np.float64)
-        sums, counts = own.sum(axis=1), shown.sum(axis=1)
-        products, pairs = sums @ sums.T, np.outer(counts, counts)
-        for block, seen in zip(own.swapaxes(0, 1), shown.T, strict=True):
-            products -= block @ block.T
-            pairs -= np.outer(seen, seen)
+        shown = there[:, :, some[0]].astype(np.float64)
+        own, counts = values[:, :, some], shown.sum(axis=1)
+        sums, every = own.sum(axis=1), own.reshape(n, -1)
+        # Of a repetition with itself: sums over repetitions and neuroids in one product.
+        products = sums @ sums.T - every @ every.T
+        pairs = np.outer(counts, counts) - shown @ shown.T
         total += products / pairs
     return total / n_neuroids
 

@@ -22,6 +22,7 @@ TARGETS = {
     "score": ("recording",),
     "official": ("recording",),
     "analyze": ("metric", "images"),
+    "similarity": ("metric", "recording"),
     "transfer": ("dataset",),
 }
 #: Stages that leave files in place of rows.

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from ce_align.errors import ConfigError
 from ce_align.files import atomic_path
 from ce_align.models.catalogue import OBJECTIVE_LABELS
-from ce_align.stages.measures import quantities
+from ce_align.stages.quantities import quantities
 
 if TYPE_CHECKING:
     import pandas as pd

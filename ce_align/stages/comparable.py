@@ -12,13 +12,20 @@ if TYPE_CHECKING:
     import pandas as pd
 
 __all__ = [
-    *("MEASURE_SETTINGS", "RAW_SETTINGS", "SCORE_SETTINGS", "TRANSFER_SETTINGS"),
+    *("MEASURE_SETTINGS", "MEASURING", "RAW_SETTINGS", "SCORE_SETTINGS"),
+    "TRANSFER_SETTINGS",
     *("Selection", "comparable", "interval_over", "of_recording", "one_interval"),
     "pooled",
 ]
 
-#: Rows of one measure are comparable only if these agree.
-MEASURE_SETTINGS = ("views_digest", "images_digest", "n_points", "n_comparisons")
+#: Stages of numbers that may go along with predictivity.
+MEASURING = ("analyze", "similarity")
+#: Rows of one measure are comparable only if these agree; of a similarity, `method`,
+#: and the recording.
+MEASURE_SETTINGS = (
+    *("views_digest", "images_digest", "n_points", "n_comparisons"),
+    *("recording_digest", "region", "method"),
+)
 #: Raw correlations with one recording are comparable only if these agree.
 RAW_SETTINGS = ("recording_digest", "region", "regression", "n_splits", "seed")
 #: And scores, which are relative to a ceiling.

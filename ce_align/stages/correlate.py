@@ -9,7 +9,7 @@ the same networks is not tested twice. p and q are computed in
 
 import json
 import sys
-from collections.abc import Collection, Hashable, Mapping, Sequence
+from collections.abc import Collection, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, ClassVar
@@ -30,13 +30,14 @@ from ce_align.metrics.correlation import (
 from ce_align.results import PROVENANCE, NetworkFacts, Row
 from ce_align.stages.comparable import (
     MEASURE_SETTINGS,
+    MEASURING,
     RAW_SETTINGS,
     SCORE_SETTINGS,
     comparable,
     of_recording,
     pooled,
 )
-from ce_align.stages.measures import quantities
+from ce_align.stages.quantities import quantities
 from ce_align.stages.running import Run
 from ce_align.stages.same_network import load_rows, resolve_networks
 from ce_align.stages.scores import with_ceiling_kinds
@@ -149,10 +150,13 @@ def scored_recordings(rows: "pd.DataFrame") -> tuple[str, ...]:
     DataError
         If there are no rows of scores, or none of measures.
     """
-    if not {"views_digest", "raw", "recording"} <= set(rows):
+    columns = set(rows)
+    measured = columns & {"views_digest", "ceiling_low"}  # or similar
+    if not measured or not {"raw", "recording"} <= columns:
         raise DataError(
             "a correlation needs rows of `ce-align score` (or `import-scores`) and of "
-            "`ce-align analyze`; run both for the same networks, or add --rows"
+            "`ce-align analyze` or `similarity`; run both for the same networks, or "
+            "add --rows"
         )
     scores = rows[rows["metric"] == "predictivity"]
     return tuple(dict.fromkeys(scores["recording"]))
@@ -228,9 +232,9 @@ def correlate_rows(
     kept = resolved.rows
     scores = kept[kept["metric"] == "predictivity"]
     notes = resolved.notes(
-        *("score", "imported", "analyze"),
+        *("score", "imported", *MEASURING),
         where=lambda found: (
-            found["views_digest"].notna() | found["recording"].isin(config.recordings)
+            found["stage"].isin(MEASURING) | found["recording"].isin(config.recordings)
         ),
     )
     targets: dict[str, _Series] = {}
@@ -239,32 +243,32 @@ def correlate_rows(
         notes += found
     tables: dict[tuple[str, ...], dict[str, pd.Series[float]]] = {}
     digests: dict[str, str] = {}
-    origins: dict[str, dict[str, str]] = {}
-    measures = kept[kept["views_digest"].notna()]
+    origins: dict[tuple[str, str], dict[str, str]] = {}
+    measures = kept[kept["stage"].isin(MEASURING)]
     by_metric = {str(name): group for name, group in measures.groupby("metric")}
     for metric in _tested(by_metric):
-        group = by_metric[metric]
-        chosen, found = _chosen(group, MEASURE_SETTINGS, metric)
-        notes += found
-        measured = _Series.of(chosen)
-        digests |= measured.digests
-        origins[metric] = measured.origins
-        for recording, target in targets.items():
-            both = [n for n in measured.values.index if n in target.values.index]
-            values, scored = measured.values[both], target.values[both]
-            reason = _unusable(values, scored)
-            if reason:
-                notes.append(f"{metric} × {recording}: {reason}")
-                continue
-            table = tables.setdefault((recording, *both), {recording: scored})
-            same = _same_as(values, table, recording)
-            if same:
-                notes.append(
-                    f"{metric} × {recording}: says the same as {same}, and is not "
-                    "tested twice"
-                )
-                continue
-            table[metric] = values
+        for met, group in _meetings(by_metric[metric], tuple(targets)):
+            chosen, found = _chosen(group, MEASURE_SETTINGS, metric)
+            notes += found
+            measured = _Series.of(chosen)
+            digests |= measured.digests
+            for recording in met:
+                target, of_both = targets[recording], f"{metric} × {recording}"
+                origins[metric, recording] = measured.origins
+                both = [n for n in measured.values.index if n in target.values.index]
+                values, scored = measured.values[both], target.values[both]
+                reason = _unusable(values, scored)
+                if reason:
+                    notes.append(f"{of_both}: {reason}")
+                    continue
+                table = tables.setdefault((recording, *both), {recording: scored})
+                same = _same_as(values, table, recording)
+                if same:
+                    notes.append(
+                        f"{of_both}: says the same as {same}, and is not tested twice"
+                    )
+                    continue
+                table[metric] = values
     if not tables:
         raise DataError(
             f"no measure has {MIN_NETWORKS} networks or more with a score: "
@@ -284,7 +288,7 @@ def correlate_rows(
             digests,
             training,
             targets[association.target],
-            origins[association.measure],
+            origins[association.measure, association.target],
         )
         for networks, association in associations
     ]
@@ -299,11 +303,26 @@ def correlate_rows(
 
 def _with_stages(rows: "pd.DataFrame") -> "pd.DataFrame":
     """Rows of a file do not say their stage, but have its columns."""
-    by_columns = np.where(rows["views_digest"].notna(), "analyze", "score")
-    stage = (
-        rows["stage"] if "stage" in rows else rows["views_digest"].map(lambda _: None)
-    )
+    views = rows.get("views_digest", rows["metric"].map(lambda _: None))
+    stage = rows.get("stage", rows["metric"].map(lambda _: None))
+    by_columns = np.where(views.notna(), "analyze", "score")
     return rows.assign(stage=stage.where(stage.notna(), by_columns))
+
+
+def _meetings(
+    measures: "pd.DataFrame", recordings: tuple[str, ...]
+) -> "Iterator[tuple[tuple[str, ...], pd.DataFrame]]":
+    """Rows of a measure, with the recordings whose scores they meet.
+
+    A similarity to a recording meets the scores with it, any other measure all.
+    """
+    own = measures.get("recording")
+    if own is None or own.isna().all():
+        yield recordings, measures
+        return
+    for name in recordings:
+        if (of_one := own == name).any():
+            yield (name,), measures[of_one]
 
 
 def _chosen(

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from math import inf
 from types import MappingProxyType
-from typing import Annotated, Any, ClassVar, Literal, NamedTuple
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +24,7 @@ from ce_align.models.catalogue import facts_of, invariant_sibling
 from ce_align.names import plain_path, split_name
 from ce_align.results import NetworkFacts, Row
 from ce_align.stages.estimates import IntervalKind, Measured
+from ce_align.stages.quantities import Panel, Place, Quantity, check_new
 from ce_align.stages.readout import decode, factorize, measure_dimensionality, steer
 from ce_align.stages.responses import NetworkResponses
 from ce_align.stages.variability import (
@@ -37,54 +38,13 @@ from ce_align.stages.views import FAMILY, GEOMETRY_FAMILIES
 
 __all__ = [
     *("COMPARISON_TITLES", "MEASURES", "AnalysisConfig", "Measure", "MeasureRow"),
-    *("NO_BASELINE", "Panel", "Quantity", "quantities", "register_measure"),
-    "with_baselines",
+    *("NO_BASELINE", "register_measure", "with_baselines"),
 ]
 
 #: Stands for no network to compare distances with.
 NO_BASELINE = "none"
 
 FloatArray = NDArray[np.float32]
-Place = Literal["table", "forest", "rows"]
-
-
-class Panel(NamedTuple):
-    """Where numbers of one kind stand side by side in a figure."""
-
-    title: str
-    axis: str
-
-
-@dataclass(frozen=True)
-class Quantity:
-    """One number of a measure, which rows name in their column ``metric``.
-
-    Attributes
-    ----------
-    name : in rows
-    title : in tables and figures
-    least, most : bounds of its values
-    place : ``table`` for Table 1 and the forest of correlations, ``forest`` for that
-        alone, ``rows`` for what stands in the rows only; there may be too many
-    tested : whether it is correlated with predictivity; a floor, which is no property
-        of a network, is not
-    panel, label : where figures of measures draw it, None for nowhere, and what it is
-        called there, if not by its title
-    """
-
-    name: str
-    title: str
-    least: float = -inf
-    most: float = inf
-    place: Place = "forest"
-    panel: Panel | None = None
-    label: str = ""
-    tested: bool = True
-
-    @property
-    def beside_mark(self) -> str:
-        """What it is called beside its mark in a figure."""
-        return self.label or self.title[0].lower() + self.title[1:]
 
 
 @dataclass(frozen=True)
@@ -392,19 +352,8 @@ def register_measure(measure: Measure) -> None:
         raise ConfigError(
             f"there is a measure {measure.name!r} already; choose another name"
         )
-    taken = [one.name for one in measure.quantities if one.name in quantities()]
-    if taken:
-        raise ConfigError(
-            f"another measure has numbers called {taken[0]!r}; choose another name"
-        )
+    check_new(measure.quantities)
     _REGISTERED[measure.name] = measure
-
-
-def quantities() -> dict[str, Quantity]:
-    """Numbers of all measures, by the name that rows have."""
-    return {
-        one.name: one for measure in MEASURES.values() for one in measure.quantities
-    }
 
 
 for _measure in (
@@ -466,4 +415,4 @@ for _measure in (
         _steered,
     ),
 ):
-    register_measure(_measure)
+    _REGISTERED[_measure.name] = _measure

@@ -1,17 +1,22 @@
 """IT predictivity: how well a network's features predict a recording."""
 
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from ce_align.config import ConfigId
 from ce_align.data.recordings import Recording
 from ce_align.errors import CeAlignError, ConfigError
 from ce_align.metrics.gram import centred_gram
 from ce_align.stages.running import NetworkLayer, Run
-from ce_align.stages.scores import PredictivityConfig, ScoreConfig, ScoreRow
+from ce_align.stages.scores import (
+    ComparisonConfig,
+    RecordingConfig,
+    ScoreConfig,
+    ScoreRow,
+)
 from ce_align.stages.targets import Target, predict
 
 if TYPE_CHECKING:
@@ -19,14 +24,16 @@ if TYPE_CHECKING:
     from ce_align.stages.official import OfficialConfig
 
 __all__ = [
-    *("VISUAL_DEGREES", "execute", "parts_of", "score", "shared", "with_layers"),
+    *("VISUAL_DEGREES", "depth_of", "execute", "execute_parts", "parts_of", "score"),
+    *("shared", "with_layers"),
 ]
 
 #: What is selected in time: a bin, a window, or nothing.
 Time = int | tuple[float, float] | None
 
 #: A configuration that names one layer of one network, for one recording.
-LayerConfig = TypeVar("LayerConfig", "ScoreConfig", "OfficialConfig")
+LayerConfig = TypeVar("LayerConfig", bound="ComparisonConfig | OfficialConfig")
+PartConfig = TypeVar("PartConfig", bound=ComparisonConfig)
 
 #: Changes whenever the same settings and data would give another number.
 ALGORITHM = "predictivity 2"
@@ -45,8 +52,20 @@ def shared(config: ScoreConfig) -> Hashable:
 
 def execute(configs: Sequence[ScoreConfig], run: Run) -> None:
     """Score layers of one network against recordings; all of one in a pass."""
+    execute_parts(configs, score, run)
+
+
+def execute_parts(
+    configs: Sequence[PartConfig],
+    compare: "Callable[[Network, Mapping[PartConfig, Recording], Run], list[Any]]",
+    run: Run,
+) -> None:
+    """Compare layers of one network with what is asked for of recordings.
+
+    `compare` takes all layers and parts of one recording, and returns their rows.
+    """
     model, seed = configs[0].model, configs[0].seed
-    groups: dict[ScoreConfig, list[ScoreConfig]] = {}
+    groups: dict[PartConfig, list[PartConfig]] = {}
     for config in configs:
         but_layer = config.model_copy(update={"layer": ""})
         groups.setdefault(but_layer, []).append(config)
@@ -72,11 +91,11 @@ def execute(configs: Sequence[ScoreConfig], run: Run) -> None:
                 for of_part, part in parts
                 for found in with_layers(of_part, network, part, run)
             }
-            run.outcome.rows += score(network, asked, run)
+            run.outcome.rows += compare(network, asked, run)
 
 
 def parts_of(
-    recording: Recording, config: PredictivityConfig
+    recording: Recording, config: RecordingConfig
 ) -> Iterator[tuple[dict[str, str], Recording, Time]]:
     """What is scored of a recording: regions, each with what to select in time.
 
@@ -154,7 +173,8 @@ def with_layers(
     for config in configs:
         with run.attempt(network.name, config):
             for layer in asked_layers(network, config.layer, recording.region):
-                found[config.model_copy(update={"layer": layer})] = None
+                named: Any = config.model_copy(update={"layer": layer})
+                found[named] = None
             if config not in found:
                 run.store.clear_failure(config.stage, config)
     return list(found)
@@ -261,7 +281,7 @@ def _computed(
     for layer, known_layer in known.items():
         of_layer = [config for config in missing if config.layer == layer]
         form = None
-        depth = {"layer_depth": _depth(network, layer)}
+        depth = {"layer_depth": depth_of(network, layer)}
         parts_of = [targets[missing[config].digest] for config in of_layer]
         for some, parts in _together(of_layer, parts_of):
             run.progress(what, done, len(missing))
@@ -289,7 +309,7 @@ def _computed(
     return rows
 
 
-def _depth(network: "Network", layer: str) -> int | None:
+def depth_of(network: "Network", layer: str) -> int | None:
     """Place of a layer's last part among all modules; None of given features."""
     module = getattr(network, "module", None)
     names = [] if module is None else [name for name, _ in module.named_modules()]

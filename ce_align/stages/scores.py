@@ -19,19 +19,63 @@ from ce_align.results import Row
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["PredictivityConfig", "ScoreConfig", "ScoreRow", "with_ceiling_kinds"]
+__all__ = [
+    *("ComparisonConfig", "PredictivityConfig", "RecordingConfig", "ScoreConfig"),
+    *("ScoreRow", "with_ceiling_kinds"),
+]
 
 Regression = Literal["pls", "ridge", "ridgecv", "reverse_pls", "neuron_to_neuron"]
 
 
-class PredictivityConfig(StageConfig):
-    """How a recording is predicted, by whatever network; Brain-Score's defaults."""
+class RecordingConfig(StageConfig):
+    """What of a recording is looked at, and the seed of draws.
+
+    `left_open` names settings that are no part of the identity where they are None.
+    """
 
     narrowing: ClassVar = ("region", "animal", "reliability", "neuroids", "time")
+    left_open: ClassVar[tuple[str, ...]] = ()
 
     recording: str = Field(
         description="Recording: name, glob, group, brainscore/ID or a .nc file."
     )
+    region: str | None = Field(
+        default=None,
+        description="Region of the neuroids; without it each that is recorded.",
+    )
+    animal: str | None = Field(default=None, description="Animal of the neuroids.")
+    reliability: float | None = Field(
+        default=None, description="Keep neuroids whose stated reliability is larger."
+    )
+    neuroids: str | None = Field(
+        default=None,
+        description="File with the ids of the neuroids to keep, one a line.",
+    )
+    time: str | None = Field(
+        default=None,
+        description="Of a recording with time bins: 'all' for each, the number of one, "
+        "or START:END in ms to average over.",
+    )
+
+    seed: NonNegativeInt = Field(default=1, description="Seed of splits and weights.")
+
+    @model_serializer(mode="wrap")
+    def _without_what_is_not_asked(
+        self, dump: SerializerFunctionWrapHandler
+    ) -> dict[str, Any]:
+        settings: dict[str, Any] = dump(self)
+        return {
+            name: value
+            for name, value in settings.items()
+            if name not in (*self.narrowing, *self.left_open) or value is not None
+        }
+
+
+class PredictivityConfig(RecordingConfig):
+    """How a recording is predicted, by whatever network; Brain-Score's defaults."""
+
+    left_open: ClassVar = ("regression",)
+
     regression: Regression | None = Field(
         default=None,
         description="How neuroids are predicted; without it as by the recording's own "
@@ -52,7 +96,6 @@ class PredictivityConfig(StageConfig):
         description="Column to balance splits over, in place of the recording's; "
         "'none' for none.",
     )
-    seed: NonNegativeInt = Field(default=1, description="Seed of splits and weights.")
     gram_dtype: Literal["float64", "float32"] = Field(
         default="float64",
         description="float32 is twice as fast, scores move by up to 1e-5.",
@@ -63,34 +106,6 @@ class PredictivityConfig(StageConfig):
         "repetitions; auto takes split-half where these make two halves, or the "
         "recording is Brain-Score's; stated is by the recording's own reliabilities.",
     )
-    region: str | None = Field(
-        default=None,
-        description="Region of the neuroids; without it each that is recorded.",
-    )
-    animal: str | None = Field(default=None, description="Animal of the neuroids.")
-    reliability: float | None = Field(
-        default=None, description="Keep neuroids whose stated reliability is larger."
-    )
-    neuroids: str | None = Field(
-        default=None,
-        description="File with the ids of the neuroids to keep, one a line.",
-    )
-    time: str | None = Field(
-        default=None,
-        description="Of a recording with time bins: 'all' for each, the number of one, "
-        "or START:END in ms to average over.",
-    )
-
-    @model_serializer(mode="wrap")
-    def _without_what_is_not_asked(
-        self, dump: SerializerFunctionWrapHandler
-    ) -> dict[str, Any]:
-        settings: dict[str, Any] = dump(self)
-        return {
-            name: value
-            for name, value in settings.items()
-            if name not in (*self.narrowing, "regression") or value is not None
-        }
 
     def fingerprint(self, **content: str) -> ConfigId:
         """Identity of a result; without a regression that of PLS."""
@@ -139,12 +154,16 @@ class _LayerConfig(NetworkConfig):
     )
 
 
-class ScoreConfig(PredictivityConfig, _LayerConfig):
-    """Settings that a score depends on; the defaults are Brain-Score's.
+class ComparisonConfig(RecordingConfig, _LayerConfig):
+    """Settings of a stage that compares a layer of a network with a recording.
 
     `layer` is a layer's name, ``committed`` for the one committed for the region,
     ``all`` for every block, or a pattern such as ``blocks.*``.
     """
+
+
+class ScoreConfig(PredictivityConfig, ComparisonConfig):
+    """Settings that a score depends on; the defaults are Brain-Score's."""
 
     stage: ClassVar = "score"
 

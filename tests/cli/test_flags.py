@@ -19,6 +19,7 @@ from ce_align.stages.measures import AnalysisConfig
 from ce_align.stages.overlap import OverlapConfig
 from ce_align.stages.running import Outcome
 from ce_align.stages.scores import ScoreConfig
+from ce_align.stages.similarities import SimilarityConfig
 from ce_align.stages.transfer import TransferConfig
 from ce_align.trainer.presets import TrainConfig
 
@@ -29,6 +30,7 @@ CONFIGS = {
     "correlate": CorrelateConfig,
     "compare": CompareConfig,
     "overlap": OverlapConfig,
+    "similarity": SimilarityConfig,
     "transfer": TransferConfig,
     "train": TrainConfig,
     "figures": FigureConfig,

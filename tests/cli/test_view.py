@@ -162,7 +162,8 @@ def test_every_command_that_prints_a_table_has_the_same_options(ce_align, monkey
     with_tables = {
         *("analyze", "benchmark", "correlate", "demo", "doctor", "models", "overlap"),
         "recordings",
-        *("register", "results", "run", "score", "submit", "tables", "transfer"),
+        *("register", "results", "run", "score", "similarity", "submit", "tables"),
+        "transfer",
     }
     shared = {"--full", "--columns", "--sort", "--csv", "--json"}
     for name in COMMANDS:

@@ -8,8 +8,9 @@ import pytest
 import torch
 from torch import nn
 
-from ce_align.api import make_recording, score
+from ce_align.api import score
 from ce_align.data.imagesets import ImageSet
+from ce_align.data.made import make_recording
 from ce_align.errors import CeAlignError, ConfigError
 from ce_align.models import memory
 from ce_align.models.features import extract

@@ -9,7 +9,7 @@ import xarray as xr
 from ce_align.config import StageConfig
 from ce_align.report.inputs import Inputs
 from ce_align.results import Row
-from ce_align.stages.measures import quantities
+from ce_align.stages.measures import MEASURES as OF_VIEWS
 from ce_align.trainer.objectives import gradient_share
 
 REMARK = "Synthetic rows made for a test; no network and no animal is behind them."
@@ -377,7 +377,8 @@ def geometry_inputs():
         common = {"layer": "layer4", "images": "some images", "interval": "images"}
         common |= dict.fromkeys(("images_digest", "views_digest"), "d")
         common |= {"n_points": 50, "n_comparisons": 40, "n_units": 20, "seed": 0}
-        for i, name in enumerate(quantities()):
+        names = (one.name for m in OF_VIEWS.values() for one in m.quantities)
+        for i, name in enumerate(names):
             value = 0.1 * ((3 * i + 4 * k) % 9) - 0.1
             spread = {"low": value - 0.04, "high": value + 0.06}
             rows.append(row(model, name, value, **common, **spread, model_digest=model))

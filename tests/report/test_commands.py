@@ -14,6 +14,7 @@ from ce_align.stages.measures import AnalysisConfig
 from ce_align.stages.official import OfficialConfig
 from ce_align.stages.overlap import OverlapConfig
 from ce_align.stages.scores import ScoreConfig
+from ce_align.stages.similarities import SimilarityConfig
 from ce_align.stages.transfer import TransferConfig
 from ce_align.trainer.presets import TrainConfig, preset_config
 
@@ -67,6 +68,12 @@ def one(stage, config, **options):
                 folds=3,
             ),
             "overlap --model a --model b --recording r --layer 1 --layer 2 --folds 3",
+        ),
+        (
+            "similarity",
+            SimilarityConfig(model="a", **SCORE, metric="rsa", distance="cosine"),
+            "similarity --model a --layer layer4 --recording simulated --metric rsa "
+            "--distance cosine",
         ),
         (
             "transfer",

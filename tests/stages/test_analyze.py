@@ -11,7 +11,8 @@ from toys import analysed, measure_planted, toy_images, toy_job, toy_network
 
 from ce_align.augment import AugmentationLedger
 from ce_align.results import ResultStore
-from ce_align.stages.measures import MEASURES, quantities
+from ce_align.stages.measures import MEASURES
+from ce_align.stages.quantities import quantities
 from ce_align.stages.running import Hardware
 from ce_align.stages.views import ViewPlan, ViewSet
 

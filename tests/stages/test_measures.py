@@ -21,12 +21,11 @@ from ce_align.stages.measures import (
     AnalysisConfig,
     Measure,
     MeasureRow,
-    Panel,
-    Quantity,
-    quantities,
     register_measure,
 )
+from ce_align.stages.quantities import Panel, Quantity, quantities
 from ce_align.stages.scores import ScoreConfig, ScoreRow
+from ce_align.stages.similarities import SIMILARITIES
 
 NAMES = [f"net{seed}" for seed in range(5)]
 TITLE = "Distance of views from their image"
@@ -145,4 +144,5 @@ def test_names_that_are_taken_are_refused(registered):
 
 def test_no_two_numbers_are_called_the_same():
     found = [one for measure in MEASURES.values() for one in measure.quantities]
+    found += [similarity.quantity for similarity in SIMILARITIES.values()]
     assert len({one.title for one in found}) == len(quantities()) == len(found)

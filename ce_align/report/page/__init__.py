@@ -38,6 +38,7 @@ STAGES = {
     "score": "Predictivity",
     "official": "Predictivity by Brain-Score's own benchmark",
     "imported": "Imported scores",
+    "similarity": "Similarity to recordings",
     "analyze": "Representational measures",
     "correlate": "Correlation with predictivity",
     "compare": "Predictivity of networks, in pairs",

@@ -17,6 +17,7 @@ from ce_align.stages.measures import AnalysisConfig
 from ce_align.stages.official import OfficialConfig
 from ce_align.stages.overlap import OverlapConfig
 from ce_align.stages.scores import ScoreConfig
+from ce_align.stages.similarities import SimilarityConfig
 from ce_align.stages.transfer import TransferConfig
 from ce_align.trainer.presets import PRESETS, TrainConfig, preset_config
 
@@ -31,6 +32,7 @@ STAGES: Mapping[str, tuple[list[str], type[StageConfig]]] = {
     "transfer": (["transfer"], TransferConfig),
     "compare": (["compare"], CompareConfig),
     "overlap": (["overlap"], OverlapConfig),
+    "similarity": (["similarity"], SimilarityConfig),
     "correlate": (["correlate"], CorrelateConfig),
     "train": (["train"], TrainConfig),
 }

@@ -8,8 +8,9 @@ from ce_align.brainscore.plugin.writing import PAPER, TORCHVISION
 from ce_align.checks import named_some
 from ce_align.data.recordings import RECORDINGS
 from ce_align.report.page.stored import Source
-from ce_align.report.style import objective_label
+from ce_align.report.style import measure_name, objective_label
 from ce_align.stages.measures import MEASURES
+from ce_align.stages.similarities import SIMILARITIES
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -149,6 +150,8 @@ def methods_of(rows: "pd.DataFrame", sources: Sequence[Source]) -> list[str]:
     scores = rows[rows["stage"] == "score"]
     if len(scores):
         parts += _scored(scores)
+    if len(found := rows[rows["stage"] == "similarity"]):
+        parts += _similar(found)
     measured = [source for source in sources if source.stage == "analyze"]
     parts += _measured(measured)
     if len(found := rows[rows["stage"] == "transfer"]):
@@ -212,6 +215,21 @@ def _scored(scores: "pd.DataFrame") -> Iterator[str]:
             "trial-averaged responses with those predicted from a layer's features by "
             f"{regression} over {way}: median over neuroids, mean over splits. Scores "
             f"are r² / ceiling{kind}."
+        )
+
+
+def _similar(rows: "pd.DataFrame") -> Iterator[str]:
+    """A sentence for each similarity."""
+    for name, own in rows.groupby("metric", sort=False):
+        known = SIMILARITIES.get(str(name))
+        about = f": {known.about}" if known else ""
+        methods = named_some(list(map(str, _distinct(own, "method"))))
+        over = named_some(list(map(str, _distinct(own, "interval"))))
+        yield (
+            f"{measure_name(str(name))}{f' ({methods})' if methods else ''} to "
+            f"{named_some(_distinct(own, 'recording'))}{about}; the floor has stimuli "
+            "exchanged"
+            + (f", 95 % intervals are over {over} (jackknife)." if over else ".")
         )
 
 

@@ -22,7 +22,12 @@ from ce_align.report.style import (
     style,
     weight_label,
 )
-from ce_align.stages.comparable import MEASURE_SETTINGS, Selection, comparable
+from ce_align.stages.comparable import (
+    MEASURE_SETTINGS,
+    MEASURING,
+    Selection,
+    comparable,
+)
 from ce_align.stages.measures import COMPARISON_TITLES
 
 if TYPE_CHECKING:
@@ -313,7 +318,7 @@ def decoding_points(
     """
     import pandas as pd
 
-    found = inputs.stage("analyze", where=lambda rows: rows["metric"] == metric)
+    found = inputs.stage(*MEASURING, where=lambda rows: rows["metric"] == metric)
     if found.rows.empty:
         return found
     # Weak views have nothing beyond the weak range.

@@ -26,8 +26,14 @@ from ce_align.report.style import (
     style,
     wrapped,
 )
-from ce_align.stages.comparable import MEASURE_SETTINGS, comparable, interval_over
-from ce_align.stages.measures import COMPARISON_TITLES, Panel, Quantity, quantities
+from ce_align.stages.comparable import (
+    MEASURE_SETTINGS,
+    MEASURING,
+    comparable,
+    interval_over,
+)
+from ce_align.stages.measures import COMPARISON_TITLES
+from ce_align.stages.quantities import Panel, Quantity, quantities
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -68,7 +74,7 @@ def figure_geometry(inputs: Inputs, columns: int = 2, *, most: float = MOST) -> 
     """
     import pandas as pd
 
-    found = inputs.stage("analyze")
+    found = inputs.stage(*MEASURING)
     notes = list(found.notes)
     if found.rows.empty:
         raise NothingToDraw(
@@ -94,7 +100,7 @@ def figure_geometry(inputs: Inputs, columns: int = 2, *, most: float = MOST) -> 
             f"analyze`{because(notes)}"
         )
     kept = ["model", "metric", "value", "low", "high", "interval", "baseline", "layer"]
-    kept += ["n_points", "n_comparisons", "origin", "source"]
+    kept += ["n_points", "n_comparisons", "recording", "origin", "source"]
     whole = pd.concat(parts, ignore_index=True)
     models = sorted(set(whole["model"]))
     colours = network_colours({model: inputs.facts(model) for model in models})
@@ -165,7 +171,7 @@ def _against(rows: "pd.DataFrame", inputs: Inputs) -> list[str]:
     """What networks are compared with, and what all were shown."""
     found = {
         name: sorted(set(rows[name].dropna())) if name in rows else []
-        for name in ("baseline", "layer", "images")
+        for name in ("baseline", "layer", "images", "recording")
     }
     labels = [inputs.labels.get(name, label_of(name)) for name in found["baseline"]]
     lines = [f"Baseline: {named_some(labels)}."] if labels else []
@@ -174,6 +180,8 @@ def _against(rows: "pd.DataFrame", inputs: Inputs) -> list[str]:
             f"{named_some(found['layer'])} to views of {named_some(found['images'])}"
         )
         lines.append(f"Responses of {shown}.")
+    if found["recording"]:
+        lines.append(f"Similarity to {named_some(found['recording'])}.")
     return lines
 
 

@@ -43,11 +43,13 @@ from ce_align.report.style import (
 )
 from ce_align.stages.comparable import (
     MEASURE_SETTINGS,
+    MEASURING,
     TRANSFER_SETTINGS,
     Selection,
     comparable,
 )
-from ce_align.stages.measures import COMPARISON_TITLES, quantities
+from ce_align.stages.measures import COMPARISON_TITLES
+from ce_align.stages.quantities import quantities
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -200,7 +202,7 @@ def network_points(inputs: Inputs) -> NetworkPoints:
         return len(found.rows) > 0
 
     measures, scores = {}, {}
-    measured = inputs.stage("analyze")
+    measured = inputs.stage(*MEASURING)
     if len(measured.rows):
         for metric, rows in measured.rows.groupby("metric", sort=False):
             known = quantities().get(str(metric))
