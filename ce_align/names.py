@@ -6,16 +6,23 @@ the networks in it, and by ``+timm``, for the preprocessing that timm states.
 """
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
 __all__ = [
     *("FEATURES", "HUB", "KNOWN", "LOCAL_HUB", "OWN_BACKBONES", "NetworkName"),
-    *("labelled", "plain_path", "printable", "split_name", "without_path"),
+    *("UNTRAINED", "labelled", "network_behind", "plain_path", "printable"),
+    *("split_name", "with_nulls", "without_path"),
 ]
 
 #: Begin names of networks from the hub, in the layout of the hub, and of features.
 HUB, LOCAL_HUB, FEATURES = "hf-hub:", "local-dir:", "features:"
+
+#: Begins names of networks whose weights are drawn anew: ``untrained/SEED:NAME``.
+UNTRAINED = "untrained/"
+#: Shown beside networks, they need no training.
+REFERENCES = ("pixels", "gabor")
 
 #: Names of each kind that stand for what they name, whatever files are called so; other
 #: rooms add theirs.
@@ -119,6 +126,35 @@ def labelled(text: str) -> tuple[str | None, str]:
     if not label.strip() or not name.strip():
         return None, text
     return label.strip(), name.strip()
+
+
+def with_nulls(names: Iterable[str], n_seeds: int) -> list[str]:
+    """Networks, so many untrained ones of each architecture, pixels and Gabor filters.
+
+    >>> with_nulls(["runs/a"], 2)
+    ['runs/a', 'untrained/1:runs/a', 'untrained/2:runs/a', 'pixels', 'gabor']
+    """
+    asked = list(names)
+    trained = [
+        name
+        for name in asked
+        if name not in REFERENCES and not name.startswith((UNTRAINED, FEATURES))
+    ]
+    nulls = [
+        f"{UNTRAINED}{k}:{name}" for name in trained for k in range(1, n_seeds + 1)
+    ]
+    return list(dict.fromkeys([*asked, *nulls, *REFERENCES]))
+
+
+def network_behind(name: str) -> str | None:
+    """The network that an untrained one is the null of; None of any other.
+
+    >>> network_behind("untrained/2:nets.py:small"), network_behind("pixels")
+    ('nets.py:small', None)
+    """
+    if not name.startswith(UNTRAINED):
+        return None
+    return name.partition(":")[2]
 
 
 def printable(text: str) -> str:

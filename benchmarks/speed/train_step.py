@@ -29,11 +29,12 @@ from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
 from benchmarks.speed._machine import describe
+from ce_align.augment import PARAMETER_NAMES
 from ce_align.data.imagesets import ImageSet
 from ce_align.trainer.module import PairedTraining
 from ce_align.trainer.networks import ViewBatchNorm
 from ce_align.trainer.presets import TrainConfig, preset_config
-from ce_align.trainer.views import PairedViews, PairPlan, PixelBatch
+from ce_align.trainer.views import Batch, PairedViews, PairPlan, PixelBatch
 
 OBJECTIVES = ("mmcr", "barlow", "simclr")
 #: Turns of the routes that are compared, and operations that are listed.
@@ -75,10 +76,13 @@ class Step:
         self.device = device
         shape = (4, settings.pairs_per_step, settings.view_size, settings.view_size, 3)
         generator = torch.Generator(device).manual_seed(0)
-        self.views = torch.randint(
+        views = torch.randint(
             0, 256, shape, dtype=torch.uint8, device=device, generator=generator
         )
-        images = self.views.flatten(0, 1).permute(0, 3, 1, 2)
+        labels = torch.zeros(settings.pairs_per_step, 2, device=device)
+        parameters = labels[..., None].expand(-1, -1, len(PARAMETER_NAMES))
+        self.batch = Batch(views, labels, parameters)
+        images = views.flatten(0, 1).permute(0, 3, 1, 2)
         self.images = images.float() / 255
 
     def _backward(self, loss: Callable[[], Tensor]) -> None:
@@ -93,7 +97,7 @@ class Step:
 
     def whole(self) -> None:
         """A step of training."""
-        self._backward(lambda: self.module.loss_terms(self.views)[0].total)
+        self._backward(lambda: self.module.loss_terms(self.batch)[0].total)
         self.optimizer.step()
         if self.module.momentum is not None:
             self.module.momentum.update(self.module.network)

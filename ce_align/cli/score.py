@@ -8,9 +8,9 @@ import typer
 from ce_align.cli.flags import Asked, Figure, Found, Session, expanded, flags
 from ce_align.cli.screen import message, tell_outcome
 from ce_align.cli.view import View
-from ce_align.config import StageConfig
+from ce_align.config import COMMITTED, StageConfig
 from ce_align.errors import ConfigError
-from ce_align.names import FEATURES
+from ce_align.names import FEATURES, network_behind, with_nulls
 from ce_align.stages.measures import NO_BASELINE, AnalysisConfig, with_baselines
 from ce_align.stages.scores import ScoreConfig
 
@@ -69,6 +69,14 @@ def score(
             "the file says, else in the recording's order]"
         ),
     ] = None,
+    nulls: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            help="Untrained networks beside each, of the same architecture with so "
+            "many seeds, and pixels and Gabor filters: what a score is worth.",
+        ),
+    ] = 0,
     official: Annotated[
         bool,
         typer.Option(
@@ -97,6 +105,13 @@ def score(
     if "recording" not in asked.given:
         replaced["recording"] = _at_hand()
     ours = asked.configs(**replaced)
+    if nulls:
+        models = [config.model for config in ours]
+        replaced["model"] = [n for n in with_nulls(models, nulls) if n not in models]
+        for config in asked.configs(**replaced, label=None):
+            # References have layers of their own.
+            own = {} if network_behind(config.model) else {"layer": COMMITTED}
+            ours.append(config.model_copy(update=own))
     configs: list[StageConfig] = list(ours)
     if official or compare_official:
         _check_official(ours[0])

@@ -14,7 +14,10 @@ from ce_align.metrics.inference import (
     within_group_permutation_p,
 )
 
-__all__ = ["MIN_NETWORKS", "Association", "correlate", "one_family", "residual_r"]
+__all__ = [
+    *("MIN_NETWORKS", "Association", "correlate", "least_r", "one_family"),
+    "residual_r",
+]
 
 #: Fewer networks have no correlation worth a number.
 MIN_NETWORKS = 5
@@ -189,6 +192,23 @@ def one_family(records: Sequence[Association]) -> tuple[Association, ...]:
         replace(record, q=float(one), partial_q=float(other))
         for record, one, other in zip(records, q, partial_q, strict=True)
     )
+
+
+def least_r(n: int, level: float = 0.95) -> float:
+    """|r| over n networks below which a single test cannot tell it from 0.
+
+    One of twenty samples of unrelated numbers reaches it. Correction for several tests
+    asks for more.
+
+    >>> round(least_r(21), 2), least_r(2)
+    (0.43, 1.0)
+    """
+    from scipy import special
+
+    if n < 3:
+        return 1.0
+    quantile = float(special.stdtrit(n - 2, (1 + level) / 2))
+    return float(quantile / np.sqrt(n - 2 + quantile**2))
 
 
 def residual_r(x: Array, y: Array, model: Array, level: float = 0.95) -> Coefficient:

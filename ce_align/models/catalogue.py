@@ -11,7 +11,15 @@ from typing import Any
 from ce_align.checks import nearest_names
 from ce_align.errors import ConfigError
 from ce_align.files import cache_folder
-from ce_align.names import FEATURES, HUB, KNOWN, LOCAL_HUB, split_name
+from ce_align.names import (
+    FEATURES,
+    HUB,
+    KNOWN,
+    LOCAL_HUB,
+    UNTRAINED,
+    network_behind,
+    split_name,
+)
 from ce_align.results import NetworkFacts
 
 __all__ = [
@@ -29,7 +37,13 @@ CHECKPOINTS_URL = (
 )
 
 #: What the paper calls the objectives.
-OBJECTIVE_LABELS = {"mmcr": "MMCR", "barlow": "Barlow Twins", "simclr": "SimCLR"}
+OBJECTIVE_LABELS = {
+    "mmcr": "MMCR",
+    "barlow": "Barlow Twins",
+    "simclr": "SimCLR",
+    "augself": "AugSelf",
+    "equimod": "EquiMod",
+}
 
 #: How the authors and Brain-Score spell the objectives.
 OBJECTIVE_NAMES = {"mmcr": "MMCR", "barlow": "Barlow", "simclr": "SimCLR"}
@@ -251,6 +265,9 @@ def label_of(name: str) -> str:
     entry = find_published(name)
     if entry is not None:
         return entry.label
+    if behind := network_behind(name):
+        seed = name.removeprefix(UNTRAINED).partition(":")[0]
+        return f"{label_of(behind)}, untrained {seed}"
     asked = split_name(name)
     source = asked.source
     for prefix in (HUB, LOCAL_HUB, FEATURES):

@@ -48,7 +48,15 @@ from ce_align.models.hub import (
 from ce_align.models.localcode import LocalCode
 from ce_align.models.networks import Network
 from ce_align.models.preprocessing import Preprocessing
-from ce_align.names import FEATURES, HUB, LOCAL_HUB, NetworkName, split_name
+from ce_align.models.untrained import redrawn
+from ce_align.names import (
+    FEATURES,
+    HUB,
+    LOCAL_HUB,
+    UNTRAINED,
+    NetworkName,
+    split_name,
+)
 from ce_align.progress import Progress, quiet_stdout, silent
 from ce_align.results import NetworkFacts
 
@@ -219,7 +227,8 @@ def load_network(name: str, *, seed: int = 0, progress: Progress = silent) -> Ne
         ``checkpoint.safetensors`` or ``checkpoint.pt:architecture``, with ``@teacher``
         for one of several networks in it; the folder of a training;
         ``file.py:callable``; ``pixels``; ``gabor``. With ``@PART`` it is a part of
-        that network, with ``+timm`` it is fed as timm states
+        that network, with ``+timm`` it is fed as timm states; ``untrained/SEED:NAME``
+        is any of these with its weights drawn anew
     seed : of random weights
     progress : told of megabytes while a published network is downloaded
 
@@ -262,6 +271,15 @@ def _load_source(source: str, name: str, seed: int, progress: Progress) -> Netwo
     entry = find_published(source)
     if entry is not None:
         return _load_published(entry, progress)
+    if source.startswith(UNTRAINED):
+        number, _, behind = source.removeprefix(UNTRAINED).partition(":")
+        if not number.isdecimal() or not behind:
+            raise ConfigError(
+                f"an untrained network is named {UNTRAINED}SEED:NETWORK, such as "
+                f"{UNTRAINED}1:torchvision/resnet50; found {source}"
+            )
+        trained = load_network(behind, seed=seed, progress=progress)
+        return redrawn(trained, source, int(number))
     if source in BASELINES:
         return {"pixels": pixels, "gabor": gabor}[source]()
     if source.startswith((HUB, LOCAL_HUB)):

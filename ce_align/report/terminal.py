@@ -1,12 +1,28 @@
 """Which columns rows and registries have in the terminal; `Sheet` lays them out."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from statistics import mean, stdev
 from typing import TYPE_CHECKING, Any
 
-from ce_align.checks import counted, named_some
+from ce_align.checks import named_some
 from ce_align.config import NETWORKS
 from ce_align.data.recordings import Entry
+from ce_align.metrics.correlation import least_r
 from ce_align.models.catalogue import Published, is_cached
+from ce_align.names import network_behind
+from ce_align.report.columns import (
+    LAYER,
+    MODEL,
+    NEUROIDS,
+    ORIGIN,
+    STIMULI,
+    Record,
+    interval_column,
+    named,
+    notes_of,
+    split,
+)
+from ce_align.report.pairs import compare_sheets, overlap_sheets
 from ce_align.report.paper.files import to_the_right
 from ce_align.report.select import labels_of
 from ce_align.report.sheet import Column, Sheet, facts_sheet
@@ -27,7 +43,6 @@ __all__ = [
     *("row_sheets", "sheets_of"),
 ]
 
-Record = Mapping[str, Any]
 
 #: Why the ceilings of both paths differ.
 VARIANCE = (
@@ -41,11 +56,6 @@ HIDDEN = {"model_digest", "recording_digest", "version", "created", "config_id"}
 HIDDEN |= {*FACTS[2:]}
 
 #: By its label; the name by which it is asked for is the column model.
-MODEL = Column("label", "network", keep=True)
-LAYER = Column("layer")
-ORIGIN = Column("origin", "data", fact="{title} {value}")
-STIMULI = Column("n_stimuli", "stimuli", fact="{value} stimuli")
-NEUROIDS = Column("n_neuroids", "neuroids", fact="{value} neuroids")
 #: The numbers that both paths to a score give.
 SCORED = (
     Column("value", "score", ".4f", keep=True, kind="number"),
@@ -57,39 +67,6 @@ SCORED = (
 
 def _percent(value: float) -> str:
     return f"{100 * value:.2f}"
-
-
-def _interval(name: str, title: str, low: str, high: str, form: str = ".4f") -> Column:
-    """The column of an interval between two fields."""
-
-    def shown(record: Record) -> str | None:
-        bounds = [record.get(low), record.get(high)]
-        if any(bound is None or bound != bound for bound in bounds):
-            return None
-        return f"[{bounds[0]:{form}}, {bounds[1]:{form}}]"
-
-    return Column(name, title, of=shown, kind="number", known=True)
-
-
-def _notes(record: Record) -> list[str]:
-    note, left_out = record.get("note"), record.get("left_out")
-    found = note.split("; ") if isinstance(note, str) and note else []
-    return [*found, f"not in tables and figures: {left_out}"] if left_out else found
-
-
-def _named(field: str, records: Iterable[Record]) -> list[Any]:
-    """Different values of a field, in order."""
-    return list(dict.fromkeys(record.get(field) for record in records))
-
-
-def _split(
-    records: Sequence[Record], *fields: str
-) -> Iterator[tuple[tuple[Any, ...], list[Record]]]:
-    """Records of each combination of values, in order of the first of each."""
-    found: dict[tuple[Any, ...], list[Record]] = {}
-    for record in records:
-        found.setdefault(tuple(map(record.get, fields)), []).append(record)
-    yield from found.items()
 
 
 def _window(record: Record) -> str | None:
@@ -107,6 +84,7 @@ def _partly(record: Record) -> int | None:
 
 SCORE = (
     *(MODEL, LAYER),
+    Column("untrained", "untrained: raw r", kind="number", known=True),
     Column("animal", of=lambda record: record.get("animal") or "all"),
     Column("ms", of=_window, fact="{value} ms after onset"),
     *SCORED,
@@ -120,15 +98,36 @@ SCORE = (
 )
 
 
+def _beside_untrained(records: Sequence[Record]) -> list[Record]:
+    """Scores with what their networks' architectures give without training."""
+    fields = ("layer", "animal", "time_start", "time_end", "regression")
+    nulls: dict[tuple[Any, ...], list[float]] = {}
+    for record in records:
+        if behind := network_behind(record["model"]):
+            key = (behind, *map(record.get, fields))
+            nulls.setdefault(key, []).append(record["raw"])
+    found: list[Record] = []
+    for record in records:
+        raws = nulls.get((record["model"], *map(record.get, fields)), [])
+        told = f"{mean(raws):.4f}" if raws else None
+        if len(raws) > 1:
+            told = f"{told} ± {stdev(raws):.4f}"
+        found.append({**record, "untrained": told})
+    return found
+
+
 def _score_sheets(records: Sequence[Record]) -> Iterator[Sheet]:
     """A table for each recording and region."""
-    for (recording, region), group in _split(records, "recording", "region"):
+    for (recording, region), group in split(records, "recording", "region"):
         notes = []
         if any(record.get("value") is not None for record in group):
             notes = ["score = raw² / ceiling; ± error of raw r over splits"]
-        elif not any(map(_notes, group)):
+        elif not any(map(notes_of, group)):
             notes = ["no repetitions: no ceiling, hence no score"]
-        animals = len(_named("animal", group)) > 1
+        group = _beside_untrained(group)
+        if any(record["untrained"] for record in group):
+            notes.append("untrained: mean ± sd of the same layer with random weights")
+        animals = len(named("animal", group)) > 1
         parts = animals or len({*map(_window, group)}) > 1
         columns = [
             c for c in SCORE if c.name != "animal" or animals or group[0].get("animal")
@@ -139,7 +138,7 @@ def _score_sheets(records: Sequence[Record]) -> Iterator[Sheet]:
             effect=("value", "raw"),
             in_order=parts,
             notes=notes,
-            notes_of=_notes,
+            notes_of=notes_of,
         )
 
 
@@ -155,22 +154,22 @@ def _benchmark(record: Record) -> str:
 
 def _official_sheets(records: Sequence[Record]) -> Iterator[Sheet]:
     """A table of Brain-Score's own numbers for each recording."""
-    for _, group in _split(records, "recording", "benchmark", "brainscore"):
+    for _, group in split(records, "recording", "benchmark", "brainscore"):
         yield Sheet(
             *(group, OFFICIAL, _benchmark(group[0])),
             effect=("value", "raw"),
-            notes_of=_notes,
+            notes_of=notes_of,
         )
 
 
 def _imported_sheets(records: Sequence[Record]) -> Iterator[Sheet]:
     """A table of scores that others measured for each of their benchmarks."""
-    for (recording, benchmark), group in _split(records, "recording", "benchmark"):
+    for (recording, benchmark), group in split(records, "recording", "benchmark"):
         yield Sheet(
             *(group, (*OFFICIAL, Column("imported_from", "from"))),
             f"{recording}: {benchmark}, imported",
             effect=("value", "raw"),
-            notes_of=_notes,
+            notes_of=notes_of,
         )
 
 
@@ -183,7 +182,7 @@ def comparison_sheets(
         Column(c.name, c.title, _scientific, keep=True, kind="number") for c in SCORED
     ]
     theirs = _labelled([row.model_dump() for row in official])
-    for _, group in _split(theirs, "recording"):
+    for _, group in split(theirs, "recording"):
         records: list[dict[str, Any]] = []
         notes = []
         for record in group:
@@ -220,7 +219,7 @@ MEASURE = (
     Column("metric", "measure", kind="text", keep=True),
     MODEL,
     Column("value", form=".4f", kind="number", keep=True),
-    _interval("ci", "95 % interval", "low", "high"),
+    interval_column("ci", "95 % interval", "low", "high"),
     Column("n_points", "n", fact="n {value} points"),
     Column("interval", "over", extra=True),
     Column("n_comparisons", "comparisons", extra=True, fact="{value} comparisons"),
@@ -232,7 +231,7 @@ MEASURE = (
 
 def _measure_sheets(records: Sequence[Record]) -> Iterator[Sheet]:
     """Measures with intervals, networks of one measure beside each other."""
-    kinds = [kind for kind in _named("interval", records) if isinstance(kind, str)]
+    kinds = [kind for kind in named("interval", records) if isinstance(kind, str)]
     names = [str(record["metric"]) for record in records]
     words = {
         "_excess": "excess: distance between halves of two clouds minus the floor, "
@@ -251,7 +250,7 @@ def _measure_sheets(records: Sequence[Record]) -> Iterator[Sheet]:
                 if interval_over(kind) != kind
             ),
         ],
-        notes_of=_notes,
+        notes_of=notes_of,
     )
 
 
@@ -289,9 +288,9 @@ def _similarity_sheets(records: Sequence[Record]) -> Iterator[Sheet]:
 CORRELATION = (
     Column("measure", keep=True),
     Column("value", "r", ".2f", kind="number", keep=True),
-    _interval("ci", "95 %", "low", "high", ".2f"),
+    interval_column("ci", "95 %", "low", "high", ".2f"),
     Column("within", form=".2f", kind="number", known=True),
-    _interval("within_ci", "95 % (within)", "within_low", "within_high", ".2f"),
+    interval_column("within_ci", "95 % (within)", "within_low", "within_high", ".2f"),
     Column("n_networks", "n", fact="n {value} networks"),
     Column("p", form=".4f", kind="number", keep=True),
     Column("q", form=".4f", kind="number", keep=True),
@@ -301,7 +300,7 @@ CORRELATION = (
 PARTIAL = (
     Column("measure", keep=True),
     Column("partial", "r", ".2f", kind="number", keep=True),
-    _interval("partial_ci", "95 %", "partial_low", "partial_high", ".2f"),
+    interval_column("partial_ci", "95 %", "partial_low", "partial_high", ".2f"),
     Column("n_partial", "n", fact="n {value} networks"),
     Column("partial_p", "p", ".4f", kind="number", keep=True),
     Column("partial_q", "q", ".4f", kind="number", keep=True),
@@ -318,13 +317,18 @@ WITHIN = (
 
 def _correlation_sheets(records: Sequence[Record]) -> Iterator[Sheet]:
     """For each recording r of each measure, within objectives, and given λ."""
-    several = len(_named("config_id", records)) > 1
-    for (recording, run), group in _split(records, "recording", "config_id"):
+    several = len(named("config_id", records)) > 1
+    for (recording, run), group in split(records, "recording", "config_id"):
         title = f"Pearson r across networks with {recording}"
         if several:  # each has its own family of tests
             title += f" (config_id {run[:8]})"
-        intervals = [f"95 %: over {kind}" for kind in _named("interval", group) if kind]
-        notes = [*intervals, WITHIN]
+        intervals = [f"95 %: over {kind}" for kind in named("interval", group) if kind]
+        least = min(record["n_networks"] for record in group)
+        power = (
+            f"with {least} networks, |r| below {least_r(least):.2f} cannot be told "
+            "from 0, by a single test"
+        )
+        notes = [*intervals, WITHIN, power]
         if any(r.get("low") is None and r.get("within_low") is not None for r in group):
             notes.append(
                 "r: no interval, few objectives do not say how objectives vary"
@@ -333,7 +337,7 @@ def _correlation_sheets(records: Sequence[Record]) -> Iterator[Sheet]:
             *(group, CORRELATION, title),
             effect=("abs_r",),
             notes=notes,
-            notes_of=_notes,
+            notes_of=notes_of,
         )
         given = [
             {**record, "abs_partial": abs(record["partial"])}
@@ -346,72 +350,6 @@ def _correlation_sheets(records: Sequence[Record]) -> Iterator[Sheet]:
                 effect=("abs_partial",),
                 notes=intervals,
             )
-
-
-PARTS = {"overlap_difference": "difference, a − b"}
-OVERLAP = (
-    Column("a", fact="a: {value}", head="a: {value}"),
-    Column("b", fact="b: {value}", head="b: {value}"),
-    Column("metric", "part", lambda part: PARTS.get(part, part[8:]), keep=True),
-    Column("value", "R²", ".4f", kind="number", keep=True),
-    _interval("ci", "95 % interval", "low", "high"),
-    Column("p", form=".4f", kind="number", known=True),
-    *(Column("interval", "over"), NEUROIDS, STIMULI),
-    *(Column("region"), ORIGIN, Column("seed", extra=True)),
-)
-
-
-def _overlap_sheets(records: Sequence[Record]) -> Iterator[Sheet]:
-    """Parts of the explained variance, mean over neuroids, of pairs of networks."""
-    for (recording,), group in _split(records, "recording"):
-        named = [
-            {
-                **record,
-                "a": f"{record['label']} {record['layer']}",
-                "b": f"{record['other_label']} {record['other_layer']}",
-            }
-            for record in group
-        ]
-        title = f"{recording}: explained variance, mean over neuroids"
-        yield Sheet(named, OVERLAP, title, by=("a", "b"), notes_of=_notes)
-
-
-#: A pair with a smaller false discovery rate is told apart.
-LEVEL = 0.05
-#: Of what a comparison is the difference.
-COMPARED = {"difference_raw": "raw r", "difference_score": "score"}
-COMPARE = (
-    Column("a", fact="a: {value}", head="a: {value}"),
-    Column("b", keep=True),
-    Column("model_value", "a", ".4f", kind="number", keep=True),
-    Column("other_value", "b", ".4f", kind="number", keep=True),
-    Column("value", "a − b", "+.4f", kind="number", keep=True),
-    _interval("ci", "95 % interval", "low", "high", "+.4f"),
-    Column("p", form=".3g", kind="number", known=True),
-    Column("q", form=".3g", kind="number", known=True),
-    Column("verdict", "told apart", keep=True),
-    *(Column("interval", "over", fact="over {value}"), NEUROIDS, STIMULI),
-    *(Column("regression"), Column("region"), ORIGIN, Column("seed", extra=True)),
-)
-
-
-def _compare_sheets(records: Sequence[Record]) -> Iterator[Sheet]:
-    """Differences of networks in pairs, with what is sure of them."""
-    for (recording, metric), group in _split(records, "recording", "metric"):
-        named = [
-            {
-                **record,
-                "a": f"{record['label']} {record['layer']}",
-                "b": f"{record['other_label']} {record['other_layer']}",
-                "verdict": "yes" if record["q"] < LEVEL else "no",
-            }
-            for record in group
-        ]
-        n = named[0]["n_pairs"]
-        title = f"{recording}: difference of {COMPARED.get(metric, metric)}, a − b"
-        family = [f"q: false discovery rate over {counted(n, 'pair')}"]
-        notes = [*family, f"told apart: q < {LEVEL:g}; else not at this n"]
-        yield Sheet(named, COMPARE, title, by=("a",), notes=notes, notes_of=_notes)
 
 
 TRANSFER = (
@@ -444,7 +382,7 @@ def _transfer_sheets(records: Sequence[Record]) -> Iterator[Sheet]:
 def _transfer_notes(record: Record) -> list[str]:
     missed = record.get("n_unconverged")
     told = f"{missed} fits ended before their tolerance was met"
-    return [*_notes(record), told] if missed else _notes(record)
+    return [*notes_of(record), told] if missed else notes_of(record)
 
 
 TRAINED = (
@@ -462,7 +400,7 @@ def _trained_sheets(records: Sequence[Record]) -> Iterator[Sheet]:
         *(records, TRAINED, "Trainings"),
         by=("metric",),
         effect=("value",),
-        notes_of=_notes,
+        notes_of=notes_of,
     )
 
 
@@ -474,8 +412,8 @@ STAGES: Mapping[str, Callable[[Sequence[Record]], Iterator[Sheet]]] = {
     "analyze": _measure_sheets,
     "similarity": _similarity_sheets,
     "correlate": _correlation_sheets,
-    "compare": _compare_sheets,
-    "overlap": _overlap_sheets,
+    "compare": compare_sheets,
+    "overlap": overlap_sheets,
     "transfer": _transfer_sheets,
     "train": _trained_sheets,
     "online": _trained_sheets,
@@ -489,7 +427,7 @@ def row_sheets(rows: "Sequence[Row]") -> Iterator[Sheet]:
 
 def sheets_of(records: Sequence[Record]) -> Iterator[Sheet]:
     """The tables of rows of any stages, which say their stage."""
-    for (stage,), group in _split(_labelled(records), "stage"):
+    for (stage,), group in split(_labelled(records), "stage"):
         if stage in STAGES:
             yield from STAGES[stage](group)
             continue

@@ -55,7 +55,14 @@ from ce_align.trainer.presets import (
     n_workers,
     resolve_devices,
 )
-from ce_align.trainer.views import PairedViews, PairPlan, PixelBatch, Step, view_loader
+from ce_align.trainer.views import (
+    Batch,
+    PairedViews,
+    PairPlan,
+    PixelBatch,
+    Step,
+    view_loader,
+)
 
 __all__ = ["SETTINGS", "calibrate", "estimate", "fit", "untrained"]
 
@@ -149,13 +156,13 @@ class _Prepared:
             on_device=augments_on_device(self.hardware, self.kind),
         )
 
-    def on_device(self, batch: Step) -> Tensor:
-        """The views (4, n_pairs, size, size, 3) of a batch where the network is."""
+    def on_device(self, batch: Step) -> Batch:
+        """A batch where the network is, its views rendered."""
         if isinstance(batch, CeAlignError):
             raise batch
         if isinstance(batch, PixelBatch):
-            batch = batch.to(self.kind).rendered(self.config.view_size)
-        return batch.views.to(self.kind)
+            return batch.to(self.kind).rendered(self.config.view_size)
+        return Batch(*(tensor.to(self.kind) for tensor in batch))
 
 
 def _labelled_alike(validation: ImageSet, images: ImageSet) -> Labelled:
@@ -411,7 +418,7 @@ def untrained(
     seen = calibrate(
         module.network,
         (
-            normalise_pixels(prepared.on_device(views[0, step]).flatten(0, 1))
+            normalise_pixels(prepared.on_device(views[0, step]).views.flatten(0, 1))
             for step in range(min(plan.steps_per_epoch, enough))
         ),
     )
@@ -539,11 +546,11 @@ def _measure(
         start = time.perf_counter()
         batch = views[0, step % plan.steps_per_epoch]
         rendered = time.perf_counter()
-        images = prepared.on_device(batch)
+        batch = prepared.on_device(batch)
         # Gradients and the optimiser's state are there before memory is measured.
         if step == 1:
             _forget_peak(prepared.kind)
-        _one_step(module, optimizer, images, record=step == 1)
+        _one_step(module, optimizer, batch, record=step == 1)
         if step:
             renders.append(rendered - start)
             steps.append(time.perf_counter() - rendered)
@@ -553,16 +560,16 @@ def _measure(
 def _one_step(
     module: PairedTraining,
     optimizer: torch.optim.Optimizer,
-    views: Tensor,
+    batch: Batch,
     *,
     record: bool,
 ) -> None:
     """A step of training, with the gradients' lengths if it is one that is recorded."""
     types: dict[str, Any] = {"bf16": torch.bfloat16, "fp16": torch.float16}
     half = types.get(module.config.precision)
-    device = views.device.type
+    device = batch.views.device.type
     with torch.autocast(device, dtype=half, enabled=half is not None):
-        terms = module.loss_terms(views)[0]
+        terms = module.loss_terms(batch)[0]
     if record:
         gradient_norms(terms, module.network.backbone.parameters())
     optimizer.zero_grad()

@@ -3,6 +3,7 @@
 import math
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import torch
@@ -73,7 +74,8 @@ class PairedTraining(LightningModule):
 
     Attributes
     ----------
-    network, momentum, probe : the latter two may be None
+    network, momentum, probe, equivariant : the latter three may be None; the last one
+        is trained along to predict what augmentations do
     augmented_on : kind of device that renders the views
     latest : the numbers recorded last, by name
     running : logarithm of the ratio of both gradients' lengths, and logit of the share
@@ -111,6 +113,11 @@ class PairedTraining(LightningModule):
             n_features = next(network.head_invariant.parameters()).shape[1]
             self.probe = (
                 nn.Linear(n_features, n_classes) if n_classes and config.probe else None
+            )
+            self.equivariant = (
+                self.objective.equivariant(self.objective.head_widths[-1])
+                if self.objective.equivariant and config.equivariance_weight
+                else None
             )
         ema = self.objective.ema
         self.momentum = None if ema is None else MomentumCopy(network, ema)
@@ -202,14 +209,19 @@ class PairedTraining(LightningModule):
             for group in optimizer.param_groups:
                 group["lr"] = self.learning_rate(self.global_step)
 
-    def loss_terms(self, views: Tensor) -> tuple[LossTerms, Tensor, Tensor]:
-        """Loss of (4, n_pairs, size, size, 3) uint8 views.
+    def loss_terms(self, batch: Batch) -> tuple[LossTerms, Tensor, Tensor]:
+        """Loss of a batch.
 
         With the features (4, n_pairs, n_features) and the invariant embeddings
         (4, n_pairs, d).
         """
-        images = normalise_pixels(views.flatten(0, 1))
+        images = normalise_pixels(batch.views.flatten(0, 1))
         embeddings = self.network(images)
+        own = None
+        if self.equivariant is not None:
+            own = partial(
+                self.equivariant, parameters=batch.parameters, group=self.group
+            )
         followed = None if self.momentum is None else self.momentum(images)
         terms = combined_loss(
             self.objective,
@@ -218,6 +230,7 @@ class PairedTraining(LightningModule):
             self.loss_weight,
             momentum_invariant=None if followed is None else followed.invariant,
             momentum_equivariant=None if followed is None else followed.equivariant,
+            equivariant_loss=own,
             gradient_shares=(
                 AUTHORS_PROCESSES if self.config.gradient == "authors" else 1
             ),
@@ -235,7 +248,7 @@ class PairedTraining(LightningModule):
         """
         if isinstance(batch, CeAlignError):
             raise batch
-        terms, features, embeddings = self.loss_terms(batch.views)
+        terms, features, embeddings = self.loss_terms(batch)
         step = int(self.global_step)
         self.guard.check(step, terms, self.last_checkpoint)
         self.loss = terms.total.detach()

@@ -1,4 +1,4 @@
-"""Objectives: the three of the paper as pure functions, and how two of them combine.
+"""Objectives: the three of the paper as pure functions, and how two terms combine.
 
 An objective takes two batches of embeddings whose equal rows belong together (MMCR also
 those of the momentum networks) and returns the scalar to be minimised. Half-precision
@@ -26,9 +26,10 @@ from types import MappingProxyType
 from typing import Any, Self
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ce_align.errors import ConfigError, DataError
+from ce_align.trainer.augself import ParameterPrediction
 from ce_align.trainer.distributed import (
     Group,
     all_reduced,
@@ -39,6 +40,7 @@ from ce_align.trainer.distributed import (
     rank_in,
     sum_over,
 )
+from ce_align.trainer.equimod import EmbeddingPrediction
 from ce_align.trainer.reductions import (
     gram_inner_product,
     log_sum_exp_others,
@@ -80,12 +82,16 @@ class Objective:
         wanted; that of others is divided by the number of these processes
     head_widths : outputs of the linear layers of each head
     ema : share that the momentum networks keep at every step; None for no such networks
+    equivariant : makes what takes the place of the loss of difference vectors, for
+        embeddings of a width: a module that is trained along, and gives the loss of
+        (4, n, d) embeddings, (n, 2, n_parameters) of both views, and ``group``
     """
 
     name: str
     loss: Callable[..., Tensor]
     head_widths: tuple[int, ...]
     ema: float | None = None
+    equivariant: Callable[[int], nn.Module] | None = None
 
     def __post_init__(self) -> None:
         if not self.head_widths or min(self.head_widths) < 1:
@@ -274,9 +280,19 @@ _REGISTERED = {
         Objective("mmcr", mmcr, (8192, 8192, 512), ema=0.99),
         Objective("barlow", barlow_twins, (8192, 8192, 8192)),
         Objective("simclr", simclr, (8192, 8192, 512)),
+        # Invariant as SimCLR; what they do about equivariance is their own.
+        Objective(
+            "augself", simclr, (8192, 8192, 512), equivariant=ParameterPrediction
+        ),
+        Objective(
+            "equimod",
+            simclr,
+            (8192, 8192, 512),
+            equivariant=partial(EmbeddingPrediction, loss=simclr),
+        ),
     ]
 }
-#: The objectives by name, with the settings of the paper.
+#: The objectives by name: three with the settings of the paper, two to compare with.
 OBJECTIVES: Mapping[str, Objective] = MappingProxyType(_REGISTERED)
 
 
@@ -335,6 +351,7 @@ def combined_loss(
     *,
     momentum_invariant: Tensor | None = None,
     momentum_equivariant: Tensor | None = None,
+    equivariant_loss: Callable[[Tensor], Tensor] | None = None,
     gradient_shares: int = 1,
     group: Group = None,
 ) -> LossTerms:
@@ -351,6 +368,8 @@ def combined_loss(
     equivariance_weight : λ in [0, 1]
     momentum_invariant, momentum_equivariant : (4, n, d), the same of the momentum
         networks; needed if the objective has an EMA, refused otherwise
+    equivariant_loss : of the (4, n, d) equivariant embeddings, in place of the loss of
+        difference vectors
     gradient_shares : processes on which the authors' code would have the same gradient,
         see the head of this module; 1 for the full one. The loss is the same
     group : processes whose rows are joined; each holds n
@@ -379,7 +398,9 @@ def combined_loss(
             a_1, b_1, a_2, b_2 = stack.unbind()
             batches += [torch.cat([a_1, a_2]), torch.cat([b_1, b_2])]
         views = _shared_loss(objective, batches, 2, gradient_shares, group)
-    if equivariance_weight > 0:
+    if equivariance_weight > 0 and equivariant_loss is not None:
+        changes = equivariant_loss(equivariant)
+    elif equivariance_weight > 0:
         batches = []
         for stack in _stacks(objective, equivariant, momentum_equivariant):
             # Differences of half-precision embeddings would lose digits they share.

@@ -55,7 +55,10 @@ class TrainConfig(StageConfig):
     stage: ClassVar = "train"
     later: ClassVar = MappingProxyType({"weighting": "losses", "gradient": "full"})
 
-    objective: str = Field(description="Loss of both terms: mmcr, barlow or simclr.")
+    objective: str = Field(
+        description="Loss of both terms: mmcr, barlow or simclr; augself and equimod "
+        "predict what augmentations do."
+    )
     equivariance_weight: Annotated[Weight, Spelled("--weight")] = Field(
         description="Equivariance weight λ, from 0 (invariant) to 1."
     )
@@ -218,12 +221,16 @@ _TINY_OPTIONS: Mapping[str, dict[str, Any]] = {
     "simclr": {"head_widths": (512, 512, 128), "temperature": 0.2},
     "barlow": {"head_widths": (512, 512, 128), "off_diagonal": 0.02},
     "mmcr": {"head_widths": (512, 512, 16), "ema": None},
+    "augself": {"head_widths": (512, 512, 128), "temperature": 0.2},
+    "equimod": {"head_widths": (512, 512, 128), "temperature": 0.2},
 }
 #: Of steps of about a hundred pairs or some more, between the two.
 _MIDDLE_OPTIONS: Mapping[str, dict[str, Any]] = {
     "simclr": {"head_widths": (2048, 2048, 128), "temperature": 0.2},
     "barlow": {"head_widths": (2048, 2048, 512), "off_diagonal": 0.0125},
     "mmcr": {"head_widths": (2048, 2048, 32)},
+    "augself": {"head_widths": (2048, 2048, 128), "temperature": 0.2},
+    "equimod": {"head_widths": (2048, 2048, 128), "temperature": 0.2},
 }
 PRESET_OPTIONS: Mapping[str, Mapping[str, dict[str, Any]]] = {
     "paper-in100": _IN100_OPTIONS,

@@ -52,6 +52,12 @@ class PairBatch:
     view_a: AugmentationLedger
     view_b: AugmentationLedger
 
+    @property
+    def parameters(self) -> Tensor:
+        """Augmentation parameters (n_pairs, 2, 12) of views A and B."""
+        both = [ledger.parameters() for ledger in (self.view_a, self.view_b)]
+        return torch.from_numpy(np.stack(both, axis=1).astype(np.float32))
+
 
 @lru_cache(maxsize=2)
 def half_split(n_images: int, seed: int, epoch: int) -> NDArray[np.int64]:
@@ -202,11 +208,13 @@ class Batch(NamedTuple):
     """One step of one process.
 
     Views (4, n_pairs, size, size, 3) uint8 in the order of `objectives.VIEWS`, and
-    labels (n_pairs, 2): the class of either image, −1 where there are none.
+    labels (n_pairs, 2): the class of either image, −1 where there are none; parameters
+    (n_pairs, 2, 12) of views A and B, in the order of `PARAMETER_NAMES`.
     """
 
     views: Tensor
     labels: Tensor
+    parameters: Tensor
 
 
 @dataclass(frozen=True, eq=False)
@@ -230,11 +238,12 @@ class PixelBatch:
 
     Views are rendered where the network is: pixels travel, with the ledger rows that
     worker processes would have applied. On a CPU the pixels are equal to theirs, see
-    `ce_align.augment.apply_batch`. Labels are those of a `Batch`.
+    `ce_align.augment.apply_batch`. Labels and parameters are those of a `Batch`.
     """
 
     blocks: tuple[PixelBlock, ...]
     labels: Tensor
+    parameters: Tensor
 
     @classmethod
     def of(
@@ -269,7 +278,7 @@ class PixelBatch:
             blocks.append(
                 PixelBlock(torch.from_numpy(pixels), *numbers, (view_a, view_b))
             )
-        return cls(tuple(blocks), labels)
+        return cls(tuple(blocks), labels, batch.parameters)
 
     def to(self, device: torch.device | str) -> Self:
         """The batch with its tensors on a device."""
@@ -284,7 +293,8 @@ class PixelBatch:
             PixelBlock(move(b.pixels), move(b.halves), move(b.pairs), b.ledgers)
             for b in self.blocks
         )
-        return replace(self, blocks=blocks, labels=move(self.labels))
+        own = {"labels": move(self.labels), "parameters": move(self.parameters)}
+        return replace(self, blocks=blocks, **own)
 
     def rendered(self, size: int) -> Batch:
         """The views, rendered on the device where the pixels are."""
@@ -295,7 +305,7 @@ class PixelBatch:
             for view, ledger in enumerate(block.ledgers):
                 found = apply_batch(pixels, ledger, size).permute(0, 2, 3, 1)
                 views[block.halves, view, block.pairs] = found
-        return Batch(views.flatten(0, 1), self.labels)
+        return Batch(views.flatten(0, 1), self.labels, self.parameters)
 
 
 def _alike(sizes: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
@@ -366,7 +376,7 @@ class PairedViews(Dataset[Step]):
             for pixels in (first, second)
             for ledger in (batch.view_a, batch.view_b)
         ]
-        return Batch(torch.from_numpy(np.stack(views)), labels)
+        return Batch(torch.from_numpy(np.stack(views)), labels, batch.parameters)
 
 
 class _Remaining(Sampler[Position]):

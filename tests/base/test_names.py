@@ -14,13 +14,23 @@ from ce_align.stages.transfer import TransferConfig
 
 #: Settings that are words: neither networks, data nor files are called by them.
 WORDS = {
-    *("label", "label_a", "label_b", "submodule", "metric", "layer", "layer_a"),
+    *(
+        "network_labels",
+        "layers",
+        "label",
+        "label_a",
+        "label_b",
+        "submodule",
+        "metric",
+        "layer",
+        "layer_a",
+    ),
     *("layer_b", "stratify", "region", "animal", "time", "objective", "backbone"),
     *("families", "figure", "table", "title"),
 }
 #: Values of settings that must be given.
 REQUIRED = {"equivariance_weight": 0.3, "objective": "mmcr", "metric": "bures"}
-REQUIRED |= {"figure": "2", "table": "1"}
+REQUIRED |= {"figure": "2", "table": "1", "models": ("pixels", "gabor")}
 
 SPELLINGS = [
     *("./data/my.nc", "data//my.nc", "data/./my.nc", "other/../data/my.nc"),
@@ -69,7 +79,8 @@ def config_of(kind, field, path):
         if one.is_required()
     }
     several = "tuple" in str(kind.model_fields[field].annotation)
-    return kind(**{**known, field: (path,) if several else path})
+    others = known.get(field, ())[1:]
+    return kind(**{**known, field: (path, *others) if several else path})
 
 
 def test_every_setting_is_a_word_or_may_be_a_path():

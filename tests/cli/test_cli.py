@@ -101,6 +101,21 @@ def test_all_layers_are_scored_in_one_call(ce_align, toy):
     assert len({row["layer"] for row in rows}) == len(rows) > 1
 
 
+def test_nulls_stand_beside_a_network(ce_align, toy):
+    settings = ("--regression", "ridge", "--alpha", 1, "--splits", 3)
+    told = (*toy, *settings, "--nulls", 2)
+    status, out, err = ce_align("score", *told, "--json")
+    assert status == 0, err
+    raw = {row["model"]: row["raw"] for row in json.loads(out)}
+    name = toy[1]
+    nulls = [f"untrained/{k}:{name}" for k in (1, 2)]
+    assert list(raw) == [name, *nulls, "pixels", "gabor"]
+    assert len({raw[model] for model in (name, *nulls)}) == 3
+    status, out, err = ce_align("score", *told)
+    mean = sum(raw[null] for null in nulls) / 2
+    assert f"{mean:.4f} ±" in out
+
+
 def test_without_repetitions_the_table_says_why_there_is_no_score(
     ce_align, toy, tmp_path
 ):

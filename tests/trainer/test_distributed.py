@@ -296,6 +296,8 @@ def build(objective):
     return PairedNetwork(backbone, 32, objective.head_widths).double()
 
 
+#: Objectives of the authors, and those with an equivariant term of its own.
+AUTHORS, PREDICTING = ("mmcr", "barlow", "simclr"), ("augself", "equimod")
 #: Where the gradient is the authors' on four processes, however many there are.
 SHARES = {f"{name}, authors' gradient": (run, 4) for name, run in RUNS.items()}
 TRAINED = {name: (run, 1) for name, run in RUNS.items()} | SHARES
@@ -426,6 +428,21 @@ def authors_gradients(name, group, rank, world):
     return found
 
 
+def predicting_gradients(name, group, rank=0, world=1):
+    """Loss of an equivariant term of its own, and gradient of weights before it."""
+    torch.manual_seed(6)
+    inputs = torch.randn(4, N_PAIRS, 6)
+    parameters = torch.randn(N_PAIRS, 2, 12)
+    weights = torch.randn(6, 5, requires_grad=True)
+    term = OBJECTIVES[name].equivariant(5)
+    for parameter in term.parameters():
+        nn.init.normal_(parameter)
+    own = slice(rank * N_PAIRS // world, (rank + 1) * N_PAIRS // world)
+    loss = term(inputs[:, own] @ weights, parameters[own], group)
+    (gradient,) = torch.autograd.grad(loss, weights)
+    return mean_over(gradient, group), loss.detach()
+
+
 def work(rank, world, folder):
     torch.set_num_threads(1)
     store = dist.FileStore(str(folder / f"store{world}"), world)
@@ -433,8 +450,10 @@ def work(rank, world, folder):
     group = dist.group.WORLD
     results = {k: train_steps(*run, group, rank, world) for k, run in TRAINED.items()}
     results["authors"] = {
-        name: authors_gradients(name, group, rank, world) for name in OBJECTIVES
+        name: authors_gradients(name, group, rank, world) for name in AUTHORS
     }
+    for name in PREDICTING:
+        results[name] = predicting_gradients(name, group, rank, world)
     results["collectives"] = collectives(group, rank, world)
     torch.save(results, folder / f"{world}-{rank}.pt")
     dist.destroy_process_group()
@@ -466,12 +485,19 @@ def test_every_process_ends_where_one_alone_does(run, alone, together):
             )
 
 
-@pytest.mark.parametrize("name", OBJECTIVES)
+@pytest.mark.parametrize("name", AUTHORS)
 def test_the_authors_gradient_is_that_of_their_procedure(name, together):
     for results in together:
         found, loss, expected, returned = results["authors"][name]
         torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-12)
         torch.testing.assert_close(loss, returned, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", PREDICTING)
+def test_an_equivariant_term_of_its_own_is_that_of_all_rows(name, together):
+    expected = predicting_gradients(name, None)
+    for results in together:
+        torch.testing.assert_close(results[name], expected, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("run", RUNS)

@@ -22,6 +22,7 @@ from ce_align.trainer.objectives import (
     simclr,
 )
 from ce_align.trainer.presets import Hardware, preset_config
+from ce_align.trainer.views import Batch
 
 SIZE, PAIRS, STEPS = 16, 8, 2
 
@@ -80,7 +81,7 @@ def test_the_seed_alone_decides_the_first_weights():
 def test_the_loss_is_that_of_the_composed_objective(views):
     module = PairedTraining(config(), STEPS)
     twin = PairedTraining(config(), STEPS)
-    terms, features, embeddings = module.loss_terms(views)
+    terms, features, embeddings = module.loss_terms(Batch(views, None, None))
     flat = normalise_pixels(views.flatten(0, 1))
     own, followed = twin.network(flat), twin.momentum(flat)
     expected = combined_loss(

@@ -25,6 +25,8 @@ from ce_align.trainer.objectives import (
     simclr,
 )
 
+#: Those of the paper; what others do about equivariance is tested with them.
+AUTHORS = ("mmcr", "barlow", "simclr")
 SHAPES = [(6, 4), (4, 4), (5, 16), (2, 3), (17, 33)]
 
 
@@ -74,7 +76,7 @@ def tensors(arrays, **options):
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize("name", OBJECTIVES)
+@pytest.mark.parametrize("name", AUTHORS)
 def test_loss_equals_its_definition_in_numpy(name, shape, rng):
     views = batches(rng, shape)
     found = OBJECTIVES[name].loss(*tensors(views))
@@ -101,7 +103,7 @@ def test_options_change_the_loss_as_in_numpy(rng):
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize("name", OBJECTIVES)
+@pytest.mark.parametrize("name", AUTHORS)
 def test_gradient_equals_finite_differences(name, shape, rng):
     views = tensors(batches(rng, shape), requires_grad=True)
     assert torch.autograd.gradcheck(OBJECTIVES[name].loss, views)
@@ -165,7 +167,7 @@ def test_common_rotation_is_ignored(loss, rng):
     assert turned == pytest.approx(loss(*tensors([a, b])).item(), rel=1e-12)
 
 
-@pytest.mark.parametrize("name", OBJECTIVES)
+@pytest.mark.parametrize("name", AUTHORS)
 def test_order_of_rows_and_exchange_of_views_are_ignored(name, rng):
     a, b = batches(rng, (9, 6))
     order = rng.permutation(9)
@@ -174,7 +176,7 @@ def test_order_of_rows_and_exchange_of_views_are_ignored(name, rng):
     assert loss(*tensors([b[order], a[order]])).item() == pytest.approx(before)
 
 
-@pytest.mark.parametrize("name", OBJECTIVES)
+@pytest.mark.parametrize("name", AUTHORS)
 def test_matching_views_are_better_than_shuffled_ones(name, rng):
     a, _ = batches(rng, (32, 8))
     b = a + 0.1 * rng.standard_normal(a.shape)
@@ -204,7 +206,7 @@ def test_simclr_stays_finite_at_a_tiny_temperature(rng):
     assert a.grad.isfinite().all()
 
 
-@pytest.mark.parametrize("name", OBJECTIVES)
+@pytest.mark.parametrize("name", AUTHORS)
 def test_embeddings_that_are_not_finite_show_in_loss_and_gradient(name, rng):
     a, b = tensors(batches(rng, (6, 4)))
     a[2, 1] = math.nan
@@ -217,7 +219,7 @@ def test_embeddings_that_are_not_finite_show_in_loss_and_gradient(name, rng):
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("shape", [(8, 40), (40, 8)])
-@pytest.mark.parametrize("name", OBJECTIVES)
+@pytest.mark.parametrize("name", AUTHORS)
 def test_half_precision_stays_outside_the_reductions(name, shape, dtype, rng):
     loss = OBJECTIVES[name].loss
     halves = [t.to(dtype).requires_grad_() for t in tensors(batches(rng, shape))]
@@ -234,7 +236,7 @@ def test_half_precision_stays_outside_the_reductions(name, shape, dtype, rng):
         assert torch.equal(half.grad, single.grad.to(dtype))
 
 
-@pytest.mark.parametrize("name", OBJECTIVES)
+@pytest.mark.parametrize("name", AUTHORS)
 def test_shapes_that_do_not_fit_are_refused_in_words(name, rng):
     loss = OBJECTIVES[name].loss
     a, b = tensors(batches(rng, (4, 3)))
@@ -269,7 +271,9 @@ def test_settings_that_do_not_exist_are_refused(rng):
 
 
 def test_registry_holds_the_settings_of_the_paper():
-    found = {k: (v.name, v.head_widths, v.ema) for k, v in OBJECTIVES.items()}
+    found = {
+        k: (v.name, v.head_widths, v.ema) for k, v in OBJECTIVES.items() if k in AUTHORS
+    }
     assert found == {
         "mmcr": ("mmcr", (8192, 8192, 512), 0.99),
         "barlow": ("barlow", (8192, 8192, 8192), None),
@@ -317,7 +321,7 @@ def stacks(rng, objective, n=6, d=5):
     return {k: torch.tensor(rng.standard_normal((4, n, d))) for k in names}
 
 
-@pytest.mark.parametrize("name", OBJECTIVES)
+@pytest.mark.parametrize("name", AUTHORS)
 def test_terms_are_the_objective_of_views_and_of_differences(name, rng):
     objective = OBJECTIVES[name]
     given = stacks(rng, objective)
@@ -334,7 +338,7 @@ def test_terms_are_the_objective_of_views_and_of_differences(name, rng):
     assert terms.total.item() == pytest.approx(total.item(), rel=1e-12)
 
 
-@pytest.mark.parametrize("name", OBJECTIVES)
+@pytest.mark.parametrize("name", AUTHORS)
 @pytest.mark.parametrize("weight", [0, 1])
 def test_at_either_end_one_term_is_the_loss_and_the_other_is_not_computed(
     name, weight, rng
@@ -358,7 +362,7 @@ def test_at_either_end_one_term_is_the_loss_and_the_other_is_not_computed(
     assert calls == [6 if weight else 12]
 
 
-@given(st.floats(0.001, 0.999), st.sampled_from(list(OBJECTIVES)))
+@given(st.floats(0.001, 0.999), st.sampled_from(AUTHORS))
 def test_gradient_is_the_weighted_sum_of_both(weight, name):
     objective = OBJECTIVES[name]
     given = stacks(np.random.default_rng(0), objective)
@@ -376,7 +380,7 @@ def test_gradient_is_the_weighted_sum_of_both(weight, name):
         torch.testing.assert_close(gradient, share * alone, rtol=1e-12, atol=0)
 
 
-@pytest.mark.parametrize("name", OBJECTIVES)
+@pytest.mark.parametrize("name", AUTHORS)
 def test_equivariant_term_ignores_what_the_views_of_an_image_share(name, rng):
     objective = OBJECTIVES[name]
     given = stacks(rng, objective)
@@ -396,7 +400,7 @@ def test_differences_of_half_precision_embeddings_are_taken_in_single(rng):
     assert torch.equal(terms.total, exact.total)
 
 
-@pytest.mark.parametrize("name", OBJECTIVES)
+@pytest.mark.parametrize("name", AUTHORS)
 def test_identical_views_leave_a_finite_gradient(name, rng):
     objective = OBJECTIVES[name]
     given = stacks(rng, objective)

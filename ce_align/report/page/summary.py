@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from ce_align.checks import counted, named_some
+from ce_align.metrics.correlation import least_r
 from ce_align.metrics.inference import benjamini_hochberg, sign_flip_p
 from ce_align.report.page.stored import Source
 from ce_align.report.select import with_networks
@@ -213,14 +214,6 @@ def _overlaps(rows: "pd.DataFrame", labels: Mapping[str, str]) -> Iterator[Findi
     )
 
 
-def _least_r(n: int) -> float:
-    """|r| over n networks at which a single test of level .05 tells it from 0."""
-    from scipy.stats import t
-
-    least = t.ppf(1 - LEVEL / 2, n - 2)
-    return float(least / np.sqrt(n - 2 + least**2))
-
-
 def _correlations(rows: "pd.DataFrame") -> Iterator[Finding]:
     """The strongest correlation that holds after correction, if one does."""
     found = _stage(rows, "correlate")
@@ -237,7 +230,7 @@ def _correlations(rows: "pd.DataFrame") -> Iterator[Finding]:
             f"Nothing can be told at n = {n}",
             f"no correlation of {n_tests} tests holds after correction (smallest q = "
             f"{family['q'].astype(float).min():.2g}); with {n} networks even a single "
-            f"test cannot tell |r| below {_least_r(n):.2f} from 0",
+            f"test cannot tell |r| below {least_r(n):.2f} from 0",
         )
         return
     best = held.iloc[int(held["abs_r"].astype(float).argmax())]

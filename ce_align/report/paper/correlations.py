@@ -4,9 +4,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeGuard
 
-import numpy as np
-
 from ce_align.checks import counted, named_some
+from ce_align.metrics.correlation import least_r
 from ce_align.report.fitting import shortened
 from ce_align.report.inputs import Inputs
 from ce_align.report.paper.items import (
@@ -204,27 +203,13 @@ def _cell(row: Mapping[Any, Any], kind: str) -> str:
     return minus(text)
 
 
-def _least_r(n: int) -> float:
-    """|r| that so many unrelated networks reach in one of twenty samples.
-
-    >>> round(_least_r(21), 2), _least_r(2)
-    (0.43, 1.0)
-    """
-    from scipy.stats import t
-
-    if n < 3:
-        return 1.0
-    quantile = float(t.ppf(0.975, n - 2))
-    return float(quantile / np.sqrt(n - 2 + quantile**2))
-
-
 def _few_words(rows: "pd.DataFrame") -> str:
     """What a reader must know of few networks; empty of many."""
     n = int(rows["n_networks"].min())
     if n >= FEW_NETWORKS:
         return ""
     return (
-        f" {n} networks are few: |r| below {_least_r(n):.2f} is what unrelated numbers "
+        f" {n} networks are few: |r| below {least_r(n):.2f} is what unrelated numbers "
         "reach, before any correction."
     )
 
@@ -296,7 +281,7 @@ def correlation_forest(rows: "Sequence[CorrelationRow]", ax: "Axes") -> "Axes":
     ax : axes to draw into
     """
     n = min((row.n_networks for row in rows if _defined(row.value)), default=0)
-    chance = _least_r(int(n))
+    chance = least_r(int(n))
     ax.axvspan(-chance, chance, color=CHANCE, linewidth=0, zorder=-1)
     for place, row in enumerate(rows):
         mark_estimate(ax, row, place + ABOVE, OVERALL, -1.0, hollow=not row.q < 0.05)

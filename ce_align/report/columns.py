@@ -1,0 +1,54 @@
+"""Columns and words that tables of several stages share."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from ce_align.report.sheet import Column
+
+__all__ = [
+    *("LAYER", "MODEL", "NEUROIDS", "ORIGIN", "STIMULI", "Record"),
+    *("interval_column", "named", "notes_of", "split"),
+]
+
+Record = Mapping[str, Any]
+
+MODEL = Column("label", "network", keep=True)
+LAYER = Column("layer")
+ORIGIN = Column("origin", "data", fact="{title} {value}")
+STIMULI = Column("n_stimuli", "stimuli", fact="{value} stimuli")
+NEUROIDS = Column("n_neuroids", "neuroids", fact="{value} neuroids")
+
+
+def interval_column(
+    name: str, title: str, low: str, high: str, form: str = ".4f"
+) -> Column:
+    """The column of an interval between two fields."""
+
+    def shown(record: Record) -> str | None:
+        bounds = [record.get(low), record.get(high)]
+        if any(bound is None or bound != bound for bound in bounds):
+            return None
+        return f"[{bounds[0]:{form}}, {bounds[1]:{form}}]"
+
+    return Column(name, title, of=shown, kind="number", known=True)
+
+
+def notes_of(record: Record) -> list[str]:
+    note, left_out = record.get("note"), record.get("left_out")
+    found = note.split("; ") if isinstance(note, str) and note else []
+    return [*found, f"not in tables and figures: {left_out}"] if left_out else found
+
+
+def named(field: str, records: Iterable[Record]) -> list[Any]:
+    """Different values of a field, in order."""
+    return list(dict.fromkeys(record.get(field) for record in records))
+
+
+def split(
+    records: Sequence[Record], *fields: str
+) -> Iterator[tuple[tuple[Any, ...], list[Record]]]:
+    """Records of each combination of values, in order of the first of each."""
+    found: dict[tuple[Any, ...], list[Record]] = {}
+    for record in records:
+        found.setdefault(tuple(map(record.get, fields)), []).append(record)
+    yield from found.items()
