@@ -122,7 +122,7 @@ def unbiased_gram(responses: ArrayLike) -> Array:
         shown = there[:, :, some[0]].astype(np.float64)
         own, counts = values[:, :, some], shown.sum(axis=1)
         sums, every = own.sum(axis=1), own.reshape(n, -1)
-        # Of a repetition with itself: sums over repetitions and neuroids in one product.
+        # Of repetitions with themselves, summed over these and neuroids at once.
         products = sums @ sums.T - every @ every.T
         pairs = np.outer(counts, counts) - shown @ shown.T
         total += products / pairs

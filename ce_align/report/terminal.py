@@ -260,9 +260,9 @@ SIMILARITY = (
     Column("animal", of=lambda record: record.get("animal") or "all"),
     Column("ms", of=_window, fact="{value} ms after onset"),
     Column("value", form=".4f", kind="number", keep=True),
-    _interval("ci", "95 % interval", "low", "high"),
+    interval_column("ci", "95 % interval", "low", "high"),
     Column("floor", form=".4f", kind="number"),
-    _interval("reach", "ceiling", "ceiling_low", "ceiling_high"),
+    interval_column("reach", "ceiling", "ceiling_low", "ceiling_high"),
     *(Column("ceiling_kind", "ceiling by"), Column("method"), STIMULI, NEUROIDS),
     *(ORIGIN, Column("interval", "over"), Column("seed", extra=True)),
 )
@@ -270,8 +270,8 @@ SIMILARITY = (
 
 def _similarity_sheets(records: Sequence[Record]) -> Iterator[Sheet]:
     """A table for each recording and region, networks of one similarity together."""
-    for (recording, region), group in _split(records, "recording", "region"):
-        several = len(_named("animal", group)) > 1
+    for (recording, region), group in split(records, "recording", "region"):
+        several = len(named("animal", group)) > 1
         columns = [c for c in SIMILARITY if c.name != "animal" or several]
         yield Sheet(
             *(group, columns, f"{recording}: {region}, similarity"),
@@ -281,7 +281,7 @@ def _similarity_sheets(records: Sequence[Record]) -> Iterator[Sheet]:
                 "floor: stimuli exchanged; ceiling: what a network of the true "
                 "responses would reach, at least and at most"
             ],
-            notes_of=_notes,
+            notes_of=notes_of,
         )
 
 
