@@ -4,9 +4,9 @@
     python -m benchmarks.faults.sweeps processes 100
 
 Every few seconds something is killed at random: a job's processes, the driver that
-gives jobs to the cluster, the daemon of its node; or a job is queued again. The same
-command is given until nothing is left to do. The cluster is SLURM itself, one node on
-this machine (root, ``apt install slurm-wlm``).
+gives jobs to the cluster, the daemon of its node; or a job is queued again, or warned
+that its time is over. The same command is given until nothing is left to do. The
+cluster is SLURM itself, one node on this machine (root, ``apt install slurm-wlm``).
 """
 
 import json
@@ -35,7 +35,7 @@ TESTS = Path(__file__).resolve().parents[2] / "tests"
 #: Seconds between two faults, at least and at most.
 BETWEEN = (0.5, 3.0)
 #: Share of looks at which something is disturbed.
-SHARE = 0.2
+SHARE = 0.15
 SETTINGS: dict[str, Any] = {
     "model": "pixels",
     "recording": "toy.nc",
@@ -51,7 +51,8 @@ def main(where: str, n: int, seed: int = 0) -> None:
     sys.path.insert(0, str(TESTS))
     with scratch_folder("faults") as folder, ExitStack() as stack:
         os.chdir(folder)
-        _prepare(n)
+        configs = _prepare(n)
+        run(configs, "reference")
         cluster = None
         if where == "slurm":
             from real_slurm import one_node  # type: ignore[import-not-found]
@@ -70,7 +71,7 @@ def main(where: str, n: int, seed: int = 0) -> None:
         print(f"{starts} starts, {time.monotonic() - began:.0f} s, {dict(faults)}")
 
 
-def _prepare(n: int) -> None:
+def _prepare(n: int) -> list[ScoreConfig]:
     rng = np.random.default_rng(0)
     images = ImageSet.from_array("toy", rng.integers(0, 256, (40, 16, 16, 3), np.uint8))
     responses = rng.normal(size=(40, 4, 3)) + rng.normal(size=(40, 1, 3))
@@ -79,6 +80,7 @@ def _prepare(n: int) -> None:
     )
     plan = {"score": [{**SETTINGS, "seed": list(range(n))}]}
     Path("plan.yaml").write_text(json.dumps(plan))
+    return [ScoreConfig(**SETTINGS, seed=seed) for seed in range(n)]
 
 
 def _missing(n: int) -> int:
@@ -111,8 +113,10 @@ def _disturb(
     jobs: str,
 ) -> None:
     active = [line.split()[0] for line in jobs.splitlines() if "RUNNING" in line]
-    what = rng.choice(["kill", "kill", "requeue", "driver", "node"])
-    if what == "driver" and driver.poll() is None:
+    what = rng.choice(["kill", "kill", "requeue", "time", "node"])
+    if driver.poll() is None and rng.random() < 0.5:
+        what = "driver"
+    if what == "driver":
         driver.kill()
     elif what == "kill" and active:
         with suppress(subprocess.CalledProcessError):  # it has just ended
@@ -120,6 +124,9 @@ def _disturb(
     elif what == "kill" and cluster is None and (workers := _workers()):
         with suppress(ProcessLookupError):
             os.kill(rng.choice(workers), signal.SIGKILL)
+    elif what == "time" and active:
+        with suppress(subprocess.CalledProcessError):
+            cluster.ask("scancel", "--signal=USR2", rng.choice(active))
     elif what == "requeue" and active:
         with suppress(subprocess.CalledProcessError):
             cluster.ask("scontrol", "requeue", rng.choice(active))
@@ -146,8 +153,6 @@ def _workers() -> list[int]:
 
 def _compare(n: int) -> None:
     """Every row once, none damaged, equal to those of a run without faults."""
-    configs = [ScoreConfig(**SETTINGS, seed=seed) for seed in range(n)]
-    run(configs, "reference")
 
     def rows(folder: str) -> list[str]:
         found = ResultStore(Path(folder)).load("score").to_dict("records")
