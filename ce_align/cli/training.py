@@ -76,6 +76,13 @@ def train(
         str | None,
         typer.Option(help="Labelled images for the accuracy of probe and neighbours."),
     ] = None,
+    recording: Annotated[
+        str | None,
+        typer.Option(help="Recording that the network is scored on while it learns."),
+    ] = None,
+    score_every: Annotated[
+        int, typer.Option(min=1, help="Epochs between these scores.")
+    ] = 5,
     hf: Annotated[
         bool, typer.Option("--hf", help="Write a folder for the hub, too.")
     ] = False,
@@ -126,7 +133,9 @@ def train(
             outcome = run(
                 [config],
                 folder,
-                training=TrainOptions(hardware, folder, validation, hf),
+                training=TrainOptions(
+                    hardware, folder, validation, hf, recording, score_every
+                ),
                 progress=progress,
                 notify=message,
             )

@@ -146,20 +146,21 @@ class Target:
         config_id: str,
     ) -> list[ScoreRow]:
         """Of all neuroids together; and of each of several animals, and their mean."""
-        found = self._rows(r, probe.digest, config, config_id)
+        found = self.scored(r, config, probe.digest, config_id)
         note = probe.note(config.layer)
         return [
             row.model_copy(update={"note": joined_notes(row.note, note)})
             for row in found
         ]
 
-    def _rows(
+    def scored(
         self,
         r: "NDArray[np.float64]",
-        model_digest: str,
         config: ScoreConfig,
-        config_id: str,
+        model_digest: str = "",
+        config_id: str = "",
     ) -> list[ScoreRow]:
+        """The same, of a network that is known by no more than its digest."""
         whole = self._row(r, model_digest, config, config_id)
         if not self.animals:
             return [whole]

@@ -22,6 +22,7 @@ from ce_align.progress import Notify, Progress, silent
 from ce_align.results import ResultStore, Row
 from ce_align.stages.earlier import stored_documents
 from ce_align.stages.export import share
+from ce_align.stages.online import OnlineScore
 from ce_align.stages.running import Run
 from ce_align.trainer.data import data_digest, open_images
 from ce_align.trainer.engine import SETTINGS, fit, untrained
@@ -69,12 +70,16 @@ class TrainOptions:
     folder : of the run; None for `training_folder` below the folder of runs
     validation : name of labelled images for probe and nearest neighbours
     hf : write a folder ``hf`` for the hub, too: weights, config and card
+    recording : name of one that is scored while networks are trained
+    score_every : epochs between these scores
     """
 
     hardware: Hardware = field(default_factory=Hardware)
     folder: Path | None = None
     validation: str | None = None
     hf: bool = False
+    recording: str | None = None
+    score_every: int = 5
 
 
 class OnlineConfig(StageConfig):
@@ -168,6 +173,8 @@ def _train(config: TrainConfig, run: Run) -> None:
                 options.hardware,
                 validation=validation,
                 hf=options.hf,
+                recording=options.recording,
+                score_every=options.score_every,
                 notify=run.notify,
                 progress=run.progress,
             )
@@ -205,6 +212,8 @@ def train(
     *,
     validation: ImageSet | None = None,
     hf: bool = False,
+    recording: str | None = None,
+    score_every: int = 5,
     notify: Notify = print,
     progress: Progress = silent,
 ) -> list[TrainRow]:
@@ -218,7 +227,7 @@ def train(
     config : settings
     images : to train on
     folder : of checkpoints, logs and ``model.safetensors``; its path names the network
-    hardware, validation, hf : as in `TrainOptions`
+    hardware, validation, hf, recording, score_every : as in `TrainOptions`
     notify, progress : told what a person should know, and of steps
 
     Returns
@@ -239,6 +248,9 @@ def train(
         free, n_processes = free_memory(hardware or Hardware())
         if free is not None:
             StepMemory.of(config).check(config, free, n_processes)
+        online = None
+        if recording is not None:
+            online = OnlineScore(recording, config.view_size, score_every)
         module = fit(
             config,
             images,
@@ -246,6 +258,7 @@ def train(
             hardware,
             validation=validation,
             digest=digest,
+            online=online,
             notify=notify,
             progress=progress,
         )

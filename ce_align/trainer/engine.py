@@ -1,12 +1,10 @@
 """Running a training: trained, left untrained, or measured for what it would cost."""
 
 import logging
-import resource
-import sys
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
@@ -43,6 +41,7 @@ from ce_align.trainer.data import (
     in_memory,
 )
 from ce_align.trainer.distributed import SlurmJob, cluster_of
+from ce_align.trainer.memory import forget_peak, peak_bytes
 from ce_align.trainer.module import PairedTraining
 from ce_align.trainer.monitor import Labelled, health_of, normalise_pixels
 from ce_align.trainer.networks import Embeddings, PairedNetwork
@@ -187,6 +186,7 @@ def fit(
     *,
     validation: ImageSet | None = None,
     digest: str | None = None,
+    online: Callable[[PairedTraining], dict[str, float]] | None = None,
     notify: Callable[[str], None] = print,
     progress: Progress = silent,
 ) -> PairedTraining:
@@ -200,6 +200,7 @@ def fit(
     hardware : where and how
     validation : labelled images for probe and nearest neighbours
     digest : of the images, if it is known
+    online : gives further numbers at the end of an epoch, on the first process
     notify : told what a person should know
     progress : told of steps, with the epoch's mean loss and the speed
 
@@ -219,7 +220,7 @@ def fit(
         resume = "auto"  # the command was meant for the first start of the job
     prepared = _Prepared.of(config, images, hardware)
     module = prepared.module(validation)
-    module.notify = notify
+    module.notify, module.online = notify, online
     start = starting_point(folder, config, digest, resume, notify)
     if start is not None:
         module.last_checkpoint = str(start)
@@ -549,12 +550,12 @@ def _measure(
         batch = prepared.on_device(batch)
         # Gradients and the optimiser's state are there before memory is measured.
         if step == 1:
-            _forget_peak(prepared.kind)
+            forget_peak(prepared.kind)
         _one_step(module, optimizer, batch, record=step == 1)
         if step:
             renders.append(rendered - start)
             steps.append(time.perf_counter() - rendered)
-    return _Measured(pairs, _peak_bytes(prepared.kind), min(steps), min(renders))
+    return _Measured(pairs, peak_bytes(prepared.kind), min(steps), min(renders))
 
 
 def _one_step(
@@ -582,23 +583,3 @@ def _one_step(
         module.momentum.update(module.network)
     if device == "cuda":
         torch.cuda.synchronize()
-
-
-def _forget_peak(kind: str) -> None:
-    """Begin to look for the highest use of memory."""
-    if kind == "cuda":
-        torch.cuda.reset_peak_memory_stats()
-    with suppress(OSError):  # only Linux forgets; elsewhere the peak is the process's
-        Path("/proc/self/clear_refs").write_text("5")
-
-
-def _peak_bytes(kind: str) -> int:
-    """Highest use of memory since `_forget_peak`."""
-    if kind == "cuda":
-        return torch.cuda.max_memory_reserved()
-    with suppress(OSError):
-        for line in Path("/proc/self/status").read_text().splitlines():
-            if line.startswith("VmHWM:"):
-                return int(line.split()[1]) * 1024
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

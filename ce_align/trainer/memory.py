@@ -1,6 +1,10 @@
-"""Memory of a training step, counted from what its backward pass keeps."""
+"""Memory of a training step: counted from what its backward pass keeps, or measured."""
 
+import resource
+import sys
+from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Self
 
 import torch
@@ -11,7 +15,7 @@ from ce_align.errors import ConfigError, first_line
 from ce_align.trainer.module import PairedTraining
 from ce_align.trainer.presets import TrainConfig
 
-__all__ = ["StepMemory"]
+__all__ = ["StepMemory", "forget_peak", "peak_bytes"]
 
 #: Pairs that are counted; more take memory in proportion.
 COUNTED = 2, 4
@@ -90,3 +94,23 @@ class StepMemory:
             f"GB of each process, and {free / 1e9:.3g} GB are free; {remedy}, or share "
             "it out among more --devices"
         )
+
+
+def forget_peak(kind: str) -> None:
+    """Begin to look for the highest use of memory."""
+    if kind == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+    with suppress(OSError):  # only Linux forgets; elsewhere the peak is the process's
+        Path("/proc/self/clear_refs").write_text("5")
+
+
+def peak_bytes(kind: str) -> int:
+    """Highest use of memory since `forget_peak`."""
+    if kind == "cuda":
+        return torch.cuda.max_memory_reserved()
+    with suppress(OSError):
+        for line in Path("/proc/self/status").read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

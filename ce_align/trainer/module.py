@@ -86,6 +86,7 @@ class PairedTraining(LightningModule):
     probed : (2,) views of this epoch that the probe named rightly, each before it
         learned from it, and all of them; None before the first step or without probe
     notify : called with one line an epoch
+    online : called with the training at the end of an epoch, for further numbers
 
     Raises
     ------
@@ -131,6 +132,7 @@ class PairedTraining(LightningModule):
         self.loss: Tensor | float = math.nan
         self.last_checkpoint: str | None = None
         self.notify: Callable[[str], None] = lambda text: None
+        self.online: Callable[[PairedTraining], dict[str, float]] | None = None
         self.bank: Labelled | None = None
         self.validation: Labelled | None = None
         self.guard = FiniteGuard(steps_per_epoch)
@@ -350,6 +352,8 @@ class PairedTraining(LightningModule):
             if warning := collapse_warning(features=features, embeddings=embeddings):
                 self.notify(warning)
             numbers |= health_of(features, embeddings)
+        if self.online is not None:
+            numbers |= self.online(self)
         self.record(numbers | self.accuracies(N_VALIDATED))
         epochs = self.config.epochs
         self.notify(epoch_line(self.current_epoch + 1, epochs, self.latest))
@@ -458,6 +462,7 @@ TOLD = {
     "probe_top1": "on validation",
     "knn_top1": "kNN top-1",
     "effective_rank": "rank",
+    "online_predictivity": "predictivity",
 }
 
 

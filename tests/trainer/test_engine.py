@@ -430,7 +430,7 @@ def test_a_small_training_is_measured_whole():
 def test_a_large_step_is_extrapolated(monkeypatch):
     """A step of 8 pairs takes 140 bytes, one of 16 takes 220, and so 32 take 380."""
     peaks = iter([110, 140, 220])
-    monkeypatch.setattr(estimates, "_peak_bytes", lambda kind: next(peaks))
+    monkeypatch.setattr(estimates, "peak_bytes", lambda kind: next(peaks))
     monkeypatch.setattr(estimates, "SECONDS", 0.0)
     found = estimate(small_config(pairs_per_step=32), noise_images(), Hardware())
     assert (found.share, found.measured_pairs) == (32, 16)

@@ -33,6 +33,7 @@ LOSSES: Mapping[str, Literal["-", "--"]] = {
 #: What else is drawn of a training: its title, and its scale (shares in percent).
 CURVES = {
     "effective_rank": ("Effective rank", 1),
+    "online_predictivity": ("Predictivity of a recording", 1),
     "knn_top1": ("Neighbours, top-1 (%)", 100),
     "probe_top1": ("Online probe, top-1 (%)", 100),
     "probe_epoch_top1": ("Probe on an epoch's views, top-1 (%)", 100),
@@ -80,6 +81,7 @@ def figure_training(inputs: Inputs, columns: int = 2) -> Drawn:
     if "probe_top1" not in absent:
         absent.pop("probe_train_top1", None)
     absent.pop("probe_epoch_top1", None)  # of ce_align 0.1
+    absent.pop("online_predictivity", None)  # only where it is asked for
     stronger = ""
     if data["weight"].nunique() > 1:
         stronger = "; the stronger the colour, the larger the equivariance weight λ"
@@ -93,7 +95,12 @@ def figure_training(inputs: Inputs, columns: int = 2) -> Drawn:
         "different objectives have different scales. Effective rank: exponential of "
         "the entropy of the spectrum of the features' covariance. Neighbours: accuracy "
         "of the nearest neighbours in feature space. Probe: a linear classifier that "
-        "is trained along on detached features.",
+        "is trained along on detached features."
+        + (
+            " Predictivity: score of the recording that training was asked to follow."
+            if "online_predictivity" in there
+            else ""
+        ),
         alt=f"{counted(len(panels), 'line plot')} against the step, for "
         f"{counted(len(networks), 'training')}.",
     )
