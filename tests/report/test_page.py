@@ -358,6 +358,44 @@ def test_methods_and_references_are_of_what_is_stored(text):
     assert "hoerl1970ridge" not in text
 
 
+def test_pairs_of_networks_make_a_headline_only_where_they_are_told_apart():
+    def rows(stage, metric, **columns):
+        made = pd.DataFrame({"value": [0.1, -0.3], **columns})
+        return made.assign(
+            stage=stage,
+            metric=metric,
+            model=["a", "a"],
+            other=["b", "c"],
+            recording="set",
+            config_id="one",
+            interval="stimuli and neuroids",
+            n_stimuli=640,
+            n_neuroids=50,
+            low=[0.0, -0.4],
+            high=[0.2, -0.2],
+            created="",
+            animal=None,
+        )
+
+    labels = {name: name.upper() for name in "abc"}
+    apart = rows("compare", "difference_raw", q=[0.3, 0.01])
+    [found] = findings(apart, labels)
+    assert "1 of 2 told apart" in found.label
+    assert found.text == "−0.3000"
+    assert "A minus that of C on set: −0.3000 [−0.4000, −0.2000]" in found.detail
+    assert "640 stimuli, 50 neuroids), q = 0.01" in found.detail
+    [found] = findings(apart.assign(q=0.2), labels)
+    assert found.text == "Not told apart"
+    assert found.detail.startswith("2 pairs, over stimuli and neuroids")
+    # q of an overlap is over the pairs that are there.
+    overlap = rows("overlap", "overlap_difference", p=[0.04, 0.9])
+    [found] = findings(overlap, labels)
+    assert found.text == "Not told apart"
+    assert found.detail.endswith("smallest q = 0.08")
+    [found] = findings(overlap.iloc[:1], labels)
+    assert "R² of A minus that of B" in found.detail
+
+
 def test_a_figure_can_be_saved_as_pdf(tree):
     saved = [e.get("href") for e in tree.iter() if e.get("download")]
     assert len(saved) >= 4

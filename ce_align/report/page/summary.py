@@ -157,28 +157,14 @@ def _comparisons(rows: "pd.DataFrame", labels: Mapping[str, str]) -> Iterator[Fi
     # The latest comparison on each recording is one family of tests.
     for recording, group in found.groupby("recording", sort=False):
         family = group[group["config_id"] == group["config_id"].iloc[-1]]
-        label = f"Predictivity of {recording}, networks in pairs"
-        over = family["interval"].iloc[0]
-        held = family[family["q"].astype(float) < LEVEL]
-        if held.empty:
-            first, n = family.iloc[0], len(family)
-            which = f"{labels[first['model']]} and {labels[first['other']]}"
-            yield Finding(
-                label,
-                "Not told apart",
-                f"{which if n == 1 else counted(n, 'pair')}, at "
-                f"{first['n_stimuli']:.0f} stimuli and {first['n_neuroids']:.0f} "
-                f"neuroids, over {over}, smallest q = {family['q'].min():.2g}",
-            )
-            continue
-        best = held.iloc[int(held["value"].astype(float).abs().argmax())]
-        low, high, value = (minus(f"{best[x]:+.4f}") for x in ("low", "high", "value"))
-        yield Finding(
-            f"{label}: {len(held)} of {len(family)} told apart; the largest difference",
-            value,
-            f"raw r of {labels[best['model']]} minus that of {labels[best['other']]}: "
-            f"{value} [{low}, {high}] over {over}, q = {best['q']:.2g}",
-            best.get("source"),
+        n_stimuli, n_neuroids = family.iloc[0][["n_stimuli", "n_neuroids"]]
+        yield _told_apart(
+            family,
+            labels,
+            f"Predictivity of {recording}, networks in pairs",
+            "raw r",
+            f"over {family['interval'].iloc[0]} ({n_stimuli:.0f} stimuli, "
+            f"{n_neuroids:.0f} neuroids)",
         )
 
 
@@ -189,27 +175,36 @@ def _overlaps(rows: "pd.DataFrame", labels: Mapping[str, str]) -> Iterator[Findi
         return
     pair = ["model", "other", "recording"]
     found = found[found["p"].notna()].drop_duplicates(pair, keep="last")
-    found = found.assign(q=benjamini_hochberg(found["p"]))
-    label = "Explained variance of networks, in pairs"
-    held = found[found["q"] < LEVEL]
+    yield _told_apart(
+        found.assign(q=benjamini_hochberg(found["p"])),
+        labels,
+        "Explained variance of networks, in pairs",
+        "R²",
+        "sign-flip test over neuroids",
+    )
+
+
+def _told_apart(
+    family: "pd.DataFrame", labels: Mapping[str, str], label: str, what: str, how: str
+) -> Finding:
+    """How many pairs of one family of tests differ, and the largest difference."""
+    held = family[family["q"].astype(float) < LEVEL]
     if held.empty:
-        first, n = found.iloc[0], len(found)
+        first, n = family.iloc[0], len(family)
         which = f"{labels[first['model']]} and {labels[first['other']]}"
-        yield Finding(
+        return Finding(
             label,
             "Not told apart",
-            f"{which if n == 1 else counted(n, 'pair')}, sign-flip test over neuroids, "
-            f"smallest q = {found['q'].min():.2g}",
+            f"{which if n == 1 else counted(n, 'pair')}, {how}, smallest q = "
+            f"{family['q'].min():.2g}",
         )
-        return
     best = held.iloc[int(held["value"].astype(float).abs().argmax())]
     low, high, value = (minus(f"{best[x]:+.4f}") for x in ("low", "high", "value"))
-    yield Finding(
-        f"{label}: {len(held)} of {len(found)} told apart; the largest difference",
+    return Finding(
+        f"{label}: {len(held)} of {len(family)} told apart; the largest difference",
         value,
-        f"R² of {labels[best['model']]} minus that of {labels[best['other']]} on "
-        f"{best['recording']}: {value} [{low}, {high}] over {best['n_neuroids']:.0f} "
-        f"neuroids, sign-flip test, q = {best['q']:.2g}",
+        f"{what} of {labels[best['model']]} minus that of {labels[best['other']]} on "
+        f"{best['recording']}: {value} [{low}, {high}], {how}, q = {best['q']:.2g}",
         best.get("source"),
     )
 
