@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 __all__ = [
-    *("FEATURES", "HUB", "KNOWN", "LOCAL_HUB", "OWN_BACKBONES", "NetworkName"),
+    *("BRAIN", "FEATURES", "HUB", "KNOWN", "LOCAL_HUB", "OWN_BACKBONES", "NetworkName"),
     *("UNTRAINED", "labelled", "network_behind", "plain_path", "printable"),
     *("split_name", "with_nulls", "without_path"),
 ]
@@ -21,6 +21,8 @@ HUB, LOCAL_HUB, FEATURES = "hf-hub:", "local-dir:", "features:"
 
 #: Begins names of networks whose weights are drawn anew: ``untrained/SEED:NAME``.
 UNTRAINED = "untrained/"
+#: Begins those of the animals of a recording but one: ``brain/RECORDING:ANIMAL``.
+BRAIN = "brain/"
 #: Shown beside networks, they need no training.
 REFERENCES = ("pixels", "gabor")
 
@@ -138,7 +140,7 @@ def with_nulls(names: Iterable[str], n_seeds: int) -> list[str]:
     trained = [
         name
         for name in asked
-        if name not in REFERENCES and not name.startswith((UNTRAINED, FEATURES))
+        if name not in REFERENCES and not name.startswith((UNTRAINED, FEATURES, BRAIN))
     ]
     nulls = [
         f"{UNTRAINED}{k}:{name}" for name in trained for k in range(1, n_seeds + 1)

@@ -12,6 +12,7 @@ from ce_align.checks import nearest_names
 from ce_align.errors import ConfigError
 from ce_align.files import cache_folder
 from ce_align.names import (
+    BRAIN,
     FEATURES,
     HUB,
     KNOWN,
@@ -265,6 +266,8 @@ def label_of(name: str) -> str:
     entry = find_published(name)
     if entry is not None:
         return entry.label
+    if name.startswith(BRAIN):
+        return f"other animals than {name.rpartition(':')[2]}"
     if behind := network_behind(name):
         seed = name.removeprefix(UNTRAINED).partition(":")[0]
         return f"{label_of(behind)}, untrained {seed}"

@@ -50,6 +50,7 @@ from ce_align.models.networks import Network
 from ce_align.models.preprocessing import Preprocessing
 from ce_align.models.untrained import redrawn
 from ce_align.names import (
+    BRAIN,
     FEATURES,
     HUB,
     LOCAL_HUB,
@@ -271,6 +272,11 @@ def _load_source(source: str, name: str, seed: int, progress: Progress) -> Netwo
     entry = find_published(source)
     if entry is not None:
         return _load_published(entry, progress)
+    if source.startswith(BRAIN):
+        raise ConfigError(
+            f"{name} is of animals, which have a score but are no network: ce-align "
+            "score --brain"
+        )
     if source.startswith(UNTRAINED):
         number, _, behind = source.removeprefix(UNTRAINED).partition(":")
         if not number.isdecimal() or not behind:

@@ -14,7 +14,7 @@ from ce_align.digests import combine_digests, digest_json
 from ce_align.errors import CeAlignError, ConfigError, explained
 from ce_align.files import cache_folder
 from ce_align.models.catalogue import label_of
-from ce_align.names import FEATURES, split_name, without_path
+from ce_align.names import BRAIN, FEATURES, split_name, without_path
 from ce_align.progress import Notify, Progress, quiet, silent
 from ce_align.results import FACTS, LABELLED, SECOND, NetworkFacts, ResultStore, Row
 
@@ -335,10 +335,11 @@ class Run:
         seed : of weights that are random
         live : it must be a network that images can be shown to
         """
+        from ce_align.models.brain import load_brain
         from ce_align.models.given import FeatureArray, load_features
         from ce_align.models.load import load_network, named_part
 
-        features = name.startswith(FEATURES)
+        features = name.startswith((FEATURES, BRAIN))
         if live and (features or isinstance(self._given(name), FeatureArray)):
             raise ConfigError(
                 f"{name} is an array of features, which can be scored; give a network "
@@ -352,6 +353,8 @@ class Run:
             return named_part(whole, asked, name)
 
         def load() -> "Network":
+            if name.startswith(BRAIN):
+                return load_brain(name.removeprefix(BRAIN))  # type: ignore[return-value]
             if features:
                 return load_features(name)  # type: ignore[return-value]
             return load_network(name, seed=seed, progress=self.progress)
