@@ -2,9 +2,10 @@
 
 ``make mini-paper IMAGES=DIR RECORDINGS=FILE.nc`` trains all objectives at several λ on
 the images below ``DIR/train``, one folder a class, measures them on those below
-``DIR/val`` and scores them on recordings, if any are named. ``PRESET=cpu`` is 18 small
-networks at 32 px; ``PRESET=gpu`` is 21 ResNet-18 at 64 px. The variables reach this
-file as ``$CE_ALIGN_MINI_IMAGES`` and so on; without images it takes procedural scenes.
+``DIR/val`` and compares them with recordings, if any are named: predictivity and
+similarity. ``PRESET=cpu`` is 18 small networks at 32 px; ``PRESET=gpu`` is 21 ResNet-18
+at 64 px. The variables reach this file as ``$CE_ALIGN_MINI_IMAGES`` and so on; without
+images it takes procedural scenes.
 """
 
 from itertools import product
@@ -18,6 +19,7 @@ from ce_align.report.paper.files import FigureConfig, TableConfig
 from ce_align.stages.correlate import CorrelateConfig
 from ce_align.stages.measures import AnalysisConfig
 from ce_align.stages.scores import ScoreConfig
+from ce_align.stages.similarities import SimilarityConfig
 from ce_align.stages.train import training_folder
 from ce_align.trainer.presets import preset_config
 
@@ -53,6 +55,10 @@ scores = [
     ScoreConfig(model=name, recording=recording, layer=LAYER)
     for recording, name in product(recordings, names.values())
 ]
+similarities = [
+    SimilarityConfig(metric=metric, model=name, recording=recording, layer=LAYER)
+    for metric, recording, name in product(("rsa", "cka"), recordings, names.values())
+]
 measures = [
     AnalysisConfig(
         metric=metric,
@@ -74,7 +80,7 @@ if recordings:
     correlations = [CorrelateConfig(recordings=tuple(recordings))]
 
 RECIPE = [
-    *(*trainings.values(), *scores, *measures, *correlations),
+    *(*trainings.values(), *scores, *similarities, *measures, *correlations),
     *(TableConfig(table=name) for name in tables),
     *(FigureConfig(figure=name) for name in figures),
 ]

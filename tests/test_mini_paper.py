@@ -58,11 +58,10 @@ def test_it_learns_from_one_part_of_the_images_and_is_measured_on_the_other(conf
 
 
 def test_scores_and_correlations_are_of_the_recordings_that_are_named(configs):
-    assert not configs("score") + configs("correlate")
-    assert {one.recording for one in configs("score", RECORDINGS="a.nc b.nc")} == {
-        "a.nc",
-        "b.nc",
-    }
+    assert not configs("score") + configs("similarity") + configs("correlate")
+    for stage in ("score", "similarity"):
+        found = {one.recording for one in configs(stage, RECORDINGS="a.nc b.nc")}
+        assert found == {"a.nc", "b.nc"}
     (table,) = configs("correlate", RECORDINGS="a.nc b.nc")
     assert table.recordings == ("a.nc", "b.nc")
 
