@@ -422,7 +422,7 @@ def train(
     objective : ``mmcr``, ``barlow``, ``simclr``, or one that was registered
     weight : equivariance weight λ, from 0 (invariant) to 1
     images : folder, archive, packed folder, or ``simulated``
-    preset : ``paper-in1k``, ``paper-in100``, ``weak`` or ``tiny``
+    preset : a key of `ce_align.trainer.presets.PRESETS`, such as ``tiny`` or ``cifar``
     out : folder of the run; None for one below ``runs`` that is named by the settings
     run_options : see `ce_align.stages.running.Run`
     **settings : of `TrainConfig`, such as ``epochs`` or ``backbone``
