@@ -188,3 +188,19 @@ def test_no_model_is_more_like_all_animals_than_their_mean(rng, features, compar
 def test_what_cannot_be_compared_is_refused(call, expected):
     with pytest.raises(DataError, match=expected):
         call()
+
+
+@pytest.mark.real
+def test_monkey_and_human_it_are_as_alike_as_published(real_data):
+    """r = .49 in Kriegeskorte et al. (2008), and far more than pixels tell."""
+    from scipy.io import loadmat
+
+    name = "Kriegeskorte_Neuron2008_supplementalData.mat"
+    held = loadmat(real_data / "macaque_it_92" / name)
+    stated = held["RDMs_mIT_hIT_fig1"]["RDM"][0]
+    monkey, human = (squareform(one.ravel()) for one in stated)
+    assert compare_rdms(monkey, human, "correlation") == pytest.approx(0.49, abs=0.005)
+    images = np.stack(list(held["stimuli_92objs"]["image"][0]))
+    pixels = dissimilarities(images.reshape(92, -1), "correlation")
+    assert compare_rdms(pixels, monkey, "spearman") == pytest.approx(0.14, abs=0.01)
+    assert compare_rdms(human, monkey, "spearman") > 0.4

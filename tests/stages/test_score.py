@@ -21,9 +21,11 @@ from ce_align.models import features
 from ce_align.models.networks import Network
 from ce_align.models.preprocessing import Preprocessing
 from ce_align.results import ResultStore
+from ce_align.runner import run
 from ce_align.stages import score as stage
 from ce_align.stages.running import Run
 from ce_align.stages.scores import ScoreConfig
+from ce_align.stages.similarities import SimilarityConfig
 
 #: Of the toy network: 6 filters at 2 × 2 places.
 N_FEATURES = 24
@@ -379,6 +381,21 @@ def test_trained_predicts_macaque_v4_better_than_untrained_and_shuffled(
     assert trained_raw > 0.45
     assert raw(load_mobilenet(real_data, trained=False)) < trained_raw - 0.1
     assert abs(raw(trained, order=str(listed))) < 0.05
+    # Without a fit it is like V4, too, far from the floor and below the ceiling.
+    recording = import_recording(
+        ImportSettings(
+            file=str(folder / "responses_raw_210325.npy"),
+            images=str(folder / "images_210325.zip"),
+            axes="neuroid,stimulus,repetition",
+            region="V4",
+        ),
+        "v4",
+    )
+    given = {("network", "mobilenet_v2"): trained, ("recording", "v4"): recording}
+    fixed = {"model": "mobilenet_v2", "recording": "v4", "layer": "block10"}
+    asked = [SimilarityConfig(metric=m, **fixed) for m in ("rsa", "cka")]
+    for row in run(asked, store, given=given).rows:
+        assert row.floor < row.low < row.value < row.high < row.ceiling_high
 
 
 def make_monkeys(images, *, split=False, bins=0, regions=("IT",), seed=0):
