@@ -29,6 +29,8 @@ MIN_INDEPENDENT = 6
 JACKKNIFE_FACTOR = 1.05
 #: A partial correlation takes the first model that leaves so many degrees of freedom.
 MIN_FREEDOM = 3
+#: A line is fitted to so many networks at least.
+MIN_FITTED = 4
 #: Leverage above which a network has a mean or a slope of its own.
 ALONE = 1 - 1e-9
 
@@ -66,6 +68,8 @@ class Association:
     within : correlation after subtracting the mean of each group (objective) from both
         sides, with its interval over networks within groups
     p : of the permutation test that exchanges networks within their group only
+    held_out_r2 : R² of predicting each group by a line through all others, see
+        `held_out_r2`; NaN where it is not defined
     partial : correlation given the group and the covariate (λ)
     n_partial : networks behind `partial`, those of known λ; 0 where it is not defined
     given : in words, what `partial` is given; empty where it is not defined
@@ -85,6 +89,7 @@ class Association:
     spearman: float
     within: Coefficient
     p: float
+    held_out_r2: float
     partial: Coefficient
     n_partial: int
     given: str
@@ -168,6 +173,7 @@ def correlate(
                 spearman=float(_pearson(stats.rankdata(x), stats.rankdata(y))),
                 within=within,
                 p=p,
+                held_out_r2=held_out_r2(x, y, labels),
                 partial=partial,
                 n_partial=n_partial,
                 given=given,
@@ -192,6 +198,34 @@ def one_family(records: Sequence[Association]) -> tuple[Association, ...]:
         replace(record, q=float(one), partial_q=float(other))
         for record, one, other in zip(records, q, partial_q, strict=True)
     )
+
+
+def held_out_r2(x: Array, y: Array, groups: NDArray[np.generic]) -> float:
+    """How well a line through the networks of all other groups predicts those of one.
+
+    Parameters
+    ----------
+    x, y : (n_networks,), measure and predictivity
+    groups : (n_networks,), training objective of each network
+
+    Returns
+    -------
+    1 − squared error of that line / squared error of the mean of the other groups, both
+    summed over all networks: 1 if one line holds for all groups, 0 if it tells no more
+    than their mean, below 0 if it misleads. NaN for fewer than two groups, or where
+    `x` does not vary, or too few are left, without one of them.
+    """
+    names = np.unique(groups)
+    errors = np.zeros(2)
+    for name in names:
+        rest, own = groups != name, groups == name
+        if rest.sum() < MIN_FITTED or np.ptp(x[rest]) == 0:
+            return float("nan")
+        centre, mean = x[rest].mean(), y[rest].mean()
+        slope = (x[rest] - centre) @ y[rest] / ((x[rest] - centre) ** 2).sum()
+        missed = y[own] - mean
+        errors += [((missed - slope * (x[own] - centre)) ** 2).sum(), missed @ missed]
+    return float(1 - errors[0] / errors[1]) if len(names) > 1 else float("nan")
 
 
 def least_r(n: int, level: float = 0.95) -> float:

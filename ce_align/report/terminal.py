@@ -291,6 +291,7 @@ CORRELATION = (
     interval_column("ci", "95 %", "low", "high", ".2f"),
     Column("within", form=".2f", kind="number", known=True),
     interval_column("within_ci", "95 % (within)", "within_low", "within_high", ".2f"),
+    Column("held_out_r2", "R² left out", ".2f", kind="number", known=True),
     Column("n_networks", "n", fact="n {value} networks"),
     Column("p", form=".4f", kind="number", keep=True),
     Column("q", form=".4f", kind="number", keep=True),
@@ -310,8 +311,9 @@ PARTIAL = (
 
 #: What columns of correlations say.
 WITHIN = (
-    "within: each objective's mean removed; p: networks exchanged within objectives; "
-    "q: false discovery rate over all tests of the run"
+    "within: each objective's mean removed; R² left out: of each objective's networks, "
+    "by a line through all others; p: networks exchanged within objectives; q: false "
+    "discovery rate over all tests of the run"
 )
 
 

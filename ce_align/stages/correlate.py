@@ -50,7 +50,7 @@ __all__ = [
     *("scored_recordings", "shared"),
 ]
 
-ALGORITHM = "correlation 4"
+ALGORITHM = "correlation 5"
 
 #: Two measures whose |r| is nearer to 1 differ in unit, sign and rounding only.
 SAME = 1e-9
@@ -84,6 +84,8 @@ class CorrelationRow(Row):
     value : Pearson r across all networks; `low` and `high` its 95 % interval, where all
         networks are of one objective
     within : r after removing each objective's mean, with `within_low`, `within_high`
+    held_out_r2 : R² of predicting the networks of each objective by a line through
+        those of all others; None for a single objective, or too few networks
     partial : r given λ, too, over `n_partial` networks of known λ, with `partial_low`,
         `partial_high`, and `partial_p` of Student's t; `given` says what it is given.
         None where λ does not vary or too few networks are left, see `note`
@@ -106,6 +108,7 @@ class CorrelationRow(Row):
     within: float | None
     within_low: float | None = None
     within_high: float | None = None
+    held_out_r2: float | None = None
     partial: float | None = None
     partial_low: float | None = None
     partial_high: float | None = None
@@ -466,6 +469,7 @@ def _row(
         within=_finite(within.r),
         within_low=_finite(within.low),
         within_high=_finite(within.high),
+        held_out_r2=_finite(found.held_out_r2),
         partial=_finite(partial.r),
         partial_low=_finite(partial.low),
         partial_high=_finite(partial.high),

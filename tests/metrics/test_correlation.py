@@ -6,6 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import scipy.stats
+from sklearn.linear_model import LinearRegression
+from sklearn.model_selection import LeaveOneGroupOut, cross_val_predict
 
 from ce_align.errors import DataError
 from ce_align.metrics.correlation import correlate, residual_r
@@ -38,6 +40,22 @@ def test_coefficients_agree_with_scipy(rng):
     ]
     assert record.within.r == pytest.approx(np.corrcoef(*centred)[0, 1])
     assert record.n_networks == 21
+
+
+def test_each_objective_is_predicted_by_a_line_through_the_others(rng):
+    x, y = rng.normal(size=(2, 21))
+    y += x
+    predicted = cross_val_predict(
+        LinearRegression(), x[:, None], y, groups=GROUPS, cv=LeaveOneGroupOut()
+    )
+    means = np.array([y[group != GROUPS].mean() for group in GROUPS])
+    expected = 1 - ((y - predicted) ** 2).sum() / ((y - means) ** 2).sum()
+    assert one(x, y, rng).held_out_r2 == pytest.approx(expected)
+    assert one(x, 2 * x - 1, rng).held_out_r2 == pytest.approx(1)
+    # Opposite slopes: what holds in two objectives misleads in the third.
+    turned = np.where(np.isin(GROUPS, ["mmcr"]), -x, x)
+    assert one(x, turned, rng).held_out_r2 < 0
+    assert np.isnan(one(x, y, rng, np.repeat("a", 21)).held_out_r2)
 
 
 def test_table_has_every_measure_with_every_target_and_its_q(rng):

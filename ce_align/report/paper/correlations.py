@@ -48,7 +48,7 @@ __all__ = [
 #: Numbers of a correlation, in the order of the rows behind tables and figures.
 NUMBERS = (
     *("value", "low", "high", "abs_r", "r_squared", "spearman"),
-    *("within", "within_low", "within_high", "p", "q"),
+    *("within", "within_low", "within_high", "held_out_r2", "p", "q"),
     *("partial", "partial_low", "partial_high", "partial_p", "partial_q"),
     *("n_networks", "n_partial"),
 )
