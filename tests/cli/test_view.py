@@ -161,7 +161,7 @@ def test_every_command_that_prints_a_table_has_the_same_options(ce_align, monkey
     monkeypatch.setenv("COLUMNS", "200")
     with_tables = {
         *("analyze", "benchmark", "correlate", "demo", "doctor", "models", "overlap"),
-        "recordings",
+        *("compare", "recordings"),
         *("register", "results", "run", "score", "similarity", "submit", "tables"),
         "transfer",
     }
