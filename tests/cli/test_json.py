@@ -49,7 +49,7 @@ CASES = {
     "score": (*MODEL, "--recording", "toy.nc", "--components", 5),
     "analyze": (*MODEL, *SMALL),
     "correlate": (),
-    "compare": (*MODEL, *OTHER, "--components", 5, "--resamples", 20),
+    "compare": (*MODEL, *OTHER, "--components", 5, "--over", "neuroids"),
     "overlap": (*MODEL, *OTHER),
     "similarity": (*MODEL, "--recording", "toy.nc"),
     "transfer": (*MODEL, "--dataset", "labelled", "--size", 8, "--repeats", 1),
