@@ -117,8 +117,9 @@ def _beside_untrained(records: Sequence[Record]) -> list[Record]:
 
 
 def _score_sheets(records: Sequence[Record]) -> Iterator[Sheet]:
-    """A table for each recording and region."""
-    for (recording, region), group in split(records, "recording", "region"):
+    """A table for each recording, region and regression, as others are others."""
+    keys = ("recording", "region", "regression")
+    for (recording, region, _), group in split(records, *keys):
         notes = []
         if any(record.get("value") is not None for record in group):
             notes = ["score = raw² / ceiling; ± error of raw r over splits"]
