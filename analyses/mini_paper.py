@@ -1,13 +1,12 @@
 """The paper in miniature: Figures 2, 3, 5–7, Tables 1, 3, 5 for networks trained here.
 
 ``make mini-paper IMAGES=DIR RECORDINGS=FILE.nc`` trains all objectives at several λ on
-the images below ``DIR/train``, one folder a class, measures them on those below
-``DIR/val`` and compares them with recordings, if any are named: predictivity and
-similarity. ``PRESET=cpu`` is 18 small networks at 32 px; ``PRESET=gpu`` is 21 ResNet-18
-at 64 px. The variables reach this file as ``$CE_ALIGN_MINI_IMAGES`` and so on; without
-images it takes procedural scenes.
+``DIR/train``, one folder a class, measures them on ``DIR/val`` and compares them with
+recordings, if there are any. ``PRESET=cpu`` is 18 small networks at 32 px, ``gpu`` 21
+ResNet-18 at 64 px. The variables come as ``$CE_ALIGN_MINI_IMAGES`` and so on.
 """
 
+from functools import partial
 from itertools import product
 from os import environ
 from pathlib import Path
@@ -26,6 +25,7 @@ from ce_align.trainer.presets import preset_config
 OBJECTIVES, LAYER = ("simclr", "barlow", "mmcr"), "layer4"
 GPU = {"backbone": "resnet18", "view_size": 64, "epochs": 40, "warmup_epochs": 2}
 GPU |= {"pairs_per_step": 256, "precision": "bf16"}
+COMPARED = [ScoreConfig, *(partial(SimilarityConfig, metric=m) for m in ("rsa", "cka"))]
 #: Weights, seeds, and what differs from the preset `tiny` of trainings.
 PRESETS = {
     "cpu": ((0.0, 0.3, 0.5), (0, 1), {}),
@@ -51,13 +51,9 @@ trainings = {
     for seed, objective, weight in product(seeds, OBJECTIVES, weights)
 }
 names = {key: str(training_folder(config)) for key, config in trainings.items()}
-scores = [
-    ScoreConfig(model=name, recording=recording, layer=LAYER)
-    for recording, name in product(recordings, names.values())
-]
-similarities = [
-    SimilarityConfig(metric=metric, model=name, recording=recording, layer=LAYER)
-    for metric, recording, name in product(("rsa", "cka"), recordings, names.values())
+comparisons = [
+    compare(model=name, recording=recording, layer=LAYER)
+    for compare, recording, name in product(COMPARED, recordings, names.values())
 ]
 measures = [
     AnalysisConfig(
@@ -73,14 +69,12 @@ measures = [
     for key, name in names.items()
 ]
 figures, tables = ["2", "5", "6", "7", "lambda", "training"], ["3", "5"]
-correlations = []
+correlations = [CorrelateConfig(recordings=tuple(recordings))] if recordings else []
 if recordings:
-    figures += ["3", "forest", "networks"]
-    tables += ["1"]
-    correlations = [CorrelateConfig(recordings=tuple(recordings))]
+    figures, tables = [*figures, "3", "forest", "networks"], [*tables, "1"]
 
 RECIPE = [
-    *(*trainings.values(), *scores, *similarities, *measures, *correlations),
+    *(*trainings.values(), *comparisons, *measures, *correlations),
     *(TableConfig(table=name) for name in tables),
     *(FigureConfig(figure=name) for name in figures),
 ]

@@ -55,9 +55,9 @@ COMPARE = (
     Column("other_value", "b", ".4f", kind="number", keep=True),
     Column("value", "a − b", "+.4f", kind="number", keep=True),
     interval_column("ci", "95 % interval", "low", "high", "+.4f"),
-    Column("p", form=".3g", kind="number", known=True),
-    Column("q", form=".3g", kind="number", known=True),
-    Column("verdict", "told apart", keep=True),
+    Column("p", form=".4f", kind="number", known=True),
+    Column("q", form=".4f", kind="number", known=True),
+    Column("verdict", "apart", keep=True),
     *(Column("interval", "over", fact="over {value}"), NEUROIDS, STIMULI),
     *(Column("regression"), Column("region"), ORIGIN, Column("seed", extra=True)),
 )
@@ -78,5 +78,10 @@ def compare_sheets(records: Sequence[Record]) -> Iterator[Sheet]:
         n = named[0]["n_pairs"]
         title = f"{recording}: difference of {COMPARED.get(metric, metric)}, a − b"
         family = [f"q: false discovery rate over {counted(n, 'pair')}"]
-        notes = [*family, f"told apart: q < {LEVEL:g}; else not at this n"]
+        n_apart = sum(record["verdict"] == "yes" for record in named)
+        notes = [
+            *family,
+            f"{n_apart or 'none'} of {counted(n, 'pair')} told apart by these stimuli "
+            f"and neuroids (q < {LEVEL:g})",
+        ]
         yield Sheet(named, COMPARE, title, by=("a",), notes=notes, notes_of=notes_of)

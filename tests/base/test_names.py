@@ -78,6 +78,8 @@ def config_of(kind, field, path):
         for name, one in kind.model_fields.items()
         if one.is_required()
     }
+    if kind.stage == "similarity":
+        known["metric"] = "rsa"
     several = "tuple" in str(kind.model_fields[field].annotation)
     others = known.get(field, ())[1:]
     return kind(**{**known, field: (path, *others) if several else path})

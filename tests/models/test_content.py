@@ -41,8 +41,10 @@ HELD = {
 MODULES = {
     "ce_align.backbones.TinyResNet",
     "ce_align.models.baselines.GaborEnergy",
+    "ce_align.trainer.augself.ParameterPrediction",
     "ce_align.trainer.batchnorm.ViewBatchNorm",
     "ce_align.trainer.batchnorm.ViewLinear",
+    "ce_align.trainer.equimod.EmbeddingPrediction",
     "ce_align.trainer.module.PairedTraining",
     "ce_align.trainer.networks.MomentumCopy",
     "ce_align.trainer.networks.PairedNetwork",
@@ -51,7 +53,7 @@ MODULES = {
 
 def classes_of_ours():
     """Modules of the package that need no Brain-Score, imported; classes by name."""
-    found = {}
+    found = dict(vars(importlib.import_module("ce_align.backbones")))
     for room in ("models", "trainer"):
         package = importlib.import_module(f"ce_align.{room}")
         for info in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):

@@ -209,7 +209,7 @@ def test_safetensors_describe_their_network(tmp_path):
     assert network.preprocessing.input_size == 64
     assert network.layer_for("IT") == "layer4"
     save_safetensors(path, state, {})
-    with pytest.raises(ConfigError, match=r"net\.safetensors:ARCHITECTURE"):
+    with pytest.raises(ConfigError, match=r"net\.safetensors:resnet18"):
         load_network(str(path))
     assert load_network(f"{path}:resnet18").preprocessing.input_size == 224
 

@@ -337,7 +337,12 @@ def test_a_gain_is_told_from_none_only_by_enough_trainings():
             for weight in (0.0, 0.5)
             for seed in range(n_seeds)
         ).assign(
-            backbone=None, epochs=None, pretraining=None, augmentation=None, label=None
+            backbone=None,
+            epochs=None,
+            pretraining=None,
+            augmentation=None,
+            label=None,
+            weighting=None,
         )
 
     (few, _), (enough, _) = (

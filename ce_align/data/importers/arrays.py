@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import permutations
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ from ce_align.progress import Notify
 __all__ = ["ARRAYS"]
 
 AXES = ("stimulus", "repetition", "neuroid")
+PLURALS = dict(zip(AXES, ("stimuli", "repetitions", "neuroids"), strict=True))
 SWAPPED = {"repetition": "neuroid", "neuroid": "repetition"}
 #: Share of the variance below which means of neuroids say that they were subtracted.
 CENTRED = 1e-6
@@ -75,14 +77,21 @@ def _read(asked: Request) -> Recording:
     else:
         shown = ordered_files(asked, source)
     if len(shown) != array.shape[0]:
-        alike = [
-            name for name, n in zip(AXES, array.shape, strict=True) if n == len(shown)
+        lengths = dict(zip(AXES, array.shape, strict=True))
+        orders = [
+            ",".join(order)
+            for order in permutations(axes)
+            if lengths[axes[order.index("stimulus")]] == len(shown)
         ]
-        hint = f"; {alike[0]} has so many: are they swapped?" if alike else ""
         raise DataError(
-            f"{asked.path.name} has {array.shape[0]} stimuli but {images.name} has "
-            f"{len(shown)} images; give one image for each row (axes are "
-            f"{','.join(axes)}{hint})"
+            f"by the axes {','.join(axes)} {asked.path.name} has "
+            f"{' × '.join(f'{lengths[name]} {PLURALS[name]}' for name in axes)}, but "
+            f"{images} has {len(shown)} images; "
+            + (
+                f"--axes {' or '.join(orders)} would have as many stimuli"
+                if orders
+                else "give an image for each stimulus"
+            )
         )
     _tell_doubtful_axes(array, axes, tell)
     for role, values in neuroids.items():
@@ -293,7 +302,7 @@ def _of_hdf5(file: Any, name: str | None, path: Path) -> NDArray[Any]:
 
 ARRAYS = Importer(
     name="arrays",
-    holds="an array: .npy, .npz, .mat (5 and 7.3), .h5",
+    holds="an array in .npy, .npz, .mat 5 or 7.3, .h5",
     recognises=lambda path: path.suffix in SUFFIXES,
     read=_read,
     takes=("key", "order", "stimuli"),

@@ -154,6 +154,8 @@ def _comparisons(rows: "pd.DataFrame", labels: Mapping[str, str]) -> Iterator[Fi
     """Which networks predict a recording better, of the pairs that were compared."""
     found = _stage(rows, "compare")
     found = found[found["metric"] == "difference_raw"]
+    if found.empty:
+        return
     # The latest comparison on each recording is one family of tests.
     for recording, group in found.groupby("recording", sort=False):
         family = group[group["config_id"] == group["config_id"].iloc[-1]]

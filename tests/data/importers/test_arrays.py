@@ -89,7 +89,7 @@ def test_npz_with_one_array_is_read(lab):
         (
             {"axes": ("stimulus", "neuroid", "repetition")},
             DataError,
-            "2 stimuli but images has 5 images",
+            "2 stimuli × .* has 5 images",
         ),
         ({"order": "absent.csv"}, ConfigError, "order must be name or natural"),
     ],
@@ -225,11 +225,24 @@ def test_numbers_that_could_be_names_are_not_taken_for_them(lab):
     assert found.tolist() == list("01234")
 
 
+def test_axes_in_another_order_are_answered_with_the_orders_that_fit(lab):
+    asked = ("stimulus", "repetition", "neuroid")
+    shape = f"{N_NEUROIDS} stimuli × {N_STIMULI} repetitions × {N_REPETITIONS} neuroids"
+    with pytest.raises(DataError) as told:
+        import_lab(lab, axes=asked)
+    assert shape in str(told.value)
+    assert "images has 5 images" in str(told.value)
+    assert str(told.value).endswith(
+        "--axes repetition,stimulus,neuroid or neuroid,stimulus,repetition would have "
+        "as many stimuli"
+    )
+
+
 def test_lines_tell_how_files_were_understood(lab):
     lines = []
     import_lab(lab, stimuli=lab / "stimuli.csv", tell=lines.append)
     assert lines == [
-        "responses.npy is read as arrays (an array: .npy, .npz, .mat (5 and 7.3), .h5)",
+        "responses.npy is read as arrays (an array in .npy, .npz, .mat 5 or 7.3, .h5)",
         "images are ordered by the numbers in their names: s7.png, s8.png, s9.png "
         "and 2 more",
         "stimuli.csv is attached line by line, in the rows' order",
@@ -264,7 +277,7 @@ def test_neuroids_that_look_like_repetitions_are_told(lab, rng, axes, told):
 
 def test_responses_whose_other_axis_fits_the_images_are_refused_with_that_hint(lab):
     np.save(lab / "average.npy", np.arange(10.0).reshape(2, 5))
-    with pytest.raises(DataError, match="neuroid has so many: are they swapped"):
+    with pytest.raises(DataError, match="--axes neuroid,stimulus would have as many"):
         import_lab(lab, responses=lab / "average.npy", axes=("stimulus", "neuroid"))
 
 
