@@ -101,7 +101,8 @@ def _start(
         jobs = cluster.ask("squeue", "-h", "-r", "-o", "%i %T") if cluster else ""
         if not running and not jobs:
             return
-        if rng.random() < SHARE:
+        # A driver that only submits lives for a few seconds.
+        if rng.random() < (0.5 if cluster and running else SHARE):
             _disturb(rng, faults, driver, cluster, jobs)
 
 

@@ -7,11 +7,10 @@ process, best of three, and so are ratios.
 import time
 from collections.abc import Callable
 from functools import partial
+from importlib import import_module
 from typing import Any
 
 import numpy as np
-from rsatoolbox.data import Dataset
-from rsatoolbox.rdm import RDMs, calc_rdm, compare
 
 from benchmarks.speed._machine import describe
 from ce_align.metrics.rdm import (
@@ -22,6 +21,10 @@ from ce_align.metrics.rdm import (
     squared_distances,
     unbiased_gram,
 )
+
+#: It states no types.
+toolbox: Any = import_module("rsatoolbox.rdm")
+data: Any = import_module("rsatoolbox.data")
 
 N_STIMULI, N_REPETITIONS, N_NEUROIDS, N_FEATURES = 92, 6, 100, 5000
 COMPARATORS: dict[Comparator, str] = {
@@ -58,7 +61,7 @@ def main() -> None:
     signal = features @ rng.normal(size=(N_FEATURES, m)) / 50
     responses = signal[:, None] + rng.normal(size=(n, r, m)) * signal.std()
     stimulus, run = np.repeat(np.arange(n), r), np.tile(np.arange(r), n)
-    told = Dataset(
+    told = data.Dataset(
         responses.reshape(-1, m), obs_descriptors={"stimulus": stimulus, "run": run}
     )
     pairs = np.triu_indices(n, 1)
@@ -74,30 +77,30 @@ def main() -> None:
         )
         return own
 
-    wide = Dataset(features)
+    wide = data.Dataset(features)
     distances: tuple[Distance, ...] = ("euclidean", "correlation")
     for distance in distances:
         line(
             f"{distance} distances",
             partial(own_distances, features, distance),
-            lambda: calc_rdm(wide, distance).dissimilarities[0],  # noqa: B023
+            lambda: toolbox.calc_rdm(wide, distance).dissimilarities[0],  # noqa: B023
         )
     own = line(
         "crossvalidated distances",
         lambda: squared_distances(unbiased_gram(responses))[pairs],
-        lambda: calc_rdm(
+        lambda: toolbox.calc_rdm(
             told, "crossnobis", descriptor="stimulus", cv_descriptor="run"
         ).dissimilarities[0],
     )
     model = dissimilarities(features)
     brain = squared_distances(unbiased_gram(responses))
-    both = RDMs(model[pairs][None]), RDMs(np.asarray(own)[None])
+    both = toolbox.RDMs(model[pairs][None]), toolbox.RDMs(np.asarray(own)[None])
     name: Comparator
     for name, of_theirs in COMPARATORS.items():
         line(
             name,
             partial(compare_rdms, model, brain, name),
-            lambda: compare(*both, method=of_theirs)[0, 0],  # noqa: B023
+            lambda: toolbox.compare(*both, method=of_theirs)[0, 0],  # noqa: B023
         )
 
 
