@@ -11,9 +11,10 @@ PAPER := $(filter-out analyses/mini_paper.py, \
   $(wildcard benchmarks/*.py analyses/*.py figures/*.py))
 # A recording is a file or a published name.
 located = $(if $(wildcard $(1)),$(abspath $(1)),$(1))
-# Two workers, one thread each: torch's own threads would fight over the cores. Each
-# takes one half of the tests, so that what a module shares is made once, then helps out.
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist worksteal
+# One thread each: torch's own threads would fight over the cores. Three workers keep two
+# cores at work, for some tests wait for other processes. Each takes its part of the
+# tests, so that what a module shares is made once, then helps out.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 3 --dist worksteal
 
 .PHONY: demo gallery paper mini-paper test check docs setup clean
 

@@ -118,7 +118,7 @@ def test_a_cluster_trains_before_it_scores_and_names_what_failed(place, ce_align
             {"model": "trained", "recording": "toy.nc", "layer": "layer4", **SMALL},
             *scores(("nets.py:dies", "0")),
         ],
-        report=None,
+        figure=[{"figure": "1"}],  # it needs no rows
     )
     with one_node(place / "slurm") as cluster:
         status, _, told = ce_align("sweep", path, "--where", "slurm")
@@ -135,13 +135,13 @@ def test_a_cluster_trains_before_it_scores_and_names_what_failed(place, ce_align
             "score runs/mmcr_l0_tiny": "done",
             "score runs/mmcr_l0_tiny_seed1": "failed",
             "score nets.py:dies": "failed",
-            "report": "done",
+            "figure": "done",
         }
         assert found["score runs/mmcr_l0_tiny_seed1"]["reason"].startswith(
             "needs train runs/mmcr_l0_tiny_seed1, which failed: "
         )
         assert "as if it was killed" in found["score nets.py:dies"]["reason"]
-        assert (place / "paper-figures" / "report.html").is_file()
+        assert (place / "paper-figures" / "figure_1.png").is_file()
         # What failed is begun again by the same command, and can be taken back; what
         # was killed has twice the memory, should that have been the reason.
         again = ("--where", "slurm", "--slurm", "mem=300M")
@@ -149,6 +149,6 @@ def test_a_cluster_trains_before_it_scores_and_names_what_failed(place, ce_align
         assert "4 jobs given to SLURM" in told
         asked = cluster.ask("squeue", "-h", "-o", "%m").split()
         assert sorted(asked) == ["300M", "300M", "300M", "600M"]
-        assert states(ce_align)["report"]["state"] == "waiting"
+        assert states(ce_align)["figure"]["state"] == "waiting"
         assert "4 jobs cancelled" in ce_align("sweep", "cancel")[2]
         cluster.wait_until_empty(LIMIT)

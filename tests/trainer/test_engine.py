@@ -448,7 +448,7 @@ from test_engine import small_config
 from ce_align.data.imagesets import ImageSet
 from ce_align.trainer.presets import Hardware
 config = small_config(epochs=1, **json.loads(sys.argv[3]))
-pixels = np.random.default_rng(0).integers(0, 256, (128, 72, 72, 3), dtype=np.uint8)
+pixels = np.random.default_rng(0).integers(0, 256, (64, 72, 72, 3), dtype=np.uint8)
 images = ImageSet.from_array("noise", pixels)
 if sys.argv[2] == "plan":
     from ce_align.trainer import engine as estimates
@@ -468,7 +468,7 @@ else:
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="reads the peak from /proc")
 def test_the_memory_of_a_training_is_within_a_quarter_of_the_plan():
-    changes = {"pairs_per_step": 64, "view_size": 64, "backbone": "resnet18"}
+    changes = {"pairs_per_step": 32, "view_size": 64, "backbone": "resnet18"}
 
     # A forked process would begin with the memory that its parent has freed.
     def measured(what):
