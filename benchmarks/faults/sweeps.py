@@ -115,7 +115,7 @@ def _disturb(
 ) -> None:
     active = [line.split()[0] for line in jobs.splitlines() if "RUNNING" in line]
     what = rng.choice(["kill", "kill", "requeue", "time", "node"])
-    if driver.poll() is None and rng.random() < 0.5:
+    if driver.poll() is None and rng.random() < (0.5 if cluster else 0.1):
         what = "driver"
     if what == "driver":
         driver.kill()
