@@ -229,7 +229,7 @@ def held_out_r2(x: Array, y: Array, groups: NDArray[np.generic]) -> float:
 
 
 def least_r(n: int, level: float = 0.95) -> float:
-    """|r| over n networks below which a single test cannot tell it from 0.
+    """Size of r below which a single test over n networks cannot tell it from 0.
 
     One of twenty samples of unrelated numbers reaches it. Correction for several tests
     asks for more.
