@@ -34,6 +34,7 @@ def interval_column(
 
 
 def notes_of(record: Record) -> list[str]:
+    """What a row says of itself, and why it is left out of tables and figures."""
     note, left_out = record.get("note"), record.get("left_out")
     found = note.split("; ") if isinstance(note, str) and note else []
     return [*found, f"not in tables and figures: {left_out}"] if left_out else found

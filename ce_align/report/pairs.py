@@ -51,8 +51,8 @@ COMPARED = {"difference_raw": "raw r", "difference_score": "score"}
 COMPARE = (
     Column("a", fact="a: {value}", head="a: {value}"),
     Column("b", keep=True),
-    Column("model_value", "a", ".4f", kind="number", keep=True),
-    Column("other_value", "b", ".4f", kind="number", keep=True),
+    Column("model_value", "of a", ".4f", kind="number", keep=True),
+    Column("other_value", "of b", ".4f", kind="number", keep=True),
     Column("value", "a − b", "+.4f", kind="number", keep=True),
     interval_column("ci", "95 % interval", "low", "high", "+.4f"),
     Column("p", form=".4f", kind="number", known=True),
