@@ -22,7 +22,7 @@ import sys
 from ce_align.cli.app import main
 sys.argv = ["ce-align", "score", "--model", "torchvision/resnet50:none",
             "--recording", "toy.nc", "--layer", "layer4", "--json"]
-main()
+sys.exit(main())
 """
 
 
@@ -44,7 +44,7 @@ def main() -> None:
     with scratch_folder("start") as folder:
         os.environ["CE_ALIGN_HOME"] = str(folder / "home")
         os.chdir(folder)
-        made = simulated_recording(n_images=100, n_neuroids=8).recording
+        made = simulated_recording(n_images=320, n_neuroids=8).recording
         write_recording(made, Path("toy.nc"))
         seconds(SCORE, 1)
         torch = seconds("import torch")
