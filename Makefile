@@ -83,12 +83,13 @@ types: setup
 setup: $(INSTALLED)
 
 $(INSTALLED): pyproject.toml constraints.txt
-	@python=; for candidate in $(PYTHON) python3.11 python3.12 python3 python; do \
+	@python=; for candidate in $(or $(PYTHON),python3.11 python3.12 python3 python); do \
 	  if $$candidate -c '$(SUPPORTED)' 2>/dev/null; then python=$$candidate; break; fi; \
 	done; \
 	if [ -z "$$python" ]; then \
-	  echo "error: Python 3.11 or 3.12 with venv is needed and was not found;" \
-	    "install it, or name one: make PYTHON=/path/to/python3.11" >&2; exit 2; \
+	  echo "error: expected Python 3.11 or 3.12 with venv, found neither" \
+	    "$(if $(PYTHON),at $(PYTHON),on this machine); install it, or name one:" \
+	    "make PYTHON=/path/to/python3.11" >&2; exit 2; \
 	fi; \
 	echo "Setting up $(VENV) with $$($$python --version); the first time takes minutes"; \
 	$$python -m venv $(VENV)
