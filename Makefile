@@ -16,7 +16,7 @@ located = $(if $(wildcard $(1)),$(abspath $(1)),$(1))
 # tests, so that what a module shares is made once, then helps out.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 3 --dist worksteal
 
-.PHONY: demo gallery paper mini-paper test check docs setup clean
+.PHONY: demo gallery paper mini-paper test check coverage docs setup clean
 
 demo: setup
 	@$(BIN)/ce-align demo --out demo
@@ -61,6 +61,10 @@ every: setup
 
 quick: setup
 	@$(PYTEST) -m "not slow and not real"
+
+# Which lines and branches the tests go through; numba's kernels run as Python.
+coverage: setup
+	@$(PYTEST) --cov --cov-report=term --cov-report=html:coverage
 
 # The site, to docs/_build/html; its blocks and notebooks are run.
 docs: $(VENV)/docs-installed
