@@ -1,7 +1,6 @@
 """Which columns rows and registries have in the terminal; `Sheet` lays them out."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from statistics import mean, stdev
 from typing import TYPE_CHECKING, Any
 
 from ce_align.checks import named_some
@@ -9,7 +8,7 @@ from ce_align.config import NETWORKS
 from ce_align.data.recordings import Entry
 from ce_align.metrics.correlation import least_r
 from ce_align.models.catalogue import Published, is_cached
-from ce_align.names import network_behind
+from ce_align.names import BRAIN
 from ce_align.report.columns import (
     LAYER,
     MODEL,
@@ -26,6 +25,7 @@ from ce_align.report.pairs import compare_sheets, overlap_sheets
 from ce_align.report.paper.files import to_the_right
 from ce_align.report.select import labels_of
 from ce_align.report.sheet import Column, Sheet, facts_sheet
+from ce_align.report.standing import beside_others
 from ce_align.results import FACTS, LABELLED
 from ce_align.stages.comparable import interval_over
 
@@ -76,6 +76,14 @@ def _window(record: Record) -> str | None:
     return f"{start:g} to {end:g}"
 
 
+def _animal(record: Record) -> str:
+    """Whose neuroids; of other animals' score the one that they predict."""
+    own = (
+        record["model"].rpartition(":")[2] if record["model"].startswith(BRAIN) else ""
+    )
+    return record.get("animal") or own or "all"
+
+
 def _partly(record: Record) -> int | None:
     """Stimuli behind a ceiling, where they are not all."""
     n = record.get("n_ceiling_stimuli")
@@ -85,7 +93,9 @@ def _partly(record: Record) -> int | None:
 SCORE = (
     *(MODEL, LAYER),
     Column("untrained", "untrained: raw r", kind="number", known=True),
-    Column("animal", of=lambda record: record.get("animal") or "all"),
+    Column("brain", "brain: raw r", ".4f", kind="number", known=True),
+    Column("share", "to the brain", ".2f", kind="number", known=True),
+    Column("animal", of=_animal),
     Column("ms", of=_window, fact="{value} ms after onset"),
     *SCORED,
     Column("ceiling_kind", "ceiling by"),
@@ -98,24 +108,6 @@ SCORE = (
 )
 
 
-def _beside_untrained(records: Sequence[Record]) -> list[Record]:
-    """Scores with what their networks' architectures give without training."""
-    fields = ("layer", "animal", "time_start", "time_end", "regression")
-    nulls: dict[tuple[Any, ...], list[float]] = {}
-    for record in records:
-        if behind := network_behind(record["model"]):
-            key = (behind, *map(record.get, fields))
-            nulls.setdefault(key, []).append(record["raw"])
-    found: list[Record] = []
-    for record in records:
-        raws = nulls.get((record["model"], *map(record.get, fields)), [])
-        told = f"{mean(raws):.4f}" if raws else None
-        if len(raws) > 1:
-            told = f"{told} ± {stdev(raws):.4f}"
-        found.append({**record, "untrained": told})
-    return found
-
-
 def _score_sheets(records: Sequence[Record]) -> Iterator[Sheet]:
     """A table for each recording, region and regression, as others are others."""
     keys = ("recording", "region", "regression")
@@ -125,9 +117,8 @@ def _score_sheets(records: Sequence[Record]) -> Iterator[Sheet]:
             notes = ["score = raw² / ceiling; ± error of raw r over splits"]
         elif not any(map(notes_of, group)):
             notes = ["no repetitions: no ceiling, hence no score"]
-        group = _beside_untrained(group)
-        if any(record["untrained"] for record in group):
-            notes.append("untrained: mean ± sd of the same layer with random weights")
+        group, told = beside_others(group)
+        notes += told
         animals = len(named("animal", group)) > 1
         parts = animals or len({*map(_window, group)}) > 1
         columns = [

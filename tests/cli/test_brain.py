@@ -47,7 +47,9 @@ def test_animals_stand_beside_a_network_on_the_same_splits(ce_align, monkeys):
         alpha=0.1,
     )
     assert raw["A"] == pytest.approx(np.median(r, axis=1).mean(), abs=1e-6)
-    assert "other animals than A" in ce_align(*told)[1]
+    table = ce_align(*told)[1]
+    assert "other animals than A" in table
+    assert "brain: an animal predicted by the others" in table
 
 
 @pytest.mark.parametrize(

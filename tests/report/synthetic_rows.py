@@ -370,6 +370,38 @@ def time_inputs():
     return Inputs(rows)
 
 
+def standing_inputs():
+    """A network, its untrained copies and animals, of two recordings; one of none."""
+    found = []
+    for recording, whole in (("set", None), ("alone", 0.7)):
+        parts = [("all", None), *(() if whole else (("A", "A"), ("B", "B")))]
+        parts += () if whole else (("mean", "mean"),)
+        same = {"stage": "score", "recording": recording, "region": "IT"}
+        same |= {"n_splits": 10, "regression": "pls", "seed": 1, "error": 0.01}
+        for place, (part, animal) in enumerate(parts):
+            of = same | {"recording_digest": f"{recording} {part}", "animal": animal}
+            of |= {"ceiling": whole}
+            shift = 0.02 * place
+            for model, raw in (("runs/a", 0.5), ("runs/b", 0.45), ("pixels", 0.1)):
+                layer = {"layer": "pixels" if model == "pixels" else "layer4"}
+                told = {"raw": raw + shift, "model_digest": digest(model)}
+                found.append(row(model, "predictivity", None, **of, **layer, **told))
+            for k in (1, 2) if recording == "set" else (1,):
+                name = f"untrained/{k}:runs/a"
+                told = {"raw": 0.2 + 0.04 * k + shift, "model_digest": digest(name)}
+                found.append(
+                    row(name, "predictivity", None, **of, layer="layer4", **told)
+                )
+            if animal in ("A", "B"):
+                name = f"brain/set:{animal}"
+                told = {"raw": 0.6 + shift, "model_digest": digest(name), "layer": "IT"}
+                own = of | {"animal": None}
+                found.append(row(name, "predictivity", None, **own, **told))
+    frame = pd.DataFrame(found).assign(origin="recorded", source=None)
+    frame = frame.assign(value=frame["raw"] ** 2 / frame["ceiling"])
+    return Inputs(frame, remark=REMARK)
+
+
 def geometry_inputs():
     """Measures of two networks of unknown λ, with every kind of panel."""
     rows = []
@@ -390,6 +422,7 @@ def geometry_inputs():
 OWN_INPUTS = {
     ("figure", "8"): other_inputs,
     ("figure", "geometry"): geometry_inputs,
+    ("figure", "scores"): standing_inputs,
     ("figure", "time"): time_inputs,
     ("table", "4"): other_inputs,
 }

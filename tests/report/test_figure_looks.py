@@ -21,7 +21,7 @@ from ce_align.report.paper.overview import network_points
 from ce_align.report.style import FURTHER, OBJECTIVES, objective_colour, style
 
 #: The column of the data that is drawn upwards, or as colour.
-OTHERWISE = ("1", "6", "forest", "geometry", "overlap")
+OTHERWISE = ("1", "6", "forest", "geometry", "overlap", "scores")
 DRAWN = {"4": "score", "6": "distance", "networks": "y"}
 
 

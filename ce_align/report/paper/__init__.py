@@ -22,6 +22,7 @@ from ce_align.report.paper.overlap import figure_overlap
 from ce_align.report.paper.overview import figure_lambda, figure_networks
 from ce_align.report.paper.predictivity import figure_3, figure_4, figure_8
 from ce_align.report.paper.schematic import figure_1
+from ce_align.report.paper.scores import figure_scores
 from ce_align.report.paper.training import figure_training
 from ce_align.report.style import finish, style
 
@@ -68,6 +69,9 @@ FIGURES: Mapping[str, KnownFigure] = MappingProxyType(
         "layers": KnownFigure(figure_layers, "predictivity, layers × areas"),
         "networks": KnownFigure(figure_networks, "measures × scores, a dot a network"),
         "overlap": KnownFigure(figure_overlap, "variance explained alike and alone"),
+        "scores": KnownFigure(
+            figure_scores, "predictivity between untrained networks and the brain"
+        ),
         "time": KnownFigure(figure_time, "predictivity against time after onset"),
         "training": KnownFigure(figure_training, "losses and accuracy while training"),
     }
