@@ -66,6 +66,11 @@ quick: setup
 coverage: setup
 	@$(PYTEST) --cov --cov-report=term --cov-report=html:coverage
 
+# Every damaged or hostile input, each in a process of its own: a few minutes.
+.PHONY: hostile
+hostile: setup
+	@cd tests && OMP_NUM_THREADS=1 ../$(BIN)/python -m hostile $(ARGS)
+
 # The site, to docs/_build/html; its blocks and notebooks are run.
 docs: $(VENV)/docs-installed
 	@$(BIN)/python -m sphinx -q -W --keep-going docs docs/_build/html

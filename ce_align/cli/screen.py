@@ -45,6 +45,9 @@ __all__ = [
 #: As many things of one kind that are not at hand are named in one line.
 MANY = 5
 
+#: Characters of the line that tells of a fault; of more the middle is left out.
+LONGEST = 400
+
 #: How letters are written where the terminal's encoding lacks them; most keep the
 #: width that columns of tables were laid out for.
 SPELLED = {
@@ -112,8 +115,12 @@ def fault(text: str, error: BaseException) -> None:
     """Tell of a fault in one line, after its traceback if --debug was given."""
     if "--debug" in sys.argv:
         traceback.print_exception(error)
-    # Names of files may have line breaks.
-    message(f"error: {' '.join(text.splitlines())}")
+    # Names of files may have line breaks, and what others wrote any length; what is
+    # expected stands at the beginning of a line, what to do at its end.
+    line = printable(f"error: {' '.join(text.splitlines())}")
+    if len(line) > LONGEST:
+        line = f"{line[: LONGEST // 2]} … {line[3 - LONGEST // 2 :]}"
+    message(line)
 
 
 def report_failures(found: "Sequence[tuple[str, CeAlignError]]") -> None:

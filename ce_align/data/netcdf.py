@@ -164,7 +164,7 @@ def read_recording(path: Path) -> Recording:
             f"{path} is not a netCDF file, or damaged: {reason(error)}"
         ) from error
     attributes = dataset.attributes
-    if attributes.get("format") not in (FORMAT, FURTHER):
+    if str(attributes.get("format")) not in (FORMAT, FURTHER):
         raise DataError(
             f"{path} is not a recording of ce_align (format "
             f"{attributes.get('format')!r}); make one with `ce-align import`"
@@ -262,7 +262,7 @@ def describe_file(path: Path) -> Entry | None:
     try:
         with _opened(path) as opened:
             attributes, sizes = opened.__dict__, opened.dimensions
-            if attributes.get("format") not in (FORMAT, FURTHER):
+            if str(attributes.get("format")) not in (FORMAT, FURTHER):
                 return None
             ragged = "presentations" in opened.variables
             return Entry(
