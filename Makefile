@@ -81,6 +81,12 @@ $(VENV)/docs-installed: $(INSTALLED)
 	  -c constraints.txt -e '.[docs]'
 	@touch $@
 
+# Ours and peers' in one table, minutes to an hour; again is a resume. SPEED names it.
+.PHONY: speed
+SPEED := speed.md
+speed: setup
+	@OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.speed --out $(SPEED)
+
 .PHONY: lint types
 lint: setup
 	@$(BIN)/ruff check .

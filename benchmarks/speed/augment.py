@@ -15,26 +15,26 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
-from benchmarks.speed._machine import best_of, describe
+from benchmarks.speed._measure import Measured, Rows, in_turns, main
 from ce_align.augment import JITTER_ORDERS, AugmentationLedger, apply, sample
 from ce_align.augment.transforms import pixel_boxes
 
-N_IMAGES, SIZE = 64, 224
+SIZE = 224
 
 Pixels = NDArray[np.uint8]
 
 
-def images() -> tuple[str, list[Pixels]]:
-    """Photographs, or a synthetic image of the same size."""
+def photographs(number: int) -> tuple[str, list[Pixels]]:
+    """Photographs, or a synthetic image of the same size, so many times."""
     stated = os.environ.get("CE_ALIGN_TEST_DATA")
     root = Path(stated) if stated else Path(__file__).parents[3] / "shared" / "data"
     path = root / "imagenet_photos" / "imagenet1000_short256.zip"
     if not path.is_file():
         noise = np.random.default_rng(0).integers(0, 256, (12, 16, 3), dtype=np.uint8)
         smooth = Image.fromarray(noise).resize((341, 256), Image.Resampling.BICUBIC)
-        return "synthetic images", [np.array(smooth)] * N_IMAGES
+        return "synthetic images", [np.array(smooth)] * number
     with zipfile.ZipFile(path) as archive:
-        names = sorted(archive.namelist())[:: 1000 // N_IMAGES][:N_IMAGES]
+        names = sorted(archive.namelist())[:: 1000 // number][:number]
         opened = [Image.open(io.BytesIO(archive.read(name))) for name in names]
         return "photographs", [np.array(image.convert("RGB")) for image in opened]
 
@@ -74,13 +74,11 @@ def by_pillow(
     return views
 
 
-def main() -> None:
-    """Measure the families, and print one line for each."""
-    what, sources = images()
-    print(describe())
-    print(f"{N_IMAGES} {what}, {SIZE} px views, one thread")
+def rows(images: int = 64) -> Rows:
+    """Views of some images, by family."""
+    what, sources = photographs(images)
     for family in ("strong", "strong_a", "strong_b", "spatial"):
-        ledger = sample(family, N_IMAGES, 1)
+        ledger = sample(family, images, 1)
         boxes = [
             pixel_boxes(row, *source.shape[:2])[0].tolist()
             for row, source in zip(ledger, sources, strict=True)
@@ -88,14 +86,18 @@ def main() -> None:
         reference = partial(by_pillow, sources, ledger, boxes)
         fused = partial(apply, sources, ledger, SIZE)
         difference = np.abs(fused().astype(int) - reference())
-        ours, pillow = best_of(fused, 7), best_of(reference, 7)
-        print(
-            f"{family:9s} ce_align {N_IMAGES / ours:6.0f} views/s   "
-            f"Pillow {N_IMAGES / pillow:6.0f}   {pillow / ours:.2f}×   "
-            f"difference: mean {difference.mean():.4f}/255, "
-            f"{(difference > 0).mean():.2%} of values"
+        ours, theirs = in_turns(fused, reference, repeats=5)
+        yield Measured(
+            f"{family} views of {images} {what}, {SIZE} px",
+            1e3 * ours / images,
+            "ms a view",
+            peer="Pillow, as in the authors' code",
+            theirs=1e3 * theirs / images,
+            at_least=3 if family.startswith("strong") else None,
+            apart=float(difference.mean()) / 255,
+            within=1.5 / 255,
         )
 
 
 if __name__ == "__main__":
-    main()
+    main(rows)

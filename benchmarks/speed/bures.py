@@ -4,19 +4,14 @@ Run with ``OMP_NUM_THREADS=1 python -m benchmarks.speed.bures``. One pair is tim
 the d×d routes and multiplied by the number of pairs; everything else is timed whole.
 """
 
-from collections.abc import Callable
-
 import numpy as np
 from numpy.typing import NDArray
 from scipy import linalg
 
-from benchmarks.speed._machine import best_of, describe
+from benchmarks.speed._measure import Measured, Rows, best_of, in_turns, main
 from ce_align.metrics.bures import squared_bures_distances
 
-N_CLOUDS, N_POINTS, N_FEATURES = 100, 100, 2048
-
 FloatArray = NDArray[np.float64]
-Route = Callable[[FloatArray, FloatArray], float]
 
 
 def covariance(cloud: FloatArray) -> FloatArray:
@@ -39,44 +34,43 @@ def by_eigh(cloud_1: FloatArray, cloud_2: FloatArray) -> float:
     return 2.0 - 2.0 * float(np.sqrt(inner.clip(0)).sum())
 
 
-def timed(
-    route: Route, cloud_1: FloatArray, cloud_2: FloatArray
-) -> tuple[float, float]:
-    """Seconds and result of a single call."""
-    results: list[float] = []
-    seconds = best_of(lambda: results.append(route(cloud_1, cloud_2)), 1)
-    return seconds, results[0]
-
-
-def main() -> None:
-    """Measure, and print one line for each route."""
+def rows(clouds: int = 100, points: int = 100, features: int = 2048) -> Rows:
+    """Every pair of some clouds; of the d×d routes one, multiplied."""
     rng = np.random.default_rng(0)
-    scales = 1 / np.sqrt(np.arange(1, N_FEATURES + 1))
-    clouds = rng.standard_normal((N_CLOUDS, N_POINTS, N_FEATURES)) * scales
-    pairs = np.array([(i, j) for i in range(N_CLOUDS) for j in range(i)])
-    few = np.array([(k, k + 50) for k in range(50)] * 16)
+    scales = 1 / np.sqrt(np.arange(1, features + 1))
+    drawn = rng.standard_normal((clouds, points, features)) * scales
+    pairs = np.array([(i, j) for i in range(clouds) for j in range(i)])
 
     def products() -> None:
         for i, j in pairs:
-            clouds[i] @ clouds[j].T
+            drawn[i] @ drawn[j].T
 
-    ours = best_of(lambda: squared_bures_distances(clouds, pairs), 2)
-    floor = best_of(products, 2)
-    paper = best_of(lambda: squared_bures_distances(clouds[:, :50], few), 3)
-    value = squared_bures_distances(clouds, pairs[:1])[0]
-    print(describe())
-    print(f"{len(pairs)} pairs of {N_POINTS} points in {N_FEATURES} dimensions")
-    print(f"ce_align               {ours:10.1f} s")
-    print(f"its matrix products    {floor:10.1f} s   {ours / floor:.2f}× above")
-    print(f"800 pairs of 50 points {paper:10.2f} s")
-    for name, route in [("clamped eigh, d×d", by_eigh), ("scipy sqrtm, d×d", by_sqrtm)]:
-        one_pair, result = timed(route, clouds[1], clouds[0])
-        seconds = len(pairs) * one_pair
-        print(
-            f"{name:22s} {seconds:10.0f} s   {seconds / ours:.0f}× (one pair, "
-            f"extrapolated; |Δ| {abs(result - value):.0e})"
+    def distances() -> None:
+        squared_bures_distances(drawn, pairs)
+
+    ours, floor = in_turns(distances, products, repeats=2)
+    value = squared_bures_distances(drawn, pairs[:1])[0]
+    job = f"Bures, {len(pairs)} pairs of {points} points in {features} dimensions"
+    for peer, route, goal in (
+        ("scipy sqrtm, d×d", by_sqrtm, 10_000),
+        ("clamped eigh, d×d", by_eigh, 2_000),
+    ):
+        results: list[float] = []
+        one = best_of(lambda: results.append(route(drawn[1], drawn[0])), 1)  # noqa: B023
+        yield Measured(
+            job,
+            ours,
+            peer=peer,
+            theirs=len(pairs) * one,
+            floor=floor,
+            of_floor="its products, one pair at a time",
+            at_least=goal if features >= 2048 else None,
+            at_most=1.6,
+            apart=abs(results[0] - value),
+            within=1e-5,
+            note="the peer's time is of one pair, multiplied",
         )
 
 
 if __name__ == "__main__":
-    main()
+    main(rows)

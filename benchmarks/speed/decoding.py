@@ -6,61 +6,63 @@ scikit-learn needs in full. The last rows repeat the fit on 2048 features withou
 structure, where no image repeats.
 """
 
+from itertools import product
+
 import numpy as np
 
-from benchmarks.speed._machine import best_of, describe
+from benchmarks.speed._measure import Measured, Rows, best_of, main
 from ce_align.metrics.paired_design import LinearFit, PairedDesign, Precision, fit_ridge
 
-N_IMAGES, N_VIEWS, N_FEATURES, N_PARAMETERS = 1000, 50, 1024, 12
 STRENGTHS = np.logspace(-2, 6, 20)
 PRECISIONS: tuple[Precision, ...] = ("double", "single")
+#: Largest difference of coefficients, relative to the largest coefficient.
+WITHIN = 1e-6
 
 
-def main() -> None:
-    """Measure, and print one line for each route."""
+def rows(images: int = 1000, views: int = 50, features: int = 1024) -> Rows:
+    """Designs of pairs, and of as many features without structure."""
     from sklearn.linear_model import RidgeCV
 
     rng = np.random.default_rng(0)
-    n_rows = N_IMAGES * N_VIEWS
-    clean = rng.standard_normal((N_IMAGES, N_FEATURES))
-    index = np.repeat(np.arange(N_IMAGES), N_VIEWS)
-    targets = rng.standard_normal((n_rows, N_PARAMETERS))
-    readout = rng.standard_normal((N_PARAMETERS, N_FEATURES))
-    views = clean[index] + targets @ readout
-    views += 20 * rng.standard_normal(views.shape)
+    n_rows, n_parameters = images * views, 12
+    clean = rng.standard_normal((images, features))
+    index = np.repeat(np.arange(images), views)
+    targets = rng.standard_normal((n_rows, n_parameters))
+    readout = rng.standard_normal((n_parameters, features))
+    seen = clean[index] + targets @ readout
+    seen += 20 * rng.standard_normal(seen.shape)
     # Networks return single precision; scikit-learn's errors need double.
-    clean, views = clean.astype(np.float32), views.astype(np.float32)
-    rows, nothing = np.hstack([clean[index], views]), np.zeros((1, 0))
-    full = rows.astype(np.float64)
-
-    def ours(paired: bool, precision: Precision) -> tuple[float, LinearFit]:
+    clean, seen = clean.astype(np.float32), seen.astype(np.float32)
+    both, nothing = np.hstack([clean[index], seen]), np.zeros((1, 0))
+    full = both.astype(np.float64)
+    theirs = RidgeCV(STRENGTHS)
+    reference = best_of(lambda: theirs.fit(full, targets), 1)
+    for paired, precision in product((True, False), PRECISIONS):
         fits: list[LinearFit] = []
 
         def fit() -> None:
-            if paired:
-                design = PairedDesign(clean, views, index)
+            if paired:  # noqa: B023
+                design = PairedDesign(clean, seen, index)
             else:
-                design = PairedDesign(nothing, rows, np.zeros(n_rows, np.intp))
-            fits.append(fit_ridge(design, targets, STRENGTHS, precision=precision))
+                design = PairedDesign(nothing, both, np.zeros(n_rows, np.intp))
+            fits.append(fit_ridge(design, targets, STRENGTHS, precision=precision))  # noqa: B023
 
-        return best_of(fit, 1), fits[0]
-
-    theirs = RidgeCV(STRENGTHS)
-    reference = best_of(lambda: theirs.fit(full, targets), 1)
-    print(describe())
-    print(f"{full.shape} design, {N_PARAMETERS} targets, {len(STRENGTHS)} strengths")
-    print(f"scikit-learn RidgeCV       {reference:7.1f} s")
-    for paired in (True, False):
-        for precision in PRECISIONS:
-            seconds, fit = ours(paired, precision)
-            apart = np.abs(fit.coefficients - theirs.coef_.T).max()
-            same = "same" if fit.strengths[0] == theirs.alpha_ else "another"
-            print(
-                f"{'clean | view' if paired else 'unstructured'} {precision:6s}        "
-                f"{seconds:7.1f} s   {reference / seconds:.1f}×   {same} strength, "
-                f"coefficients within {apart:.0e}"
-            )
+        seconds = best_of(fit, 1)
+        kind = "[clean, view]" if paired else "unstructured features"
+        apart = np.abs(fits[0].coefficients - theirs.coef_.T).max()
+        if fits[0].strengths[0] != theirs.alpha_:
+            raise ValueError(f"{kind}: another strength than scikit-learn's")
+        yield Measured(
+            f"ridge decoding, {kind} {full.shape[0]} × {full.shape[1]}, "
+            f"{n_parameters} targets, {len(STRENGTHS)} strengths, {precision}",
+            seconds,
+            peer="scikit-learn RidgeCV",
+            theirs=reference,
+            at_least=8 if paired else None,
+            apart=float(apart / np.abs(theirs.coef_).max()),
+            within=WITHIN,
+        )
 
 
 if __name__ == "__main__":
-    main()
+    main(rows)

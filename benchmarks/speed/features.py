@@ -3,34 +3,31 @@
 Run with ``OMP_NUM_THREADS=1 python -m benchmarks.speed.features``. The weights are
 random, which does not change the work. All routes start from the same decoded images in
 one process and read ``layer4``. The plain pass has Brain-Score's batches of 64, and
-those of 16 that are ours; the last line is the whole extraction, from resizing to the
-features in a cache.
+those of 16 that are ours. The whole extraction asks the network who it is and folds it,
+which costs the same for any number of images.
 """
 
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from benchmarks.speed._machine import best_of, describe
+from benchmarks.speed._measure import Measured, Rows, in_turns, main
 from ce_align.data.imagesets import ImageSet
 from ce_align.models.activations import ActivationReader
 from ce_align.models.devices import accelerated
 from ce_align.models.features import extract
 from ce_align.models.load import load_network
 
-N_IMAGES, REPEATS = 64, 2
 LAYER = "layer4"
 
 
-def main() -> None:
-    """Print images a second of each route and its ratio to the plain one."""
-    print(describe())
+def rows(few: int = 32, many: int = 96, asked: int = 320) -> Rows:
+    """Passes, and the whole extraction; what it costs once is told from two sizes."""
     network = load_network("torchvision/resnet50:none")
     rng = np.random.default_rng(0)
-    pixels = rng.integers(0, 256, (N_IMAGES, 224, 224, 3), dtype=np.uint8)
+    pixels = rng.integers(0, 256, (many, 224, 224, 3), dtype=np.uint8)
     images = ImageSet.from_array("noise", pixels)
     inputs = network.preprocessing.normalise(torch.from_numpy(pixels))
     plain_inputs = inputs.contiguous()
@@ -41,21 +38,42 @@ def main() -> None:
             for batch in torch.split(batches, size):
                 read(batch)
 
-    def whole() -> None:
+    def whole(number: int) -> None:
         with tempfile.TemporaryDirectory() as folder:
-            extract(network, images, [LAYER], cache=Path(folder))
+            extract(network, images.select(range(number)), [LAYER], cache=Path(folder))
 
-    routes: dict[str, Callable[[], None]] = {
-        "plain pass, batches of 64": lambda: passes(network.module, plain_inputs, 64),
-        "plain pass, batches of 16": lambda: passes(network.module, plain_inputs, 16),
-        "folded, channels-last": lambda: passes(fast, inputs, 16),
-        "extract(), with the cache": whole,
-    }
-    seconds = {name: best_of(route, REPEATS) for name, route in routes.items()}
-    for name, time in seconds.items():
-        ratio = seconds["plain pass, batches of 64"] / time
-        print(f"{name:28s} {N_IMAGES / time:6.1f} images/s  {ratio:5.2f}×")
+    by_64, by_16, folded, for_few, for_many = in_turns(
+        lambda: passes(network.module, plain_inputs[:64], 64),
+        lambda: passes(network.module, plain_inputs[:64], 16),
+        lambda: passes(fast, inputs, 16),
+        lambda: whole(few),
+        lambda: whole(many),
+        repeats=2,
+    )
+    by_64, by_16 = (1e3 * seconds / min(64, many) for seconds in (by_64, by_16))
+    folded *= 1e3 / many
+    each = 1e3 * (for_many - for_few) / (many - few)
+    once = max(1e3 * for_many - many * each, 0.0)
+    for job, ours, goal in (
+        ("folded, channels-last", folded, 1.5),
+        (f"extract() of {asked}, from resizing to the cache", each + once / asked, 1.5),
+    ):
+        for size, theirs in ((64, by_64), (16, by_16)):
+            yield Measured(
+                f"ResNet-50 to {LAYER}, {job}",
+                ours,
+                "ms an image",
+                peer=f"plain pass in batches of {size}",
+                theirs=theirs,
+                floor=folded,
+                of_floor="the folded pass",
+                at_least=goal if size == 64 else None,
+                at_most=1 / 0.9,
+                note=f"{once / 1e3:.2f} s once, {each:.1f} ms an image"
+                if ours is not folded
+                else "",
+            )
 
 
 if __name__ == "__main__":
-    main()
+    main(rows)

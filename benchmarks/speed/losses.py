@@ -1,21 +1,18 @@
 """Losses of training, forward and backward, against their textbook forms.
 
-Run with ``OMP_NUM_THREADS=1 python -m benchmarks.speed.losses [BATCH ...]``. A batch
-(512 unless told) is one of Barlow Twins at 8192 dimensions. Gradients are compared with
-those of the textbook form in float64.
+Run with ``OMP_NUM_THREADS=1 python -m benchmarks.speed.losses``. Gradients are compared
+with those of the textbook form in float64.
 """
 
-import sys
 from collections.abc import Callable
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from benchmarks.speed._machine import best_of, describe
+from benchmarks.speed._measure import Measured, Rows, in_turns, main
 from ce_align.trainer.objectives import barlow_twins, mmcr, simclr
 
-BARLOW_COLUMNS = 8192
 MMCR_SHAPE = (2048, 512)
 SIMCLR_SHAPE = (1024, 512)
 TEMPERATURE, OFF_DIAGONAL, SCALE = 0.15, 5e-3, 0.048
@@ -59,37 +56,40 @@ def gradient(loss: Loss, views: list[Tensor]) -> Tensor:
     return torch.cat(torch.autograd.grad(loss(*inputs), inputs))
 
 
-def compare(name: str, textbook: Loss, ours: Loss, shape: tuple[int, int]) -> None:
-    """Print times, their ratio and the error of our gradient."""
-    torch.manual_seed(0)
-    common = torch.randn(shape)
-    views = [common + torch.randn(shape) for _ in range(2)]
-    found: list[Tensor] = []
-    repeats = 3 if shape[1] < BARLOW_COLUMNS else 2
-    seconds = best_of(lambda: found.append(gradient(ours, views)), repeats + 1)
-    reference = best_of(lambda: gradient(textbook, views), repeats)
-    exact = gradient(textbook, [view.double() for view in views])
-    error = float((found[0] - exact).norm() / exact.norm())
-    print(
-        f"{name:12s} {shape[0]:5d} × {shape[1]:<5d} {reference * 1e3:8.0f} ms   "
-        f"{seconds * 1e3:7.0f} ms   {reference / seconds:5.2f}×   {error:.0e}"
-    )
-
-
-def main() -> None:
-    """Measure, and print one line for each loss."""
+def rows(barlow_rows: str = "512 2048") -> Rows:
+    """Each loss; of Barlow Twins at several batch sizes."""
     torch.set_num_threads(1)
-    batches = [int(batch) for batch in sys.argv[1:]] or [512]
-    print(f"{describe()}, torch {torch.__version__}")
-    print(
-        "loss         rows × columns   textbook     ce_align   ratio   gradient error"
-    )
-    compare("MMCR", mmcr_by_svd, mmcr, MMCR_SHAPE)
-    compare("SimCLR", simclr_by_masks, simclr, SIMCLR_SHAPE)
-    for batch in batches:
-        shape = (batch, BARLOW_COLUMNS)
-        compare("Barlow Twins", barlow_by_correlation, barlow_twins, shape)
+    batches = [int(batch) for batch in barlow_rows.split()]
+    cases: list[tuple[str, Loss, Loss, tuple[int, int], float]] = [
+        ("MMCR", mmcr_by_svd, mmcr, MMCR_SHAPE, 1.5),
+        ("SimCLR", simclr_by_masks, simclr, SIMCLR_SHAPE, 1),
+        *(
+            ("Barlow Twins", barlow_by_correlation, barlow_twins, (n, 8192), goal)
+            for n, goal in zip(batches, (8, 2), strict=False)
+        ),
+    ]
+    for name, textbook, loss, shape, goal in cases:
+        torch.manual_seed(0)
+        common = torch.randn(shape)
+        views = [common + torch.randn(shape) for _ in range(2)]
+        found = gradient(loss, views)
+        ours, theirs = in_turns(
+            lambda: gradient(loss, views),  # noqa: B023
+            lambda: gradient(textbook, views),  # noqa: B023
+            repeats=2 if shape[1] == 8192 else 4,
+        )
+        exact = gradient(textbook, [view.double() for view in views])
+        yield Measured(
+            f"{name}, {shape[0]} × {shape[1]}, forward and backward",
+            1e3 * ours,
+            "ms",
+            peer="textbook form",
+            theirs=1e3 * theirs,
+            at_least=goal,
+            apart=float((found - exact).norm() / exact.norm()),
+            within=1e-4,
+        )
 
 
 if __name__ == "__main__":
-    main()
+    main(rows)

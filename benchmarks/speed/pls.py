@@ -2,29 +2,28 @@
 
 Run with ``OMP_NUM_THREADS=1 python -m benchmarks.speed.pls``. scikit-learn fits one
 split and its time is multiplied by the number of splits; everything else is timed
-whole. With ``--memory`` nothing is compared: the features lie in a file, and the peak
-memory of the process is stated as a multiple of that file.
+whole. The peak memory is of a process of its own, whose features lie in a file.
 """
 
-import argparse
-import resource
 import sys
 import tempfile
-import time
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.speed._machine import best_of, describe
+from benchmarks.speed._measure import (
+    Measured,
+    Rows,
+    best_of,
+    main,
+    peak_memory,
+    run_command,
+)
 from ce_align.metrics.gram import centred_gram
 from ce_align.metrics.pearson import columnwise_pearson_r
-from ce_align.metrics.pls import kernel_pls
-from ce_align.metrics.predictivity import (
-    brainscore_splits,
-    cross_validated_r,
-    summarise,
-)
+from ce_align.metrics.pls import PLSFit, kernel_pls
+from ce_align.metrics.predictivity import brainscore_splits, cross_validated_r
 
 N_LATENTS = 300
 #: Rows that are made at a time.
@@ -55,96 +54,82 @@ class Planted:
         return np.asarray(np.maximum(features + noise, 0))
 
 
-def speed(planted: Planted, repeats: int) -> None:
-    """Time both routes and compare their correlations and iterations."""
+def rows(
+    stimuli: int = 3200,
+    features: int = 25_088,
+    neuroids: int = 168,
+    memory_features: int = 100_352,
+) -> Rows:
+    """Time with either Gram matrix, and memory for features that lie in a file."""
     from sklearn.cross_decomposition import PLSRegression
 
-    responses = planted.responses
-    n_stimuli = len(responses)
-    features = np.vstack([planted.rows(start) for start in range(0, n_stimuli, ROWS)])
-    splits = brainscore_splits(n_stimuli)
+    planted = Planted(stimuli, features, neuroids)
+    responses, splits = planted.responses, brainscore_splits(stimuli)
+    values = np.vstack([planted.rows(start) for start in range(0, stimuli, ROWS)])
     train, test = splits[0]
-
-    start = time.perf_counter()
     model = PLSRegression(n_components=25, scale=False)
-    model.fit(features[train], responses[train])
-    predicted = model.predict(features[test])
-    one_split = time.perf_counter() - start
-    theirs = len(splits) * one_split
-    expected = columnwise_pearson_r(np.asarray(predicted, float), responses[test])
-    print(f"scikit-learn, 1 split: {one_split:.1f} s; {len(splits)}: {theirs:.0f} s †")
+    expected: list[Array] = []
 
-    scores = {}
-    for dtype in ("float64", "float32"):
-        gram = centred_gram(features, dtype=dtype)
-        forming = best_of(lambda: centred_gram(features, dtype=dtype), repeats)  # noqa: B023
-        fitting = best_of(
-            lambda: kernel_pls(gram, responses, splits, gram_dtype=dtype),  # noqa: B023
-            repeats,
+    def theirs() -> None:
+        model.fit(values[train], responses[train])
+        predicted = np.asarray(model.predict(values[test]), float)
+        expected.append(columnwise_pearson_r(predicted, responses[test]))
+
+    one_split = best_of(theirs, 1)
+    for dtype, goal in (("float64", 60), ("float32", 100)):
+        fits: list[PLSFit] = []
+
+        def ours() -> None:
+            gram = centred_gram(values, dtype=dtype)  # noqa: B023
+            fits.append(kernel_pls(gram, responses, splits, gram_dtype=dtype))  # noqa: B023
+
+        seconds = best_of(ours, 2)
+        forming = best_of(lambda: centred_gram(values, dtype=dtype), 1)  # noqa: B023
+        if fits[0].n_iter[0] != tuple(model.n_iter_):
+            raise ValueError(f"{dtype}: other iterations than scikit-learn's")
+        r = columnwise_pearson_r(fits[0].predictions[0], responses[test])
+        yield Measured(
+            f"PLS, {len(splits)} splits of {stimuli} stimuli × {features} features, "
+            f"{neuroids} neuroids, Gram in {dtype}",
+            seconds,
+            peer="scikit-learn PLSRegression, as Brain-Score calls it",
+            theirs=len(splits) * one_split,
+            floor=forming,
+            of_floor="the Gram matrix",
+            at_least=goal,
+            apart=float(np.abs(r - expected[0]).max()),
+            within=1e-6 if dtype == "float64" else 1e-4,
+            note="equal iterations; the peer's time is of one split, multiplied",
         )
-        fit = kernel_pls(gram, responses, splits, gram_dtype=dtype)
-        r = [
-            columnwise_pearson_r(predicted, responses[test])
-            for predicted, (_, test) in zip(fit.predictions, splits, strict=True)
-        ]
-        scores[dtype] = summarise(r)[0]
-        print(
-            f"Gram in {dtype}: {forming:.2f} s + {fitting:.2f} s for {len(splits)} "
-            f"splits, {theirs / (forming + fitting):.0f}× †; "
-            f"|Δr| of split 1 ≤ {np.abs(r[0] - expected).max():.1e}; iterations "
-            f"{'equal' if fit.n_iter[0] == tuple(model.n_iter_) else 'DIFFER'} "
-            f"({sum(model.n_iter_)})"
+    if memory_features:
+        sizes = [str(n) for n in (stimuli, memory_features, neuroids)]
+        command = [sys.executable, "-m", "benchmarks.speed.pls", "--memory", *sizes]
+        used, size = map(float, run_command(command).split())
+        yield Measured(
+            f"PLS, peak memory at {stimuli} × {memory_features} features in a file",
+            used,
+            "GB",
+            floor=size,
+            of_floor="the features",
         )
-    change = abs(scores["float64"] - scores["float32"])
-    print(f"score {scores['float64']:.4f}, |Δscore| of the float32 Gram {change:.1e}")
-    print("† extrapolated from one split")
 
 
-def memory(planted: Planted, n_features: int) -> None:
-    """State the peak memory of scoring features that lie in a file."""
-    n_stimuli = len(planted.responses)
+def memory(stimuli: int, features: int, neuroids: int) -> None:
+    """Print the peak memory of scoring features in a file, and the file's size, GB."""
+    planted = Planted(stimuli, features, neuroids)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "features.float32"
         with path.open("wb") as file:
-            for start in range(0, n_stimuli, ROWS):
+            for start in range(0, stimuli, ROWS):
                 planted.rows(start).tofile(file)
         size = path.stat().st_size
-        features = np.memmap(path, np.float32, "r", shape=(n_stimuli, n_features))
-        before = _peak_memory()
-        start_time = time.perf_counter()
-        r = cross_validated_r(features, planted.responses, brainscore_splits(n_stimuli))
-        seconds = time.perf_counter() - start_time
-        print(
-            f"features {size / 1e9:.2f} GB; peak memory {_peak_memory() / 1e9:.2f} GB "
-            f"({_peak_memory() / size:.2f}×), {before / 1e9:.2f} GB before; "
-            f"{seconds:.1f} s, score {summarise(r)[0]:.4f}"
-        )
-
-
-def _peak_memory() -> int:
-    """Largest resident set of this process so far, in bytes."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else 1024 * peak
-
-
-def main() -> None:
-    """Read the sizes, and measure."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--features", type=int)
-    parser.add_argument("--stimuli", type=int, default=3200)
-    parser.add_argument("--neuroids", type=int, default=168)
-    parser.add_argument("--repeats", type=int, default=2)
-    parser.add_argument("--memory", action="store_true")
-    sizes = parser.parse_args()
-    n_features = sizes.features or (100_352 if sizes.memory else 25_088)
-    print(describe())
-    print(f"{sizes.stimuli} stimuli × {n_features} features, {sizes.neuroids} neuroids")
-    planted = Planted(sizes.stimuli, n_features, sizes.neuroids)
-    if sizes.memory:
-        memory(planted, n_features)
-    else:
-        speed(planted, sizes.repeats)
+        values = np.memmap(path, np.float32, "r", shape=(stimuli, features))
+        cross_validated_r(values, planted.responses, brainscore_splits(stimuli))
+        print(peak_memory(), size / 1e9)
 
 
 if __name__ == "__main__":
-    main()
+    if sys.argv[1:2] == ["--memory"]:
+        memory(*map(int, sys.argv[2:]))
+    else:
+        main(rows)

@@ -8,11 +8,10 @@ of the processor, which other processes change little; the least of five starts.
 """
 
 import os
-import subprocess
 import sys
 from pathlib import Path
 
-from benchmarks.speed._machine import describe
+from benchmarks.speed._measure import Measured, Rows, command_seconds, main, run_command
 from ce_align.data.netcdf import write_recording
 from ce_align.data.simulation import simulated_recording
 from ce_align.files import scratch_folder
@@ -26,33 +25,35 @@ sys.exit(main())
 """
 
 
-def seconds(code: str, starts: int = 5) -> float:
-    """Seconds of the processor that a program takes, the least of several starts."""
-    least = float("inf")
-    for _ in range(starts):
-        before = os.times()
-        subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
-        after = os.times()
-        user = after.children_user - before.children_user
-        least = min(least, user + after.children_system - before.children_system)
-    return least
+def rows(starts: int = 5) -> Rows:
+    """With and without the compiler of torch; the first start computes the score."""
+    from json import loads
 
-
-def main() -> None:
-    """Print how long torch takes, and what comes on top of it."""
-    print(describe())
     with scratch_folder("start") as folder:
         os.environ["CE_ALIGN_HOME"] = str(folder / "home")
         os.chdir(folder)
         made = simulated_recording(n_images=320, n_neuroids=8).recording
         write_recording(made, Path("toy.nc"))
-        seconds(SCORE, 1)
-        torch = seconds("import torch")
-        with_compiler = seconds(f"import torch, torchvision{SCORE}")
-        print(f"import torch                        {torch:5.2f} s")
-        print(f"stored score, beyond it             {seconds(SCORE) - torch:5.2f} s")
-        print(f"... with the compiler of torch      {with_compiler - torch:5.2f} s")
+        codes = [SCORE, f"import torch, torchvision{SCORE}"]
+        for code in codes:
+            if not loads(run_command([sys.executable, "-c", code]))[0]["value"]:
+                raise ValueError("no score was stored")
+        torch, *whole = (
+            command_seconds([sys.executable, "-c", code], starts)
+            for code in ("import torch", *codes)
+        )
+        for what, seconds in zip(
+            ("", ", with the compiler of torch"), whole, strict=True
+        ):
+            yield Measured(
+                f"a stored score of ResNet-50, asked for again{what}, beyond torch",
+                seconds - torch,
+                peer="the time allowed",
+                theirs=1.5,
+                at_least=1,
+                note=f"import torch takes {torch:.2f} s",
+            )
 
 
 if __name__ == "__main__":
-    main()
+    main(rows)

@@ -5,14 +5,12 @@ scored. Times are of the CPU; on a network file system every file that is read c
 round trip or two on top, which is what the index is for.
 """
 
-import argparse
 import os
 import tempfile
 import time
-from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks.speed._machine import describe
+from benchmarks.speed._measure import Measured, Rows, best_of, main
 from ce_align import index
 from ce_align.report.states import Wanted, states
 from ce_align.results import ResultStore
@@ -47,54 +45,42 @@ def fill(store: ResultStore, configs: list[ScoreConfig]) -> None:
         store.put("score", config_id, config, [row], behaviours=[behaviour])
 
 
-def seconds(function: Callable[[], object]) -> float:
-    """Time of the CPU that a call takes."""
-    start = time.process_time()
-    function()
-    return time.process_time() - start
-
-
-def main() -> None:
-    """Print seconds and their ratios."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--configs", type=int, default=10_000)
-    n = parser.parse_args().configs
-    print(describe())
-    configs = [
+def rows(configs: int = 10_000) -> Rows:
+    """Plans, rows and states, with the index and without."""
+    asked = [
         ScoreConfig(
             model=f"runs/{i // 40}",
             recording="simulated",
             layer=f"layer{i // 10 % 4}",
             seed=i % 10,
         )
-        for i in range(n)
+        for i in range(configs)
     ]
     with tempfile.TemporaryDirectory() as made:
         os.environ["CE_ALIGN_HOME"] = f"{made}/home"
         store = ResultStore(Path(made) / "results")
-        print(
-            f"plan of {n:,}, none stored: {seconds(lambda: plan(configs, store)):.2f} s"
-        )
-        print(f"storing them: {seconds(lambda: fill(store, configs)):.1f} s")
+        of = f"{configs:,} configurations"
+        nothing = best_of(lambda: plan(asked, store), 1)
+        yield Measured(f"plan of {of}, none stored", nothing)
+        yield Measured(f"storing {of}", best_of(lambda: fill(store, asked), 1))
         time.sleep(index.SETTLED + 1)
-        asked = {
-            "plan": lambda: plan(configs, store),
+        first = best_of(lambda: plan(asked, store), 1)
+        yield Measured(f"first plan of {of}, which makes the index", first)
+        few = index.FEW
+        for what, function in {
+            "plan": lambda: plan(asked, store),
             "rows": lambda: store.load(),
             "states": lambda: states(store, Wanted()),
-        }
-        first = seconds(asked["plan"])
-        print(f"first plan, which makes the index: {first:.2f} s")
-        few = index.FEW
-        for what, function in asked.items():
+        }.items():
             index.FEW = few
-            with_index = seconds(function)
-            index.FEW = n + 1
-            without = seconds(function)
-            print(
-                f"{what}: {with_index:.2f} s with the index, {without:.2f} s without, "
-                f"{without / with_index:.1f}×"
+            ours = best_of(function, 1)
+            index.FEW = configs + 1
+            theirs = best_of(function, 1)
+            index.FEW = few
+            yield Measured(
+                f"{what} of {of}, with the index", ours, peer="without", theirs=theirs
             )
 
 
 if __name__ == "__main__":
-    main()
+    main(rows)

@@ -1,21 +1,17 @@
 """Scores of every time bin against the score of one, from images to rows.
 
-Run with ``OMP_NUM_THREADS=2 python -m benchmarks.speed.time_bins``. Both runs are
+Run with ``OMP_NUM_THREADS=1 python -m benchmarks.speed.time_bins``. Both runs are
 processes of their own with an empty cache: an untrained ResNet-50 reads 1,000 images
 for 168 simulated neuroids, whose responses mean nothing.
 """
 
-import argparse
-import os
-import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 
 import numpy as np
 
-from benchmarks.speed._machine import describe
+from benchmarks.speed._measure import Measured, Rows, command_seconds, main
 from ce_align.data.imagesets import ImageSet
 from ce_align.data.netcdf import write_recording
 from ce_align.data.presentations import Presentations
@@ -50,35 +46,25 @@ def score(folder: Path, time_asked: str, regression: str) -> float:
         command += ["--model", "torchvision/resnet50:none", "--layer", "layer4"]
         command += ["--recording", str(folder / "bins.nc"), "--time", time_asked]
         command += ["--regression", regression, "--results", f"{empty}/results"]
-        start = time.perf_counter()
-        subprocess.run(
-            command,
-            check=True,
-            capture_output=True,
-            env={**os.environ, "CE_ALIGN_HOME": empty},
-        )
-        return time.perf_counter() - start
+        return command_seconds(command, env={"CE_ALIGN_HOME": empty})
 
 
-def main() -> None:
-    """Print seconds and their ratio."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--images", type=int, default=1000)
-    parser.add_argument("--neuroids", type=int, default=168)
-    parser.add_argument("--bins", type=int, default=30)
-    given = parser.parse_args()
-    print(describe())
+def rows(images: int = 1000, neuroids: int = 168, bins: int = 30) -> Rows:
+    """Every bin at once, against as many scores of one."""
     with tempfile.TemporaryDirectory() as made:
         folder = Path(made)
-        plant(folder / "bins.nc", given.images, given.neuroids, given.bins)
+        plant(folder / "bins.nc", images, neuroids, bins)
         for regression in ("pls", "ridge"):
             one = score(folder, "0", regression)
-            every = score(folder, "all", regression)
-            print(
-                f"{regression}: one bin {one:.1f} s, {given.bins} bins {every:.1f} s, "
-                f"{every / one:.2f}×"
+            yield Measured(
+                f"{regression} of {bins} time bins, {images} images",
+                score(folder, "all", regression),
+                peer="as many scores of one bin",
+                theirs=bins * one,
+                floor=one,
+                of_floor="one bin",
             )
 
 
 if __name__ == "__main__":
-    main()
+    main(rows)

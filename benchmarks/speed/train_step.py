@@ -4,31 +4,24 @@ Run with ``OMP_NUM_THREADS=1 python -m benchmarks.speed.train_step``, on a GPU i
 is one: then ResNet-50 at 224 pixels in bf16 with 128 pairs a step, else the tiny
 network at 32 pixels with 64 pairs. All routes run in one process and in turns, so that
 another load on the machine falls on all of them; without a GPU, times are those of the
-processor, which such a load changes little. Printed for each objective:
+processor, which such a load changes little. Views are on the device already; a step has
+two images a pair, two views each.
 
-- images a second of the whole step (two images a pair, two views each), on views that
-  are on the device already;
-- its share of the speed of backbone and one head alone on as many random tensors, under
-  the plainest loss: what is left of 100 % are the objective, the second head, the
-  statistics of each view and the optimiser;
-- what weight 0.3 costs over weight 0 on equal images, and how much of it is the second
-  head's forward and backward pass, for which any such network pays;
-- on a GPU, the largest memory in use.
-
-Then, once: the time to render the views of a step on the device and by one worker, what
-statistics of each view cost over statistics of the whole batch, and the operations that
-take the most time in a step of weight 0.3.
+Backbone and one head alone run on as many random tensors under the plainest loss: what
+a step takes beyond them are the objective, the second head, the statistics of each view
+and the optimiser. Weight 0.3 is compared with weight 0 on equal images; for the second
+head's own passes any such network pays.
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
-from benchmarks.speed._machine import describe
+from benchmarks.speed._measure import Measured, Rows, in_turns, main
 from ce_align.augment import PARAMETER_NAMES
 from ce_align.data.imagesets import ImageSet
 from ce_align.trainer.module import PairedTraining
@@ -38,19 +31,7 @@ from ce_align.trainer.views import Batch, PairedViews, PairPlan, PixelBatch
 
 OBJECTIVES = ("mmcr", "barlow", "simclr")
 #: Turns of the routes that are compared, and operations that are listed.
-N_TURNS, N_OPERATIONS = 8, 12
-
-
-def in_turns(*routes: Callable[[], object]) -> list[float]:
-    """Shortest time of each route in seconds, after one to warm up."""
-    clock = time.perf_counter if torch.cuda.is_available() else time.process_time
-    times: list[list[float]] = [[] for _ in routes]
-    for _ in range(1 + N_TURNS):
-        for route, of_route in zip(routes, times, strict=True):
-            start = clock()
-            route()
-            of_route.append(clock() - start)
-    return [min(of_route[1:]) for of_route in times]
+N_TURNS, N_OPERATIONS = 8, 6
 
 
 def config(objective: str, weight: float, on_gpu: bool) -> TrainConfig:
@@ -122,27 +103,54 @@ class Step:
         self.optimizer.zero_grad()
 
 
-def measure_objective(objective: str, device: str) -> str:
-    """One line on an objective."""
+def of_objective(objective: str, device: str) -> Rows:
+    """A step, what is left of it, and what the weight costs."""
     on_gpu = device == "cuda"
     invariant, both = (Step(config(objective, w, on_gpu), device) for w in (0.0, 0.3))
     if on_gpu:
         torch.cuda.reset_peak_memory_stats()
     routes = (both.whole, both.networks, invariant.whole, both.second_head)
-    whole, networks, without, head = in_turns(*routes)
-    speed = 2 * both.module.config.pairs_per_step / whole
-    line = (
-        f"{objective}: {speed:.0f} images/s, {networks / whole:.0%} of backbone and "
-        f"one head alone; weight 0.3 costs {whole / without - 1:+.1%} over weight 0, "
-        f"the second head's passes {head / without:+.1%}"
+    whole, networks, without, head = timed(*routes)
+    images = 2 * both.module.config.pairs_per_step
+    yield Measured(
+        f"training step of {objective}, {network_of(device)}, weight 0.3",
+        1e3 * whole / images,
+        "ms an image",
+        floor=1e3 * networks / images,
+        of_floor="backbone and one head alone",
+    )
+    yield Measured(
+        f"training step of {objective}, {network_of(device)}, weight 0.3",
+        1e3 * whole / images,
+        "ms an image",
+        floor=1e3 * without / images,
+        of_floor="weight 0 on equal images",
+        at_most=1.05,
+        note=f"the second head's passes are {head / without:+.1%}",
     )
     if on_gpu:
-        line += f"; {torch.cuda.max_memory_allocated() / 2**30:.1f} GiB"
-    return line
+        yield Measured(
+            f"memory of training steps of {objective}, {network_of(device)}",
+            torch.cuda.max_memory_allocated() / 1e9,
+            "GB",
+        )
 
 
-def measure_rendering(settings: TrainConfig, device: str) -> str:
-    """One line on the views of a step."""
+def network_of(device: str) -> str:
+    """Which network is trained where, and on what."""
+    if device == "cuda":
+        return f"ResNet-50 on {torch.cuda.get_device_name()}"
+    return "tiny network"
+
+
+def timed(*routes: Callable[[], object]) -> list[float]:
+    """`in_turns`, without the first, by the clock where a GPU does the work."""
+    clock = time.perf_counter if torch.cuda.is_available() else time.process_time
+    return in_turns(*routes, repeats=N_TURNS, first=1, clock=clock)
+
+
+def of_rendering(settings: TrainConfig, device: str) -> Rows:
+    """Views of a step, on the device, by a worker, and as pixels."""
     size = 2 * settings.view_size
     n_images = 2 * settings.pairs_per_step
     pixels = np.random.default_rng(0).integers(
@@ -166,19 +174,22 @@ def measure_rendering(settings: TrainConfig, device: str) -> str:
         if device == "cuda":
             torch.cuda.synchronize()
 
-    on_device, worker, handing = in_turns(
+    on_device, worker, handing = timed(
         render, lambda: by_worker[0, 0], lambda: by_device[0, 0]
     )
-    n_views = 2 * n_images
-    return (
-        f"views of {settings.view_size} from {size} pixels: "
-        f"{n_views / on_device:.0f}/s rendered on the device, {n_views / worker:.0f}/s "
-        f"by one worker, which hands over the pixels of {n_views / handing:.0f}/s"
+    each = 1e3 / (2 * n_images)
+    yield Measured(
+        f"views of {settings.view_size} from {size} pixels, rendered on {device}",
+        each * on_device,
+        "ms a view",
+        peer="one worker",
+        theirs=each * worker,
+        note=f"a worker hands over the pixels of one in {each * handing:.3g} ms",
     )
 
 
-def measure_statistics(step: Step) -> str:
-    """One line on the statistics of each view."""
+def of_statistics(step: Step, device: str) -> Rows:
+    """Passes with the statistics of each view, over those of the whole batch."""
     layers = [m for m in step.module.modules() if isinstance(m, ViewBatchNorm)]
 
     def joined() -> None:
@@ -188,15 +199,20 @@ def measure_statistics(step: Step) -> str:
         for layer in layers:
             layer.n_views = 4
 
-    each, together = in_turns(step.networks, joined)
-    return (
-        f"statistics of each view cost {each / together - 1:+.1%} of the networks' "
-        "passes over statistics of the whole batch"
+    whole, each, together = timed(step.whole, step.networks, joined)
+    yield Measured(
+        f"training step with the statistics of each view, {network_of(device)}",
+        1e3 * whole,
+        "ms",
+        floor=1e3 * (whole - each + together),
+        of_floor="with those of the whole batch",
+        at_most=1.02,
+        note=top_operations(step),
     )
 
 
-def top_operations(step: Step) -> Sequence[str]:
-    """The operations that take the most time, a line each."""
+def top_operations(step: Step) -> str:
+    """The operations that take the most time, and their shares."""
     kinds = [ProfilerActivity.CPU]
     if step.device == "cuda":
         kinds.append(ProfilerActivity.CUDA)
@@ -208,27 +224,21 @@ def top_operations(step: Step) -> Sequence[str]:
         found.key_averages(), key=lambda e: getattr(e, attribute), reverse=True
     )
     total = sum(getattr(event, attribute) for event in events)
-    return [
-        f"  {getattr(event, attribute) / total:6.1%}  {event.count // 3:5d} calls  "
-        f"{event.key[:60]}"
+    return ", ".join(
+        f"{event.key[:40]} {getattr(event, attribute) / total:.0%}"
         for event in events[:N_OPERATIONS]
-    ]
+    )
 
 
-def main() -> None:
-    """Measure the three objectives, rendering, statistics and operations."""
+def rows() -> Rows:
+    """The three objectives, rendering, statistics and operations."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    print(describe())
-    print(torch.cuda.get_device_name() if device == "cuda" else "no GPU: tiny network")
     for objective in OBJECTIVES:
-        print(measure_objective(objective, device), flush=True)
+        yield from of_objective(objective, device)
     settings = config("simclr", 0.3, device == "cuda")
-    print(measure_rendering(settings, device), flush=True)
-    step = Step(settings, device)
-    print(measure_statistics(step), flush=True)
-    print(f"share of a step of {settings.objective} at weight 0.3:")
-    print("\n".join(top_operations(step)))
+    yield from of_rendering(settings, device)
+    yield from of_statistics(Step(settings, device), device)
 
 
 if __name__ == "__main__":
-    main()
+    main(rows)
