@@ -13,7 +13,7 @@ from ce_align.config import COMMITTED, StageConfig
 from ce_align.errors import ConfigError
 from ce_align.names import BRAIN, FEATURES, network_behind, with_nulls
 from ce_align.stages.measures import NO_BASELINE, AnalysisConfig, with_baselines
-from ce_align.stages.scores import ScoreConfig
+from ce_align.stages.scores import BEST, ScoreConfig
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -106,7 +106,7 @@ def score(
     from ce_align.stages.scores import ScoreRow
 
     layers = asked.values("layer")
-    if "all" in layers and len(layers) > 1:
+    if "all" in layers and set(layers) - {"all", BEST}:
         raise ConfigError("--layer all already stands for every layer")
     if stimuli is not None and not features:
         raise ConfigError("--stimuli is of --features, which are missing")

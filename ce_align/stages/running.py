@@ -519,7 +519,7 @@ class Run:
             known: dict[str, Any] = {"origin": origin}
             role = "other" if hasattr(row, "other") else "baseline"
             for place, network in zip(("", f"{role}_"), networks, strict=False):
-                name = getattr(row, role if place else "model")
+                name = getattr(row, role if place else "model", None)
                 if name is None:
                     continue
                 facts = network.facts.columns()

@@ -1,23 +1,28 @@
 """IT predictivity: how well a network's features predict a recording."""
 
+from collections import Counter
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+import numpy as np
+
 from ce_align.config import ConfigId
 from ce_align.data.recordings import Recording
 from ce_align.errors import CeAlignError, ConfigError
 from ce_align.metrics.gram import centred_gram
+from ce_align.results import joined_notes
 from ce_align.stages.running import NetworkLayer, Run
 from ce_align.stages.scores import (
+    BEST,
     ComparisonConfig,
     RecordingConfig,
     ScoreConfig,
     ScoreRow,
 )
-from ce_align.stages.targets import Target, predict
+from ce_align.stages.targets import Target, best_of, predict
 
 if TYPE_CHECKING:
     from ce_align.models.networks import Network, Probe
@@ -44,6 +49,9 @@ MOST_VALUES = 2**27
 #: Visual angle of every network's input, as Brain-Score assumes for its models.
 VISUAL_DEGREES = 8.0
 
+#: Changes whenever a layer would be chosen in another way.
+CHOICE = "best layer 1"
+
 
 def shared(config: ScoreConfig) -> Hashable:
     """What configurations have in common that share a network in memory."""
@@ -52,7 +60,11 @@ def shared(config: ScoreConfig) -> Hashable:
 
 def execute(configs: Sequence[ScoreConfig], run: Run) -> None:
     """Score layers of one network against recordings; all of one in a pass."""
-    execute_parts(configs, score, run)
+    named = [config for config in configs if config.layer != BEST]
+    if named:
+        execute_parts(named, score, run)
+    if chosen := [config for config in configs if config.layer == BEST]:
+        execute_parts(chosen, score_best, run)
 
 
 def execute_parts(
@@ -171,6 +183,9 @@ def with_layers(
 
     found: dict[LayerConfig, None] = {}
     for config in configs:
+        if config.stage == ScoreConfig.stage and config.layer == BEST:
+            found[config] = None
+            continue
         with run.attempt(network.name, config):
             for layer in asked_layers(network, config.layer, recording.region):
                 named: Any = config.model_copy(update={"layer": layer})
@@ -306,6 +321,95 @@ def _computed(
                             origin=target.recording.origin,
                         )
     run.progress(what, 1, 1)
+    return rows
+
+
+def score_best(
+    network: "Network", asked: Mapping[ScoreConfig, Recording], run: Run
+) -> list[ScoreRow]:
+    """Score a network at the block that is best within the training images of a split.
+
+    The images that a split tests have no say in its layer, so that the choice among
+    many gains nothing by chance.
+
+    Parameters
+    ----------
+    network : network all of whose blocks are candidates
+    asked, run : as of `score`
+
+    Raises
+    ------
+    ConfigError
+        If units are predicted, of which every layer has others.
+    DataError
+        If the recording cannot be scored, or the network has no blocks.
+    """
+    from ce_align.models.features import ALGORITHM_VERSION, extract
+    from ce_align.models.networks import asked_layers
+
+    rows = []
+    for given, part in asked.items():
+        run.store.clear_failure(given.stage, given)
+        config = given.for_recording(part)
+        with run.attempt(f"{network.name} {BEST} × {config.recording}", config):
+            if config.regression == "reverse_pls":
+                raise ConfigError(
+                    "--layer best compares how neuroids are predicted; reverse_pls "
+                    "predicts units, so name a layer"
+                )
+            blocks = asked_layers(network, "all", part.region)
+            probe = network.probe(blocks, allow_unstable=run.allow_unstable)
+            known = [NetworkLayer(network, name, probe) for name in blocks]
+            config_id = config.fingerprint(
+                weights=probe.digest,
+                recording=part.digest,
+                algorithm=f"{ALGORITHM}, features {ALGORITHM_VERSION}, {CHOICE}",
+            )
+            stored = run.recall(config, config_id, ScoreRow, known, origin=part.origin)
+            if stored:
+                rows += stored
+                continue
+            target = Target.of(part, config)
+            target.check_memory(
+                max(one.width for one in probe.behaviours.values()), config
+            )
+            features = extract(
+                network,
+                part.images.on_screen(part.degrees, VISUAL_DEGREES),
+                blocks,
+                device=run.hardware.device,
+                batch_size=run.hardware.batch_size,
+                compile=run.hardware.compiled,
+                overwrite=run.force,
+                probe=probe,
+                progress=lambda done, total: run.progress(
+                    f"{network.name} images", done, total
+                ),
+                notify=run.notify,
+            )
+            values = {name: features[name].values for name in blocks}
+            r, chosen = best_of(
+                target, values, config, partial(run.progress, f"{network.name} {BEST}")
+            )
+            times = Counter(chosen).most_common()
+            told = ", ".join(f"{name} {n}" for name, n in times)
+            note = joined_notes(
+                f"layers by the training images of {len(chosen)} splits: {told}",
+                *(probe.note(name) for name, _ in times),
+            )
+            names = np.array(chosen, dtype=object)
+            scored = target.scored(r, config, probe.digest, config_id)
+            rows += run.keep(
+                config,
+                config_id,
+                [
+                    row.model_copy(update={"note": joined_notes(row.note, note)})
+                    for row in scored
+                ],
+                known,
+                target.arrays(r, config).assign(layer=("split", names)),
+                origin=part.origin,
+            )
     return rows
 
 

@@ -20,9 +20,18 @@ if TYPE_CHECKING:
     import pandas as pd
 
 __all__ = [
-    *("ComparisonConfig", "PredictivityConfig", "RecordingConfig", "ScoreConfig"),
+    *(
+        "BEST",
+        "ComparisonConfig",
+        "PredictivityConfig",
+        "RecordingConfig",
+        "ScoreConfig",
+    ),
     *("ScoreRow", "with_ceiling_kinds"),
 ]
+
+#: Stands for the layer that predicts other images best.
+BEST = "best"
 
 Regression = Literal["pls", "ridge", "ridgecv", "reverse_pls", "neuron_to_neuron"]
 
@@ -167,6 +176,13 @@ class ScoreConfig(PredictivityConfig, ComparisonConfig):
 
     stage: ClassVar = "score"
 
+    layer: str = Field(
+        default=COMMITTED,
+        description="Layer to read: 'all' for every block, or a pattern such as "
+        "'blocks.*', in one pass; 'best' for the block that the training images of "
+        "each split choose; 'committed' for that of the region.",
+    )
+
 
 class ScoreRow(Row):
     """Predictivity of one layer for one recording.
@@ -181,6 +197,9 @@ class ScoreRow(Row):
     `animal` is None of all neuroids together, which is Brain-Score's number. It names
     one animal, or is ``mean`` for the mean over animals, where `error` is the standard
     error of `raw` over them. `time_start` and `time_end` are in ms after onset.
+
+    `layer` is ``best`` where every split is scored at the block that predicts best
+    within its training images; which these are is beside the row.
 
     `layer_depth` is the place of the layer among the network's modules in their order,
     counted to the last of its own parts, so that a stage has that of its last block.

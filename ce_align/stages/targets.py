@@ -1,7 +1,8 @@
 """What of a recording is predicted, and how well it can be."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -18,7 +19,7 @@ from ce_align.metrics.ceiling import (
     stated_ceiling,
     variance_ceiling,
 )
-from ce_align.metrics.gram import Splits
+from ce_align.metrics.gram import Splits, centred_gram
 from ce_align.metrics.held_out import HeldOut
 from ce_align.metrics.predictivity import (
     brainscore_splits,
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
 
     from ce_align.models.networks import Probe
 
-__all__ = ["Target", "fit", "predict"]
+__all__ = ["Target", "best_of", "fit", "predict"]
 
 #: A ceiling with a larger p is not told from chance.
 CHANCE = 0.05
@@ -45,6 +46,8 @@ CHANCE = 0.05
 FEW_TESTED = 10
 #: Ceilings of the two kinds that differ by more are both stated.
 NOTED_DIFFERENCE = 0.02
+#: A layer is chosen by so many folds of the training stimuli.
+FOLDS = 3
 
 
 def _splits(recording: Recording, config: PredictivityConfig) -> Splits:
@@ -265,6 +268,49 @@ def predict(
         return [r]
     ends = np.cumsum([len(target.recording.neuroid_ids) for target in targets])
     return np.split(r, ends[:-1], axis=1)
+
+
+def best_of(
+    target: Target,
+    layers: "Mapping[str, NDArray[Any]]",
+    config: ScoreConfig,
+    progress: Callable[[int, int], None],
+) -> "tuple[NDArray[np.float64], list[str]]":
+    """Predict each split from the layer that is best within its training stimuli.
+
+    Parameters
+    ----------
+    target : what is predicted
+    layers : features by layer, (n_stimuli, n_features)
+    config : how it is predicted; its seed draws the folds
+    progress : is told how many layers of how many are done
+
+    Returns
+    -------
+    r : of the test stimuli, (n_splits, n_neuroids)
+    chosen : the layer of each split, of the largest mean over folds of the training
+        stimuli of the median over neuroids; no test stimulus is in a fold
+    """
+    rng = np.random.default_rng(config.seed)
+    folds = []
+    for train, _ in target.splits:
+        parts = np.array_split(rng.permutation(train), FOLDS)
+        for k, part in enumerate(parts):
+            rest = np.concatenate([*parts[:k], *parts[k + 1 :]])
+            folds.append((np.sort(rest), np.sort(part)))
+    every = replace(target, splits=[*folds, *target.splits])
+    quality, tested = [], []
+    for done, values in enumerate(layers.values()):
+        progress(done, len(layers))
+        form = cache(partial(centred_gram, values, dtype=config.gram_dtype))
+        (r,) = predict([every], values, config, form)
+        inner = r[: len(folds)].reshape(len(target.splits), FOLDS, -1)
+        quality.append([summarise(of_split)[0] for of_split in inner])
+        tested.append(r[len(folds) :])
+    best = np.argmax(quality, axis=0)
+    r = np.stack([tested[k][split] for split, k in enumerate(best)])
+    names = list(layers)
+    return r, [names[k] for k in best]
 
 
 def fit(

@@ -188,9 +188,9 @@ def online_rows():
 
 
 def layer_rows():
-    for i, layer in enumerate(("layer1", "layer2", "layer3", "layer4")):
+    for i, layer in enumerate(("layer1", "layer2", "layer3", "layer4", "best")):
         for k, region in enumerate(("V1", "V2", "V4", "IT")):
-            raw = 0.55 - 0.07 * abs(i - k)
+            raw = 0.55 - 0.07 * abs(i - k) if i < 4 else 0.53
             yield row(
                 "torchvision/resnet50",
                 "predictivity",
@@ -304,6 +304,12 @@ def store_arrays(store):
         config_id = f"bures-{model}"
         found = [AnyRow(**row(model, "bures", 0.0, config_id=config_id))]
         store.put("analyze", config_id, Settings(name=model), found, xr.Dataset(arrays))
+    for k in range(4):  # of ten splits eight chose the layer of the area
+        config_id = f"layer-4-{k}"
+        chosen = [f"layer{k + 1}"] * 8 + ["layer2", "layer3"]
+        names = xr.Dataset({"layer": ("split", np.array(chosen, dtype=object))})
+        found = [AnyRow(**row("any", "predictivity", 0.0, config_id=config_id))]
+        store.put("score", config_id, Settings(name=str(k)), found, names)
 
 
 def histories():

@@ -271,6 +271,18 @@ def test_layers_stand_from_the_input_up_however_their_rows_came():
     assert list(told["depth"]) == [0, 0.5, 1]
 
 
+def test_the_layer_that_most_splits_chose_is_framed_and_the_best_stands_apart(drawn):
+    drawn = drawn("layers")
+    (ax, *_) = drawn.figure.axes
+    frames = [patch.get_y() for patch in ax.patches if not patch.get_fill()]
+    assert [int(y) for y in frames] == [0, 1, 2, 3]
+    assert [label.get_text() for label in ax.get_yticklabels()][-1] == "best"
+    chosen = drawn.data.set_index(["recording", "layer"])["chosen"]
+    assert chosen["area V1", "layer1"] == 0.8
+    assert chosen["area V2", "layer2"] == 0.9
+    assert np.isnan(chosen["area V1", "layer4"])
+
+
 def test_measures_and_scores_of_different_layers_are_said_to_be_so(synthetic):
     rows = synthetic.rows
     rows = rows.assign(layer=np.where(rows["stage"] == "analyze", "deep", "shallow"))

@@ -22,6 +22,7 @@ from ce_align.report.style import (
     style,
 )
 from ce_align.stages.comparable import RAW_SETTINGS, Selection, comparable, pooled
+from ce_align.stages.scores import BEST
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -37,6 +38,8 @@ MOST_MAPS = 9
 MOST_NAMES, LONGEST = 8, 12
 #: As many letters of a recording's name above a panel.
 LONGEST_NAME = 20
+#: Around a cell; no colour of the heat map is near it.
+FRAME = "#e69f00"
 #: Label of the axis of raw predictivity.
 RAW = "Predictivity, r"
 
@@ -45,7 +48,10 @@ TIME_SETTINGS = ("region", "regression", "n_splits", "seed")
 
 
 def _by_layer(inputs: Inputs, what: str) -> Selection:
-    """Raw predictivity at every layer of networks that were scored at several."""
+    """Raw predictivity at every layer of networks that were scored at several.
+
+    That of the best, chosen by other images, is among them as the last one.
+    """
     import pandas as pd
 
     scored = inputs.stage("score").then(pooled)
@@ -59,8 +65,9 @@ def _by_layer(inputs: Inputs, what: str) -> Selection:
             parts.append(found.rows)
     data = pd.concat(parts, ignore_index=True)
     if len(data):
-        several = data.groupby("model")["layer"].nunique()
-        single = list(several.index[several == 1])
+        several = data[data["layer"] != BEST].groupby("model")["layer"].nunique()
+        several = several.reindex(data["model"].unique(), fill_value=0)
+        single = list(several.index[several < 2])
         if single:
             notes.append(f"Left out, scored at one layer only: {named_some(single)}.")
         data = data[~data["model"].isin(single)]
@@ -80,7 +87,8 @@ def _from_the_input_up(rows: "pd.DataFrame") -> "pd.DataFrame":
     """
     import pandas as pd
 
-    rows = rows.reset_index(drop=True)
+    chosen = rows[rows["layer"] == BEST]
+    rows = rows[rows["layer"] != BEST].reset_index(drop=True)
     known = "layer_depth" in rows and bool(rows["layer_depth"].notna().all())
     keys = pd.DataFrame({"model": pd.factorize(rows["model"])[0]})
     if known:
@@ -91,7 +99,7 @@ def _from_the_input_up(rows: "pd.DataFrame") -> "pd.DataFrame":
     ordered = rows.loc[keys.sort_values(list(map(str, keys)), kind="stable").index]
     if known:
         ordered = ordered.drop_duplicates(["model", "recording", "layer_depth"])
-    return ordered.reset_index(drop=True)
+    return pd.concat([ordered, chosen], ignore_index=True)
 
 
 def _natural(name: str) -> tuple[tuple[int, int, str], ...]:
@@ -103,12 +111,13 @@ def _natural(name: str) -> tuple[tuple[int, int, str], ...]:
 def figure_layers(inputs: Inputs, columns: int = 2) -> Drawn:
     """Raw predictivity by layer and area, a panel for each network."""
     found = _by_layer(inputs, "heat map of layers")
-    data, notes = found.rows, list(found.notes)
+    data, notes = _with_choices(found.rows, inputs), list(found.notes)
     models = list(dict.fromkeys(data["model"]))
     if len(models) > MOST_MAPS:
         notes.append(f"The first {MOST_MAPS} of {len(models)} networks are shown.")
         models = models[:MOST_MAPS]
-    kept = ["model", "region", "recording", "layer", "value", "origin", "source"]
+    kept = ["model", "region", "recording", "layer", "value", "chosen"]
+    kept += ["origin", "source"]
     data = data[data["model"].isin(models)].reset_index(drop=True)
     data = data[[name for name in kept if name in data]]
     tables = {model: _layer_table(data[data["model"] == model]) for model in models}
@@ -129,6 +138,7 @@ def figure_layers(inputs: Inputs, columns: int = 2) -> Drawn:
             zip(axes, tables.items(), strict=True)
         ):
             heat_map(table, ax, low, high)
+            _mark_chosen(ax, table, data[data["model"] == model])
             letter(ax, LETTERS[k] if len(models) > 1 else "", labels[model])
             ax.set_ylabel("Layer, from the input up")
         # Beside the first row of panels.
@@ -137,6 +147,14 @@ def figure_layers(inputs: Inputs, columns: int = 2) -> Drawn:
         bar = figure.colorbar(cells, ax=axes, pad=0.02, aspect=20, **size)
         bar.set_label(RAW)
         bar.outline.set_visible(False)
+    nested, told = data[data["layer"] == BEST], ""
+    if len(nested):
+        told = (
+            f" Below, {BEST}: each split's test images predicted from the layer that "
+            "its training images choose (nested); framed: the layers that most splits "
+            "chose. The largest value of a column is no such number: it was chosen "
+            "among layers by the images that it reports."
+        )
     best = data.iloc[int(data["value"].argmax())]
     return completed(
         figure,
@@ -146,11 +164,40 @@ def figure_layers(inputs: Inputs, columns: int = 2) -> Drawn:
         title="Predictivity by layer and area",
         caption="Raw predictivity of each layer for each recording: Pearson r between "
         "predicted and recorded responses, median over neuroids, mean over splits; not "
-        "divided by a ceiling. One scale of colour for all networks.",
+        f"divided by a ceiling. One scale of colour for all networks.{told}",
         alt=f"Heat maps of predictivity, layers by areas. The highest is "
         f"{best['value']:.3f}: {best['layer']} of {best['model']} for "
         f"{best['recording']}.",
     )
+
+
+def _with_choices(rows: "pd.DataFrame", inputs: Inputs) -> "pd.DataFrame":
+    """Rows with the share of splits that chose their layer, where one was chosen."""
+    shares: dict[tuple[str, str, str], float] = {}
+    for row in rows[rows["layer"] == BEST].to_dict("records"):
+        arrays = inputs.arrays("score", row["config_id"])
+        names = [] if arrays is None else arrays["layer"].values.astype(str).tolist()
+        for name in set(names):
+            key = (row["model"], row["recording"], name)
+            shares[key] = names.count(name) / len(names)
+    keys = zip(rows["model"], rows["recording"], rows["layer"], strict=True)
+    return rows.assign(chosen=[shares.get(key, np.nan) for key in keys])
+
+
+def _mark_chosen(ax: "Axes", table: "pd.DataFrame", rows: "pd.DataFrame") -> None:
+    """Set the best apart, and frame the layer that most splits chose for each area."""
+    from matplotlib.patches import Rectangle
+
+    if BEST not in table.index:
+        return
+    ax.axhline(len(table) - 1, color="white", linewidth=4)
+    for column, recording in enumerate(_stream(rows)):
+        own = rows[(rows["recording"] == recording) & rows["chosen"].notna()]
+        if len(own):
+            layer = own["layer"].iloc[int(own["chosen"].argmax())]
+            corner = (column + 0.03, list(table.index).index(layer) + 0.06)
+            look: Any = {"fill": False, "edgecolor": FRAME, "linewidth": 1.3}
+            ax.add_patch(Rectangle(corner, 0.94, 0.88, **look))
 
 
 def _stream(rows: "pd.DataFrame") -> dict[str, str]:
@@ -174,7 +221,7 @@ def _layer_table(rows: "pd.DataFrame") -> "pd.DataFrame":
 def figure_depth(inputs: Inputs, columns: int = 2) -> Drawn:
     """Raw predictivity against the depth of the layer, a panel for each recording."""
     found = _by_layer(inputs, "figure against depth")
-    rows = found.rows
+    rows = found.rows[found.rows["layer"] != BEST]
     layers = {
         model: list(dict.fromkeys(own["layer"]))
         for model, own in rows.groupby("model", sort=False)
