@@ -1,6 +1,7 @@
 """Fixtures that every room shares."""
 
 import os
+import shutil
 import signal
 from itertools import count
 from pathlib import Path
@@ -56,7 +57,7 @@ _COUNTER = count()
 
 
 @pytest.fixture(autouse=True)
-def own_caches(tmp_path_factory, monkeypatch) -> None:
+def own_caches(tmp_path_factory, monkeypatch):
     """Keep every test out of the user's caches, and Brain-Score off the network."""
     home = tmp_path_factory.getbasetemp() / "caches" / str(next(_COUNTER))
     home.mkdir(parents=True)
@@ -66,3 +67,5 @@ def own_caches(tmp_path_factory, monkeypatch) -> None:
     monkeypatch.setenv("BS_INSTALL_DEPENDENCIES", "no")
     # What was compiled for another kind of processor must not be met.
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(home / "inductor"))
+    yield
+    shutil.rmtree(home, ignore_errors=True)
