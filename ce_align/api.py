@@ -200,7 +200,7 @@ def similarity(
     ----------
     networks, recordings, layer, results, run_options : as in `score`
     metric : of `ce_align.stages.similarities.SIMILARITIES`: ``rsa``, ``cka``,
-        ``shape``, ``soft_matching``, ``one_to_one``, or several of them
+        ``shape``, ``soft_matching``, ``one_to_one``, ``expected_r2``, ..., or several
     **settings : of `SimilarityConfig`, such as ``distance`` or ``comparator``
 
     Raises

@@ -8,6 +8,7 @@ function of arrays in `ce_align.metrics`.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from math import inf
 from types import MappingProxyType
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -29,6 +30,12 @@ from ce_align.metrics.rdm import (
     unbiased_gram,
 )
 from ce_align.metrics.shape import gram_factor, shape_similarity
+from ce_align.metrics.spectral_theory import (
+    ErrorModes,
+    expected_error,
+    power_law,
+    spectrum_of,
+)
 from ce_align.results import Row
 from ce_align.stages.quantities import Panel, Quantity, check_new
 from ce_align.stages.scores import ComparisonConfig
@@ -59,7 +66,9 @@ class SimilarityConfig(ComparisonConfig):
         default="whitened", description="Of rsa: how dissimilarities are compared."
     )
     folds: int = Field(
-        default=5, ge=2, description="Of matching: parts of stimuli that are held out."
+        default=5,
+        ge=2,
+        description="Of matching and expected errors: parts of stimuli, each held out.",
     )
     interval: Over = Field(
         default="both", description="What else might have been drawn."
@@ -122,7 +131,7 @@ class Similarity:
 
     Attributes
     ----------
-    quantity : name, title and bounds of its values, of which larger ones are more alike
+    quantity : name, title and bounds of its values
     about : what it says, in a few words
     represent : features (n_stimuli, n_features) as a representation
     compare : two representations of the same stimuli, of which each belongs to a fold
@@ -130,6 +139,7 @@ class Similarity:
     repeated : responses (n_stimuli, n_repetitions, n_neuroids), NaN where there is
         none, as a representation; None for that of their averages
     by_pairs : whether a representation has a column for each stimulus, too
+    graded : whether larger values are more alike, so that floor and ceiling bound them
     method : settings that matter, in words
     version : changes whenever the same data would give another number
     """
@@ -141,6 +151,7 @@ class Similarity:
     pool: Callable[[Sequence[Array], SimilarityConfig], Array]
     repeated: Callable[[Array, SimilarityConfig], Array] | None = None
     by_pairs: bool = True
+    graded: bool = True
     method: Callable[[SimilarityConfig], str | None] = lambda config: None
     version: str = ""
 
@@ -182,8 +193,36 @@ def _matched(
     )
 
 
+def _expected(
+    name: str,
+    title: str,
+    most: float,
+    about: str,
+    of: Callable[[ErrorModes], float],
+    graded: bool = False,
+) -> Similarity:
+    def compare(a: Array, b: Array, config: SimilarityConfig, folds: Indices) -> float:
+        n_train = round(len(a) * (1 - 1 / config.folds))
+        return of(expected_error(spectrum_of(a, b), n_train))
+
+    return Similarity(
+        Quantity(name, title, most=most, panel=EXPECTED),
+        about,
+        lambda features, config: centred_gram(features),
+        compare,
+        _mean_of_grams,
+        graded=graded,
+        method=lambda config: f"1 of {config.folds} stimuli held out, best penalty",
+    )
+
+
+def _mean_of_grams(grams: Sequence[Array], config: SimilarityConfig) -> Array:
+    return np.asarray(np.mean([gram / np.trace(gram) for gram in grams], axis=0))
+
+
 GEOMETRY = Panel("Similarity of geometry to the recording", "similarity")
 MATCHING = Panel("Matched units", "held-out correlation")
+EXPECTED = Panel("Ridge regression, expected from spectra", "value")
 
 _REGISTERED: dict[str, Similarity] = {
     one.quantity.name: one
@@ -220,6 +259,31 @@ _REGISTERED: dict[str, Similarity] = {
         _matched(
             *("one_to_one", "One-to-one matching", "one-to-one"),
             "correlation of each neuroid with a unit of its own",
+        ),
+        _expected(
+            *("expected_r2", "Expected R² of ridge", 1),
+            "share of the responses' variance that ridge regression would predict",
+            lambda found: 1 - found.error,
+            graded=True,
+        ),
+        _expected(
+            *("error_radius", "Radius of error modes", inf),
+            "size of what ridge regression would miss, in a few modes or in many",
+            lambda found: found.radius,
+        ),
+        _expected(
+            *("error_dimension", "Dimension of error modes", inf),
+            "number of modes that what ridge regression would miss is spread over",
+            lambda found: found.dimension,
+        ),
+        Similarity(
+            Quantity("spectral_exponent", "Exponent of eigenspectrum", panel=EXPECTED),
+            "how fast the layer's eigenvalues fall over these stimuli; of no recording",
+            lambda features, config: centred_gram(features),
+            lambda a, b, config, folds: power_law(spectrum_of(a, b)),
+            _mean_of_grams,
+            graded=False,
+            method=lambda config: "ranks 10 to a quarter of the stimuli",
         ),
     )
 }

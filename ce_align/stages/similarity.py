@@ -1,6 +1,6 @@
 """How alike a network's layer and a recording are, neither fitted to the other."""
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -151,18 +151,18 @@ class _Compared:
             similarity.of_responses(self.responses[:, :, held == name], config)
             for name in animals
         ]
-        low, high = self._between(brains, config)
+        bounds = self._between(brains, config) if similarity.graded else (None, None)
         mean = whole.model_copy(
             update={
                 "animal": "mean",
-                **{k: np.mean([getattr(row, k) for row in each]) for k in MEANS},
+                **{k: _mean(getattr(row, k) for row in each) for k in MEANS},
                 "low": None,
                 "high": None,
                 "interval": None,
                 "note": None,
-                "ceiling_low": low,
-                "ceiling_high": high,
-                "ceiling_kind": "animals",
+                "ceiling_low": bounds[0],
+                "ceiling_high": bounds[1],
+                "ceiling_kind": "animals" if similarity.graded else None,
             }
         )
         return [whole, *each, mean]
@@ -184,7 +184,7 @@ class _Compared:
         brain = similarity.of_responses(responses, config)
         exchanged = [
             similarity.of_stimuli(network, rng.permutation(n_stimuli))
-            for _ in range(EXCHANGES)
+            for _ in range(EXCHANGES if similarity.graded else 0)
         ]
         floor = [similarity.compare(one, brain, config, folds) for one in exchanged]
 
@@ -211,7 +211,8 @@ class _Compared:
             notes.append(f"no interval: {error}")
         ceiling: tuple[float, float] | tuple[None, None] = (None, None)
         try:
-            ceiling = self._between_halves(responses, brain, config, rng)
+            if similarity.graded:
+                ceiling = self._between_halves(responses, brain, config, rng)
         except DataError as error:
             notes.append(f"no ceiling: {error}")
         window = self.recording.window
@@ -226,7 +227,7 @@ class _Compared:
             low=low,
             high=high,
             interval=over,
-            floor=float(np.mean(floor)),
+            floor=float(np.mean(floor)) if floor else None,
             ceiling_low=ceiling[0],
             ceiling_high=ceiling[1],
             ceiling_kind=None if ceiling[0] is None else "repetitions",
@@ -279,3 +280,9 @@ class _Compared:
             low.append(similarity.compare(a, b, config, folds))
             high += [similarity.compare(one, brain, config, folds) for one in (a, b)]
         return float(np.mean(low)), float(np.mean(high))
+
+
+def _mean(values: Iterable[float | None]) -> float | None:
+    """Mean of values, None if there are none."""
+    there = [value for value in values if value is not None]
+    return float(np.mean(there)) if there else None

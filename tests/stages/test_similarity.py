@@ -9,6 +9,7 @@ from typer.testing import CliRunner
 from ce_align.cli.flags import Asked, flags
 from ce_align.data.recordings import Recording
 from ce_align.errors import ConfigError
+from ce_align.metrics.gram import centred_gram
 from ce_align.metrics.rdm import (
     compare_rdms,
     dissimilarities,
@@ -16,6 +17,7 @@ from ce_align.metrics.rdm import (
     squared_distances,
     unbiased_gram,
 )
+from ce_align.metrics.spectral_theory import expected_error, spectrum_of
 from ce_align.models.given import FeatureArray
 from ce_align.report.paper.files import FigureConfig
 from ce_align.report.terminal import row_sheets
@@ -82,7 +84,10 @@ def similar(tmp_path):
     return compute
 
 
-@pytest.mark.parametrize("metric", SIMILARITIES)
+GRADED = [name for name, one in SIMILARITIES.items() if one.graded]
+
+
+@pytest.mark.parametrize("metric", GRADED)
 def test_the_truth_lies_between_both_bounds_and_noise_at_the_floor(
     metric, similar, rng, signal
 ):
@@ -96,6 +101,30 @@ def test_the_truth_lies_between_both_bounds_and_noise_at_the_floor(
     assert truth.interval == "stimuli and neuroids"
     assert other.value == pytest.approx(other.floor, abs=0.15)
     assert (truth.n_stimuli, truth.n_neuroids) == (N, 12)
+
+
+@pytest.mark.parametrize("metric", sorted({*SIMILARITIES} - {*GRADED}))
+def test_what_is_not_better_when_larger_has_an_interval_and_no_bounds(
+    metric, similar, rng, signal
+):
+    features = rng.normal(size=(120, 60)) / np.sqrt(1 + np.arange(60))
+    held = recording(rng, np.tile(signal, (4, 1)), animals=2)
+    whole, *each, mean = similar(features, held, metric).rows
+    assert whole.low < whole.value < whole.high
+    assert mean.value == pytest.approx(np.mean([row.value for row in each]))
+    for row in (whole, mean):
+        assert row.floor is row.ceiling_low is row.ceiling_high is None
+        assert row.ceiling_kind is None
+
+
+def test_expected_errors_are_of_the_stimuli_that_folds_hold_out(similar, rng, signal):
+    features = rng.normal(size=(N, 60)).astype(np.float32)
+    held = recording(rng, signal)
+    (row,) = similar(features, held, "expected_r2", folds=3).rows
+    spectrum = spectrum_of(centred_gram(features), centred_gram(held.averaged()))
+    error = expected_error(spectrum, round(N * 2 / 3)).error
+    assert row.value == pytest.approx(1 - error, abs=1e-9)
+    assert row.method == "1 of 3 stimuli held out, best penalty"
 
 
 def test_rsa_is_of_crossvalidated_distances_where_there_are_any(similar, rng, signal):
@@ -224,7 +253,7 @@ def test_a_registered_similarity_is_a_choice_of_its_option(registered):
     app = typer.Typer()
     app.command()(command)
     shown = CliRunner().invoke(app, "--help", env={"COLUMNS": "200"}).output
-    assert "one_to_one|total" in shown
+    assert "spectral_exponent|total" in shown
 
 
 def test_names_that_are_taken_are_refused(registered):
