@@ -305,7 +305,7 @@ PARTIAL = (
 WITHIN = (
     "within: each objective's mean removed; R² left out: of each objective's networks, "
     "by a line through all others; p: networks exchanged within objectives; q: false "
-    "discovery rate over all tests of the run"
+    "discovery rate over all tests of the run, those of the mean of recordings apart"
 )
 
 

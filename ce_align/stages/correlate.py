@@ -5,11 +5,17 @@ false discovery rate over the table. Those of partial correlations are a second 
 of the same table. Floors are not tested, and what says the same as another measure of
 the same networks is not tested twice. p and q are computed in
 `ce_align.metrics.correlation`.
+
+Over several recordings a measure is correlated once more, with networks as units: both
+sides are standardised within each recording and averaged over recordings. As all
+networks that count have all recordings, that is the mixed model of predictivity with
+random intercepts of recordings and of networks: r and t of the measure are the same.
+These tests are a family of their own.
 """
 
 import json
 import sys
-from collections.abc import Collection, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, ClassVar
@@ -52,6 +58,9 @@ __all__ = [
 
 ALGORITHM = "correlation 5"
 
+#: By recording and networks, the numbers of each measure and of the predictivity.
+_Tables = dict[tuple[str, ...], "dict[str, pd.Series[float]]"]
+
 #: Two measures whose |r| is nearer to 1 differ in unit, sign and rounding only.
 SAME = 1e-9
 
@@ -81,6 +90,8 @@ class CorrelationRow(Row):
 
     Attributes
     ----------
+    recording : that predictivity is of, or ``mean of 4 recordings``, over which both
+        sides were averaged, each standardised; these tests are a family of their own
     value : Pearson r across all networks; `low` and `high` its 95 % interval, where all
         networks are of one objective
     within : r after removing each objective's mean, with `within_low`, `within_high`
@@ -244,7 +255,8 @@ def correlate_rows(
     for recording in config.recordings:
         targets[recording], found = _scores(scores, recording)
         notes += found
-    tables: dict[tuple[str, ...], dict[str, pd.Series[float]]] = {}
+    tables: _Tables = {}
+    met_by: dict[str, dict[str, tuple[pd.Series[float], pd.Series[float]]]] = {}
     digests: dict[str, str] = {}
     origins: dict[tuple[str, str], dict[str, str]] = {}
     measures = kept[kept["stage"].isin(MEASURING)]
@@ -272,18 +284,23 @@ def correlate_rows(
                     )
                     continue
                 table[metric] = values
+                met_by.setdefault(metric, {})[recording] = values, scored
     if not tables:
         raise DataError(
             f"no measure has {MIN_NETWORKS} networks or more with a score: "
             f"{named_some(notes) or 'there are no rows'}; run `ce-align score` and "
             "`ce-align analyze` for the same networks"
         )
+    averaged = _averaged(met_by, targets, origins)
     training = {
         name: _Training.of(resolved.facts.get(name, NetworkFacts()))
         for name in sorted({name for _, *names in tables for name in names})
     }
     notes += _training_notes(training)
-    associations = _associate(tables, training, config)
+    associations = [
+        *_associate(tables, training, config),
+        *_associate(averaged, training, config),
+    ]
     made = [
         _row(
             association,
@@ -302,6 +319,57 @@ def correlate_rows(
     run.keep(config, config_id, made)
     run.outcome.notes += notes
     return made
+
+
+def _averaged(
+    met_by: "Mapping[str, Mapping[str, tuple[pd.Series[float], pd.Series[float]]]]",
+    targets: dict[str, _Series],
+    origins: dict[tuple[str, str], dict[str, str]],
+) -> _Tables:
+    """Measures and predictivity over all recordings, of networks that have them all.
+
+    What the averages are called, and where they come from, is added to `targets` and
+    `origins`.
+    """
+    tables: _Tables = {}
+    n_recordings = len(targets)
+    for metric, of_each in met_by.items():
+        both = [
+            name
+            for name in next(iter(of_each.values()))[0].index
+            if all(name in values.index for values, _ in of_each.values())
+        ]
+        if len(of_each) < 2 or len(both) < MIN_NETWORKS:
+            continue
+        x, y = (_mean_of(pair[k][both] for pair in of_each.values()) for k in (0, 1))
+        if _unusable(x, y):
+            continue
+        of = [targets[name] for name in of_each]
+        name = f"mean of {len(of)} recordings"
+        if len(of) < n_recordings:
+            name += f": {', '.join(of_each)}"
+        files = [one.files for one in of if one.files]
+        kinds: dict[str, set[str]] = {}
+        for one in of:
+            for network, kind in one.origins.items():
+                kinds.setdefault(network, set()).update(kind.split("+"))
+        targets[name] = _Series(
+            y,
+            {network: d for one in of for network, d in one.digests.items()},
+            {network: "+".join(sorted(every)) for network, every in kinds.items()},
+            "; ".join(dict.fromkeys(files)) or None,
+        )
+        origins[metric, name] = origins[metric, next(iter(of_each))]
+        tables.setdefault((name, *both), {name: y})[metric] = x
+    return tables
+
+
+def _mean_of(numbers: "Iterable[pd.Series[float]]") -> "pd.Series[float]":
+    """Numbers of the same networks, each standardised, on average."""
+    import pandas as pd
+
+    table = pd.concat(list(numbers), axis=1)
+    return ((table - table.mean()) / table.std()).mean(axis=1)
 
 
 def _with_stages(rows: "pd.DataFrame") -> "pd.DataFrame":
@@ -418,7 +486,7 @@ def _training_notes(training: Mapping[str, _Training]) -> list[str]:
 
 
 def _associate(
-    tables: "dict[tuple[str, ...], dict[str, pd.Series[float]]]",
+    tables: _Tables,
     training: Mapping[str, _Training],
     config: CorrelateConfig,
 ) -> list[tuple[tuple[str, ...], Association]]:

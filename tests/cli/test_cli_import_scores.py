@@ -98,7 +98,9 @@ def test_correlation_is_with_the_imported_scores_and_says_so(
     status, out, err = ce_align("correlate", "--json")
     assert status == 0, err
     rows = json.loads(out)
-    assert {row["recording"] for row in rows} == {"majajhong2015", "sanghavi2020"}
+    over_both = "mean of 2 recordings"
+    expected = {"majajhong2015", "sanghavi2020", over_both}
+    assert {row["recording"] for row in rows} == expected
     for row in rows:
         assert row["value"] == pytest.approx(np.corrcoef(scores, measures)[0, 1])
         assert row["n_networks"] == 22

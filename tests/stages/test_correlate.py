@@ -110,11 +110,14 @@ def test_false_discoveries_are_counted_over_the_whole_table(rng, store):
     measures = pd.concat([measure_rows(x), measure_rows(other, "other")])
     scores = pd.concat([score_rows(y), score_rows(other, "second")])
     rows, _ = run(measures, scores, store, "it", "second")
+    over_both = "mean of 2 recordings"
     assert {(row.measure, row.recording) for row in rows} == {
-        (m, r) for m in ("bures", "other") for r in ("it", "second")
+        (m, r) for m in ("bures", "other") for r in ("it", "second", over_both)
     }
-    expected = false_discovery_control([row.p for row in rows])
-    assert [row.q for row in rows] == pytest.approx(list(expected))
+    for family in (True, False):  # recordings, and what is over all of them
+        of = [row for row in rows if (row.recording == over_both) is family]
+        expected = false_discovery_control([row.p for row in of])
+        assert [row.q for row in of] == pytest.approx(list(expected))
 
 
 def test_fewer_than_five_networks_are_refused_in_words(rng, store):
@@ -130,7 +133,8 @@ def test_only_networks_with_both_count_and_each_row_says_how_many(rng, store):
     few = {name: y[name] for name in PAPER[:9]}
     scores = pd.concat([score_rows(y), score_rows(few, "small")])
     rows, _ = run(measure_rows(x), scores, store, "it", "small")
-    assert {row.recording: row.n_networks for row in rows} == {"it": 21, "small": 9}
+    counts = {row.recording: row.n_networks for row in rows}
+    assert counts == {"it": 21, "small": 9, "mean of 2 recordings": 9}
     assert rows[1].networks == tuple(sorted(PAPER[:9]))
 
 

@@ -237,11 +237,15 @@ def test_a_registered_similarity_reaches_rows_correlations_tables_and_figures(
     assert [row.metric for row in rows] == ["total"] * 10
     # With one recording meets the scores with it alone.
     found = {row.recording: row for row in done.of(CorrelationRow)}
+    over_both = found.pop("mean of 2 recordings")
     assert found.keys() == set(names)
     frame = done.frame.pivot(index="model", columns=["recording", "stage"])["value"]
     for name, row in found.items():
         expected = frame[name][["score", "similarity"]].corr().iloc[0, 1]
         assert (row.measure, row.value) == ("total", pytest.approx(expected))
+    standardised = (frame - frame.mean()) / frame.std()
+    means = standardised.T.groupby("stage").mean().T
+    assert over_both.value == pytest.approx(means.corr().iloc[0, 1])
     assert [len(sheet.records) for sheet in row_sheets(rows)] == [5, 5]
 
 
