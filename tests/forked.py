@@ -14,8 +14,12 @@ from tempfile import TemporaryDirectory
 
 from waiting import LIMIT
 
-#: What commands import; nothing that reads settings of a test as it is imported.
-LIBRARIES = ["ce_align.report.page", "ce_align.stages.train"]
+#: What commands import, or their libraries at work; nothing that reads settings of a
+#: test as it is imported.
+LIBRARIES = [
+    *("ce_align.report.page", "ce_align.stages.train", "ce_align.sweeps.worker"),
+    *("sklearn.model_selection", "sklearn.cross_decomposition", "torch._dynamo"),
+]
 
 
 def server() -> multiprocessing.context.ForkServerContext:
@@ -52,9 +56,11 @@ def _begin(arguments, folder, environment, streams) -> None:
 class Forked:
     """As much of `subprocess.Popen` as the tests use, with streams in files."""
 
-    def __init__(self, *arguments, cwd=None, env=None) -> None:
+    def __init__(self, *arguments, cwd=None, env=None, log=None) -> None:
         self._folder = TemporaryDirectory()
         self._streams = [Path(self._folder.name, name) for name in ("out", "err")]
+        if log is not None:  # both streams go there
+            self._streams = [Path(log)] * 2
         for path in self._streams:
             path.touch()
         self._process = server().Process(
@@ -85,6 +91,12 @@ class Forked:
         assert self.returncode is not None, f"it has not ended within {LIMIT} s"
         out, err = (path.read_text() for path in self._streams)
         return out, err
+
+    def terminate(self) -> None:
+        self._process.terminate()
+
+    def wait(self) -> None:
+        self._process.join()
 
     def kill(self) -> None:
         self._process.kill()

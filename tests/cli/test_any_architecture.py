@@ -5,6 +5,7 @@ Weights are random; inputs are as small as the architectures allow.
 
 import json
 import os
+from functools import cache
 
 import pytest
 import torch
@@ -12,9 +13,8 @@ from test_cli import make_recording
 from torchvision import models
 
 from ce_align.data.recordings import load_recording
-from ce_align.models import load
+from ce_align.models import features, load
 from ce_align.models.activations import first_tensor, network_inputs
-from ce_align.models.features import extract
 from ce_align.models.networks import Network
 from ce_align.models.preprocessing import Preprocessing
 from ce_align.stages.score import VISUAL_DEGREES
@@ -78,11 +78,13 @@ SAMPLE = (
 )
 
 
-def build(name, seed=0):
+@cache
+def built(name):
+    """A network, made once for the command and for the pass it is compared with."""
     library, _, architecture = name.partition("-")
     size = SIZES[name]
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.manual_seed(0)
         if library == "torchvision":
             aux = architecture in ("googlenet", "inception_v3")
             options = {"init_weights": False} if aux else {}
@@ -93,6 +95,10 @@ def build(name, seed=0):
             except TypeError:  # convolutions take any size
                 module = timm.create_model(architecture)
     return Network(f"any/{name}", module.eval(), Preprocessing(input_size=size))
+
+
+def build(name, seed=0):
+    return built(name)
 
 
 def hooked(network, images, layers):
@@ -122,13 +128,23 @@ def hooked(network, images, layers):
 
 
 @pytest.fixture
-def any_source(monkeypatch):
-    loader = {**load.SOURCES, "any": build}
-    monkeypatch.setattr(load, "SOURCES", loader)
+def extracted(monkeypatch):
+    """Features that the command has scored, by network and layer."""
+    found, extract = {}, features.extract
+
+    def kept(network, *given, **options):
+        layers = extract(network, *given, **options)
+        found.setdefault(network.name, {}).update(layers)
+        return layers
+
+    monkeypatch.setattr(features, "extract", kept)
+    monkeypatch.setattr(load, "SOURCES", {**load.SOURCES, "any": build})
+    yield found
+    built.cache_clear()
 
 
-def check_all_layers(names, ce_align, tmp_path):
-    path = make_recording(tmp_path / "toy.nc", n_stimuli=24, n_repetitions=2)
+def check_all_layers(names, ce_align, extracted, tmp_path):
+    path = make_recording(tmp_path / "toy.nc", n_stimuli=12, n_repetitions=2)
     arguments = [part for name in names for part in ("--model", f"any/{name}")]
     status, out, err = ce_align(
         *("score", "--recording", "toy.nc", "--layer", "all", "--json"),
@@ -151,7 +167,7 @@ def check_all_layers(names, ce_align, tmp_path):
         assert scored == [layer for layer in blocks if layer in scored]
         if scored:
             expected = hooked(network, images, scored)
-            found = extract(network, images, scored)
+            found = extracted[network.name]
             for layer in scored:
                 values = torch.from_numpy(found[layer].values.copy())
                 scale = expected[layer].abs().max()
@@ -160,18 +176,18 @@ def check_all_layers(names, ce_align, tmp_path):
 
 
 def test_all_layers_of_different_architectures_are_scored_or_said(
-    ce_align, any_source, tmp_path
+    ce_align, extracted, tmp_path
 ):
-    _, lines = check_all_layers(SAMPLE, ce_align, tmp_path)
+    _, lines = check_all_layers(SAMPLE, ce_align, extracted, tmp_path)
     assert any("aux1" in line and "takes no part" in line for line in lines)
 
 
 @pytest.mark.slow
 def test_all_layers_of_many_architectures_are_scored_or_said(
-    ce_align, any_source, tmp_path
+    ce_align, extracted, tmp_path
 ):
     # All of them take minutes: a fourth, unless they are asked for.
     every = "CE_ALIGN_EVERY_ARCHITECTURE" in os.environ
     names = [*SIZES][:: 1 if every else 4]
-    rows, _ = check_all_layers(names, ce_align, tmp_path)
+    rows, _ = check_all_layers(names, ce_align, extracted, tmp_path)
     assert len(rows) > 12 * len(names)

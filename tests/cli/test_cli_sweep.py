@@ -1,6 +1,7 @@
 """Sweeps as a user runs them: in processes, and on SLURM itself."""
 
 import json
+from itertools import chain, repeat
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from ce_align.data.recordings import Recording
 from ce_align.results import ResultStore
 from ce_align.runner import run
 from ce_align.stages.scores import ScoreConfig
+from ce_align.sweeps import processes
 
 #: Networks that kill their process the first time, or always fail.
 NETWORKS = """
@@ -73,7 +75,22 @@ def states(ce_align):
     return {record["name"]: record for record in json.loads(out)}
 
 
+@pytest.fixture
+def forked(python, monkeypatch):
+    """The first process is started as a user's is; those after it are forked."""
+    ways = chain(
+        [processes._started],
+        repeat(
+            lambda command, log, environment: python(
+                *command[1:], env=environment, log=log.name
+            )
+        ),
+    )
+    monkeypatch.setattr(processes, "_started", lambda *given: next(ways)(*given))
+
+
 @pytest.mark.slow
+@pytest.mark.usefixtures("forked")
 def test_processes_give_the_rows_of_one_whatever_dies_meanwhile(place, ce_align):
     chosen = scores(("pixels", "pixels"), ("nets.py:dies", "0"), ("nets.py:fails", "0"))
     path = plan(place, score=chosen)
