@@ -81,9 +81,8 @@ def explained(error: Exception) -> CeAlignError:
         advice = str(error) or "use fewer images or a smaller layer"
         found = CeAlignError(f"not enough memory: {advice}")
     elif isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        found = CeAlignError(
-            f"the disk is full ({error.filename}); free some space and run again"
-        )
+        where = f" ({error.filename})" if error.filename else ""
+        found = CeAlignError(f"the disk is full{where}; free some space and run again")
     elif isinstance(error, UnicodeEncodeError):
         around = error.object[max(0, error.start - 40) : error.end + 40]
         name = around.encode("utf-8", "backslashreplace").decode()

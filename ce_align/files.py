@@ -4,6 +4,7 @@ What a killed process (SIGKILL, out of memory, power) could not remove itself is
 by the next one that writes into the same folder.
 """
 
+import errno
 import hashlib
 import lzma
 import os
@@ -69,9 +70,17 @@ def check_space(folder: Path, n_bytes: int, what: str, remedy: str) -> None:
     free = shutil.disk_usage(folder).free
     if n_bytes > free:
         raise CeAlignError(
-            f"{what} need {n_bytes / 1e9:.2f} GB but {folder} has {free / 1e9:.2f} GB "
-            f"free; free some, set CE_ALIGN_HOME to another disk, {remedy}"
+            f"{what} need {_amount(n_bytes)} but {folder} has {_amount(free)} free; "
+            f"free some, set CE_ALIGN_HOME to another disk, {remedy}"
         )
+
+
+def _amount(n_bytes: int) -> str:
+    """Bytes in the unit in which they are more than one."""
+    for unit, size in {"GB": 1e9, "MB": 1e6}.items():
+        if n_bytes >= size:
+            return f"{n_bytes / size:.2f} {unit}"
+    return f"{n_bytes / 1e3:.2f} kB"
 
 
 @contextmanager
@@ -83,14 +92,14 @@ def atomic_path(path: Path) -> Iterator[Path]:
     choose the format by it. Raises CeAlignError if the system refuses to write there.
     """
     temporary = path.with_name(_unfinished_name(path.stem, path.suffix))
-    with _told(path):
-        try:
+    try:
+        with _told(path, temporary):
             path.parent.mkdir(parents=True, exist_ok=True)
             sweep(path.parent)
             yield temporary
             temporary.replace(path)
-        finally:
-            _remove(temporary)
+    finally:
+        _remove(temporary)
 
 
 @contextmanager
@@ -102,8 +111,8 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     """
     temporary = path.with_name(_unfinished_name(path.name))
     replaced = path.with_name(_unfinished_name(path.name))
-    with _told(path):
-        try:
+    try:
+        with _told(path, temporary):
             path.parent.mkdir(parents=True, exist_ok=True)
             sweep(path.parent)
             temporary.mkdir()
@@ -111,9 +120,9 @@ def atomic_folder(path: Path) -> Iterator[Path]:
             if path.is_dir():  # no system call exchanges folders everywhere
                 path.replace(replaced)
             temporary.replace(path)
-        finally:
-            _remove(temporary)
-            _remove(replaced)
+    finally:
+        _remove(temporary)
+        _remove(replaced)
 
 
 @contextmanager
@@ -164,19 +173,66 @@ def _remove(path: Path) -> None:
         shutil.rmtree(path, ignore_errors=True)
     else:
         with suppress(OSError):
+            # A library that failed may hold it open, and with it the room it takes.
+            os.truncate(path, 0)
+        with suppress(OSError):
             path.unlink()
 
 
+#: What the system says of a disk, a quota or a limit (``ulimit -f``) that is used up.
+FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+DENIED = {errno.EACCES, errno.EPERM, errno.EROFS}
+
+#: Bytes that are written to learn whether there is room; libraries buffer less.
+_TRIAL = 2**20
+
+
 @contextmanager
-def _told(path: Path) -> Iterator[None]:
+def _told(path: Path, unfinished: Path | None = None) -> Iterator[None]:
     """Refusals of the system in a line that names what was to be written."""
     try:
         yield
-    except OSError as error:
+    except CeAlignError:
+        raise
+    except Exception as error:
+        refusal = _refusal(error, unfinished)
+        if refusal is None:
+            raise
+        if refusal.errno in DENIED:
+            remedy = "make its folder writable or choose another folder"
+        elif path.absolute().is_relative_to(cache_folder("").absolute()):
+            remedy = "free some space or set CE_ALIGN_HOME to another disk"
+        elif path.is_relative_to(tempfile.gettempdir()):
+            remedy = "free some space or set TMPDIR to another disk"
+        else:
+            remedy = "free some space or choose another folder"
         raise CeAlignError(
-            f"cannot write {path}: {error.strerror or error}; free some space or "
-            "choose another folder"
+            f"cannot write {path}: {refusal.strerror or refusal}; {remedy}"
         ) from error
+
+
+def _refusal(error: Exception, unfinished: Path | None) -> OSError | None:
+    """What the system has refused, whatever a library makes of it.
+
+    On a full disk HDF5 says that it has no permission, or an error of its own, and the
+    writers of pictures fail as they close what they could not write.
+    """
+    earlier: BaseException | None = error
+    while earlier is not None:
+        if isinstance(earlier, OSError) and earlier.errno in FULL:
+            return earlier
+        earlier = earlier.__cause__ or earlier.__context__
+    given = error if isinstance(error, OSError) else None
+    if unfinished is None:
+        return given
+    place = unfinished / "trial" if unfinished.is_dir() else unfinished
+    try:
+        with place.open("ab") as file:
+            file.write(bytes(_TRIAL))
+            os.fsync(file.fileno())  # some disks say it only now
+    except OSError as found:
+        return found if given is None or found.errno in FULL else given
+    return given
 
 
 def _unfinished_name(stem: str, suffix: str = "") -> str:

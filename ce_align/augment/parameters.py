@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -217,9 +218,11 @@ class AugmentationLedger:
     def save(self, path: Path | str) -> Path:
         """Write the ledger as a numpy archive, whole or not at all."""
         path = Path(path)
-        with atomic_path(path) as temporary, temporary.open("wb") as file:
-            columns = {name: getattr(self, name) for name in COLUMNS}
-            np.savez_compressed(file, digest=np.array(self.digest), **columns)
+        columns = {name: getattr(self, name) for name in COLUMNS}
+        content = io.BytesIO()  # on a full disk, numpy leaves an archive half open
+        np.savez_compressed(content, digest=np.array(self.digest), **columns)
+        with atomic_path(path) as temporary:
+            temporary.write_bytes(content.getbuffer())
         return path
 
     @classmethod

@@ -13,7 +13,7 @@ from typer.core import TyperCommand, TyperGroup
 from typer.main import get_group
 
 from ce_align import __version__
-from ce_align.cli.screen import fault, message, prepare_streams
+from ce_align.cli.screen import check_printed, fault, message, prepare_streams
 from ce_align.errors import ConfigError, Stopped, explained
 
 __all__ = ["COMMANDS", "app", "main"]
@@ -248,7 +248,9 @@ def main() -> None:
             signal.signal(signum, _stop)
     prepare_streams()
     try:
-        sys.exit(app(prog_name="ce-align", standalone_mode=False))
+        status = app(prog_name="ce-align", standalone_mode=False)
+        check_printed()
+        sys.exit(status)
     except Exception as error:  # every fault ends here, in one line
         found = explained(_usage(error) if isinstance(error, USAGE) else error)
         if found.exit_status >= 128:  # a training that a signal has stopped

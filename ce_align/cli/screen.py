@@ -16,17 +16,18 @@ from typing import TYPE_CHECKING, Any, TextIO
 import typer
 from rich.console import Console
 
+from ce_align.errors import CeAlignError
 from ce_align.names import printable
 from ce_align.progress import WHOLE, Progress, TimeLeft
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
 
-    from ce_align.errors import CeAlignError
     from ce_align.report.sheet import Sheet
     from ce_align.stages.running import Outcome
 
 __all__ = [
+    "check_printed",
     "fault",
     "message",
     "only_json",
@@ -63,13 +64,18 @@ _messages = Console(stderr=True, highlight=False, soft_wrap=True, **_PLAIN)
 
 
 class _Kept(io.FileIO):
-    """A stream that goes on when its reader has gone, such as `head`."""
+    """A stream that goes on when its reader has gone, such as `head`, or it is full."""
+
+    refusal: OSError | None = None
 
     def write(self, data: Any) -> int:
         """Write, or drop what nobody reads: rows and the exit status are the same."""
         try:
             return super().write(data)
         except BrokenPipeError:
+            return len(data)
+        except OSError as error:
+            self.refusal = error
             return len(data)
 
 
@@ -83,6 +89,18 @@ def prepare_streams() -> None:
             setattr(sys, name, stream)
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="ce_align")
+
+
+def check_printed() -> None:
+    """Raise CeAlignError if not all of standard output could be written."""
+    for stream in filter(None, (sys.stdout, _rows)):
+        stream.flush()
+        raw = getattr(getattr(stream, "buffer", None), "raw", None)
+        if isinstance(raw, _Kept) and raw.refusal is not None:
+            raise CeAlignError(
+                f"cannot write standard output: {raw.refusal.strerror}; free some "
+                "space or send it elsewhere, and run again: what was computed is stored"
+            )
 
 
 def _kept(

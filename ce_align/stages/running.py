@@ -2,7 +2,7 @@
 
 from base64 import b64encode
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from html import escape
 from pathlib import Path
@@ -293,7 +293,9 @@ class Run:
 
     def _keep_failure(self, config: StageConfig, error: CeAlignError) -> None:
         if not isinstance(error, ConfigError):
-            self.store.put_failure(config.stage, config, error)
+            # What fills the disk is told, not that this cannot be written either.
+            with suppress(CeAlignError):
+                self.store.put_failure(config.stage, config, error)
 
     def load(self, what: str, key: Hashable, load: Callable[[], Loaded]) -> Loaded:
         """Load something once; its failure is noted once, and raised to all who ask."""

@@ -259,7 +259,7 @@ def test_redirection_is_followed_but_not_out_of_https(server, tmp_path):
 def test_full_disk_is_foreseen(bring, tmp_path, monkeypatch):
     usage = files.shutil.disk_usage(tmp_path)._replace(free=1000)
     monkeypatch.setattr(files.shutil, "disk_usage", lambda _: usage)
-    with pytest.raises(CeAlignError, match=r"need 0\.00 GB but .* free some"):
+    with pytest.raises(CeAlignError, match=r"need .* but .* free some"):
         bring()
     assert names(tmp_path) == []
 

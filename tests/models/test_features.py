@@ -234,7 +234,7 @@ def test_two_processes_may_extract_the_same_at_the_same_time(images, tmp_path):
 def test_too_small_a_disk_is_said_before_writing(images, tmp_path, monkeypatch):
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(10, 9, 1000))
-    with pytest.raises(CeAlignError, match=r"need 0\.00 GB but .* free"):
+    with pytest.raises(CeAlignError, match=r"need .* but .* free"):
         extract(small_network(), images, ["3"], cache=tmp_path)
     assert not list(tmp_path.rglob("*.npy"))
 
