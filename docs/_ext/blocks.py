@@ -182,8 +182,9 @@ def check_target(words: list[str]) -> None:
 
 
 def check_module(name: str) -> None:
-    """Refuse a module that is not there."""
-    if not ROOT.joinpath(*name.split(".")).with_suffix(".py").is_file():
+    """Refuse a module or a package to be run that is not there."""
+    path = ROOT.joinpath(*name.split("."))
+    if not (path.with_suffix(".py").is_file() or (path / "__main__.py").is_file()):
         raise ValueError(f"there is no module {name}")
 
 
