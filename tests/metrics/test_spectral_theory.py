@@ -1,10 +1,13 @@
 """Theory of ridge regression against ridge regression, and against planted spectra."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from scipy.linalg import eigh
 from scipy.optimize import brentq
 
+from ce_align.data.imagesets import ImageSet
 from ce_align.errors import DataError
 from ce_align.metrics.spectral_theory import (
     Spectrum,
@@ -48,6 +51,33 @@ def test_the_learning_curve_is_the_measured_one(penalty: float) -> None:
             measured.append((missed**2).mean() / (responses**2).mean())
         expected = expected_error(spectrum, n, penalty).error
         assert expected == pytest.approx(np.mean(measured), rel=0.03)
+
+
+@pytest.mark.real
+def test_the_learning_curve_of_macaque_v4_is_the_expected_one(real_data: Path) -> None:
+    folder = real_data / "macaque_v4"
+    responses = np.load(folder / "responses_avg_210325.npy")
+    responses = responses if len(responses) == 640 else responses.T
+    images = ImageSet.from_path(folder / "images_210325.zip")
+    features = np.stack(
+        [np.asarray(images.load(k).resize((16, 16))).ravel() / 255 for k in range(640)]
+    )
+    features, responses = features - features.mean(0), responses - responses.mean(0)
+    gram, rng = features @ features.T, np.random.default_rng(0)
+    spectrum = spectrum_of(gram, responses @ responses.T)
+    for n in (160, 480):
+        found = expected_error(spectrum, n)
+        ridge = found.penalty * spectrum.eigenvalues.mean() * n
+        measured = []
+        for _ in range(20):
+            train, test = np.split(rng.permutation(640), [n])
+            fitted = np.linalg.solve(
+                gram[np.ix_(train, train)] + ridge * np.eye(n), responses[train]
+            )
+            missed = responses[test] - gram[np.ix_(test, train)] @ fitted
+            measured.append(1 - (missed**2).mean() / (responses**2).mean())
+        assert np.mean(measured) > 0.03
+        assert 1 - found.error == pytest.approx(np.mean(measured), abs=0.015)
 
 
 def test_few_of_many_stimuli_have_the_error_of_the_endless_population() -> None:
