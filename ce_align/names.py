@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 __all__ = [
     *("BRAIN", "FEATURES", "HUB", "KNOWN", "LOCAL_HUB", "OWN_BACKBONES", "NetworkName"),
+    "REFERENCES",
     *("UNTRAINED", "labelled", "network_behind", "plain_path", "printable"),
     *("split_name", "with_nulls", "without_path"),
 ]
@@ -24,7 +25,7 @@ UNTRAINED = "untrained/"
 #: Begins those of the animals of a recording but one: ``brain/RECORDING:ANIMAL``.
 BRAIN = "brain/"
 #: Shown beside networks, they need no training.
-REFERENCES = ("pixels", "gabor")
+REFERENCES = ("pixels", "gabor", "v1_like")
 
 #: Names of each kind that stand for what they name, whatever files are called so; other
 #: rooms add theirs.
@@ -131,10 +132,10 @@ def labelled(text: str) -> tuple[str | None, str]:
 
 
 def with_nulls(names: Iterable[str], n_seeds: int) -> list[str]:
-    """Networks, so many untrained ones of each architecture, pixels and Gabor filters.
+    """Networks, so many untrained ones of each architecture, and the references.
 
     >>> with_nulls(["runs/a"], 2)
-    ['runs/a', 'untrained/1:runs/a', 'untrained/2:runs/a', 'pixels', 'gabor']
+    ['runs/a', 'untrained/1:runs/a', 'untrained/2:runs/a', 'pixels', 'gabor', 'v1_like']
     """
     asked = list(names)
     trained = [

@@ -36,9 +36,10 @@ def _built(package: str) -> Iterator[str]:
 
 def _models(incomplete: str) -> list[str]:
     """Networks and groups of them, trainings here, and those of packages."""
-    from ce_align.models.catalogue import BASELINES, EXPORTED, GROUPS, PUBLISHED
+    from ce_align.models.catalogue import EXPORTED, GROUPS, PUBLISHED
+    from ce_align.names import REFERENCES
 
-    names = [*GROUPS, *PUBLISHED, *BASELINES]
+    names = [*GROUPS, *PUBLISHED, *REFERENCES]
     runs = (*Path().glob(f"*/{EXPORTED}"), *Path().glob(f"runs/*/{EXPORTED}"))
     names += sorted(str(path.parent) for path in runs)
     for package in BUILDERS if incomplete else ():
@@ -111,9 +112,10 @@ def _recipes(incomplete: str) -> list[str]:
 
 
 def _objectives(incomplete: str) -> list[str]:
-    from ce_align.models.catalogue import OBJECTIVE_NAMES
-
-    return _beginning(incomplete, OBJECTIVE_NAMES)
+    # Read from the source, as importing takes seconds.
+    source = Path(__file__).parents[1] / "trainer" / "objectives.py"
+    text = source.read_text("utf-8")
+    return _beginning(incomplete, re.findall(r'\bObjective\(\s*"(\w+)"', text))
 
 
 def _backbones(incomplete: str) -> list[str]:

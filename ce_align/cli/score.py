@@ -75,7 +75,8 @@ def score(
         typer.Option(
             min=0,
             help="Untrained networks beside each, of the same architecture with so "
-            "many seeds, and pixels and Gabor filters: what a score is worth.",
+            "many seeds, and pixels, Gabor filters and a model of V1: what a score is "
+            "worth.",
         ),
     ] = 0,
     brain: Annotated[

@@ -28,8 +28,8 @@ from ce_align.data.netcdf import describe_file
 from ce_align.data.recordings import RECORDINGS
 from ce_align.data.scenes import MIN_SCENES, SIMULATED_IMAGES, find_images
 from ce_align.errors import CeAlignError
-from ce_align.models.catalogue import BASELINES, facts_of
-from ce_align.names import split_name
+from ce_align.models.catalogue import facts_of
+from ce_align.names import REFERENCES, split_name
 from ce_align.stages.compare import CompareConfig
 from ce_align.stages.measures import MEASURES, AnalysisConfig
 from ce_align.stages.official import OfficialConfig
@@ -314,7 +314,7 @@ def _network(model: str, layer: str, work: Work) -> tuple[float, tuple[int, ...]
 
     Images and views are resized to the network's own size, whatever theirs is.
     """
-    if model in BASELINES:
+    if model in REFERENCES:
         return 3e7, (3, 32, 32)
     source = split_name(model).source
     built, size = facts_of(source).backbone, USUAL_SIZE

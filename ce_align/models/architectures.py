@@ -26,6 +26,7 @@ from ce_align.progress import Notify
 
 __all__ = [
     "GaborEnergy",
+    "NormalisedEnergy",
     "build_architecture",
     "fitting_architecture",
     "gabor",
@@ -35,6 +36,7 @@ __all__ = [
     "timm_network",
     "torchvision_network",
     "torchvision_weights",
+    "v1_like",
 ]
 
 #: Names that tell which of two networks is usually evaluated, and what its sibling has
@@ -472,3 +474,59 @@ def gabor() -> Network:
     """A fixed bank of Gabor filters: 4 wavelengths × 8 orientations on 14×14 places."""
     layers = dict.fromkeys(REGIONS, "complex")
     return Network("gabor", GaborEnergy(), _raw(112), layers)
+
+
+class NormalisedEnergy(nn.Module):
+    """Complex cells of V1 whose responses are divided by those around them.
+
+    Input (n, 3, height, width) in [0, 1]; output (n, filters, 14, 14). A cell responds
+    e / √(σ² + mean of e²) over all filters and `surround` × `surround` places, where e
+    is the energy of a quadrature pair in units of a grating of full contrast. It
+    saturates with contrast and is suppressed by gratings that it does not respond to.
+
+    Reference: Heeger (1992); Pinto, Cox & DiCarlo (2008); Carandini & Heeger (2012).
+    """
+
+    def __init__(
+        self,
+        wavelengths: tuple[float, ...] = (4.0, 6.0, 9.0, 13.5),
+        n_orientations: int = 8,
+        size: int = 27,
+        surround: int = 9,
+        semisaturation: float = 0.05,
+    ) -> None:
+        super().__init__()
+        filters = gabor_filters(size, wavelengths, n_orientations)
+        axis = torch.arange(size) - (size - 1) / 2
+        gains = []
+        for wavelength in wavelengths:  # along the first orientation, full contrast
+            wave = torch.cos(2 * math.pi * axis / wavelength) / 2
+            place = wavelengths.index(wavelength) * n_orientations
+            gains.append((filters[place, 0].sum(0) * wave).sum())
+        gain = torch.stack(gains).repeat_interleave(n_orientations).repeat(2)
+        self.filters = nn.Parameter(filters / gain[:, None, None, None], False)
+        luminance = torch.tensor([0.299, 0.587, 0.114]).view(1, 3, 1, 1)
+        self.luminance = nn.Parameter(luminance, requires_grad=False)
+        self.surround = nn.AvgPool2d(
+            surround, 1, surround // 2, count_include_pad=False
+        )
+        self.semisaturation = semisaturation
+        self.normalised = nn.AdaptiveAvgPool2d(14)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Normalised energies (n, filters, 14, 14)."""
+        gray = (images * self.luminance).sum(1, keepdim=True)
+        margin = self.filters.shape[-1] // 2
+        padded = functional.pad(gray, [margin] * 4, mode="replicate")
+        even, odd = functional.conv2d(padded, self.filters, stride=2).chunk(2, dim=1)
+        squared = even**2 + odd**2
+        pool = self.surround(squared.mean(1, keepdim=True))
+        responses = (squared / (self.semisaturation**2 + pool)).sqrt()
+        averaged: torch.Tensor = self.normalised(responses)
+        return averaged
+
+
+def v1_like() -> Network:
+    """The bank of `gabor` with divisive normalisation: what V1 is often taken for."""
+    layers = dict.fromkeys(REGIONS, "normalised")
+    return Network("v1_like", NormalisedEnergy(), _raw(112), layers)

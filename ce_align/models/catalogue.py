@@ -17,6 +17,7 @@ from ce_align.names import (
     HUB,
     KNOWN,
     LOCAL_HUB,
+    REFERENCES,
     UNTRAINED,
     network_behind,
     split_name,
@@ -24,7 +25,7 @@ from ce_align.names import (
 from ce_align.results import NetworkFacts
 
 __all__ = [
-    *("BASELINES", "CHECKPOINTS_URL", "EQUIVARIANCE_WEIGHTS", "EXPORTED"),
+    *("CHECKPOINTS_URL", "EQUIVARIANCE_WEIGHTS", "EXPORTED"),
     *("FILE_SUFFIXES", "GROUPS", "OBJECTIVE_NAMES", "PAPER_IMAGES", "PUBLISHED"),
     *("Published", "expand", "facts_of", "find_published", "invariant_sibling"),
     *("OBJECTIVE_LABELS", "is_cached", "label_of", "local_file", "stated_settings"),
@@ -67,9 +68,6 @@ LAYERS = dict.fromkeys(("V1", "V2", "V4", "IT"), "layer4")
 PAPER_IMAGES = "ImageNet-1k"
 #: And for how long, but the one that it calls its best.
 PAPER_EPOCHS = 100
-
-#: Embedded networks to compare with, which need no weights.
-BASELINES = ("pixels", "gabor")
 
 #: Weights in the folder of a training, whose path names the network.
 EXPORTED = "model.safetensors"
@@ -179,7 +177,7 @@ _BY_BRAINSCORE_ID = {
     entry.brainscore_id: entry for entry in PUBLISHED.values() if entry.brainscore_id
 }
 
-KNOWN["network"].update(PUBLISHED, _BY_BRAINSCORE_ID, BASELINES)
+KNOWN["network"].update(PUBLISHED, _BY_BRAINSCORE_ID, REFERENCES)
 
 #: Named sets of networks: ``paper`` is its 21, 3 objectives × 7 weights.
 GROUPS: dict[str, tuple[str, ...]] = {
@@ -334,7 +332,7 @@ def _is_source(name: str) -> bool:
     file = name.rpartition(":")[0] or name
     if name.startswith((HUB, LOCAL_HUB, FEATURES)):
         return True
-    return name in BASELINES or "/" in name or file.endswith(FILE_SUFFIXES)
+    return name in REFERENCES or "/" in name or file.endswith(FILE_SUFFIXES)
 
 
 def expand(patterns: Iterable[str]) -> list[str]:
@@ -379,7 +377,7 @@ def _expand_one(pattern: str) -> list[str]:
         or fnmatch.fnmatchcase(entry.brainscore_id or "", pattern)
     ]
     if not matching:
-        known = [*GROUPS, *PUBLISHED, *_BY_BRAINSCORE_ID, *BASELINES]
+        known = [*GROUPS, *PUBLISHED, *_BY_BRAINSCORE_ID, *REFERENCES]
         near = ", ".join(nearest_names(pattern, known))
         hint = f"nearest: {near}" if near else "`ce-align models` lists all"
         raise ConfigError(

@@ -24,9 +24,9 @@ from ce_align.models.architectures import (
     stage_layers,
     torchvision_network,
     torchvision_weights,
+    v1_like,
 )
 from ce_align.models.catalogue import (
-    BASELINES,
     EXPORTED,
     FILE_SUFFIXES,
     GROUPS,
@@ -54,6 +54,7 @@ from ce_align.names import (
     FEATURES,
     HUB,
     LOCAL_HUB,
+    REFERENCES,
     UNTRAINED,
     NetworkName,
     split_name,
@@ -227,9 +228,9 @@ def load_network(name: str, *, seed: int = 0, progress: Progress = silent) -> Ne
         ``hf-hub:OWNER/REPO`` or ``local-dir:FOLDER``, as timm knows them;
         ``checkpoint.safetensors`` or ``checkpoint.pt:architecture``, with ``@teacher``
         for one of several networks in it; the folder of a training;
-        ``file.py:callable``; ``pixels``; ``gabor``. With ``@PART`` it is a part of
-        that network, with ``+timm`` it is fed as timm states; ``untrained/SEED:NAME``
-        is any of these with its weights drawn anew
+        ``file.py:callable``; ``pixels``; ``gabor``; ``v1_like``. With ``@PART`` it is a
+        part of that network, with ``+timm`` it is fed as timm states;
+        ``untrained/SEED:NAME`` is any of these with its weights drawn anew
     seed : of random weights
     progress : told of megabytes while a published network is downloaded
 
@@ -286,8 +287,8 @@ def _load_source(source: str, name: str, seed: int, progress: Progress) -> Netwo
             )
         trained = load_network(behind, seed=seed, progress=progress)
         return redrawn(trained, source, int(number))
-    if source in BASELINES:
-        return {"pixels": pixels, "gabor": gabor}[source]()
+    if source in REFERENCES:
+        return {"pixels": pixels, "gabor": gabor, "v1_like": v1_like}[source]()
     if source.startswith((HUB, LOCAL_HUB)):
         return load_hub(source)
     file, _, option = source.rpartition(":") if ":" in source else (source, "", "")
@@ -309,7 +310,7 @@ def _load_source(source: str, name: str, seed: int, progress: Progress) -> Netwo
     prefix, slash, rest = source.partition("/")
     if slash and prefix in SOURCES:
         return SOURCES[prefix](rest, seed)
-    known = [*PUBLISHED, *BASELINES, *(f"{p}/{rest}" for p in SOURCES if slash)]
+    known = [*PUBLISHED, *REFERENCES, *(f"{p}/{rest}" for p in SOURCES if slash)]
     if source in GROUPS:
         raise ConfigError(f"{source} is a group of networks; name one of them here")
     raise ConfigError(

@@ -109,7 +109,7 @@ def test_nulls_stand_beside_a_network(ce_align, toy):
     raw = {row["model"]: row["raw"] for row in json.loads(out)}
     name = toy[1]
     nulls = [f"untrained/{k}:{name}" for k in (1, 2)]
-    assert list(raw) == [name, *nulls, "pixels", "gabor"]
+    assert list(raw) == [name, *nulls, "pixels", "gabor", "v1_like"]
     assert len({raw[model] for model in (name, *nulls)}) == 3
     status, out, err = ce_align("score", *told)
     mean = sum(raw[null] for null in nulls) / 2

@@ -46,7 +46,7 @@ def complete(tmp_path, monkeypatch):
         ("ce-align overlap --model gab", ["gabor"]),
         ("ce-align correlate --against simul", ["simulated"]),
         ("ce-align transfer --dataset pe", ["pets"]),
-        ("ce-align train --objective ", ["mmcr", "barlow", "simclr"]),
+        ("ce-align train --objective aug", ["augself"]),
         ("ce-align train --preset t", ["tiny"]),
         ("ce-align train --backbone resnet5", ["resnet50"]),
         ("ce-align figures --which fo", ["forest"]),
@@ -104,6 +104,12 @@ def test_layers_are_those_of_the_network_on_the_line(complete, tmp_path):
     assert complete(line.format("absent.pt", "l")).split() == []
     (folder / "model.safetensors").write_bytes(b"damaged")
     assert complete(line.format("runs/a", "l")).split() == []
+
+
+def test_objectives_are_those_that_are_registered(complete):
+    from ce_align.trainer.objectives import OBJECTIVES
+
+    assert complete("ce-align train --objective ").split() == list(OBJECTIVES)
 
 
 def test_backbones_are_those_that_training_builds(complete):

@@ -13,13 +13,19 @@ from torch import nn
 
 import ce_align
 from ce_align.models import content
-from ce_align.models.architectures import gabor, pixels, torchvision_network
+from ce_align.models.architectures import (
+    gabor,
+    pixels,
+    torchvision_network,
+    v1_like,
+)
 from ce_align.models.content import Contents
 from ce_align.models.networks import Network
 
 NETWORKS = {
     "pixels": "9cdd506dd00fb554330f",
     "gabor": "cf73c7068a82de40a185",
+    "v1_like": "f136784d5a5a4533285f",
     "tiny": "db55fb2e373fa7c4074b",
     "resnet18": "f66d9db0edadb72a9471",
 }
@@ -40,6 +46,7 @@ HELD = {
 #: Every module of ours that can be a part of a network, by its first name.
 MODULES = {
     "ce_align.backbones.TinyResNet",
+    "ce_align.models.architectures.NormalisedEnergy",
     "ce_align.models.baselines.GaborEnergy",
     "ce_align.trainer.augself.ParameterPrediction",
     "ce_align.trainer.batchnorm.ViewBatchNorm",
@@ -66,7 +73,7 @@ def built(name):
         return Network(name, classes_of_ours()["TinyResNet"](n_classes=10))
     if name == "resnet18":
         return Network(name, torchvision_network(name))
-    return {"pixels": pixels, "gabor": gabor}[name]()
+    return {"pixels": pixels, "gabor": gabor, "v1_like": v1_like}[name]()
 
 
 @pytest.mark.parametrize("name", NETWORKS)

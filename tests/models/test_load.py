@@ -321,6 +321,49 @@ def test_gabor_energy_prefers_the_grating_it_is_tuned_to(orientation):
     assert np.unravel_index(energies.argmax(), (4, 8)) == (1, orientation)
 
 
+def v1_responses(*components):
+    """Mean response (wavelengths, orientations) to gratings of 6 pixels, added."""
+    y, x = np.mgrid[:112, :112]
+    found = np.full((112, 112), 0.5)
+    for orientation, contrast in components:
+        angle = np.pi * orientation / 8
+        phase = 2 * np.pi * (x * np.cos(angle) + y * np.sin(angle)) / 6
+        found += contrast * np.cos(phase) / 2
+    with torch.no_grad():
+        image = torch.tensor(found, dtype=torch.float32).expand(1, 3, -1, -1)
+        responses = load_network("v1_like").module(image)
+    return responses.mean((0, 2, 3)).reshape(4, 8).numpy()
+
+
+def test_cells_of_v1_keep_their_tuning_and_saturate_with_contrast():
+    weak, half, full = (v1_responses((3, c)) for c in (0.1, 0.5, 1.0))
+    assert {int(r.argmax()) for r in (weak, half, full)} == {11}
+    assert full[1, 3] < 1.1 * half[1, 3]
+    assert half[1, 3] < 3 * weak[1, 3]  # five times the contrast
+
+
+def test_cells_of_v1_are_suppressed_by_a_grating_that_they_do_not_see():
+    alone, masked = v1_responses((0, 0.3)), v1_responses((0, 0.3), (4, 0.6))
+    only_mask = v1_responses((4, 0.6))
+    assert only_mask[1, 0] < 0.1 * alone[1, 0]
+    assert masked[1, 0] < 0.8 * alone[1, 0]
+
+
+def test_energy_of_v1_is_in_units_of_a_full_grating():
+    """Without a surround, σ alone divides: e / σ of a weak grating."""
+    from ce_align.models.architectures import NormalisedEnergy
+
+    cells = NormalisedEnergy(semisaturation=100.0)
+    x = np.arange(112)
+    for k, wavelength in enumerate((4.0, 6.0, 9.0, 13.5)):
+        wave = 0.5 + np.cos(2 * np.pi * x / wavelength) / 2
+        image = torch.tensor(wave, dtype=torch.float32).expand(1, 3, 112, -1)
+        response = cells(image)[0, 8 * k, 4:-4, 4:-4]
+        torch.testing.assert_close(
+            response * 100, torch.ones_like(response), atol=0.05, rtol=0
+        )
+
+
 def test_blocks_of_a_network_that_wraps_another_are_those_of_the_other():
     class Wrapper(nn.Module):
         def __init__(self, backbone):

@@ -65,4 +65,5 @@ def test_what_cannot_be_drawn_anew_is_refused(name, message):
 
 def test_what_needs_no_training_has_no_untrained_copy():
     found = with_nulls(["pixels", "features:x.npy", "a"], 1)
-    assert found == ["pixels", "features:x.npy", "a", "untrained/1:a", "gabor"]
+    asked = ["pixels", "features:x.npy", "a"]
+    assert found == [*asked, "untrained/1:a", "gabor", "v1_like"]
