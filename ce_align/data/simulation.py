@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -227,11 +228,17 @@ def _tuning(
     return drive
 
 
+@cache
+def _default_recording() -> Recording:
+    """The one of all calls; its scenes are rendered once to be told apart."""
+    return simulated_recording().recording
+
+
 #: How the default simulated recording is listed, and made when it is asked for.
 SIMULATED = Entry(
     name="simulated",
     region="IT",
-    load=lambda: simulated_recording().recording,
+    load=_default_recording,
     images=N_IMAGES,
     neuroids=N_NEUROIDS,
     repetitions=N_REPETITIONS,
