@@ -18,6 +18,10 @@ __all__ = [
 ]
 
 
+#: So many settings that are wrong are told, and characters of what was found.
+MANY, SHOWN = 4, 80
+
+
 class CeAlignError(Exception):
     """Something that ce_align can explain in one line."""
 
@@ -66,7 +70,16 @@ def _fault(found: "ErrorDetails") -> str:
     if isinstance(own, CeAlignError):  # says what was found, and what to do
         return str(own)
     where = ".".join(map(str, found["loc"]))
-    return f"{where}: {found['msg']}, found {found['input']!r}"
+    return f"{where[:SHOWN]}: {found['msg']}, found {_shown(found['input'])}"
+
+
+def _shown(value: object) -> str:
+    """A value, the end of a long one left out."""
+    try:
+        text = repr(value)
+    except ValueError:  # an integer of thousands of digits
+        text = type(value).__name__
+    return text if len(text) <= SHOWN else f"{text[:SHOWN]}…"
 
 
 def explained(error: Exception) -> CeAlignError:
@@ -76,7 +89,9 @@ def explained(error: Exception) -> CeAlignError:
     from pydantic import ValidationError  # not for `ce-align --help`
 
     if isinstance(error, ValidationError):
-        found: CeAlignError = ConfigError("; ".join(map(_fault, error.errors())))
+        faults = error.errors()
+        more = f"; and {len(faults) - MANY} more" if len(faults) > MANY else ""
+        found: CeAlignError = ConfigError("; ".join(map(_fault, faults[:MANY])) + more)
     elif isinstance(error, MemoryError):
         advice = str(error) or "use fewer images or a smaller layer"
         found = CeAlignError(f"not enough memory: {advice}")

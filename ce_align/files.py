@@ -12,6 +12,7 @@ import re
 import secrets
 import shutil
 import socket
+import stat
 import struct
 import tarfile
 import tempfile
@@ -31,8 +32,8 @@ from ce_align.errors import CeAlignError, DataError, first_line
 
 __all__ = [
     *("DAMAGE", "STALE", "alive", "atomic_folder", "atomic_path", "cache_folder"),
-    *("check_readable", "check_space", "import_xarray", "reading_archive", "reason"),
-    *("scratch_folder", "sweep", "this_process"),
+    *("check_readable", "check_regular", "check_space", "import_xarray", "read_bytes"),
+    *("reading_archive", "reason", "scratch_folder", "sweep", "this_process"),
 ]
 
 #: Seconds after which an unfinished file of another machine counts as given up.
@@ -42,6 +43,9 @@ STALE = 24 * 3600
 _UNFINISHED = re.compile(
     r".+\.(?P<machine>[0-9a-f]{8})-(?P<pid>\d+)-(?P<start>\d+)-[0-9a-f]{8}\.tmp(\..*)?"
 )
+
+#: A file of JSON or text that is larger is none of ours (256 MiB).
+MOST_BYTES = 2**28
 
 #: Characters of a name that its temporary one keeps: names have at most 255 bytes.
 _KEPT = 40
@@ -294,6 +298,44 @@ def _given_up(found: re.Match[str], path: Path) -> bool:
     except OSError:
         return False
     return time.time() - max(changes) > STALE
+
+
+def check_regular(path: Path) -> Path:
+    """The path itself; DataError if something is there that is no plain file.
+
+    A FIFO or a device may never end, or block; so may what stands for a process.
+    """
+    try:
+        mode = path.stat().st_mode
+        of_process = path.resolve().is_relative_to("/proc")
+    except FileNotFoundError:
+        return path  # the reader says what should be there
+    except (OSError, RuntimeError, ValueError) as error:  # links in a circle, a NUL
+        raise DataError(f"{path} cannot be read: {reason(error)}") from error
+    if stat.S_ISDIR(mode):
+        raise DataError(f"{path} is a folder; give a file")
+    if of_process or not stat.S_ISREG(mode):
+        raise DataError(f"{path} is no plain file; copy its content into one")
+    return path
+
+
+def read_bytes(path: Path, most: int = MOST_BYTES) -> bytes:
+    """Content of a plain file.
+
+    Raises
+    ------
+    DataError
+        If it is no plain file, cannot be read, or has more than `most` bytes.
+    """
+    try:
+        if (n_bytes := check_regular(path).stat().st_size) > most:
+            size = f"{n_bytes / 1e6:.0f} MB, more than {most / 1e6:.0f}"
+            raise DataError(f"{path} has {size}; that is no such file")
+        return path.read_bytes()
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {reason(error)}") from error
 
 
 #: A zip's directory, its entries, each kind of compression and a tar's headers raise

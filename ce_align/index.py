@@ -37,7 +37,7 @@ SETTLED = 10
 #: So many files are read as they are: that takes milliseconds.
 FEW = 64
 #: First bytes of an index; the number is raised when its columns or texts change.
-HEAD = b"ce_align index 1\n"
+HEAD = b"ce_align index 2\n"
 COLUMNS = """CREATE TABLE files (
     room BLOB, name BLOB, signature TEXT, settings TEXT, rest TEXT,
     PRIMARY KEY (room, name)
@@ -114,8 +114,17 @@ def _files(root: Path, room: str) -> dict[_Key, os.stat_result]:
         for entry in it:
             if entry.name.endswith(".json") and not entry.name.startswith("."):
                 with suppress(FileNotFoundError):  # removed meanwhile
-                    found[room, entry.name] = entry.stat()
+                    found[room, entry.name] = _stat(entry)
     return found
+
+
+def _stat(entry: "os.DirEntry[str]") -> os.stat_result:
+    try:
+        return entry.stat()
+    except FileNotFoundError:
+        raise
+    except OSError:  # a link to itself: whoever reads it says so
+        return entry.stat(follow_symlinks=False)
 
 
 def _signature(stat: os.stat_result) -> str:

@@ -11,15 +11,29 @@ from datetime import UTC, datetime
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Self, TypeVar, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    TypeAdapter,
+    ValidationError,
+    create_model,
+    model_validator,
+)
 
 from ce_align import __version__
 from ce_align.config import StageConfig
 from ce_align.digests import digest_json
 from ce_align.errors import ConfigError, DataError, explained, first_line
-from ce_align.files import atomic_path, import_xarray, reading_archive
+from ce_align.files import (
+    atomic_path,
+    check_regular,
+    import_xarray,
+    read_bytes,
+    reading_archive,
+)
 from ce_align.index import Texts, indexed
 
 if TYPE_CHECKING:
@@ -40,6 +54,9 @@ REPORTED_PACKAGES = (
     *("xarray", "pandas", "pillow", "brainscore-vision"),
 )
 
+
+#: In place of the settings of a file that cannot be read.
+DAMAGED = "damaged"
 
 #: Settings that say what was computed.
 NAMING = (
@@ -95,6 +112,10 @@ LABELLED = {"label": "model", "other_label": "other", "baseline_label": "baselin
 PROVENANCE = ("stage", "origin", *FACTS)
 
 
+#: Row type of each stage that is imported.
+_ROW_TYPES: "dict[str, type[Row]]" = {}
+
+
 class Row(BaseModel):
     """One number and where it comes from; every stage adds its own columns.
 
@@ -140,8 +161,84 @@ class Row(BaseModel):
     label: str | None = None
     weighting: str | None = None
 
+    @classmethod
+    def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
+        """Remember the columns of a stage, by which its files are checked."""
+        if isinstance(stage := cls.model_fields["stage"].default, str):
+            _ROW_TYPES[stage] = cls
+
 
 RowType = TypeVar("RowType", bound=Row)
+
+#: Whole numbers that every reader of JSON keeps.
+_Integer = Annotated[int, Field(ge=-(2**63), lt=2**63)]
+_Scalar = str | _Integer | float | bool | None
+
+
+class _StoredRow(Row):
+    """A row of any stage and version: what it has is of the right type."""
+
+    model_config = ConfigDict(extra="allow", strict=True)
+    __pydantic_extra__: dict[str, _Scalar | list[_Scalar]]
+
+    stage: str = ""
+    version: str
+    created: str
+
+
+@cache
+def _stored_rows(row_type: type[Row]) -> TypeAdapter[Any]:
+    """Rows of a stage; what a version did not write yet may be missing."""
+    own: dict[str, Any] = {}
+    for name, field in row_type.model_fields.items():
+        if name not in ("stage", "version", "created"):
+            # A table of rows may have made whole numbers floats.
+            whole = int in (field.annotation, *get_args(field.annotation))
+            kind: Any = field.annotation
+            kind = kind | float if whole else kind
+            always = name in Row.model_fields and field.is_required()
+            own[name] = (kind, ...) if always else (kind | None, None)
+    schema: Any = create_model("StoredRow", __base__=_StoredRow, **own)
+    return TypeAdapter(list[schema])
+
+
+class _StoredSettings(BaseModel):
+    """Settings of a configuration, of any stage: what names things names them."""
+
+    model_config = ConfigDict(extra="allow", strict=True, protected_namespaces=())
+
+    model: str | None = None
+    model_a: str | None = None
+    model_b: str | None = None
+    models: list[str] | None = None
+    layer: str | None = None
+    recording: str | None = None
+    recordings: list[str] | None = None
+    images: str | None = None
+    metric: str | None = None
+    dataset: str | None = None
+
+
+class _Stored(BaseModel):
+    """A file of the store; it may be another program's, or have been edited."""
+
+    model_config = ConfigDict(strict=True)
+
+    stage: str
+    config_id: str = ""
+    config: _StoredSettings = _StoredSettings()
+    environment: dict[str, str] = {}
+    content: dict[str, str] = {}
+    behaviours: list[Any] = []
+    identities: list[dict[str, str]] = []
+    rows: list[dict[str, Any]]
+
+    @model_validator(mode="after")
+    def _has_rows(self) -> Self:
+        _stored_rows(_ROW_TYPES.get(self.stage, Row)).validate_json(
+            json.dumps(self.rows)
+        )
+        return self
 
 
 class Failure(BaseModel):
@@ -321,13 +418,12 @@ class ResultStore:
     def failures(self, stage: str | None = None) -> list[Failure]:
         """Configurations that failed when they were last run, by stage and time.
 
-        Raises
-        ------
-        DataError
-            If a file is no record of a failure.
+        Files of the store that cannot be read are among them.
         """
-        rooms = [f"{room}/failed" for room in self._rooms(stage)]
-        texts = indexed(self.folder, rooms, _failure_texts)
+        rooms = self._rooms(stage)
+        texts = indexed(self.folder, [f"{r}/failed" for r in rooms], _failure_texts)
+        stored = indexed(self.folder, rooms, _result_texts)
+        texts += [text for text in stored if text.settings == DAMAGED]
         found = [Failure.model_validate_json(text.rest) for text in texts]
         return sorted(found, key=lambda failure: (failure.stage, failure.created))
 
@@ -343,8 +439,7 @@ class ResultStore:
 
     def behaviours(self, stage: str, config_id: str) -> list[Any]:
         """Behaviours of the networks when a configuration's rows were stored."""
-        found = _read(self._path(stage, config_id)).get("behaviours", [])
-        return found if isinstance(found, list) else []
+        return list(_read(self._path(stage, config_id)).get("behaviours", []))
 
     def identities(self, stage: str, config_id: str) -> list[dict[str, str]]:
         """What the networks of stored rows are made of: digests by name of the part.
@@ -366,7 +461,7 @@ class ResultStore:
         path = self._path(stage, config_id).with_suffix(".nc")
         if not path.exists():
             raise DataError(f"no arrays at {path}; run that configuration again")
-        with reading_archive(path, "netCDF file"):
+        with reading_archive(check_regular(path), "netCDF file"):
             dataset: xr.Dataset = import_xarray().load_dataset(path, engine="netcdf4")
         return dataset
 
@@ -377,20 +472,34 @@ class ResultStore:
         paths = self.folder.glob("*/")
         return sorted(path.name for path in paths if not path.name.startswith("."))
 
-    def documents(self, stage: str | None = None) -> Iterator[dict[str, Any]]:
+    def documents(
+        self, stage: str | None = None, *, sound: bool = False
+    ) -> Iterator[dict[str, Any]]:
         """Every stored result with its configuration and environment.
 
         Behaviours, most of a file, are left out; see `behaviours`.
+
+        Parameters
+        ----------
+        stage : only of this one
+        sound : only those that can be read; the others are among `failures`
+
+        Raises
+        ------
+        DataError
+            If a file is no result, unless `sound`.
         """
         for text in indexed(self.folder, self._rooms(stage), _result_texts):
-            yield json.loads(text.rest) | json.loads(text.settings)
+            if text.settings != DAMAGED:
+                yield json.loads(text.rest) | json.loads(text.settings)
+            elif not sound:
+                raise DataError(Failure.model_validate_json(text.rest).message)
 
     def settings(self, stage: str) -> Iterator[dict[str, Any]]:
         """Settings of every stored configuration of a stage."""
         for text in indexed(self.folder, [stage], _result_texts):
-            config = json.loads(text.settings).get("config")
-            if isinstance(config, dict):  # not that of another's file
-                yield config
+            if text.settings != DAMAGED:
+                yield json.loads(text.settings)["config"]
 
     def starting(self, letters: str, stage: str | None = None) -> dict[str, Any]:
         """The stored result whose ``config_id`` starts with some letters.
@@ -426,27 +535,48 @@ class ResultStore:
         )
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _checked(path: Path, schema: type[BaseModel], what: str) -> dict[str, Any]:
+    """Document of a file that a schema holds for."""
+    content = read_bytes(path)
     try:
-        document = json.loads(path.read_bytes())
-    except ValueError as error:
-        raise DataError(f"{path} is not a result file; delete it") from error
-    if not isinstance(document, dict) or not {"stage", "rows"} <= document.keys():
-        raise DataError(f"{path} is not a result file; delete it")
-    return document
+        document = json.loads(content)
+        schema.model_validate(document)
+    except (ValueError, RecursionError) as error:
+        why = f": {explained(error)}" if isinstance(error, ValidationError) else ""
+        raise DataError(f"{path} is not {what}{why}; delete it") from error
+    return dict(document)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    return {"config": {}} | _checked(path, _Stored, "a result file")
 
 
 def _result_texts(path: Path) -> Texts:
-    document = _read(path)
+    try:
+        document = _read(path)
+    except DataError as error:
+        return _damaged(path, path.parent.name, error)
     document.pop("behaviours", None)
-    settings = {"config": document.pop("config")} if "config" in document else {}
+    settings = {"config": document.pop("config")}
     return Texts(json.dumps(settings), json.dumps(document))
 
 
 def _failure_texts(path: Path) -> Texts:
     try:
-        return Texts(
-            "", Failure.model_validate_json(path.read_bytes()).model_dump_json()
-        )
-    except ValueError as error:
-        raise DataError(f"{path} is not the record of a failure; delete it") from error
+        document = _checked(path, Failure, "the record of a failure")
+    except DataError as error:
+        return _damaged(path, path.parent.parent.name, error)
+    return Texts("", json.dumps(document))
+
+
+def _damaged(path: Path, stage: str, error: DataError) -> Texts:
+    """A file that cannot be read, as the failure that it is listed as."""
+    failure = Failure(
+        stage=stage,
+        config={"file": str(path)},
+        error=type(error).__name__,
+        message=str(error),
+        exit_status=error.exit_status,
+        environment={},
+    )
+    return Texts(DAMAGED, failure.model_dump_json())

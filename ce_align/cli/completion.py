@@ -98,7 +98,7 @@ def _layers_of(model: str, results: Path) -> Iterator[str]:
             header = json.loads(weights.read(int.from_bytes(weights.read(8), "little")))
         for name in sorted(header):
             yield from (name.rpartition(".")[0],) if "." in name else ()
-    for document in ResultStore(results).documents("score"):
+    for document in ResultStore(results).documents("score", sound=True):
         config = document.get("config", {})
         if config.get("model") == model and config.get("layer"):
             yield str(config["layer"])

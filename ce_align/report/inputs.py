@@ -85,7 +85,7 @@ class Inputs:
         import pandas as pd
 
         store = ResultStore(results)
-        rows = load_rows(store, runs)
+        rows = load_rows(store, runs, sound=True)
         # Which stored row it is, through every selection and into the page.
         sources = [identity(row) for row in rows.to_dict("records")]
         rows = rows.assign(source=pd.Series(sources, rows.index, dtype=object))

@@ -73,9 +73,9 @@ def states(
     unrun : configurations of recipes that nobody has run; without recipes every network
         of the store is expected to have what any other one has
     """
-    documents = list(stored_documents(store))
+    documents = list(stored_documents(store, sound=True))
     # Rows of any stage, and a training, may tell that a network is an older one.
-    reasons = reasons_left_out(load_rows(store)) if documents else {}
+    reasons = reasons_left_out(load_rows(store, sound=True)) if documents else {}
     done = [
         {"state": DONE, **row, "left_out": reasons.get(identity(row))}
         for document in documents

@@ -18,17 +18,18 @@ __all__ = ["completed", "stored_documents", "stored_rows"]
 
 
 def stored_documents(
-    store: ResultStore, stage: str | None = None
+    store: ResultStore, stage: str | None = None, *, sound: bool = False
 ) -> Iterator[dict[str, Any]]:
     """Every document of a store; rows without origin, facts, labels are completed.
 
+    With `sound` those that cannot be read are left out, see `ResultStore.documents`.
     Networks have their names as configurations spell them.
 
     What they lack comes from the published networks, from the trainings at hand, and
     from the recordings and images that are known by name.
     """
     known = _Known()
-    for document in store.documents(stage):
+    for document in store.documents(stage, sound=sound):
         rows = [{"stage": document["stage"], **row} for row in document["rows"]]
         for row in rows:
             if row.get("origin") is None:
@@ -40,9 +41,12 @@ def stored_documents(
         yield {**document, "rows": rows}
 
 
-def stored_rows(store: ResultStore, stage: str | None = None) -> list[dict[str, Any]]:
+def stored_rows(
+    store: ResultStore, stage: str | None = None, *, sound: bool = False
+) -> list[dict[str, Any]]:
     """Rows of `stored_documents`."""
-    return [row for one in stored_documents(store, stage) for row in one["rows"]]
+    found = stored_documents(store, stage, sound=sound)
+    return [row for one in found for row in one["rows"]]
 
 
 def completed(rows: "pd.DataFrame") -> "pd.DataFrame":

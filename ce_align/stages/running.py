@@ -461,7 +461,8 @@ class Run:
         """
         stage = config.stage
         if ("settings", stage) not in self._loaded:
-            documents = sorted(self.store.documents(stage), key=_created)
+            found = self.store.documents(stage, sound=True)
+            documents = sorted(found, key=_created)
             self._loaded["settings", stage] = {
                 digest_json(document.get("config")): document for document in documents
             }

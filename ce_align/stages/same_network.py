@@ -102,20 +102,28 @@ class Resolved:
         ]
 
 
-def load_rows(store: ResultStore, runs: Iterable[Path] = ()) -> "pd.DataFrame":
+def load_rows(
+    store: ResultStore, runs: Iterable[Path] = (), *, sound: bool = False
+) -> "pd.DataFrame":
     """Every row of a store, and those of the trainings that its rows name.
 
     Parameters
     ----------
     store : results
     runs : further folders of trainings
+    sound : leave out files that cannot be read, which `store.failures` lists
+
+    Raises
+    ------
+    DataError
+        If a file cannot be read, unless `sound`.
     """
     import pandas as pd
 
-    rows = pd.DataFrame(stored_rows(store))
+    rows = pd.DataFrame(stored_rows(store, sound=sound))
     named = map(Path, rows["model"].unique() if len(rows) else ())
     trained = [
-        pd.DataFrame(stored_rows(ResultStore(folder), "train"))
+        pd.DataFrame(stored_rows(ResultStore(folder), "train", sound=sound))
         for folder in dict.fromkeys([*runs, *named])
         if (folder / "train").is_dir()
     ]

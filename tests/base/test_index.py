@@ -122,7 +122,7 @@ def test_same_size_and_time_within_a_coarse_tick_is_noticed(
     [
         lambda content: b"",
         lambda content: content[: len(content) // 2],
-        lambda content: content.replace(b"index 1", b"index 0"),
+        lambda content: content.replace(b"index 2", b"index 0"),
         lambda content: content.replace(b'"right"', b'"wrong"'),
         lambda content: b"SQLite format 3\0" + content,
     ],

@@ -1,5 +1,6 @@
 import json
 import os
+import re
 import subprocess
 import sys
 
@@ -172,12 +173,33 @@ def test_a_success_of_the_same_settings_removes_the_failure(tmp_path):
 
 
 @pytest.mark.parametrize("text", ["{", "[]", "", '{"stage": "toy"}', "\udcff"])
-def test_a_damaged_failure_is_named_and_rows_are_still_read(tmp_path, text):
+def test_a_damaged_failure_is_listed_and_rows_are_still_read(tmp_path, text):
     store = ResultStore(tmp_path)
     store.put("toy", "c1", CONFIG, [toy_row()])
     path = tmp_path / "toy" / "failed" / "abc.json"
     path.parent.mkdir()
     path.write_bytes(text.encode(errors="surrogateescape"))
-    with pytest.raises(DataError, match=r"abc\.json .*delete it"):
-        store.failures()
+    (listed,) = store.failures()
+    assert re.search(r"abc\.json .*delete it", listed.message)
+    assert listed.what == str(path)
     assert len(store.load()) == 1
+
+
+def test_a_damaged_result_is_listed_and_the_others_are_read(tmp_path):
+    store = ResultStore(tmp_path)
+    store.put("toy", "c1", CONFIG, [toy_row()])
+    path = tmp_path / "toy" / "c2.json"
+    sound = (tmp_path / "toy" / "c1.json").read_text()
+    path.write_text(re.sub(r'"value": [\d.]+', '"value": "high"', sound))
+    with pytest.raises(DataError, match=r"0\.value: .*found 'high'; delete it"):
+        list(store.documents())
+    assert [one["config_id"] for one in store.documents(sound=True)] == ["c1"]
+    (listed,) = store.failures("toy")
+    assert (listed.stage, listed.what) == ("toy", str(path))
+
+
+def test_only_plain_files_are_read_as_results(tmp_path):
+    (tmp_path / "toy").mkdir()
+    os.mkfifo(tmp_path / "toy" / "c1.json")
+    (listed,) = ResultStore(tmp_path).failures()
+    assert "no plain file" in listed.message

@@ -95,14 +95,9 @@ def read_sources(results: Path, runs: Iterable[Path] = ()) -> list[Source]:
 
 
 def _collect(store: ResultStore, found: Documents, stage: str | None = None) -> None:
-    for document in store.documents(stage):
-        rows, config_id = document["rows"], str(document.get("config_id", ""))
-        if not isinstance(rows, list) or not all(isinstance(r, dict) for r in rows):
-            raise DataError(
-                f"{store.folder} holds a result {config_id} whose rows are none; "
-                "delete it"
-            )
-        found.setdefault((str(document["stage"]), config_id), document)
+    for document in store.documents(stage, sound=True):
+        config_id = document.get("config_id", "")
+        found.setdefault((document["stage"], config_id), document)
 
 
 def _created(document: Mapping[str, Any]) -> str:

@@ -87,7 +87,7 @@ def _highest_scores(
             else ""
         )
         # One fixed split has none.
-        known = best["error"] == best["error"]
+        known = best["error"] is not None and best["error"] == best["error"]
         error = f" ± {best['error']:.3f} over splits" if known else ""
         yield Finding(
             f"{'Highest score' if n > 1 else 'Score'} on {recording}",
