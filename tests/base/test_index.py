@@ -162,7 +162,7 @@ def test_without_a_cache_all_files_are_read_and_it_is_said_once(
     assert read_names.names == ["a.json"] * 2
     assert [record.getMessage() for record in caplog.records] == [
         f"results are read without an index: cannot write {database(tmp_path)}: "
-        "Not a directory; free some space or choose another folder"
+        "Not a directory; free some space or set CE_ALIGN_HOME to another disk"
     ]
 
 
