@@ -2,6 +2,7 @@
 
 import os
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -70,15 +71,25 @@ def sample_scene(seed: int, number: int, n_classes: int = MAX_CLASSES) -> Scene:
     )
 
 
+_kept = lru_cache(1024)(render_scene)
+
+
 @dataclass(frozen=True)
 class _ScenePixels(Pixels):
-    """Pixels that are drawn each time, so that no number of scenes fills memory."""
+    """Pixels that are drawn when asked for, so that no number of scenes fills memory.
+
+    Of small scenes the last 1,024 are kept, 50 MB at most: a digest and every network
+    ask for each.
+    """
 
     scenes: tuple[Scene, ...]
     size: int
 
     def load(self, index: int) -> Image.Image:
-        return Image.fromarray(render_scene(self.scenes[index], self.size))
+        scene = self.scenes[index]
+        if self.size <= 128:
+            return Image.fromarray(_kept(scene, self.size))
+        return Image.fromarray(render_scene(scene, self.size))
 
     def height_and_width(self, index: int) -> tuple[int, int]:
         return self.size, self.size
