@@ -14,7 +14,8 @@ from synthetic_rows import (
 )
 
 from ce_align.report.inputs import Inputs
-from ce_align.report.paper import draw
+from ce_align.report.page import parts
+from ce_align.report.paper import FIGURES, draw
 from ce_align.results import ResultStore
 
 
@@ -51,3 +52,10 @@ def drawn(synthetic_store):
         return draw(name, own() if own else inputs_of(synthetic_store), columns)
 
     return figure
+
+
+@pytest.fixture
+def few_figures(monkeypatch):
+    """Three figures, for tests of what else is in the page."""
+    few = {name: FIGURES[name] for name in ("1", "3", "forest")}
+    monkeypatch.setattr(parts, "FIGURES", few)

@@ -19,9 +19,8 @@ from waiting import LIMIT
 from ce_align.config import StageConfig
 from ce_align.errors import DataError
 from ce_align.report.inputs import Inputs
-from ce_align.report.page import parts, write_report
+from ce_align.report.page import write_report
 from ce_align.report.page.summary import findings
-from ce_align.report.paper import FIGURES
 from ce_align.results import ResultStore, Row
 
 HTML = "{http://www.w3.org/1999/xhtml}"
@@ -77,13 +76,6 @@ def text(results):
     """The page of these rows, written once."""
     page = results.parent / "report.html"
     return page.read_text() if page.exists() else write(results)[0]
-
-
-@pytest.fixture
-def few_figures(monkeypatch):
-    """Three figures, for tests of what else is in the page."""
-    few = {name: FIGURES[name] for name in ("1", "3", "forest")}
-    monkeypatch.setattr(parts, "FIGURES", few)
 
 
 @pytest.fixture
