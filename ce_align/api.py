@@ -23,6 +23,7 @@ from ce_align.results import ResultStore
 from ce_align.runner import register_brainscore
 from ce_align.runner import run as _run_configs
 from ce_align.stages.at_hand import AtHand
+from ce_align.stages.beside import with_others
 from ce_align.stages.compare import CompareConfig
 from ce_align.stages.correlate import CorrelateConfig
 from ce_align.stages.earlier import stored_rows
@@ -151,6 +152,8 @@ def score(
     recordings: "RecordingLike | Sequence[RecordingLike]",
     *,
     layer: str | Sequence[str] = "committed",
+    nulls: int = 0,
+    brain: bool = False,
     results: str | Path = "results",
     run_options: Mapping[str, Any] | None = None,
     **settings: Any,
@@ -162,7 +165,9 @@ def score(
     networks : names, `Network` objects, or arrays of features (n_stimuli, n_features)
         in the order of the recording's stimuli; in a dict, by their labels
     recordings : names, ``.nc`` files, or `Recording` objects
-    layer : of each network; ``committed`` for the one of the region, ``all``
+    layer : of each network; ``committed`` for the one of the region, ``all``, ``best``
+    nulls : untrained networks of each architecture to score beside it, with references
+    brain : score each animal of the recordings by all others, too
     results : folder that keeps the rows; what is in it is not computed again
     run_options : such as ``force`` or ``hardware``, see `ce_align.stages.running.Run`
     **settings : of `ScoreConfig`, such as ``regression`` or ``splits``
@@ -180,6 +185,12 @@ def score(
         for recording in given.recordings(recordings)
         for name in layers
     ]
+
+    def load(name: str) -> Recording:
+        known = given.objects.get(("recording", name))
+        return load_recording(name) if known is None else known
+
+    configs = with_others(configs, nulls, brain, load)
     return _run(configs, results, given, run_options)
 
 

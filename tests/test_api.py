@@ -1,6 +1,7 @@
 """The face: names or objects in, rows out, the same as by configurations."""
 
 import ast
+import dataclasses
 import importlib
 import inspect
 import subprocess
@@ -67,6 +68,26 @@ def test_a_module_is_scored_in_three_lines(module, recording, tmp_path):
     again = ce.score(network, recording, results=tmp_path, **SMALL)
     assert again.n_stored == 1
     assert again.rows == result.rows
+
+
+def test_scores_of_objects_stand_beside_untrained_networks_and_animals(
+    module, recording, tmp_path, rng
+):
+    animal = np.array(["A", "B"])[np.arange(len(recording.neuroid_ids)) % 2]
+    both = dataclasses.replace(recording, neuroids={"animal": animal})
+    before = {name: value.clone() for name, value in module.state_dict().items()}
+    network = ce.load_network(module, name="mine", input_size=16, layers={"IT": "1"})
+    settings = {"regression": "ridge", "alpha": 1.0, "splits": 2}
+    result = ce.score(network, both, nulls=1, brain=True, results=tmp_path, **settings)
+    assert not result.failures
+    raw = result.frame.set_index("model")["raw"]
+    name = both.identifier
+    others = ["untrained/1:mine", "pixels", "gabor", "v1_like"]
+    others += [f"brain/{name}:A", f"brain/{name}:B"]
+    assert set(raw.index) == {"mine", *others}
+    assert raw["mine"].iloc[0] != raw["untrained/1:mine"].iloc[0]
+    after = module.state_dict()
+    assert all(torch.equal(value, after[name]) for name, value in before.items())
 
 
 def test_a_dict_labels_networks(module, recording, tmp_path):

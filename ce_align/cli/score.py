@@ -1,6 +1,5 @@
 """`ce-align score` and `ce-align analyze`: rows of networks."""
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -9,9 +8,9 @@ import typer
 from ce_align.cli.flags import Asked, Figure, Found, Session, expanded, flags
 from ce_align.cli.screen import message, tell_outcome
 from ce_align.cli.view import View
-from ce_align.config import COMMITTED, StageConfig
+from ce_align.config import StageConfig
 from ce_align.errors import ConfigError
-from ce_align.names import BRAIN, FEATURES, network_behind, with_nulls
+from ce_align.names import FEATURES
 from ce_align.stages.measures import NO_BASELINE, AnalysisConfig, with_baselines
 from ce_align.stages.scores import BEST, ScoreConfig
 
@@ -102,7 +101,9 @@ def score(
     ] = False,
 ) -> None:
     """Predict a recording from a network: Brain-Score's number, ceiling and error."""
+    from ce_align.data.recordings import load_recording
     from ce_align.report.terminal import comparison_sheets, row_sheets
+    from ce_align.stages.beside import with_others
     from ce_align.stages.official import OfficialConfig, OfficialRow
     from ce_align.stages.scores import ScoreRow
 
@@ -115,15 +116,7 @@ def score(
     if "recording" not in asked.given:
         replaced["recording"] = _at_hand()
     ours = asked.configs(**replaced)
-    if nulls:
-        models = [config.model for config in ours]
-        replaced["model"] = [n for n in with_nulls(models, nulls) if n not in models]
-        for config in asked.configs(**replaced, label=None):
-            # References have layers of their own.
-            own = {} if network_behind(config.model) else {"layer": COMMITTED}
-            ours.append(config.model_copy(update=own))
-    if brain:
-        ours += _of_animals(ours)
+    ours = with_others(ours, nulls, brain, load_recording)
     configs: list[StageConfig] = list(ours)
     if official or compare_official:
         _check_official(ours[0])
@@ -140,39 +133,6 @@ def score(
         sheets = comparison_sheets(outcome.of(ScoreRow), outcome.of(OfficialRow))
     view.show(outcome.rows, sheets)
     tell_outcome(outcome, session.results)
-
-
-def _of_animals(configs: Sequence[ScoreConfig]) -> list[ScoreConfig]:
-    """Each animal of the recordings, predicted from the others.
-
-    Raises
-    ------
-    ConfigError
-        If a recording is of one animal.
-    """
-    from ce_align.data.recordings import load_recording
-
-    found: dict[ScoreConfig, None] = {}
-    for config in configs:
-        if config.regression == "reverse_pls":
-            raise ConfigError("--brain predicts neuroids; leave out reverse_pls")
-        recording = load_recording(config.recording)
-        if len(recording.animals) < 2:
-            raise ConfigError(
-                f"{config.recording} names fewer than two animals, so that none is "
-                "predicted from others; leave out --brain"
-            )
-        for animal in recording.animals if config.animal is None else [config.animal]:
-            for region in recording.regions if not config.region else [config.region]:
-                own = {
-                    "model": f"{BRAIN}{config.recording}:{animal}",
-                    "label": None,
-                    "layer": region,
-                    "region": region if len(recording.regions) > 1 else None,
-                    "animal": animal,
-                }
-                found[config.model_copy(update=own)] = None
-    return list(found)
 
 
 def _at_hand() -> list[str]:

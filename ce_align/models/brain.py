@@ -1,6 +1,8 @@
 """Animals in the place of a network: what the brain tells of another brain."""
 
-from ce_align.data.recordings import load_recording
+from collections.abc import Callable
+
+from ce_align.data.recordings import Recording
 from ce_align.errors import ConfigError, DataError
 from ce_align.models.given import FeatureArray
 from ce_align.names import BRAIN
@@ -8,13 +10,13 @@ from ce_align.names import BRAIN
 __all__ = ["load_brain"]
 
 
-def load_brain(name: str, seed: int = 0) -> FeatureArray:
+def load_brain(name: str, load: Callable[[str], Recording]) -> FeatureArray:
     """Responses of all animals but one, as features of the stimuli.
 
     Parameters
     ----------
     name : ``RECORDING:ANIMAL``, of the animal that is left out
-    seed : nothing is random
+    load : gives the recording by its name
 
     Returns
     -------
@@ -32,7 +34,7 @@ def load_brain(name: str, seed: int = 0) -> FeatureArray:
         raise ConfigError(
             f"other animals are named {BRAIN}RECORDING:ANIMAL, found {BRAIN}{name}"
         )
-    recording = load_recording(source)
+    recording = load(source)
     if animal not in recording.animals:
         raise ConfigError(
             f"{source} has no animal {animal!r}; it has "

@@ -48,7 +48,7 @@ from ce_align.models.hub import (
 from ce_align.models.localcode import LocalCode
 from ce_align.models.networks import Network
 from ce_align.models.preprocessing import Preprocessing
-from ce_align.models.untrained import redrawn
+from ce_align.models.untrained import untrained
 from ce_align.names import (
     BRAIN,
     FEATURES,
@@ -279,14 +279,9 @@ def _load_source(source: str, name: str, seed: int, progress: Progress) -> Netwo
             "score --brain"
         )
     if source.startswith(UNTRAINED):
-        number, _, behind = source.removeprefix(UNTRAINED).partition(":")
-        if not number.isdecimal() or not behind:
-            raise ConfigError(
-                f"an untrained network is named {UNTRAINED}SEED:NETWORK, such as "
-                f"{UNTRAINED}1:torchvision/resnet50; found {source}"
-            )
-        trained = load_network(behind, seed=seed, progress=progress)
-        return redrawn(trained, source, int(number))
+        return untrained(
+            source, lambda behind: load_network(behind, seed=seed, progress=progress)
+        )
     if source in REFERENCES:
         return {"pixels": pixels, "gabor": gabor, "v1_like": v1_like}[source]()
     if source.startswith((HUB, LOCAL_HUB)):

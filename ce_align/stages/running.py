@@ -14,7 +14,13 @@ from ce_align.digests import combine_digests, digest_json
 from ce_align.errors import CeAlignError, ConfigError, explained
 from ce_align.files import cache_folder
 from ce_align.models.catalogue import label_of
-from ce_align.names import BRAIN, FEATURES, split_name, without_path
+from ce_align.names import (
+    BRAIN,
+    FEATURES,
+    network_behind,
+    split_name,
+    without_path,
+)
 from ce_align.progress import Notify, Progress, quiet, silent
 from ce_align.results import FACTS, LABELLED, SECOND, NetworkFacts, ResultStore, Row
 
@@ -340,6 +346,7 @@ class Run:
         from ce_align.models.brain import load_brain
         from ce_align.models.given import FeatureArray, load_features
         from ce_align.models.load import load_network, named_part
+        from ce_align.models.untrained import untrained
 
         features = name.startswith((FEATURES, BRAIN))
         if live and (features or isinstance(self._given(name), FeatureArray)):
@@ -356,7 +363,10 @@ class Run:
 
         def load() -> "Network":
             if name.startswith(BRAIN):
-                return load_brain(name.removeprefix(BRAIN))  # type: ignore[return-value]
+                rest = name.removeprefix(BRAIN)
+                return load_brain(rest, self.recording)  # type: ignore[return-value]
+            if (behind := network_behind(name)) and self._given(behind):
+                return untrained(name, lambda known: self.network(known, seed))
             if features:
                 return load_features(name)  # type: ignore[return-value]
             return load_network(name, seed=seed, progress=self.progress)

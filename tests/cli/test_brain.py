@@ -8,7 +8,7 @@ import pytest
 
 from ce_align.data.imagesets import ImageSet
 from ce_align.data.netcdf import write_recording
-from ce_align.data.recordings import Recording
+from ce_align.data.recordings import Recording, load_recording
 from ce_align.metrics.predictivity import brainscore_splits, cross_validated_r
 from ce_align.models.brain import load_brain
 
@@ -66,6 +66,6 @@ def test_animals_that_are_not_there_are_named(ce_align, monkeys, arguments, expe
 
 
 def test_an_animal_is_never_among_those_that_predict_it(monkeys):
-    values = load_brain("m.nc:B").arrays["IT"]
+    values = load_brain("m.nc:B", load_recording).arrays["IT"]
     others = np.asarray(monkeys.neuroids["animal"]) != "B"
     np.testing.assert_allclose(values, monkeys.averaged()[:, others], rtol=1e-6)
