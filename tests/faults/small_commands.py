@@ -1,7 +1,9 @@
 """Commands of every kind on inputs so small that each takes about a second."""
 
+import hashlib
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -33,7 +35,7 @@ SWEPT = {"model": "pixels", "recording": "toy.nc", "layer": "pixels"}
 SWEPT |= {"components": 3, "splits": 2}
 
 #: What each command is given. Those of `BEFORE` have been run in its folder.
-COMMANDS = {
+COMMANDS: dict[str, tuple[Any, ...]] = {
     "import": (
         *("import", "responses.npy", "--images", "images", "--region", "IT"),
         *("--degrees", 8, "--axes", "stimulus,repetition,neuroid", "--out", "mine.nc"),
@@ -55,10 +57,15 @@ COMMANDS = {
     "report": ("report", "--results", "rows"),
     "submit": (
         *("submit", "--model", "runs/mmcr_l0.3", "--out", "mine.zip"),
-        *("--weights", "embed", "--identifier", "mine"),
+        *("--weights", "embed", "--identifier", "mine", "--force"),
     ),
 }
-BEFORE = {
+#: Files that are equal to the byte if what they hold is.
+COMPARED = (
+    *(".npy", ".u8", ".safetensors", ".csv", ".md", ".tex", ".svg", ".png", ".pdf"),
+    *(".zip", ".yaml"),
+)
+BEFORE: dict[str, tuple[str, ...]] = {
     "export": ("train",),
     "submit": ("train",),
 }
@@ -114,3 +121,22 @@ def prepare(place: Path) -> None:
     # Which is YAML.
     plan = {"score": [{**SWEPT, "seed": [0, 1, 2]}]}
     (place / "plan.yaml").write_text(json.dumps(plan))
+
+
+def unfinished(place: Path) -> list[Path]:
+    """What was begun and is not whole, wherever it lies below a folder."""
+    return [p for p in place.rglob("*") if p.name.endswith(".part") or ".tmp" in p.name]
+
+
+def products(place: Path) -> dict[str, str]:
+    """Content of what commands have written, less what tells when and where."""
+    found = {}
+    for path in sorted(place.rglob("*")):
+        name = str(path.relative_to(place))
+        if path.suffix == ".json" and path.parent.parent.name == "results":
+            rows = json.loads(path.read_text())["rows"]
+            found[name] = json.dumps([{**row, "created": ""} for row in rows])
+        # A training that goes on begins another log.
+        elif path.suffix in COMPARED and "/log/" not in name:
+            found[name] = hashlib.sha256(path.read_bytes()).hexdigest()
+    return found
