@@ -29,6 +29,7 @@ FLOORS = (
     {
         "config",
         "results",
+        "arrays",
         "checks",
         "digests",
         "errors",

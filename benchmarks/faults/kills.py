@@ -1,4 +1,4 @@
-"""Commands that are killed at random moments and given again, against an undisturbed run.
+"""Commands that are killed at random moments and given again, until they are done.
 
     python -m benchmarks.faults.kills [KILLS] [SEED]
 

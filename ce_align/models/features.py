@@ -4,7 +4,8 @@ On disk, ``<key>/<image set>.npy`` holds one layer's features; ``.json`` beside 
 the digest of each row's image and, in short, the layer's outputs for the probe images.
 The key has the digests of the network, layer, pooling and algorithm, so a change of any
 of them is another folder; features of a network whose outputs are others now are not
-used. An image that several sets share is computed once: other sets copy its row.
+used. An image that several sets share is computed once: other sets copy its row. A file
+of which a byte has changed is noticed by its checksum, and written again.
 """
 
 import json
@@ -21,6 +22,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from ce_align.arrays import mapped_array, seal
 from ce_align.checks import named_some
 from ce_align.data.imagesets import ImageSet
 from ce_align.digests import combine_digests, digest_json
@@ -179,6 +181,11 @@ def extract(
                 f"{network.name} {layer} gives other features than those in the "
                 "cache; they are computed again"
             )
+        elif not overwrite and entry.is_there():
+            notify(
+                f"the features of {network.name} {layer} in the cache are damaged; "
+                "they are computed again"
+            )
     missing = {layer: e for layer, e in kept.items() if layer not in found}
     if missing:
         job.compute(missing, share=not overwrite)
@@ -227,6 +234,10 @@ class _Entry:
         stored = _listing(self.path)[1]
         return stored is not None and not self._knows(stored)
 
+    def is_there(self) -> bool:
+        """Whether there are files, be they as they were written or not."""
+        return self.path.exists() and self.path.with_suffix(".json").exists()
+
     def shared_rows(self) -> dict[str, tuple[Path, int]]:
         """File and row of every image that another set already has."""
         found: dict[str, tuple[Path, int]] = {}
@@ -244,6 +255,7 @@ class _Entry:
         """Temporary path of features; they are in the cache after a success."""
         with atomic_path(self.path) as temporary:
             yield temporary
+            seal(temporary)
         # Last: who sees the list of rows can rely on the rows.
         with atomic_path(self.path.with_suffix(".json")) as temporary:
             behaviour = self.behaviour.document()
@@ -266,12 +278,10 @@ def _listing(path: Path) -> tuple[list[str], Behaviour | None]:
 
 def _mapped(path: Path, n_rows: int) -> FloatArray | None:
     """Read-only map of an ``.npy`` file, None if it is missing or damaged."""
-    try:
-        values: FloatArray = np.load(path, mmap_mode="r")
-    except (OSError, ValueError, EOFError):
+    values = mapped_array(path)
+    if values is None or values.ndim != 2 or values.dtype != np.float32:
         return None
-    known = values.ndim == 2 and len(values) == n_rows and values.dtype == np.float32
-    return values if known else None
+    return values if len(values) == n_rows else None
 
 
 @dataclass(frozen=True, eq=False)

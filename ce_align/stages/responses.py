@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from ce_align.arrays import mapped_array, seal
 from ce_align.augment import AugmentationLedger
 from ce_align.errors import CeAlignError, DataError, explained
 from ce_align.files import atomic_path, check_space
@@ -183,7 +184,9 @@ def respond(
                 f"{source.name} {source.layer} gives other features than when "
                 "its responses were stored; they are computed again"
             )
-    missing = [list(_missing(networks, views, responses)) for views in view_sets]
+    missing = [
+        list(_missing(networks, views, responses, notify)) for views in view_sets
+    ]
     n_views = sum(views.n_views * len(views.images) for views in view_sets)
     done = n_views - sum(
         views.n_views * len(images)
@@ -217,6 +220,7 @@ def respond(
                 for source, values in found.items():
                     with atomic_path(responses.path(source, views, block)) as path:
                         np.save(path, values)
+                        seal(path)
         return readers.failed
 
 
@@ -277,12 +281,25 @@ def _blocks(n_images: int) -> Iterator[range]:
 
 
 def _missing(
-    networks: Sequence[NetworkLayer], views: ViewSet, responses: ResponseStore
+    networks: Sequence[NetworkLayer],
+    views: ViewSet,
+    responses: ResponseStore,
+    notify: Notify,
 ) -> Iterator[tuple[int, range, list[NetworkLayer]]]:
-    """Blocks that some networks lack."""
+    """Blocks that some networks lack, or whose files are damaged."""
     unique = {source.digest: source for source in networks}.values()
     for block, images in enumerate(_blocks(len(views.images))):
-        lacking = [s for s in unique if not responses.path(s, views, block).exists()]
+        lacking = []
+        for source in unique:
+            path = responses.path(source, views, block)
+            if mapped_array(path) is not None:
+                continue
+            lacking.append(source)
+            if path.exists():
+                notify(
+                    f"responses of {source.name} {source.layer} in {path} are damaged; "
+                    "they are computed again"
+                )
         if lacking:
             yield block, images, lacking
 

@@ -17,7 +17,7 @@ from ce_align.data.imagesets import ImageSet, Pixels
 from ce_align.data.scenes import SIMULATED_IMAGES, find_images, procedural_scenes
 from ce_align.digests import combine_digests, digest_json
 from ce_align.errors import ConfigError, DataError
-from ce_align.files import atomic_folder
+from ce_align.files import DAMAGE, atomic_folder, reason
 from ce_align.progress import Progress, silent
 
 __all__ = [
@@ -263,9 +263,9 @@ def open_packed(path: Path) -> ImageSet:
         n_bytes = (path / PIXELS).stat().st_size
         ends = places[:, 0] + places[:, 1] * places[:, 2] * 3
         whole = places.shape == (len(ids), 3) and ends.max() == n_bytes
-    except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
+    except (*DAMAGE, AttributeError) as error:
         raise DataError(
-            f"{path} is not a packed folder: {error}; pack again"
+            f"{path} is not a packed folder: {reason(error)}; pack again"
         ) from error
     if not whole:
         raise DataError(f"{path} is incomplete: its pixels do not fit; pack again")

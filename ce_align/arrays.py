@@ -1,0 +1,47 @@
+"""Arrays in files that tell when a byte of theirs has changed."""
+
+from pathlib import Path
+from typing import Any
+from zlib import crc32
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["mapped_array", "seal"]
+
+#: What stands before the checksum, behind the array: readers of ``.npy`` ignore both.
+_MARK = b"\0CRC-32\0"
+
+
+def seal(path: Path) -> None:
+    """Append its checksum to an ``.npy`` file."""
+    checksum = _checksum(path, path.stat().st_size)
+    with path.open("ab") as file:
+        file.write(_MARK + checksum)
+
+
+def mapped_array(path: Path) -> NDArray[Any] | None:
+    """Read-only map of an ``.npy`` file, None if it is missing or damaged.
+
+    One without a checksum, as earlier versions wrote them, is damaged if it is cut.
+    """
+    try:
+        size = path.stat().st_size - len(_MARK) - 4
+        with path.open("rb") as file:
+            file.seek(max(size, 0))
+            mark, checksum = file.read(len(_MARK)), file.read()
+        if mark == _MARK and checksum != _checksum(path, size):
+            return None
+        values: NDArray[Any] = np.load(path, mmap_mode="r")
+    except (OSError, ValueError, EOFError):
+        return None
+    return values
+
+
+def _checksum(path: Path, n_bytes: int) -> bytes:
+    """CRC-32 of the first bytes of a file, at some gigabytes a second."""
+    checksum = 0
+    with path.open("rb") as file:
+        while n_bytes > 0 and (block := file.read(min(n_bytes, 2**20))):
+            checksum, n_bytes = crc32(block, checksum), n_bytes - len(block)
+    return checksum.to_bytes(4, "little")
