@@ -63,7 +63,7 @@ def main(n_kills: int = 200, seed: int = 0) -> int:
         inputs = folder / "inputs"
         prepare(inputs)
         downloads.BACKOFF, fetching.PACKAGED = 0.001, inputs / "checksums.toml"
-        catalogue.PUBLISHED[FETCHED] = small(FETCHED)  # type: ignore[index]
+        catalogue.PUBLISHED[FETCHED] = small(FETCHED)
         server.files[catalogue.PUBLISHED[FETCHED].path] = write_authors_checkpoint(
             folder / "checkpoint", small_network()
         )
