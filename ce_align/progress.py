@@ -14,7 +14,7 @@ __all__ = [
 
 #: What a job as a whole is called, whose units are done one after another and may
 #: consist of several passes.
-WHOLE = "in all"
+WHOLE = "done"
 #: Bytes of one unit, where files are read or fetched.
 MEGABYTE = 1_000_000
 

@@ -152,11 +152,16 @@ class Sheet:
         if self.title:
             yield Text(printable(self.title), "bold", overflow="fold")
         if self.records:
-            yield from self._body(options.max_width)
+            # What is read by a person has signs; what a program reads, hyphens.
+            signs = options.is_terminal and options.encoding.startswith("utf")
+            yield from self._body(options.max_width, signs)
 
-    def _body(self, width: int) -> Iterator[RenderableType]:
+    def _body(self, width: int, signs: bool) -> Iterator[RenderableType]:
         records = self._ordered()
         laid = [_Laid(column, records) for column in self.columns]
+        for one in laid if signs else ():
+            if one.kind == "number":
+                one.cells = [cell.replace("-", "−") for cell in one.cells]
         laid = [one for one in laid if one.column.keep or not one.is_empty]
         shown = [one for one in laid if one.is_kept or not one.is_same]
         facts = [one for one in laid if one not in shown]

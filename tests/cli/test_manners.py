@@ -159,9 +159,9 @@ def test_lines_of_a_pipe_tell_speed_place_and_the_time_left(monkeypatch, capsys)
         now[0] += 6
         progress("training", 1, 10, "epoch 1/2")
     lines = capsys.readouterr().err.splitlines()
-    assert lines[0] == "images: 5/12, 0 of 3 in all, 0:00:05 passed, 0:00:31 left"
+    assert lines[0] == "images: 5/12, 0 of 3 done, 0:00:05 passed, 0:00:31 left"
     assert lines[1].startswith("images: 10/12, ")
-    assert lines[2].startswith("training: epoch 1/2, 1 of 3 in all, 0:00:19 passed, ")
+    assert lines[2].startswith("training: epoch 1/2, 1 of 3 done, 0:00:19 passed, ")
     assert len(lines) == 3
 
 

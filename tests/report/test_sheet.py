@@ -196,3 +196,15 @@ def test_columns_and_sorting_are_as_asked_for():
         as_asked([sheet_of(rows)], columns=["modle"])
     with pytest.raises(ConfigError, match="no column 'what'"):
         as_asked([sheet_of(rows)], sort="-what")
+
+
+@pytest.mark.parametrize(("terminal", "sign"), [(True, "−"), (False, "-")])
+def test_negative_numbers_have_signs_for_people_and_hyphens_for_programs(
+    terminal, sign
+):
+    rows = [{"model": "a-b", "value": -0.5}, {"model": "c", "value": 0.25}]
+    console = Console(file=io.StringIO(), width=60, force_terminal=terminal)
+    console.print(Sheet(rows, COLUMNS))
+    text = console.file.getvalue()
+    assert f"{sign}0.5000" in text
+    assert "a-b" in text
