@@ -57,7 +57,7 @@ def rows(
     their_tolerance: float = 1e-4,
     max_iterations: int = 1000,
     data: str = "",
-    small: str = "2000x64x10 500x512x10",
+    small: str = "2000x64x10",
 ) -> Rows:
     """Paths on small sets and on a large one, or on an npz of train and train_y."""
     warnings.simplefilter("ignore")

@@ -17,6 +17,7 @@ Reference: Liu and Nocedal (1989), On the limited memory BFGS method.
 
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -55,6 +56,9 @@ TINY = 1e-30
 SHORTEST = 1e-3
 #: Entries of features at a time: both products of a block find it in the cache.
 BLOCK_ENTRIES = 2**21
+#: Features of fewer entries are worked on by one thread: a pass over them ends before
+#: several have met.
+SMALL = 2**20
 #: Smaller eigenvalues, relative to the largest, are rounding of single precision.
 FLOOR = 1e-7
 
@@ -211,8 +215,10 @@ class _Search:
         basis, centre = self._metric.basis, self._metric.centre
         # Weights and intercepts are independent once features are centred.
         of_weights = gradient[:-1] - centre.outer(gradient[-1])
-        turned = (basis.mT @ of_weights.to(basis.dtype)).double()
-        weights = (basis @ (self._scale[:-1] * turned).to(basis.dtype)).double()
+        # Few rows times a matrix: its products with few columns take four times as long.
+        turned = of_weights.mT.to(basis.dtype).contiguous() @ basis
+        turned = self._scale[:-1] * turned.mT.double()
+        weights = (turned.mT.to(basis.dtype).contiguous() @ basis.mT).mT.double()
         intercepts = self._scale[-1] * gradient[-1] - centre @ weights
         return torch.cat([weights, intercepts[None]])
 
@@ -261,6 +267,18 @@ class _Search:
 
 def _dot(a: "Tensor", b: "Tensor") -> float:
     return float(a.flatten().dot(b.flatten()))
+
+
+@contextmanager
+def _as_many_threads_as_help(design: _Design) -> Iterator[None]:
+    import torch
+
+    n_threads = torch.get_num_threads()
+    torch.set_num_threads(1 if design.values.numel() < SMALL else n_threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(n_threads)
 
 
 def _minimise(design: _Design, searches: Sequence[_Search], max_passes: int) -> None:
@@ -387,10 +405,11 @@ class ProbeProblem:
             searches = [
                 _Search(metric, float(values[k]), start, tolerance) for k in chosen
             ]
-            _minimise(design, searches, max_passes)
-            start = searches[-1].point
-            if max(search.n_passes for search in searches) > SLOW:
-                metric = _weighted_metric(design, start)
+            with _as_many_threads_as_help(design):
+                _minimise(design, searches, max_passes)
+                start = searches[-1].point
+                if max(search.n_passes for search in searches) > SLOW:
+                    metric = _weighted_metric(design, start)
             probes |= dict(zip(chosen, map(self._probe, searches), strict=True))
             if progress is not None:
                 progress(len(probes), len(order))
