@@ -28,7 +28,8 @@ Precision = Literal["double", "single"]
 Float = type[np.floating[Any]]
 
 #: Rows that are in memory at once in double precision, beside the features themselves.
-BLOCK_ROWS = 4096
+#: Of more, every product is new memory from the system, a third of the time.
+BLOCK_ROWS = 512
 #: Columns of predictions (strengths × targets) that are in memory at once.
 BLOCK_COLUMNS = 512
 #: Steps of iterative refinement that give back the digits lost by normal equations.
