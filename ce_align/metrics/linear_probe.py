@@ -215,7 +215,7 @@ class _Search:
         basis, centre = self._metric.basis, self._metric.centre
         # Weights and intercepts are independent once features are centred.
         of_weights = gradient[:-1] - centre.outer(gradient[-1])
-        # Few rows times a matrix: its products with few columns take four times as long.
+        # Few rows times a matrix; a matrix times few columns takes four times as long.
         turned = of_weights.mT.to(basis.dtype).contiguous() @ basis
         turned = self._scale[:-1] * turned.mT.double()
         weights = (turned.mT.to(basis.dtype).contiguous() @ basis.mT).mT.double()

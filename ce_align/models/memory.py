@@ -130,6 +130,11 @@ class _LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.most = self._now = 0
         self._known = {t.untyped_storage().data_ptr() for t in before}
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """No: skipping imports torch's compiler, which takes as long as torch."""
+        return False
+
     def __torch_dispatch__(
         self, func: Any, types: Any, args: Any = (), kwargs: Any = None
     ) -> Any:

@@ -45,6 +45,11 @@ def test_bytes_of_a_pass_are_those_of_its_largest_moment():
     assert memory.pass_bytes(module, ["1"], inputs.repeat(4, 1, 1, 1)) == 4 * most
 
 
+def test_bytes_of_a_pass_are_counted_without_importing_the_compiler_of_torch():
+    # Where torch wraps it, the first call imports torch._dynamo, which takes seconds.
+    assert not hasattr(memory._LiveBytes.__torch_dispatch__, "__wrapped__")
+
+
 SCRIPT = """
 import sys
 from ce_align.models.activations import ActivationReader, network_inputs
