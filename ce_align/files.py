@@ -235,7 +235,7 @@ def _refusal(error: Exception, unfinished: Path | None) -> OSError | None:
             file.write(bytes(_TRIAL))
             os.fsync(file.fileno())  # some disks say it only now
     except OSError as found:
-        return found if given is None or found.errno in FULL else given
+        return found if given is None or found.errno in FULL | DENIED else given
     return given
 
 

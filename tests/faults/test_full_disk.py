@@ -50,6 +50,7 @@ class Disk:
 
 @pytest.fixture
 def disk(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # which is undone, wherever a test goes
     disk = Disk(tmp_path / "disk")
     disk.folder.mkdir()
     try:
@@ -98,6 +99,24 @@ def test_a_full_disk_is_said_in_a_line_and_the_next_run_finishes(
     assert status == 0, err
     assert unfinished(disk.folder) == []
     assert not list(there.rglob("results/*/failed/*.json"))
+
+
+def test_a_disk_that_is_read_only_is_said_and_what_it_holds_is_still_shown(
+    disk, place, ce_align
+):
+    place(disk.folder)
+    assert ce_align(*COMMANDS["score"])[0] == 0
+    disk.mount("-o", "remount,ro")
+    for command in (("results",), COMMANDS["score"]):
+        status, out, err = ce_align(*command)
+        assert status == 0, err
+        assert "nets.py:build" in out
+    status, _, err = ce_align(*COMMANDS["score"], "--seed", 7)
+    (line,) = [line for line in err.splitlines() if line.startswith("error")]
+    assert status == 1
+    assert "Read-only file system; make its folder writable or choose" in line
+    disk.mount("-o", "remount,rw")
+    assert ce_align(*COMMANDS["score"], "--seed", 7)[0] == 0
 
 
 @pytest.mark.parametrize("options", [[], ["--json"]])
