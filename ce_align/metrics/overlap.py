@@ -1,5 +1,6 @@
 """Which part of the responses do two networks explain alike, and which alone?"""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +11,10 @@ from ce_align.checks import check_finite
 from ce_align.errors import ConfigError, DataError
 from ce_align.metrics.gram import Array
 
-__all__ = ["variance_overlap"]
+__all__ = [
+    *("STRENGTHS", "centred_blocks", "check_regression", "least_left_out"),
+    *("unit_kernel", "variance_overlap"),
+]
 
 #: Shares of the first network in the joint kernel. The ends are the networks alone, so
 #: that the joint model may leave out either.
@@ -90,14 +94,15 @@ def variance_overlap(
     264.
     """
     rates, labels = np.asarray(responses, dtype=np.float64), np.asarray(folds)
-    _check(features_a, features_b, rates, labels)
+    named = {"features_a": features_a, "features_b": features_b}
+    check_regression(named, rates, labels)
     weights, relative = np.unique(np.asarray(shares, float)), np.asarray(strengths)
     if weights.min() != 0 or weights.max() != 1:
         raise ConfigError("shares must lie in [0, 1] and include 0 and 1")
     if relative.ndim != 1 or not relative.size or not (relative > 0).all():
         raise ConfigError("strengths must be positive numbers, one or more")
-    kernel_a = _kernel(features_a, "features_a")
-    kernel_b = _kernel(features_b, "features_b")
+    kernel_a = unit_kernel(features_a, "features_a")
+    kernel_b = unit_kernel(features_b, "features_b")
     # Of B alone, A alone and both together.
     predicted = np.empty((3, *rates.shape))
     for label in np.unique(labels):
@@ -119,13 +124,11 @@ def variance_overlap(
     return VarianceOverlap(r2_a=a, r2_b=b, r2_joint=joint)
 
 
-def _check(
-    features_a: NDArray[Any],
-    features_b: NDArray[Any],
-    rates: Array,
-    folds: NDArray[Any],
+def check_regression(
+    features: Mapping[str, NDArray[Any]], rates: Array, folds: NDArray[Any]
 ) -> None:
-    shapes = [features_a.shape, features_b.shape, rates.shape]
+    """Raise DataError unless these are of the same stimuli, finite, and vary."""
+    shapes = [*(one.shape for one in features.values()), rates.shape]
     if any(len(shape) != 2 for shape in shapes) or len({s[0] for s in shapes}) > 1:
         raise DataError(
             f"features and responses must be matrices of the same stimuli, found "
@@ -138,15 +141,15 @@ def _check(
         )
     if min(np.sum(folds != label) for label in np.unique(folds)) < 3:
         raise DataError("every fold must leave three stimuli or more for training")
-    check_finite(features_a, "features_a")
-    check_finite(features_b, "features_b")
+    for name, one in features.items():
+        check_finite(one, name)
     check_finite(rates, "responses")
     still = np.ptp(rates, axis=0) == 0
     if still.any():
         raise DataError(f"{still.sum()} neuroids never vary; leave them out")
 
 
-def _kernel(features: NDArray[Any], name: str) -> Array:
+def unit_kernel(features: NDArray[Any], name: str) -> Array:
     """Gram matrix of centred features with unit mean diagonal."""
     centred = features - features.mean(axis=0, dtype=np.float64)
     kernel = centred @ centred.T
@@ -164,25 +167,54 @@ def _ridge(
     strengths: NDArray[Any],
 ) -> tuple[Array, Array]:
     """Least leave-one-out error of each neuroid and its held-out predictions."""
-    from scipy import linalg
+    inner, outer = centred_blocks(kernel, train, test)
+    least, dual = least_left_out(inner, rates[train], strengths)
+    return least, outer @ dual
 
+
+def centred_blocks(
+    kernel: Array, train: NDArray[np.bool_], test: NDArray[np.bool_]
+) -> tuple[Array, Array]:
+    """Kernel of train × train and test × train, centred as training features would be.
+
+    A sum of kernels has the sum of their blocks.
+    """
     inner, outer = kernel[np.ix_(train, train)], kernel[np.ix_(test, train)]
-    # Centred on the training stimuli, as features would be.
     column = inner.mean(axis=0)
     outer = outer - outer.mean(axis=1, keepdims=True) - column + column.mean()
-    inner = inner - column - column[:, None] + column.mean()
+    return inner - column - column[:, None] + column.mean(), outer
+
+
+def least_left_out(
+    inner: Array, rates: Array, strengths: NDArray[Any]
+) -> tuple[Array, Array]:
+    """Ridge regressions of the strengths that have the least leave-one-out error.
+
+    Parameters
+    ----------
+    inner : (n_train, n_train), centred kernel
+    rates : (n_train, n_neuroids), centred
+    strengths : relative to the mean eigenvalue
+
+    Returns
+    -------
+    errors : (n_neuroids,), mean squares
+    dual : (n_train, n_neuroids); test × train blocks times these are predictions
+    """
+    from scipy import linalg
+
     values, vectors = linalg.eigh(inner, driver="evd")
     values = values.clip(min=0.0)
-    along, n = vectors.T @ rates[train], len(inner)
+    along, n = vectors.T @ rates, len(inner)
     least = np.full(rates.shape[1], np.inf)
     dual = np.zeros_like(along)
     for strength in strengths * values.mean():
         shrink = values / (values + strength)
         # The intercept takes 1 / n of every leverage.
         kept = 1.0 - 1.0 / n - vectors**2 @ shrink
-        residual = rates[train] - vectors @ (shrink[:, None] * along)
+        residual = rates - vectors @ (shrink[:, None] * along)
         errors = np.mean((residual / kept[:, None]) ** 2, axis=0)
         better = errors < least
         least = np.where(better, errors, least)
         dual[:, better] = along[:, better] / (values + strength)[:, None]
-    return least, outer @ (vectors @ dual)
+    return least, vectors @ dual
