@@ -22,7 +22,7 @@ from pydantic_core import core_schema
 from ce_align.checks import nearest_names
 from ce_align.digests import digest_json
 from ce_align.errors import ConfigError, explained, first_line
-from ce_align.files import atomic_path
+from ce_align.files import atomic_path, read_bytes
 from ce_align.names import labelled, plain_path, split_name, without_path
 
 __all__ = [
@@ -335,7 +335,7 @@ def read_settings(path: Path, kind: type[StageConfig]) -> dict[str, Any]:
         that `kind` does not have.
     """
     try:
-        found = parse_yaml(path.read_text(encoding="utf-8"))
+        found = parse_yaml(read_bytes(path).decode("utf-8"))
         if not isinstance(found, dict):
             raise ConfigError(
                 f"expected a mapping such as 'seed: 1', found a {type(found).__name__}"

@@ -70,6 +70,8 @@ def _fault(found: "ErrorDetails") -> str:
     if isinstance(own, CeAlignError):  # says what was found, and what to do
         return str(own)
     where = ".".join(map(str, found["loc"]))
+    if found["type"] == "missing":
+        return f"it lacks {where!r}"
     return f"{where[:SHOWN]}: {found['msg']}, found {_shown(found['input'])}"
 
 

@@ -356,8 +356,13 @@ FOREIGN = {9: "deflate64", 93: "zstandard", 95: "xz", 97: "wavpack", 98: "PPMd"}
 
 @contextmanager
 def reading_archive(path: object, kind: str = "archive") -> Iterator[None]:
-    """Raise DataError, in one line that names `path`, for whatever libraries raise."""
+    """Raise DataError, in one line that names `path`, for whatever libraries raise.
+
+    A path that is no plain file is refused before it is opened.
+    """
     try:
+        if isinstance(path, Path):
+            check_regular(path)
         yield
     except CeAlignError:
         raise

@@ -17,7 +17,7 @@ from ce_align.augment.families import Family, ViewRanges, find_family
 from ce_align.checks import check_finite
 from ce_align.digests import combine_digests, digest_array
 from ce_align.errors import AccessError, ConfigError, DataError
-from ce_align.files import DAMAGE, atomic_path, reason
+from ce_align.files import DAMAGE, atomic_path, check_regular, reason
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -240,7 +240,7 @@ class AugmentationLedger:
         if not path.is_file():
             raise AccessError(f"no ledger at {path}; save one there first")
         try:
-            with np.load(path, allow_pickle=False) as archive:
+            with np.load(check_regular(path), allow_pickle=False) as archive:
                 digest = str(archive["digest"])
                 ledger = cls(**{name: archive[name] for name in COLUMNS})
         except DAMAGE as error:

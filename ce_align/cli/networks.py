@@ -11,6 +11,7 @@ from ce_align.cli.flags import Results, flags
 from ce_align.cli.screen import message, progress_bars, report_failures
 from ce_align.cli.view import View
 from ce_align.errors import CeAlignError, ConfigError, DataError
+from ce_align.files import read_bytes
 from ce_align.progress import WHOLE, Progress
 
 if TYPE_CHECKING:
@@ -388,7 +389,7 @@ def _text(path: Path | None) -> str | None:
     if path is None:
         return None
     try:
-        return path.read_text(encoding="utf-8")
+        return read_bytes(path).decode("utf-8")
     except (OSError, UnicodeError) as error:
         raise DataError(f"{path} cannot be read as text: {error}") from error
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from ce_align.checks import named_some
 from ce_align.errors import ConfigError, DataError
-from ce_align.files import check_readable, reading_archive
+from ce_align.files import check_readable, check_regular, read_bytes, reading_archive
 
 __all__ = [
     "MAX_FILE_BYTES",
@@ -118,9 +118,7 @@ class FolderSource:
         """Encoded bytes of one image."""
         path = self._folder / name
         try:
-            if path.stat().st_size > MAX_FILE_BYTES:
-                raise DataError(f"{path} is larger than {MAX_FILE_BYTES >> 20} MiB")
-            return path.read_bytes()
+            return read_bytes(path, MAX_FILE_BYTES)
         except OSError as error:
             raise DataError(
                 f"image {path} cannot be read: {error.strerror or error}{self._remedy}"
@@ -141,7 +139,7 @@ class ZipSource:
     def _zip(self) -> zipfile.ZipFile:
         # A handle inherited through fork shares its file position with the parent.
         if self._handle is None or self._handle[0] != os.getpid():
-            self._handle = (os.getpid(), zipfile.ZipFile(self._path))
+            self._handle = (os.getpid(), zipfile.ZipFile(check_regular(self._path)))
         return self._handle[1]
 
     @cached_property

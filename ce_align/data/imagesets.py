@@ -376,7 +376,7 @@ def place_on_screen(
     A larger screen pads with gray, a smaller one crops the centre; nothing is resized.
     Sizes and offsets are rounded half to even, as Brain-Score's ``place_on_screen``
     does, to which the result is equal pixel for pixel. Raises DataError if an angle is
-    not positive.
+    not positive, or the screen would be larger than any image that is decoded.
     """
     if not (source_degrees > 0 and target_degrees > 0):
         raise DataError(
@@ -387,6 +387,12 @@ def place_on_screen(
         return image
     ratio = target_degrees / source_degrees
     size = np.array(image.size)
+    if ratio**2 * size.prod() > MAX_PIXELS:
+        raise DataError(
+            f"a screen of {target_degrees}° around an image of {source_degrees}° would "
+            f"have more than {MAX_PIXELS // 10**6} megapixels; state the visual angle "
+            "of the images"
+        )
     target = (ratio * size).round().astype(int)
     if ratio >= 1:
         screen = Image.new("RGB", (int(target[0]), int(target[1])), GRAY)

@@ -7,22 +7,25 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, Json, ValidationError
 
 from ce_align.data.imagefiles import FileSource, MemorySource, ZipSource
 from ce_align.data.imagesets import ImageSet
 from ce_align.data.joining import equal_pixels, join_equal_images
 from ce_align.data.presentations import Presentations
 from ce_align.data.recordings import (
+    MAX_DEGREES,
     Entry,
+    Origin,
     Recording,
     canonical_region,
 )
-from ce_align.errors import DataError
-from ce_align.files import DAMAGE, atomic_path, import_xarray, reason
+from ce_align.errors import DataError, explained
+from ce_align.files import DAMAGE, atomic_path, check_regular, import_xarray, reason
 
 if TYPE_CHECKING:
     import netCDF4
@@ -35,6 +38,29 @@ FORMAT, FURTHER = "ce_align recording 1", "ce_align recording 2"
 INSIDE = 2**28
 #: Columns of other names are numbered; "/" and blanks mean something to netCDF.
 PLAIN = re.compile(r"[A-Za-z0-9_]+", re.ASCII)
+
+
+#: Bytes of all variables that are read, uncompressed (64 GiB).
+MOST = 2**36
+
+
+class _Stated(BaseModel):
+    """Attributes of a recording's file; others may stand beside them."""
+
+    model_config = ConfigDict(strict=True, allow_inf_nan=False)
+
+    identifier: Annotated[str, Field(max_length=255)]
+    region: Annotated[str, Field(max_length=255)]
+    degrees: Annotated[float, Field(gt=0, le=MAX_DEGREES)]
+    stratify: Annotated[str, Field(max_length=255)]
+    origin: Origin
+    digest: Annotated[str, Field(max_length=255)]
+    images: Literal["inside", "beside"]
+    notes: Json[tuple[str, ...]] = ()
+    distinct_images: Literal[0, 1] = 0
+    window: Annotated[list[float], Field(max_length=2)] = []
+    licence: str = ""
+    citation: str = ""
 
 
 def write_recording(
@@ -170,19 +196,22 @@ def read_recording(path: Path) -> Recording:
             f"{attributes.get('format')!r}); make one with `ce-align import`"
         )
     try:
-        recording, written = _recording(dataset, path), str(attributes["digest"])
-    except (KeyError, TypeError, ValueError, OverflowError) as error:
+        stated = _stated(attributes)
+        recording = _recording(dataset, stated, path)
+    except (
+        *(KeyError, TypeError, ValueError, IndexError, OverflowError, MemoryError),
+    ) as error:
         raise DataError(
             f"{path} is no whole recording: {_fault(error)}; import it again"
         ) from error
-    if recording.digest != written:
+    if recording.digest != stated.digest:
         raise DataError(
             f"{path} was changed after it was written (digest {recording.digest}, "
-            f"written {written}); import it again"
+            f"written {stated.digest}); import it again"
         )
     if "region" not in recording.neuroids:
         recording = replace(recording, region=canonical_region(recording.region))
-    if attributes.get("distinct_images"):
+    if stated.distinct_images:
         return recording
     return join_equal_images(recording, equal_pixels(recording.images))
 
@@ -201,6 +230,10 @@ class _Dataset:
 
 def _read(path: Path) -> _Dataset:
     with _opened(path) as opened:
+        held = [v for v in opened.variables.values() if v.dtype is not str]
+        n_bytes = sum(v.size * np.dtype(v.dtype).itemsize for v in held)
+        if n_bytes > MOST:
+            raise ValueError(f"its variables would take {n_bytes >> 30} GiB")
         arrays, of_arrays = {}, {}
         for name, variable in opened.variables.items():
             known = of_arrays[name] = variable.__dict__
@@ -213,15 +246,25 @@ def _read(path: Path) -> _Dataset:
 def _opened(path: Path) -> "netCDF4.Dataset":
     import netCDF4
 
-    opened = netCDF4.Dataset(path)
+    opened = netCDF4.Dataset(check_regular(path))
     # Values as they are written, not masked where they are those of a fill.
     opened.set_auto_mask(False)
     return opened
 
 
-def _recording(dataset: _Dataset, path: Path) -> Recording:
-    attributes, arrays = dataset.attributes, dataset.arrays
-    window = np.atleast_1d(attributes.get("window", ())).astype(float).tolist()
+def _stated(attributes: Mapping[str, Any]) -> _Stated:
+    """Attributes as the schema has them; netCDF writes a list of one as its value."""
+    plain = {
+        k: v.tolist() if hasattr(v, "tolist") else v for k, v in attributes.items()
+    }
+    return _Stated.model_validate(plain)
+
+
+def _recording(dataset: _Dataset, stated: _Stated, path: Path) -> Recording:
+    arrays = dataset.arrays
+    for name in ("image_size", "shown", "repetition"):
+        if name in arrays and arrays[name].dtype.kind not in "iu":
+            raise ValueError(f"{name} must be whole numbers, not {arrays[name].dtype}")
     responses: NDArray[np.float64] | Presentations
     if "presentations" in arrays:
         responses = Presentations(
@@ -232,26 +275,28 @@ def _recording(dataset: _Dataset, path: Path) -> Recording:
     else:
         responses = arrays["responses"].astype(np.float64)
     return Recording(
-        identifier=str(attributes["identifier"]),
-        images=_read_images(dataset, path),
+        identifier=stated.identifier,
+        images=_read_images(dataset, stated, path),
         responses=responses,
         neuroid_ids=tuple(map(str, arrays["neuroid_id"])),
-        region=str(attributes["region"]),
-        degrees=float(attributes["degrees"]),
-        stratify=str(attributes["stratify"]) or None,
-        origin=str(attributes["origin"]),
-        notes=tuple(map(str, json.loads(attributes.get("notes", "[]")))),
+        region=stated.region,
+        degrees=stated.degrees,
+        stratify=stated.stratify or None,
+        origin=stated.origin,
+        notes=stated.notes,
         neuroids=_read_columns(dataset, "neuroid_column_"),
         split=arrays["split"].astype(str) if "split" in arrays else None,
-        window=(window[0], window[1]) if len(window) == 2 else None,
+        window=(stated.window[0], stated.window[1]) if stated.window else None,
         time_bins=arrays.get("time_bins"),
-        licence=str(attributes.get("licence", "")),
-        citation=str(attributes.get("citation", "")),
+        licence=stated.licence,
+        citation=stated.citation,
     )
 
 
 def _fault(error: Exception) -> str:
     """What is missing or wrong, in words."""
+    if isinstance(error, ValidationError):
+        return str(explained(error))
     if isinstance(error, KeyError):
         return f"it lacks {error.args[0]!r}"
     return str(error) or type(error).__name__
@@ -264,18 +309,19 @@ def describe_file(path: Path) -> Entry | None:
             attributes, sizes = opened.__dict__, opened.dimensions
             if str(attributes.get("format")) not in (FORMAT, FURTHER):
                 return None
+            stated = _stated(attributes)
             ragged = "presentations" in opened.variables
             return Entry(
                 name=str(path),
-                region=canonical_region(str(attributes["region"])),
+                region=canonical_region(stated.region),
                 load=partial(read_recording, path),
                 images=sizes["stimulus"].size,
                 neuroids=sizes["neuroid"].size,
                 repetitions=int(opened["repetition"][...].max()) + 1
                 if ragged
                 else sizes["repetition"].size,
-                access=f"{attributes['origin']}: this folder",
-                origin=str(attributes["origin"]),
+                access=f"{stated.origin}: this folder",
+                origin=stated.origin,
             )
     except DAMAGE:
         return None  # another program's file
@@ -291,12 +337,12 @@ def _images_beside(path: Path) -> Path:
     return path.with_suffix(".images.zip")
 
 
-def _read_images(dataset: _Dataset, path: Path) -> ImageSet:
+def _read_images(dataset: _Dataset, stated: _Stated, path: Path) -> ImageSet:
     arrays = dataset.arrays
     ids = tuple(map(str, arrays["stimulus_id"]))
     names = [f"{i:06d}.img" for i in range(len(ids))]
     source: FileSource
-    if dataset.attributes["images"] == "inside":
+    if stated.images == "inside":
         ends = np.cumsum(arrays["image_size"])
         joined = arrays["image_bytes"].tobytes()
         starts = [0, *ends[:-1]]
@@ -309,9 +355,7 @@ def _read_images(dataset: _Dataset, path: Path) -> ImageSet:
             raise DataError(f"the images of {path.name} should be beside it: {beside}")
         source = ZipSource(beside)
     columns = _read_columns(dataset, "column_")
-    return ImageSet.from_encoded(
-        str(dataset.attributes["identifier"]), ids, source, names, columns
-    )
+    return ImageSet.from_encoded(stated.identifier, ids, source, names, columns)
 
 
 def _read_columns(dataset: _Dataset, prefix: str) -> dict[str, NDArray[Any]]:

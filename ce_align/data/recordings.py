@@ -25,7 +25,8 @@ from ce_align.errors import ConfigError, DataError
 from ce_align.names import KNOWN
 
 __all__ = [
-    *("RECORDINGS", "Entry", "Origin", "Protocol", "Recording", "canonical_region"),
+    *("MAX_DEGREES", "RECORDINGS", "Entry", "Origin", "Protocol", "Recording"),
+    "canonical_region",
     *("expand_recordings", "load_recording", "matching_recordings"),
     *("register_recording_reader", "register_recording_source", "register_recordings"),
 ]

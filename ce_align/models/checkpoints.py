@@ -10,7 +10,7 @@ import torch
 
 from ce_align.checks import named_some
 from ce_align.errors import ConfigError, DataError
-from ce_align.files import atomic_path
+from ce_align.files import atomic_path, check_regular
 from ce_align.models.architectures import build_architecture
 from ce_align.models.torchfiles import TensorRecord, read_torch_file
 
@@ -54,7 +54,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
         If the file is damaged, names other objects than tensors and plain data, or
         holds no weights.
     """
-    if path.suffix == ".safetensors":
+    if check_regular(path).suffix == ".safetensors":
         return _read_safetensors(path)
     found = read_torch_file(path, select=lambda content: _weights(content, path))
     other = [key for key, value in found.items() if not torch.is_tensor(value)]

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from ce_align.checks import check_finite, check_unique, named_some, nearest_names
 from ce_align.digests import combine_digests, digest_array, digest_json
 from ce_align.errors import ConfigError, DataError
-from ce_align.files import import_xarray, reading_archive
+from ce_align.files import check_regular, import_xarray, reading_archive
 from ce_align.names import FEATURES
 from ce_align.results import NetworkFacts
 
@@ -308,7 +308,7 @@ def _may_name(name: str, values: NDArray[Any]) -> bool:
 def _stimuli(path: Path, n_rows: int) -> dict[str, Sequence[str]]:
     """Columns of a table with a line a row, and perhaps a header."""
     try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
+        with check_regular(path).open(newline="", encoding="utf-8-sig") as file:
             lines = [line for line in csv.reader(file) if line]
     except (OSError, ValueError, csv.Error) as error:
         raise DataError(f"cannot read {path} as a csv table: {error}") from error

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal
 
 from ce_align.checks import named_some
 from ce_align.errors import DataError
+from ce_align.files import check_regular
 from ce_align.models.catalogue import facts_of, label_of
 from ce_align.names import plain_path
 from ce_align.report.select import told_apart, with_networks
@@ -174,7 +175,7 @@ def read_others(path: Path) -> "pd.DataFrame":
     import pandas as pd
 
     try:
-        table = pd.read_csv(path)
+        table = pd.read_csv(check_regular(path))
     except (OSError, ValueError) as error:
         raise DataError(f"cannot read {path} as CSV: {error}") from error
     missing = {"model", "score"} - set(table.columns)

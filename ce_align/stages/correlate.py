@@ -27,6 +27,7 @@ from ce_align.checks import named_some
 from ce_align.config import Spelled, StageConfig
 from ce_align.digests import digest_json
 from ce_align.errors import ConfigError, DataError
+from ce_align.files import read_bytes
 from ce_align.metrics.correlation import (
     MIN_NETWORKS,
     Association,
@@ -213,7 +214,7 @@ def _read_rows(path: Path) -> "pd.DataFrame":
     import pandas as pd
 
     try:
-        rows = json.loads(sys.stdin.read() if str(path) == "-" else path.read_text())
+        rows = json.loads(sys.stdin.read() if str(path) == "-" else read_bytes(path))
     except (OSError, ValueError) as error:
         raise DataError(f"{path} is not a JSON array of rows: {error}") from error
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):

@@ -12,6 +12,7 @@ from ce_align.checks import named_some, nearest_names
 from ce_align.config import StageConfig
 from ce_align.digests import digest_json
 from ce_align.errors import DataError
+from ce_align.files import check_regular
 from ce_align.results import FACTS, PROVENANCE, NetworkFacts, ResultStore, Row
 from ce_align.stages.earlier import stored_rows
 from ce_align.stages.running import Run
@@ -148,7 +149,7 @@ def import_scores(config: ImportConfig, run: Run) -> None:
 def _read(path: Path) -> dict[int, dict[str, str]]:
     """Cells of each line by column, all text, by the number of the line."""
     try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
+        with check_regular(path).open(newline="", encoding="utf-8-sig") as file:
             reader = csv.reader(file, strict=True)
             header = [name.strip().lower() for name in next(reader, [])]
             lines = [(reader.line_num, cells) for cells in reader if any(cells)]

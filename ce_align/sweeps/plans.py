@@ -10,6 +10,7 @@ from pydantic import ValidationError
 
 from ce_align.config import StageConfig, check_settings, parse_yaml
 from ce_align.errors import ConfigError, explained, first_line
+from ce_align.files import read_bytes
 from ce_align.recipes import Recipe, load_recipe
 from ce_align.runner import STAGES, config_type, distinct
 from ce_align.stages.train import training_folder
@@ -49,7 +50,7 @@ def read_plan(path: Path, runs: Path) -> Recipe:
     if path.suffix not in (".yaml", ".yml"):
         return load_recipe(path)
     try:
-        text = path.read_text(encoding="utf-8")
+        text = read_bytes(path).decode("utf-8")
     except (OSError, UnicodeError) as error:
         raise ConfigError(f"{path} cannot be read: {first_line(error)}") from error
     try:

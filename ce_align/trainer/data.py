@@ -17,7 +17,7 @@ from ce_align.data.imagesets import ImageSet, Pixels
 from ce_align.data.scenes import SIMULATED_IMAGES, find_images, procedural_scenes
 from ce_align.digests import combine_digests, digest_json
 from ce_align.errors import ConfigError, DataError
-from ce_align.files import DAMAGE, atomic_folder, reason
+from ce_align.files import DAMAGE, atomic_folder, check_regular, read_bytes, reason
 from ce_align.progress import Progress, silent
 
 __all__ = [
@@ -256,8 +256,8 @@ def open_packed(path: Path) -> ImageSet:
         If its files do not fit one another.
     """
     try:
-        document = json.loads((path / METADATA).read_text())
-        places = np.load(path / PLACES, allow_pickle=False)
+        document = json.loads(read_bytes(path / METADATA))
+        places = np.load(check_regular(path / PLACES), allow_pickle=False)
         ids = tuple(document["ids"])
         columns = {name: np.array(v) for name, v in document["columns"].items()}
         n_bytes = (path / PIXELS).stat().st_size
@@ -306,7 +306,7 @@ def pack(
     wanted = {"ids": list(images.ids), "columns": columns, "short_edge": short_edge}
     try:
         open_packed(folder)
-        document = json.loads((folder / METADATA).read_text())
+        document = json.loads(read_bytes(folder / METADATA))
     except DataError:
         document = {}
     # The digest last: it reads every image.

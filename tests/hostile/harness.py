@@ -6,6 +6,7 @@ import io
 import os
 import pickle
 import pkgutil
+import re
 import resource
 import select
 import shutil
@@ -25,7 +26,7 @@ from ce_align.errors import explained
 #: What any answer must keep to.
 STATUSES, LINE, GIGABYTES, SECONDS = (0, 1, 2, 3), 400, 1.5, 30
 #: Signs of a fault that nobody foresaw.
-SIGNS = ("Traceback (most recent call last)", "unexpected ")
+SIGNS = re.compile(r"Traceback \(most recent call last\)|unexpected [A-Z]\w+")
 
 
 @dataclass(frozen=True)
@@ -163,9 +164,8 @@ def faults(case: Case, outcome: Outcome, folders: Sequence[Path]) -> Iterator[st
     if outcome.status not in case.statuses:
         yield f"ended with {outcome.status}, not one of {case.statuses}"
     told = f"{outcome.out}\n{outcome.err}"
-    for sign in SIGNS:
-        if sign in told:
-            yield f"{sign!r}: {told[told.index(sign) :].strip()[-300:]}"
+    if sign := SIGNS.search(told):
+        yield f"{told[sign.start() :].strip()[-300:]}"
     if outcome.status in (1, 2, 3) and "error: " not in outcome.err:
         yield f"no line says why it ended with {outcome.status}"
     longest = max(map(len, outcome.err.splitlines()), default=0)

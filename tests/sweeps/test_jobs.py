@@ -155,7 +155,7 @@ def test_a_plan_in_yaml_is_what_a_recipe_would_list(tmp_path):
         ("scores: []", "there is no stage 'scores'; the stages are train, "),
         ("score: [{model: pixels, records: simulated}]", "no setting 'records'; near"),
         ("score: [{model: trained, recording: a}]", "the plan trains no network"),
-        ("score: [{recording: simulated}]", "model: Field required"),
+        ("score: [{recording: simulated}]", "it lacks 'model'"),
         ("score: 3", "score: expected settings, found 3"),
         ("- score", "expected stages with lists of settings"),
         ("score: [", "expected YAML"),

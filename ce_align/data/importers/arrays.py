@@ -25,7 +25,7 @@ from ce_align.data.importers.listing import lines_of_rows, read_table
 from ce_align.data.joining import first_rows
 from ce_align.data.recordings import Recording
 from ce_align.errors import ConfigError, DataError
-from ce_align.files import reading_archive
+from ce_align.files import check_regular, reading_archive
 from ce_align.progress import Notify
 
 __all__ = ["ARRAYS"]
@@ -231,7 +231,7 @@ def _opened(path: Path) -> Iterator[Any]:
 
 
 def _is_hdf5(path: Path) -> bool:
-    with path.open("rb") as file:
+    with check_regular(path).open("rb") as file:
         start = file.read(USER_BLOCK + len(HDF5_MARK))
     return start.startswith(HDF5_MARK) or start.endswith(HDF5_MARK)
 
@@ -254,7 +254,7 @@ def _chosen(names: Sequence[str], name: str | None, path: Path) -> str:
 
 def _of_numpy(path: Path, name: str | None) -> NDArray[Any]:
     try:
-        loaded = np.load(path, allow_pickle=False)
+        loaded = np.load(check_regular(path), allow_pickle=False)
         if isinstance(loaded, np.ndarray):
             return loaded
         with loaded:

@@ -17,7 +17,7 @@ from ce_align.data.importers.listing import Table, read_table
 from ce_align.data.presentations import Presentations
 from ce_align.data.recordings import Recording
 from ce_align.errors import ConfigError, DataError
-from ce_align.files import import_xarray, reading_archive
+from ce_align.files import check_regular, import_xarray, reading_archive
 
 __all__ = ["BRAINIO", "STATED_SHA1"]
 
@@ -35,7 +35,7 @@ def _check_sha1(path: Path) -> None:
     stated = folder if SHA1.fullmatch(folder) else STATED_SHA1.get(path.name)
     if stated is None:
         return
-    with path.open("rb") as file:
+    with check_regular(path).open("rb") as file:
         found = hashlib.file_digest(file, "sha1").hexdigest()
     if found != stated:
         raise DataError(

@@ -25,7 +25,7 @@ from ce_align.data.joining import check_split, first_rows, join_rows
 from ce_align.data.presentations import Presentations, Responses, of_neuroids
 from ce_align.data.recordings import Origin, Recording, canonical_region
 from ce_align.errors import ConfigError, DataError
-from ce_align.files import DAMAGE, reason
+from ce_align.files import DAMAGE, check_regular, reason
 from ce_align.progress import Notify, Progress, quiet, silent
 
 __all__ = [
@@ -197,7 +197,7 @@ def open_hdf5(path: Path) -> Iterator[Any]:
     if not path.exists():
         raise DataError(f"there is no file {path}")
     try:
-        with h5py.File(path, "r") as file:
+        with h5py.File(check_regular(path), "r") as file:
             yield file
     except (DataError, ConfigError):
         raise

@@ -8,6 +8,7 @@ from pathlib import Path
 from ce_align.checks import check_unique, named_some
 from ce_align.data.imagefiles import find_names, is_image_name
 from ce_align.errors import DataError
+from ce_align.files import check_regular
 
 __all__ = ["Table", "lines_of_rows", "listed_images", "read_table"]
 
@@ -40,7 +41,7 @@ def read_table(path: Path, files: Sequence[str] = ()) -> Table:
     has two columns of one name.
     """
     try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
+        with check_regular(path).open(newline="", encoding="utf-8-sig") as file:
             lines = [line for line in csv.reader(file) if line]
     except (OSError, ValueError, csv.Error) as error:
         raise DataError(f"cannot read {path} as a csv table: {error}") from error
