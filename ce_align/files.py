@@ -47,6 +47,9 @@ _UNFINISHED = re.compile(
 #: A file of JSON or text that is larger is none of ours (256 MiB).
 MOST_BYTES = 2**28
 
+#: Characters of what a library says; it may repeat a whole header.
+LONGEST = 200
+
 #: Characters of a name that its temporary one keeps: names have at most 255 bytes.
 _KEPT = 40
 
@@ -376,7 +379,7 @@ def reason(error: BaseException) -> str:
     """What a library says is wrong, in one line; some list all that they tried."""
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
-    return first_line(error).rstrip(":") or type(error).__name__
+    return first_line(error)[:LONGEST].rstrip(":") or type(error).__name__
 
 
 def check_readable(entries: Iterable[zipfile.ZipInfo], path: object) -> None:

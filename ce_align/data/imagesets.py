@@ -233,7 +233,12 @@ class ImageSet:
         """Named files of a source, in the order of `names`."""
         paths = [PurePosixPath(name) for name in names]
         shared = _common_folder(paths)
-        relative = [path.relative_to(shared).with_suffix("") for path in paths]
+        relative = [
+            (
+                path.relative_to(shared) if path.is_relative_to(shared) else path
+            ).with_suffix("")
+            for path in paths
+        ]
         labels = [path.parent.as_posix() for path in relative]
         columns = {"label": np.array(labels)} if len(set(labels)) > 1 else {}
         ids = tuple(path.as_posix() for path in relative)
@@ -344,6 +349,8 @@ class ImageSet:
 
 def _common_folder(paths: Sequence[PurePosixPath]) -> PurePosixPath:
     folders = {path.parent for path in paths}
+    if len({folder.root for folder in folders}) > 1:
+        return PurePosixPath()  # absolute names in an archive beside others
     shared = next(iter(folders))
     while not all(folder.is_relative_to(shared) for folder in folders):
         shared = shared.parent

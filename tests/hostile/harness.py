@@ -22,6 +22,7 @@ import numpy as np
 
 from ce_align.cli import main
 from ce_align.errors import explained
+from ce_align.names import printable
 
 #: What any answer must keep to.
 STATUSES, LINE, GIGABYTES, SECONDS = (0, 1, 2, 3), 400, 1.5, 30
@@ -120,7 +121,7 @@ def _called(asked: Sequence[str] | Callable[[], object]) -> int:
         return int(end.code or 0)
     except Exception as error:  # as `main` tells of it
         found = explained(error)
-        print(f"error: {found}", file=sys.stderr)
+        print(printable(f"error: {found}"), file=sys.stderr)
         return found.exit_status
     except BaseException:
         traceback.print_exc()
