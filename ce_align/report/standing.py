@@ -34,13 +34,15 @@ def standings(records: Sequence[Mapping[Any, Any]]) -> list[Standing]:
     The brain is predicted animal by animal: beside it stands an animal's row, or that
     of the mean over animals, never that of all neuroids together.
     """
-    nulls: dict[tuple[Any, ...], list[float]] = {}
+    nulls: dict[tuple[Any, ...], dict[str, float]] = {}
     brains: dict[tuple[Any, ...], float] = {}
     animals: dict[tuple[Any, ...], list[tuple[Any, ...]]] = {}
-    for record in records:
+    # Of an untrained network that was scored again, the latest counts.
+    for record in sorted(records, key=lambda record: str(record.get("created"))):
         settings = _settings(record)
         if behind := network_behind(record["model"]):
-            nulls.setdefault((behind, *_part(record)), []).append(record["raw"])
+            seeds = nulls.setdefault((behind, *_part(record)), {})
+            seeds[record["model"]] = record["raw"]
         if record["model"].startswith(BRAIN):
             brains[settings] = record["raw"]
         elif _known(record, "animal") not in (None, "mean"):
@@ -48,7 +50,7 @@ def standings(records: Sequence[Mapping[Any, Any]]) -> list[Standing]:
             animals.setdefault(whole, []).append(settings)
     found = []
     for record in records:
-        own = nulls.get((record["model"], *_part(record)), [])
+        own = list(nulls.get((record["model"], *_part(record)), {}).values())
         of = [_settings(record)]
         if record.get("animal") == "mean":
             of = animals.get((record["model"], *_part(record)[1:]), [])

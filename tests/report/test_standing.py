@@ -54,6 +54,16 @@ def test_there_is_no_share_where_one_side_is_missing(records, change, where):
     assert standing_of(records, **where).share is None
 
 
+def test_an_untrained_network_that_was_scored_again_counts_once(records):
+    (again,) = [
+        r | {"raw": 0.3, "created": "2030"}
+        for r in records
+        if r["model"] == "untrained/1:runs/a" and r["animal"] == "A"
+    ]
+    found = standing_of([again, *records], model="runs/a", animal="A")
+    assert sorted(found.nulls) == pytest.approx([0.3, 0.3])
+
+
 def test_one_animal_without_a_brain_leaves_the_mean_without(records):
     some = [record for record in records if record["model"] != "brain/set:B"]
     assert standing_of(some, model="runs/a", animal="A").share is not None
