@@ -40,12 +40,15 @@ def place(prepared, tmp_path, monkeypatch, ce_align):
     """Go to a copy of the inputs, in which what a command needs has been run."""
 
     def go(parent: Path = tmp_path, command: str = "") -> Path:
-        folder = parent / "place"
-        shutil.copytree(prepared, folder)
+        folder, before = parent / "place", BEFORE.get(command, ())
+        kept = prepared.with_name("-".join(("after", *before)))
+        shutil.copytree(kept if kept.exists() else prepared, folder)
         monkeypatch.chdir(folder)
         monkeypatch.setenv("CE_ALIGN_HOME", str(folder / "home"))
-        for name in BEFORE.get(command, ()):
-            assert ce_align(*COMMANDS[name])[0] == 0
+        if before and not kept.exists():
+            for name in before:
+                assert ce_align(*COMMANDS[name])[0] == 0
+            shutil.copytree(folder, kept)
         return folder
 
     return go

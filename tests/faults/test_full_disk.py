@@ -14,7 +14,7 @@ from ce_align.files import atomic_folder, atomic_path
 
 #: KiB that are free, by command: where each of its files is the one that does not fit.
 ROOM = {
-    "import": (0, 4, 16),
+    "import": (0, 16),
     "score": (40, 60),
     "analyze": (0, 16, 40),
     "transfer": (16,),
@@ -23,7 +23,7 @@ ROOM = {
     "export": (0, 60),
     "sweep": (0, 60),
     "submit": (0, 200),
-    "figures": (16, 40, 80),
+    "figures": (16,),
     "tables": (0, 4),
 }
 
