@@ -18,7 +18,7 @@ import tempfile
 import time
 import traceback
 from collections import Counter
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +59,7 @@ def main(n_kills: int = 200, seed: int = 0) -> int:
     )
 
     rng, server = random.Random(seed), CheckpointServer()
-    with scratch_folder("kills") as folder:
+    with closing(server), scratch_folder("kills") as folder:
         inputs = folder / "inputs"
         prepare(inputs)
         downloads.BACKOFF, fetching.PACKAGED = 0.001, inputs / "checksums.toml"
