@@ -183,7 +183,7 @@ def _print_plan(
     from ce_align.costs.work import cost_of
     from ce_align.report.sheet import facts_sheet
     from ce_align.stages.train import free_memory
-    from ce_align.trainer.engine import estimate
+    from ce_align.trainer.estimate import estimate
     from ce_align.trainer.memory import StepMemory
     from ce_align.trainer.presets import n_workers, resolve_devices
 

@@ -214,7 +214,7 @@ def training_facts(settings: Mapping[str, Any]) -> NetworkFacts:
         alike = (int, float) if kind in (int, float) else kind
         return kind(value) if isinstance(value, alike) else None
 
-    families = settings.get("families")
+    families, weighting = settings.get("families"), settings.get("weighting")
     names = families if isinstance(families, list | tuple) else ()
     kinds = dict.fromkeys(
         str(name).removesuffix(f"_{x}") for name, x in zip(names, "ab", strict=False)
@@ -227,7 +227,7 @@ def training_facts(settings: Mapping[str, Any]) -> NetworkFacts:
         pretraining=told("images", str),
         augmentation="+".join(kinds) or None,
         network_seed=told("seed", int),
-        weighting="gradients" if settings.get("weighting") == "gradients" else None,
+        weighting=weighting if weighting in ("gradients", "drawn") else None,
     )
 
 

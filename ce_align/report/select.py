@@ -184,7 +184,8 @@ def _recipe(facts: Any) -> str:
     if known.get("augmentation", USUAL_VIEWS) != USUAL_VIEWS:
         parts.append(f"{known['augmentation']} views")
     if "weighting" in known:
-        parts.append(f"λ of {known['weighting']}")
+        drawn = known["weighting"] == "drawn"
+        parts.append("one network for all λ" if drawn else f"λ of {known['weighting']}")
     return ", ".join(map(str, parts))
 
 

@@ -25,7 +25,7 @@ from ce_align.stages.export import share
 from ce_align.stages.online import OnlineScore
 from ce_align.stages.running import Run
 from ce_align.trainer.data import data_digest, open_images
-from ce_align.trainer.engine import SETTINGS, fit, untrained
+from ce_align.trainer.engine import SETTINGS, fit, networks_of_line, untrained
 from ce_align.trainer.memory import StepMemory
 from ce_align.trainer.module import (
     EXPORTED,
@@ -95,7 +95,7 @@ def training_folder(config: TrainConfig, runs: Path = Path("runs")) -> Path:
     """Folder of a training, whose path names the network.
 
     Backbone, families of views, weighting and seed are part of it unless they are the
-    paper's.
+    paper's. Where λ is drawn, folders below have the networks of smaller λ.
 
     >>> training_folder(TrainConfig(objective="mmcr", equivariance_weight=0.1,
     ...                             images="train", backbone="resnet34")).as_posix()
@@ -108,8 +108,7 @@ def training_folder(config: TrainConfig, runs: Path = Path("runs")) -> Path:
     views = config.families[0].partition("_")[0]
     if config.families != usual["families"] and views != config.backbone:
         name += f"_{views}"
-    if config.weighting != usual["weighting"]:
-        name += "_balanced"
+    name += {"losses": "", "gradients": "_balanced", "drawn": "_line"}[config.weighting]
     if config.seed != usual["seed"]:
         name += f"_seed{config.seed}"
     return runs / name
@@ -219,6 +218,9 @@ def train(
 ) -> list[TrainRow]:
     """Train a network, or go on training it, and export it.
 
+    Where λ is drawn, the networks at every tenth are exported, see `networks_of_line`:
+    that of the largest λ into `folder`, others into folders below it.
+
     With 0 epochs it is the network before training, whose first weights are those that
     the same settings with more epochs begin with; see `engine.untrained`.
 
@@ -271,9 +273,18 @@ def train(
     metrics = {k: v for k, v in module.latest.items() if k not in passing}
     if config.epochs and validation is not None:
         metrics |= module.accuracies()
-    state = exported_state(module)
     metadata = exported_metadata(module, digest, len(images), metrics)
-    save_safetensors(folder / EXPORTED, state, metadata)
+    if config.weighting == "drawn":
+        for weight in networks_of_line(module, images, hardware):
+            place = folder
+            # Numbers of the training are of no λ alone.
+            metadata = exported_metadata(module, digest, len(images), {})
+            if weight < config.equivariance_weight:
+                place = folder / f"{folder.name}_at_{weight:g}"
+                place.mkdir(exist_ok=True)
+            save_safetensors(place / EXPORTED, exported_state(module), metadata)
+    else:
+        save_safetensors(folder / EXPORTED, exported_state(module), metadata)
     config_id = training_id(config, digest)
     # As every other stage will load it: the folder may hold another network later.
     name = plain_path(str(folder))

@@ -1,29 +1,26 @@
-"""Running a training: trained, left untrained, or measured for what it would cost."""
+"""Running a training: trained, or left untrained; statistics of what was trained."""
 
 import logging
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
-import numpy as np
 import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger, WandbLogger
 from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.utilities import rank_zero_only
-from numpy.typing import NDArray
 from torch import Tensor
 from torch.optim.swa_utils import update_bn
 
 from ce_align.config import write_settings
 from ce_align.data.imagesets import ImageSet
-from ce_align.errors import CeAlignError, ConfigError
+from ce_align.errors import ConfigError
 from ce_align.progress import Progress, silent
 from ce_align.trainer.callbacks import (
     CheckpointWriter,
@@ -34,36 +31,25 @@ from ce_align.trainer.callbacks import (
     starting_point,
 )
 from ce_align.trainer.data import (
-    check_images,
-    class_names,
     data_digest,
-    image_labels,
-    in_memory,
 )
 from ce_align.trainer.distributed import SlurmJob, cluster_of
-from ce_align.trainer.memory import forget_peak, peak_bytes
+from ce_align.trainer.line import weights_of_line
 from ce_align.trainer.module import PairedTraining
-from ce_align.trainer.monitor import Labelled, health_of, normalise_pixels
-from ce_align.trainer.networks import Embeddings, PairedNetwork
-from ce_align.trainer.objectives import gradient_norms
+from ce_align.trainer.monitor import health_of
+from ce_align.trainer.networks import Embeddings, PairedNetwork, set_group
+from ce_align.trainer.prepared import Prepared
 from ce_align.trainer.presets import (
     LOGGERS,
     Hardware,
     TrainConfig,
-    augments_on_device,
     n_workers,
-    resolve_devices,
 )
 from ce_align.trainer.views import (
-    Batch,
-    PairedViews,
-    PairPlan,
-    PixelBatch,
-    Step,
     view_loader,
 )
 
-__all__ = ["SETTINGS", "calibrate", "estimate", "fit", "untrained"]
+__all__ = ["SETTINGS", "calibrate", "fit", "networks_of_line", "untrained"]
 
 #: File in the folder of a training that `ce-align train --config` takes.
 SETTINGS = "config.yaml"
@@ -76,106 +62,6 @@ PRECISIONS: dict[str, Literal["bf16-mixed", "16-mixed", "32-true"]] = {
 }
 #: Views whose statistics an untrained network is given, if an epoch has as many.
 N_VIEWS = 4096
-#: Pairs of the first measured steps; every further size is twice as large, until there
-#: are enough and a step takes these seconds, or is as large as that of the training.
-FIRST_PAIRS, N_SIZES, SECONDS = 4, 3, 1.0
-#: Steps that are timed of each size.
-TIMED_STEPS = 2
-
-
-@dataclass(frozen=True, eq=False)
-class _Prepared:
-    """Settings, images and devices that fit one another.
-
-    `images` are decoded, if they fit into memory; `labels` are −1 where there are none,
-    with 0 classes. `kind` and `devices` are those of the processes on a machine.
-    """
-
-    config: TrainConfig
-    images: ImageSet
-    labels: NDArray[np.int64]
-    n_classes: int
-    hardware: Hardware
-    kind: str
-    devices: int
-
-    @classmethod
-    def of(cls, config: TrainConfig, images: ImageSet, hardware: Hardware) -> Self:
-        """Look at everything before anything is written."""
-        kind, devices = resolve_devices(hardware)
-        if config.precision == "fp16" and kind == "cpu":
-            raise ConfigError("fp16 needs a GPU; use --precision bf16 or 32")
-        augments_on_device(hardware, kind)
-        check_images(images, config.view_size)
-        labels, n_classes = image_labels(images)
-        found = cls(config, images, labels, n_classes, hardware, kind, devices)
-        found.plan()
-        return replace(found, images=in_memory(images))
-
-    @property
-    def n_processes(self) -> int:
-        """Processes on all machines."""
-        return self.devices * self.hardware.nodes
-
-    def plan(self, process: int = 0) -> PairPlan:
-        """Which images meet in the steps of one process."""
-        config = self.config
-        return PairPlan(
-            len(self.images),
-            config.pairs_per_step,
-            config.seed,
-            families=config.families,
-            n_processes=self.n_processes,
-            process=process,
-        )
-
-    def module(self, validation: ImageSet | None) -> PairedTraining:
-        """The network with its first weights, which follow from the seed."""
-        module = PairedTraining(
-            self.config,
-            self.plan().steps_per_epoch,
-            self.n_classes,
-            log_every=self.hardware.log_every,
-        )
-        on_device = augments_on_device(self.hardware, self.kind)
-        module.augmented_on = self.kind if on_device else "cpu"
-        if self.n_classes:
-            module.bank = Labelled(self.images, self.labels)
-            if validation is not None:
-                module.validation = _labelled_alike(validation, self.images)
-        return module
-
-    def views(self, plan: PairPlan) -> PairedViews:
-        """The views of the steps of `plan`."""
-        return PairedViews(
-            self.images,
-            plan,
-            self.labels,
-            self.config.view_size,
-            on_device=augments_on_device(self.hardware, self.kind),
-        )
-
-    def on_device(self, batch: Step) -> Batch:
-        """A batch where the network is, its views rendered."""
-        if isinstance(batch, CeAlignError):
-            raise batch
-        if isinstance(batch, PixelBatch):
-            return batch.to(self.kind).rendered(self.config.view_size)
-        return Batch(*(tensor.to(self.kind) for tensor in batch))
-
-
-def _labelled_alike(validation: ImageSet, images: ImageSet) -> Labelled:
-    """Validation images with the class numbers of the training images."""
-    own = class_names(validation)
-    numbers = {name: i for i, name in enumerate(sorted(set(class_names(images))))}
-    unknown = sorted(set(own) - numbers.keys())
-    if unknown or not own:
-        raise ConfigError(
-            f"validation images {validation.identifier} have "
-            f"{'the unknown class ' + unknown[0] if unknown else 'no classes'}; give "
-            "folders of the same names as those of the training images"
-        )
-    return Labelled(in_memory(validation), np.array([numbers[name] for name in own]))
 
 
 def fit(
@@ -218,7 +104,7 @@ def fit(
     resume = hardware.resume
     if job and job.n_restarts and checkpoint_paths(folder / "checkpoints"):
         resume = "auto"  # the command was meant for the first start of the job
-    prepared = _Prepared.of(config, images, hardware)
+    prepared = Prepared.of(config, images, hardware)
     module = prepared.module(validation)
     module.notify, module.online = notify, online
     start = starting_point(folder, config, digest, resume, notify)
@@ -259,7 +145,7 @@ def fit(
     return module
 
 
-def _trainer(prepared: _Prepared, folder: Path, callbacks: list[Callback]) -> Trainer:
+def _trainer(prepared: Prepared, folder: Path, callbacks: list[Callback]) -> Trainer:
     config, hardware = prepared.config, prepared.hardware
     kind, devices = prepared.kind, prepared.devices
     plugins: list[Any] = [DirectIO()]
@@ -411,21 +297,36 @@ def untrained(
         raise ConfigError(
             f"{folder} holds a training; choose another --out for the untrained network"
         )
-    prepared = _Prepared.of(config, images, hardware or Hardware())
+    prepared = Prepared.of(config, images, hardware or Hardware())
     module = prepared.module(validation).to(prepared.kind)
-    plan = replace(prepared.plan(), n_processes=1)
-    views = prepared.views(plan)
-    enough = -(-N_VIEWS // (4 * plan.pairs_per_step))
-    seen = calibrate(
-        module.network,
-        (
-            normalise_pixels(prepared.on_device(views[0, step]).views.flatten(0, 1))
-            for step in range(min(plan.steps_per_epoch, enough))
-        ),
-    )
+    seen = calibrate(module.network, prepared.first_images(N_VIEWS))
     features, embeddings = seen.features.flatten(0, 1), seen.invariant.flatten(0, 1)
     module.latest = health_of(features, embeddings) | module.accuracies()
     return module
+
+
+def networks_of_line(
+    module: PairedTraining, images: ImageSet, hardware: Hardware | None = None
+) -> Iterator[float]:
+    """Make a trained module the network of one λ after the other, and yield each.
+
+    Its running statistics are then those of that network on the first views of the
+    training, since every λ has its own. One process does this, without the others.
+
+    Parameters
+    ----------
+    module : of a training that draws λ
+    images : that it was trained on
+    hardware : on which it was
+    """
+    config = module.config
+    prepared = Prepared.of(config, images, hardware or Hardware())
+    set_group(module, None)
+    module.to(prepared.kind)
+    for weight in weights_of_line(config.equivariance_weight):
+        module.move_to(weight)
+        calibrate(module.network, prepared.first_images(N_VIEWS))
+        yield weight
 
 
 def calibrate(network: PairedNetwork, batches: Iterable[Tensor]) -> Embeddings:
@@ -445,141 +346,3 @@ def calibrate(network: PairedNetwork, batches: Iterable[Tensor]) -> Embeddings:
     update_bn(batches, network)
     hook.remove()
     return seen[0]
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """Plan of a training.
-
-    Attributes
-    ----------
-    steps_per_epoch, steps : whole steps
-    peak_rate : learning rate at the end of the warm-up
-    warmup_steps : of linear rise
-    memory_bytes : most that a process takes at a time: on a GPU what is reserved there,
-        otherwise all of the process, libraries too; its workers are others
-    step_seconds : of one process on its share, without rendering
-    render_seconds : of one worker for that share
-    share, measured_pairs : pairs of a process in a pass, and in the largest measured
-        passes; beyond them cost grows in proportion
-    """
-
-    steps_per_epoch: int
-    steps: int
-    peak_rate: float
-    warmup_steps: int
-    memory_bytes: int
-    step_seconds: float
-    render_seconds: float
-    share: int
-    measured_pairs: int
-
-    def seconds(self, workers: int) -> float:
-        """Duration of the training; rendering and steps overlap if there are workers.
-
-        Without workers one waits for the other.
-        """
-        if not workers:
-            return self.steps * (self.step_seconds + self.render_seconds)
-        return self.steps * max(self.step_seconds, self.render_seconds / workers)
-
-
-@dataclass(frozen=True)
-class _Measured:
-    """Cost of steps of one size."""
-
-    pairs: int
-    peak_bytes: int
-    step_seconds: float
-    render_seconds: float
-
-
-def estimate(config: TrainConfig, images: ImageSet, hardware: Hardware) -> Estimate:
-    """Measure a few steps on one process of what `hardware` has.
-
-    Raises
-    ------
-    ConfigError, DataError
-        As the training would.
-    """
-    prepared = _Prepared.of(config, images, hardware)
-    plan = prepared.plan()
-    share = config.pairs_per_step // prepared.n_processes
-    module = prepared.module(None).to(prepared.kind)
-    optimizer = module.configure_optimizers()
-    measured: list[_Measured] = []
-    pairs = min(share, FIRST_PAIRS)
-    while not measured or measured[-1].pairs < pairs:
-        measured.append(_measure(prepared, module, optimizer, pairs))
-        if len(measured) < N_SIZES or measured[-1].step_seconds < SECONDS:
-            pairs = min(share, 2 * pairs)
-    last = measured[-1]
-    memory = last.peak_bytes
-    if last.pairs < share:  # weights stay, activations grow
-        before = measured[-2]
-        growth = (last.peak_bytes - before.peak_bytes) / (last.pairs - before.pairs)
-        memory = round(last.peak_bytes + max(growth, 0) * (share - last.pairs))
-    scale = share / last.pairs
-    return Estimate(
-        steps_per_epoch=plan.steps_per_epoch,
-        steps=config.epochs * plan.steps_per_epoch,
-        peak_rate=module.peak_rate,
-        warmup_steps=config.warmup_epochs * plan.steps_per_epoch,
-        memory_bytes=memory,
-        step_seconds=last.step_seconds * scale,
-        render_seconds=last.render_seconds * scale,
-        share=share,
-        measured_pairs=last.pairs,
-    )
-
-
-def _measure(
-    prepared: _Prepared,
-    module: PairedTraining,
-    optimizer: torch.optim.Optimizer,
-    pairs: int,
-) -> _Measured:
-    """Cost of steps of so many pairs, after one that compiles and allocates."""
-    plan = replace(prepared.plan(), pairs_per_step=pairs, n_processes=1)
-    views = prepared.views(plan)
-    steps, renders = [], []
-    for step in range(1 + TIMED_STEPS):
-        start = time.perf_counter()
-        batch = views[0, step % plan.steps_per_epoch]
-        rendered = time.perf_counter()
-        batch = prepared.on_device(batch)
-        # Gradients and the optimiser's state are there before memory is measured.
-        if step == 1:
-            forget_peak(prepared.kind)
-        _one_step(module, optimizer, batch, record=step == 1)
-        if step:
-            renders.append(rendered - start)
-            steps.append(time.perf_counter() - rendered)
-    return _Measured(pairs, peak_bytes(prepared.kind), min(steps), min(renders))
-
-
-def _one_step(
-    module: PairedTraining,
-    optimizer: torch.optim.Optimizer,
-    batch: Batch,
-    *,
-    record: bool,
-) -> None:
-    """A step of training, with the gradients' lengths if it is one that is recorded."""
-    types: dict[str, Any] = {"bf16": torch.bfloat16, "fp16": torch.float16}
-    half = types.get(module.config.precision)
-    device = batch.views.device.type
-    with torch.autocast(device, dtype=half, enabled=half is not None):
-        terms = module.loss_terms(batch)[0]
-    if record:
-        gradient_norms(terms, module.network.backbone.parameters())
-    optimizer.zero_grad()
-    torch.autograd.backward(terms.total)
-    # Nothing is learned: a step of length zero costs the same.
-    for group in optimizer.param_groups:
-        group["lr"] = 0.0
-    optimizer.step()
-    if module.momentum is not None:
-        module.momentum.update(module.network)
-    if device == "cuda":
-        torch.cuda.synchronize()

@@ -15,6 +15,7 @@ from ce_align import __version__
 from ce_align.errors import CeAlignError
 from ce_align.trainer.data import digested
 from ce_align.trainer.distributed import Group
+from ce_align.trainer.line import draw_weight, move_to, ordinary_state, spread
 from ce_align.trainer.monitor import (
     MEAN,
     STD,
@@ -81,6 +82,7 @@ class PairedTraining(LightningModule):
     running : logarithm of the ratio of both gradients' lengths, and logit of the share
         that the equivariant one had: means in which the past fades
     last_checkpoint : the last file that can be resumed from, for messages
+    drawn : λ of this step, and the place of the networks; None if it is always the same
     guard : stops at a loss that is not finite
     bank, validation : labelled images for nearest neighbours and probe, or None
     probed : (2,) views of this epoch that the probe named rightly, each before it
@@ -120,6 +122,10 @@ class PairedTraining(LightningModule):
                 if self.objective.equivariant and config.equivariance_weight
                 else None
             )
+        self.drawn: float | None = None
+        if config.weighting == "drawn":
+            spread(network)
+            self.drawn = 0.0
         ema = self.objective.ema
         self.momentum = None if ema is None else MomentumCopy(network, ema)
         self.network = network.to(memory_format=torch.channels_last)
@@ -169,10 +175,18 @@ class PairedTraining(LightningModule):
     @property
     def loss_weight(self) -> float:
         """Weight of the equivariant loss in this step."""
+        if self.drawn is not None:
+            return self.drawn
         weight = self.config.equivariance_weight
         if not self.balanced or "log_ratio" not in self.running:
             return weight
         return gradient_share(weight, math.exp(-self.running["log_ratio"]))
+
+    def move_to(self, weight: float) -> None:
+        """Make the networks those of λ, where one serves all."""
+        self.drawn = weight
+        for network in filter(None, (self.network, self.momentum)):
+            move_to(network, weight / self.config.equivariance_weight)
 
     def position(self) -> tuple[int, int]:
         """Epoch and step that come next."""
@@ -217,6 +231,9 @@ class PairedTraining(LightningModule):
         With the features (4, n_pairs, n_features) and the invariant embeddings
         (4, n_pairs, d).
         """
+        if self.drawn is not None:
+            largest, step = self.config.equivariance_weight, int(self.global_step)
+            self.move_to(draw_weight(largest, self.config.seed, step))
         images = normalise_pixels(batch.views.flatten(0, 1))
         embeddings = self.network(images)
         own = None
@@ -264,7 +281,7 @@ class PairedTraining(LightningModule):
         if records or balances:
             backbone = self.network.backbone.parameters()
             lengths = gradient_norms(terms, backbone, group=self.group)
-            if balances or not self.balanced:
+            if balances or not (self.balanced or self.drawn is not None):
                 self._follow(lengths)
             if balances:
                 both = terms.invariant, terms.equivariant
@@ -476,7 +493,8 @@ def epoch_line(epoch: int, epochs: int, numbers: Mapping[str, float]) -> str:
 def exported_state(module: PairedTraining) -> dict[str, Tensor]:
     """Weights of the backbone by its own names; the probe is its classifier."""
     backbone = module.network.backbone
-    state: dict[str, Tensor] = dict(backbone.state_dict())
+    on_line = module.drawn is not None
+    state = ordinary_state(backbone) if on_line else dict(backbone.state_dict())
     if module.probe is not None:
         head = classifier_of(backbone)
         state |= {f"{head}.{name}": t for name, t in module.probe.state_dict().items()}
@@ -507,7 +525,8 @@ def exported_metadata(
         "std": STD,
         "interpolation": "bicubic",
         "layers": region_layers(module.network.backbone),
-        "config": config.model_dump(mode="json"),
+        "config": config.model_dump(mode="json")
+        | ({} if module.drawn is None else {"equivariance_weight": module.drawn}),
         "data_digest": data,
         "data_digest_of": digested(n_images),
         "epochs": int(module.global_step) // module.steps_per_epoch,

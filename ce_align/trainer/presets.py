@@ -62,10 +62,12 @@ class TrainConfig(StageConfig):
     equivariance_weight: Annotated[Weight, Spelled("--weight")] = Field(
         description="Equivariance weight λ, from 0 (invariant) to 1."
     )
-    weighting: Literal["losses", "gradients"] = Field(
+    weighting: Literal["losses", "gradients", "drawn"] = Field(
         default="losses",
         description="What λ is a share of: losses, as in the paper; or gradients, the "
-        "lengths of both terms' gradients, so that it means the same for every loss.",
+        "lengths of both terms' gradients, so that it means the same for every loss. "
+        "drawn: of losses, a new λ up to --weight in each step, and one network for "
+        "all of them, kept at every tenth.",
     )
     images: str = Field(
         description="Folder, zip, folder of ce-align pack, or 'simulated'."
@@ -157,6 +159,11 @@ class TrainConfig(StageConfig):
     def _rate_is_known(self) -> "TrainConfig":
         if self.optimizer == "adamw" and self.learning_rate is None:
             raise ValueError("adamw has no rule for its learning rate; give one")
+        if self.weighting == "drawn" and not 0 < self.equivariance_weight < 1:
+            raise ValueError(
+                f"weights are drawn from 0 to {self.equivariance_weight:g}; give a "
+                "largest one between 0 and 1, such as 0.6"
+            )
         if self.warmup_epochs >= max(self.epochs, 1):
             raise ValueError(
                 f"a warm-up of {self.warmup_epochs} epochs does not fit into "

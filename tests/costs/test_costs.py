@@ -17,7 +17,7 @@ from ce_align.stages.correlate import CorrelateConfig
 from ce_align.stages.measures import AnalysisConfig
 from ce_align.stages.scores import ScoreConfig
 from ce_align.trainer.data import open_images
-from ce_align.trainer.engine import estimate
+from ce_align.trainer.estimate import estimate
 from ce_align.trainer.presets import Hardware, preset_config
 
 RESNET = "torchvision/resnet18"

@@ -18,10 +18,11 @@ from ce_align.data.imagesets import ImageSet
 from ce_align.errors import CeAlignError, ConfigError, DataError
 from ce_align.models.load import load_network
 from ce_align.stages.train import train as train_stage
-from ce_align.trainer import callbacks
-from ce_align.trainer import engine as estimates
+from ce_align.trainer import callbacks, engine
+from ce_align.trainer import estimate as estimates
 from ce_align.trainer.callbacks import checkpoint_paths
-from ce_align.trainer.engine import calibrate, estimate, fit
+from ce_align.trainer.engine import calibrate, fit
+from ce_align.trainer.estimate import estimate
 from ce_align.trainer.module import PairedTraining
 from ce_align.trainer.networks import PairedNetwork
 from ce_align.trainer.presets import (
@@ -111,7 +112,7 @@ train(Path(sys.argv[2]))
 def test_progress_tells_the_epochs_mean_loss_and_counts_all_steps(
     tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(estimates._Told, "INTERVAL", 0.0)
+    monkeypatch.setattr(engine._Told, "INTERVAL", 0.0)
     told = []
     fit(
         small_config(),
@@ -451,8 +452,8 @@ config = small_config(epochs=1, **json.loads(sys.argv[3]))
 pixels = np.random.default_rng(0).integers(0, 256, (64, 72, 72, 3), dtype=np.uint8)
 images = ImageSet.from_array("noise", pixels)
 if sys.argv[2] == "plan":
-    from ce_align.trainer import engine as estimates
-    from ce_align.trainer.engine import estimate
+    from ce_align.trainer import estimate as estimates
+    from ce_align.trainer.estimate import estimate
     estimates.SECONDS = 0.0  # the plan of a slow machine, from its smallest steps
     print(estimate(config, images, Hardware(workers=0)).memory_bytes)
 else:
