@@ -84,7 +84,8 @@ class NetworkFacts:
     augmentation : family of the views of both images, such as ``strong``
     network_seed : of the training, or of random weights
     label : short name in tables and figures
-    weighting : what λ is a share of where it is not that of the losses: ``gradients``
+    weighting : ``gradients`` where λ is a share of theirs rather than of the losses;
+        ``drawn`` where one training has every λ
     """
 
     objective: str | None = None
