@@ -69,7 +69,7 @@ def train(
         Path | None,
         typer.Option(
             help="Folder of the run. \\[default: runs/OBJECTIVE_lWEIGHT, with "
-            "_untrained for 0 epochs]"
+            "_balanced or _line by --weighting, _untrained for 0 epochs]"
         ),
     ] = None,
     validation: Annotated[
@@ -148,6 +148,8 @@ def train(
         print_json(rows)
     else:
         message(f"{folder} is a network now: ce-align score --model {folder}")
+        if others := sorted(path.name for path in folder.glob(f"{folder.name}_at_*")):
+            message(f"and so is each of {', '.join(others)} in it")
 
 
 def _config(
@@ -164,7 +166,7 @@ def _config(
 
 
 def _default_folder(config: TrainConfig) -> Path:
-    name = f"{config.objective}_l{config.equivariance_weight:g}"
+    name = f"{config.objective}_l{config.equivariance_weight:g}{config.of_weighting}"
     return Path("runs") / (name if config.epochs else f"{name}_untrained")
 
 

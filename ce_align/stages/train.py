@@ -108,7 +108,7 @@ def training_folder(config: TrainConfig, runs: Path = Path("runs")) -> Path:
     views = config.families[0].partition("_")[0]
     if config.families != usual["families"] and views != config.backbone:
         name += f"_{views}"
-    name += {"losses": "", "gradients": "_balanced", "drawn": "_line"}[config.weighting]
+    name += config.of_weighting
     if config.seed != usual["seed"]:
         name += f"_seed{config.seed}"
     return runs / name

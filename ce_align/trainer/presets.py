@@ -132,6 +132,13 @@ class TrainConfig(StageConfig):
     )
 
     @property
+    def of_weighting(self) -> str:
+        """What the names of folders have of the weighting."""
+        return {"losses": "", "gradients": "_balanced", "drawn": "_line"}[
+            self.weighting
+        ]
+
+    @property
     def gradient_rule(self) -> str:
         """What the parameters follow, in words."""
         if self.gradient == "full":
