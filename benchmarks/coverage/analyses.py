@@ -22,7 +22,7 @@ from ce_align.metrics.bures import (
     squared_bures_distances_to_reference,
 )
 from ce_align.metrics.inference import Interval, pair_interval, unit_interval
-from ce_align.metrics.linear_probe import accuracies
+from ce_align.metrics.linear_evaluation import accuracies
 from ce_align.metrics.overlap import variance_overlap
 from ce_align.metrics.predictivity import (
     brainscore_splits,

@@ -12,12 +12,8 @@ from ce_align.config import COMMITTED, NetworkConfig, Spelled
 from ce_align.data.imagesets import ImageSet, centre_cropped
 from ce_align.data.labelled import Convention, LabelledSplits
 from ce_align.errors import DataError, PassError
-from ce_align.metrics.linear_probe import (
-    STRENGTHS,
-    Evaluation,
-    Sample,
-    evaluate_linearly,
-)
+from ce_align.metrics.linear_evaluation import Evaluation, Sample, evaluate_linearly
+from ce_align.metrics.linear_probe import STRENGTHS
 from ce_align.results import Row
 from ce_align.stages.running import NetworkLayer, Run
 

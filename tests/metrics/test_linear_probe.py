@@ -8,14 +8,13 @@ from scipy.special import log_softmax
 from sklearn.linear_model import LogisticRegression
 
 from ce_align.errors import ConfigError, DataError
-from ce_align.metrics.linear_probe import (
-    STRENGTHS,
-    ProbeProblem,
+from ce_align.metrics.linear_evaluation import (
     Sample,
     accuracies,
     evaluate_linearly,
     stratified_split,
 )
+from ce_align.metrics.linear_probe import STRENGTHS, ProbeProblem
 
 
 def problem(n=300, d=20, n_classes=4, noise=1.0, seed=0):
