@@ -26,8 +26,7 @@ from ce_align.names import KNOWN
 
 __all__ = [
     *("MAX_DEGREES", "RECORDINGS", "Entry", "Origin", "Protocol", "Recording"),
-    "canonical_region",
-    *("expand_recordings", "load_recording", "matching_recordings"),
+    *("canonical_region", "expand_recordings", "load_recording", "matching_recordings"),
     *("register_recording_reader", "register_recording_source", "register_recordings"),
 ]
 
