@@ -217,6 +217,7 @@ class LocalCode:
         self._finder = _FreshFinder(self.path.parent)
         self._modules: dict[str, ModuleType] = {}
         self._changes: list[Change] = []
+        self._folders: list[str] = []
         self._finder.sources[self.name] = source
         with self._importable():
             self._read_imports(self.name, source, package=None)
@@ -285,14 +286,18 @@ class LocalCode:
 
     @contextmanager
     def _importable(self) -> Iterator[None]:
-        entry = str(self.path.parent)
-        sys.path.insert(0, entry)
+        # Folders that the file adds are its own, too: what another file finds, and so
+        # its digest, must not depend on who was loaded before.
+        before, own = list(sys.path), [str(self.path.parent), *self._folders]
+        sys.path[:] = own + before
         sys.meta_path.insert(0, self._finder)
         try:
             yield
         finally:
             sys.meta_path.remove(self._finder)
-            sys.path.remove(entry)
+            added = [entry for entry in sys.path if entry not in (*before, own[0])]
+            self._folders = list(dict.fromkeys(added))
+            sys.path[:] = before
 
     def _read_imports(self, name: str, source: bytes, package: str | None) -> None:
         """Sources of the local modules that a module imports, wherever it does so."""

@@ -97,6 +97,29 @@ def test_edited_user_file_is_another_network(user_file):
     assert load_network(f"{user_file}:plain").digest != before.digest
 
 
+def test_folders_that_one_network_adds_are_no_part_of_its_sibling(tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "far_away.py").write_text("WIDTH = 5\n")
+    path = tmp_path / "two.py"
+    path.write_text(
+        "import sys\n"
+        "from torch import nn\n"
+        "def near():\n"
+        "    return nn.Conv2d(3, 2, 3)\n"
+        "def far():\n"
+        f"    sys.path.insert(0, {str(tmp_path / 'elsewhere')!r})\n"
+        "    from far_away import WIDTH\n"
+        "    return nn.Conv2d(3, WIDTH, 3)\n"
+    )
+    before = list(sys.path)
+    alone = load_network(f"{path}:near").digest
+    for _ in range(2):
+        assert load_network(f"{path}:far").module.out_channels == 5
+        assert sys.path == before
+    assert load_network(f"{path}:near").digest == alone
+    sys.modules.pop("far_away", None)
+
+
 @pytest.mark.parametrize(
     ("name", "kind", "message"),
     [
