@@ -104,6 +104,11 @@ def explained(error: Exception) -> CeAlignError:
         around = error.object[max(0, error.start - 40) : error.end + 40]
         name = around.encode("utf-8", "backslashreplace").decode()
         found = DataError(f"a name is no UTF-8 ({name}); rename the file or folder")
+    elif isinstance(error, OSError) and error.filename and error.strerror:
+        found = CeAlignError(
+            f"cannot use {error.filename}: {error.strerror.lower()}; "
+            "name another file or folder"
+        )
     else:
         summary = ": ".join(filter(None, (type(error).__name__, first_line(error))))
         found = CeAlignError(f"unexpected {summary} (--debug shows where)")

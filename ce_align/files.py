@@ -19,7 +19,7 @@ import tempfile
 import time
 import zipfile
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
 from importlib import metadata
@@ -28,7 +28,7 @@ from types import ModuleType
 from typing import Any
 
 from ce_align.checks import named_some
-from ce_align.errors import CeAlignError, DataError, first_line
+from ce_align.errors import CeAlignError, ConfigError, DataError, first_line
 
 __all__ = [
     *("DAMAGE", "STALE", "alive", "atomic_folder", "atomic_path", "cache_folder"),
@@ -98,6 +98,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
     stood at `path` before is untouched. The suffix is kept, because some writers
     choose the format by it. Raises CeAlignError if the system refuses to write there.
     """
+    _check_place(path, "file", path.is_file)
     temporary = path.with_name(_unfinished_name(path.stem, path.suffix))
     try:
         with _told(path, temporary):
@@ -116,6 +117,7 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     On any failure it is removed, and a folder that stood at `path` is untouched.
     Raises CeAlignError if the system refuses to write there.
     """
+    _check_place(path, "folder", path.is_dir)
     temporary = path.with_name(_unfinished_name(path.name))
     replaced = path.with_name(_unfinished_name(path.name))
     try:
@@ -240,6 +242,22 @@ def _refusal(error: Exception, unfinished: Path | None) -> OSError | None:
     except OSError as found:
         return found if given is None or found.errno in FULL | DENIED else given
     return given
+
+
+def _check_place(path: Path, kind: str, fits: Callable[[], bool]) -> None:
+    """Refuse to replace a device, a folder by a file, or what has no name of its own.
+
+    Whoever may do so would put a file in the place of ``/dev/null``.
+    """
+    try:
+        taken = path.exists() and not fits()
+    except OSError:  # such as a name that is too long, which writing tells of
+        taken = False
+    if taken or path.name in ("", ".."):
+        raise ConfigError(
+            f"expected the name of a {kind} to write, found '{path}'"
+            f"{f', which is no {kind}' if path.name else ''}; choose another name"
+        )
 
 
 def _unfinished_name(stem: str, suffix: str = "") -> str:

@@ -2,9 +2,11 @@
 
 import os
 import signal
+import stat
 import sys
 from collections.abc import Iterable
 from importlib import import_module
+from pathlib import Path
 from types import FrameType
 from typing import Annotated, Any, NoReturn
 
@@ -227,7 +229,8 @@ def _usage(error: Exception) -> ConfigError:
         known = [word for one in context.command.params for word in one.opts]
         return ConfigError(f"{command} has no option {option}{_nearest(option, known)}")
     text = text.replace("Value error, ", "").replace(". Did you mean ", "; nearest: ")
-    text = text.rstrip(".?")
+    text = text.replace("unexpected extra argument", "superfluous argument")
+    text = text.rstrip(".?") or "expected other options"
     return ConfigError(f"{text[0].lower()}{text[1:]}; {command} --help says more")
 
 
@@ -236,6 +239,23 @@ def _nearest(name: str, known: Iterable[str]) -> str:
 
     near = nearest_names(name, known)
     return f"; nearest: {', '.join(near)}" if near else ""
+
+
+def _check_files(words: Iterable[str]) -> None:
+    """Refuse devices and FIFOs by name: to read them may block, or never end.
+
+    What a shell puts in the place of a command's output stays.
+    """
+    for word in words:
+        name = word.rpartition("=")[2]
+        try:
+            mode = Path(name).stat().st_mode
+        except (OSError, ValueError):  # none, or too long
+            continue
+        plain = stat.S_ISREG(mode) or stat.S_ISDIR(mode)
+        of_shell = name.startswith(("/dev/fd/", "/dev/stdin", "/dev/stdout"))
+        if not (plain or of_shell) or name.startswith("/proc/"):
+            raise ConfigError(f"expected a file or folder, found {name}, a device")
 
 
 def main() -> None:
@@ -248,6 +268,7 @@ def main() -> None:
             signal.signal(signum, _stop)
     prepare_streams()
     try:
+        _check_files(sys.argv[1:])
         status = app(prog_name="ce-align", standalone_mode=False)
         check_printed()
         sys.exit(status)

@@ -63,6 +63,9 @@ _log = logging.getLogger(__name__)
 #: Residual networks that laboratories train most, by size.
 RESIDUAL = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
 
+#: Parameters of a network that is only built where its weights are there (400 MB).
+GIANT = 10**8
+
 #: Stages of a residual network by depth. A convention, not a fitted commitment.
 STAGES = {"V1": "layer1", "V2": "layer2", "V4": "layer3", "IT": "layer4"}
 
@@ -171,6 +174,7 @@ def build_architecture(
         If any other weight of `what` is missing, left over or of another shape; or if
         several networks fit and none of them is the usual one.
     """
+    _check_size(architecture, state, what)
     network = _random_network(architecture)
     *_, (head, _) = network.named_children()
     own = network.state_dict()
@@ -282,9 +286,10 @@ def _fitting(
 ) -> list[str]:
     """Prefixes below which the keys of `state` are those of the network."""
     found: Counter[str] = Counter()
+    deepest = max(key.count(".") for key in own) + 1
     for key in state:
         parts = key.split(".")
-        for start in range(len(parts)):
+        for start in range(max(0, len(parts) - deepest), len(parts)):
             if ".".join(parts[start:]) in own:
                 found[".".join([*parts[:start], ""]) if start else ""] += 1
     whole = [
@@ -366,6 +371,25 @@ def _named(prefix: str) -> str:
 
 def _words(name: str) -> set[str]:
     return set(re.split(r"[._]", name.lower()))
+
+
+def _check_size(
+    architecture: str, state: Mapping[str, torch.Tensor], what: str
+) -> None:
+    """Refuse a giant of torchvision for weights of another, before it takes memory."""
+    if architecture in OWN_BACKBONES or architecture.startswith("timm/"):
+        return
+    from ce_align.vision import models
+
+    _check_name(architecture)
+    published = models.get_model_weights(architecture)
+    needed = max((each.meta["num_params"] for each in published), default=0)
+    n_given = sum(values.numel() for values in state.values())
+    if needed > max(GIANT, 2 * n_given):
+        raise DataError(
+            f"the weights do not fit {architecture} ({what}): it has {needed:,} "
+            f"parameters, they are {n_given:,} numbers"
+        )
 
 
 def _check_fit(

@@ -61,6 +61,9 @@ EQUIVARIANCE_WEIGHTS = {
     "0.5": ("0.5", "05"),
 }
 
+#: Settings that a file of somebody else states: most characters, and largest number.
+LONGEST, LARGEST = 400, 1e15
+
 #: The authors' submissions commit the last stage of the backbone to every region.
 LAYERS = dict.fromkeys(("V1", "V2", "V4", "IT"), "layer4")
 
@@ -209,15 +212,18 @@ def training_facts(settings: Mapping[str, Any]) -> NetworkFacts:
     """
 
     def told(name: str, kind: type) -> Any:
-        # Files of others may have settings of other kinds.
+        # Files of others may have settings of other kinds, and of any length.
         value = settings.get(name)
-        alike = (int, float) if kind in (int, float) else kind
-        return kind(value) if isinstance(value, alike) else None
+        if kind is str:
+            return value if isinstance(value, str) and len(value) <= LONGEST else None
+        known = isinstance(value, int | float) and abs(value) < LARGEST
+        return kind(value) if known else None
 
     families, weighting = settings.get("families"), settings.get("weighting")
     names = families if isinstance(families, list | tuple) else ()
     kinds = dict.fromkeys(
-        str(name).removesuffix(f"_{x}") for name, x in zip(names, "ab", strict=False)
+        str(name)[:LONGEST].removesuffix(f"_{x}")
+        for name, x in zip(names, "ab", strict=False)
     )
     return NetworkFacts(
         objective=told("objective", str),
@@ -235,7 +241,7 @@ def stated_settings(metadata: Mapping[str, Any]) -> dict[str, Any]:
     """Settings of a training in the metadata of its weights; else nothing."""
     try:
         config = json.loads(metadata.get("config", "{}"))
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return config if isinstance(config, dict) else {}
 

@@ -152,7 +152,7 @@ def _decoded(metadata: Mapping[str, str], path: Path) -> dict[str, Any]:
         if name in metadata:
             try:
                 decoded[name] = json.loads(metadata[name])
-            except ValueError:
+            except (ValueError, RecursionError):
                 raise DataError(
                     f"{path}: metadata {name} should be JSON, found "
                     f"{metadata[name][:40]!r}"

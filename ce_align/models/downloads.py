@@ -7,20 +7,26 @@ glued together.
 """
 
 import json
+import math
+import socket
+import threading
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 from urllib.parse import urljoin, urlsplit
 
 import requests
 from requests import exceptions as faults
-from urllib3.exceptions import NewConnectionError
+from requests.adapters import HTTPAdapter
+from urllib3.exceptions import HTTPError, NewConnectionError
 
 from ce_align.errors import AccessError, CeAlignError, ConfigError
 from ce_align.files import atomic_path, check_space
+from ce_align.names import printable
 from ce_align.progress import MEGABYTE, Progress, silent
 
 __all__ = ["discard_stale", "download"]
@@ -31,9 +37,17 @@ ATTEMPTS = 5
 BACKOFF = 1.0
 #: Most seconds between attempts, whatever the server asks for.
 LONGEST_WAIT = 60.0
-#: Seconds until a server must have answered, and between two pieces of a file.
-CONNECT_TIMEOUT, STALL_TIMEOUT = 10.0, 60.0
-#: Bytes written at a time, and at most lost when a connection breaks.
+#: Seconds until a server must be reached, and in which a piece of a file must come.
+CONNECT_TIMEOUT, STALL_TIMEOUT = 10.0, 20.0
+#: Seconds in which it must have answered, and something new must have come, in all
+#: attempts together; those that it asked us to wait do not count.
+DEADLINE = 30.0
+#: Most bytes of a file of which the server does not say how many it has.
+LARGEST = 8 * 10**9
+#: Digits of a number of bytes, and characters of what names a version.
+MAX_DIGITS, MAX_VERSION = 15, 200
+#: Bytes written at a time, and at most lost when a connection breaks; fewer of them in
+#: `STALL_TIMEOUT` seconds are as good as none.
 PIECE = 16 * 1024
 #: Seconds after which what an interrupted download left is of no use.
 STALE = 7 * 24 * 3600.0
@@ -62,12 +76,56 @@ class OutOfReach(Transient):
 
 
 class Session(requests.Session):
-    """Stays secure, and asks for files as they are."""
+    """Stays secure, asks for files as they are, and ends what takes too long.
+
+    The time that requests knows of begins again with every byte: a server that sends
+    one now and then would be waited for without end.
+    """
 
     def __init__(self) -> None:
         super().__init__()
         # Sizes and ranges are those of the file itself only without compression.
         self.headers.update({"Accept-Encoding": "identity"})
+        self._sockets: list[socket.socket] = []
+        self._until, self._closed = math.inf, threading.Event()
+        self.late = False
+        for prefix in ("http://", "https://"):
+            adapter = HTTPAdapter()
+            classes = adapter.poolmanager.pool_classes_by_scheme
+            adapter.poolmanager.pool_classes_by_scheme = {
+                scheme: type(
+                    pool.__name__, (pool,), {"ConnectionCls": self._seen(pool)}
+                )
+                for scheme, pool in classes.items()
+            }
+            self.mount(prefix, adapter)
+        threading.Thread(target=self._watch, daemon=True).start()
+
+    def _seen(self, pool: Any) -> Any:
+        """Connections of a pool, whose sockets this session knows."""
+        kind: Any = pool.ConnectionCls
+
+        def connect(connection: Any) -> None:
+            kind.connect(connection)
+            self._sockets.append(connection.sock)
+
+        return type(kind.__name__, (kind,), {"connect": connect})
+
+    def allow(self, seconds: float) -> None:
+        """Shut every connection in so many seconds, unless this is called again."""
+        self.late, self._until = False, time.monotonic() + seconds
+
+    def _watch(self) -> None:
+        while not self._closed.wait(0.1):
+            if time.monotonic() > self._until:
+                self.late, self._until = True, math.inf
+                for one in self._sockets:
+                    with suppress(OSError, ValueError):
+                        one.shutdown(socket.SHUT_RDWR)
+
+    def close(self) -> None:
+        self._closed.set()
+        super().close()
 
     def get_redirect_target(self, resp: Any) -> str | None:
         """Where an answer leads, if it leads elsewhere."""
@@ -76,7 +134,8 @@ class Session(requests.Session):
             place = urljoin(resp.url, place)
             if not place.startswith("https:"):
                 raise AccessError(
-                    f"{resp.url} leads to the insecure address {place}; refused"
+                    f"{resp.url[:200]} leads to the insecure address {place[:200]}; "
+                    "refused"
                 )
         return place
 
@@ -167,13 +226,16 @@ def download(
         progress(f"{what or target.name}, MB", done, total)
 
     try:
-        part.path.parent.mkdir(parents=True, exist_ok=True)
         with Session() as session:
+            session.get_adapter(requests.Request("GET", url).prepare().url or "")
+            part.path.parent.mkdir(parents=True, exist_ok=True)
             _persist(part, lambda: _receive(session, part, size, show))
         part.finish(target)
+    except CeAlignError:
+        raise
     except (faults.InvalidURL, faults.InvalidSchema, faults.MissingSchema) as error:
-        raise ConfigError(f"{url} is no address: {error}") from None
-    except requests.RequestException as error:
+        raise ConfigError(f"{url[:200]} is no address: {_reason(error)}") from None
+    except (requests.RequestException, HTTPError, HTTPException, ValueError) as error:
         raise AccessError(f"{url}: {_reason(error)}") from None
     except OSError as error:
         part.discard()
@@ -190,7 +252,7 @@ def _persist(part: _Part, attempt: Callable[[], None]) -> None:
     if time.monotonic() - _unreachable.get(host, -OUT_OF_REACH) < OUT_OF_REACH:
         raise AccessError(f"{part.url} is out of reach, as it was a moment ago")
     started = furthest = part.n_bytes
-    failures = 0
+    failures, since = 0, time.monotonic()
     while True:
         try:
             return attempt()
@@ -198,19 +260,22 @@ def _persist(part: _Part, attempt: Callable[[], None]) -> None:
             if isinstance(fault, OutOfReach) and part.n_bytes <= started:
                 _unreachable[host] = time.monotonic()
                 raise AccessError(f"{part.url} is out of reach: {fault}") from None
-            failures = 1 if part.n_bytes > furthest else failures + 1
+            if part.n_bytes > furthest:
+                failures, since = 0, time.monotonic()
+            failures += 1
             furthest = max(furthest, part.n_bytes)
-            if failures >= ATTEMPTS:
+            if failures >= ATTEMPTS or time.monotonic() - since > DEADLINE:
                 raise AccessError(
                     f"{part.url}: {fault}, {failures} times in a row; what has come is "
                     "kept for another attempt later"
                 ) from None
-            wait = max(BACKOFF * 2 ** (failures - 1), fault.wait)
-            time.sleep(min(wait, LONGEST_WAIT))
+            wait = min(max(BACKOFF * 2 ** (failures - 1), fault.wait), LONGEST_WAIT)
+            time.sleep(wait)
+            since += wait
 
 
 def _receive(
-    session: requests.Session,
+    session: Session,
     part: _Part,
     size: int | None,
     show: Callable[[int, int], None],
@@ -224,9 +289,9 @@ def _receive(
         ranged = {"Range": f"bytes={part.n_bytes}-", "If-Range": str(known)}
     with answer_of(session, part.url, ranged) as response:
         total: int | None
-        continues = bool(ranged) and response.status_code in (206, 416)
+        continues = response.status_code != 200
         if continues:
-            total = _continued(response, part, story)
+            total, end = _continued(response, part, story)
         else:
             total = _declared_size(response)
             kind = response.headers.get("Content-Type", "").partition(";")[0].strip()
@@ -236,27 +301,30 @@ def _receive(
                 )
             _check_size(part.url, size, total)
             part.discard()
+            end = LARGEST if total is None else total
         missing = (total or 0) - part.n_bytes
         remains = f"the remaining bytes of {part.url}"
         check_space(part.path.parent, missing, remains, "or choose another place")
         if not continues:
             part.begin(_validator(response), total)
         try:
-            _write(response, part.path, total, show)
+            _write(session, response, part.path, total, end, show)
         except NETWORK_FAULTS as error:
+            if session.late:
+                raise Transient(f"nothing came for {STALL_TIMEOUT:g} s") from None
             raise Transient(f"the connection broke ({_reason(error)})") from None
-    if total is not None and part.n_bytes < total:
-        raise Transient(f"ended after {part.n_bytes} of {total} bytes")
-    if total is not None and part.n_bytes > total:
+    if session.late or (total is not None and part.n_bytes < total):
+        raise Transient(f"ended after {part.n_bytes} of {total or 'its'} bytes")
+    if part.n_bytes > end:
         part.discard()
-        raise Transient(f"has more than the {total} bytes that it declares")
+        raise Transient(f"has more than the {end} bytes that were asked for")
     _check_size(part.url, size, part.n_bytes)
 
 
 def answer_of(
-    session: requests.Session, url: str, headers: Mapping[str, str]
+    session: Session, url: str, headers: Mapping[str, str]
 ) -> requests.Response:
-    """Answer with a file, or a part of one, in it.
+    """Answer with a file in it, or what `headers` ask for of one.
 
     Raises
     ------
@@ -266,19 +334,22 @@ def answer_of(
         If none will.
     """
     timeouts = (CONNECT_TIMEOUT, STALL_TIMEOUT)
+    session.allow(DEADLINE)
     try:
         response = session.get(
             url, headers=dict(headers), stream=True, timeout=timeouts
         )
     except NETWORK_FAULTS as error:
+        if session.late:
+            raise Transient(f"no answer within {DEADLINE:g} s") from None
         kind = OutOfReach if _never_reached(error) else Transient
         raise kind(_reason(error)) from None
     status = response.status_code
     # 416: there is less of the file now than we have, which the caller must resolve.
-    if status in (200, 206, 416):
+    if status == 200 or (status in (206, 416) and "Range" in headers):
         return response
     response.close()
-    answer = f"{status} {response.reason or ''}".strip()
+    answer = printable(f"{status} {(response.reason or '')[:80]}".strip())
     if status in PASSING:
         wait = response.headers.get("Retry-After", "")
         seconds = float(wait) if wait.isdecimal() else 0.0
@@ -288,31 +359,48 @@ def answer_of(
 
 
 def _write(
+    session: Session,
     response: requests.Response,
     path: Path,
     total: int | None,
+    end: int,
     show: Callable[[int, int], None],
 ) -> None:
+    """Add what comes to a file, until it is longer than `end`."""
     with path.open("ab") as file:
+        allowed = -PIECE
         for piece in response.iter_content(PIECE):
             file.write(piece)
             done = file.tell()
+            if done > end:
+                return
+            if done >= allowed + PIECE:
+                session.allow(STALL_TIMEOUT)
+                allowed = done
             # Of an unknown size there is always some left.
             show(done // MEGABYTE, (total or done + MEGABYTE) // MEGABYTE)
 
 
-def _continued(response: requests.Response, part: _Part, story: Any) -> int:
-    """Size of the whole file whose rest an answer brings."""
+def _continued(response: requests.Response, part: _Part, story: Any) -> tuple[int, int]:
+    """Size of the whole file of which an answer brings more, and where that ends."""
     stated = response.headers.get("Content-Range", "")
-    begins, _, total = stated.removeprefix("bytes ").partition("/")
-    size = int(total) if total.isdecimal() else None
-    fits = begins.startswith(f"{part.n_bytes}-") and size == story.get("size")
+    span, _, total = stated.removeprefix("bytes ").partition("/")
+    begins, _, last = span.partition("-")
+    begin, end, size = map(_number, (begins, last, total))
     # Some servers give ranges without heeding If-Range.
     same = _validator(response) in (None, story.get("validator"))
-    if size is None or not (fits and same):
+    if begin != part.n_bytes or size != story.get("size") or not same:
+        size = None
+    if size is None or end is None or not part.n_bytes <= end < size:
         part.discard()
         raise Transient("changed between two attempts")
-    return size
+    return size, end + 1
+
+
+def _number(stated: str) -> int | None:
+    """Bytes that a server states, or None if it states no such number."""
+    known = stated.isascii() and stated.isdecimal() and len(stated) <= MAX_DIGITS
+    return int(stated) if known else None
 
 
 def _check_size(url: str, expected: int | None, found: int | None) -> None:
@@ -324,7 +412,9 @@ def _declared_size(response: requests.Response) -> int | None:
     stated = response.headers.get("Content-Length", "")
     # The size of a compressed answer is not that of the file.
     encoded = response.headers.get("Content-Encoding", "identity") != "identity"
-    return int(stated) if stated.isdecimal() and not encoded else None
+    if len(stated) > MAX_DIGITS and stated.isdecimal():
+        raise AccessError(f"{response.url} states a size of {len(stated)} digits")
+    return None if encoded else _number(stated)
 
 
 def _validator(response: requests.Response) -> str | None:
@@ -332,7 +422,9 @@ def _validator(response: requests.Response) -> str | None:
     tag = response.headers.get("ETag", "")
     # Weak tags may stand for files that differ in some bytes.
     strong = tag if tag.startswith('"') else None
-    return strong or response.headers.get("Last-Modified")
+    found = strong or response.headers.get("Last-Modified") or ""
+    usable = found.isascii() and found.isprintable() and len(found) <= MAX_VERSION
+    return found if usable and found else None
 
 
 def _never_reached(error: Exception) -> bool:
@@ -357,4 +449,4 @@ def _reason(error: Exception) -> str:
             break
         seen = inner
     text = str(getattr(seen, "strerror", None) or seen).partition("\n")[0]
-    return text.rpartition(": ")[2][:120] or type(seen).__name__
+    return printable(text.rpartition(": ")[2])[:120] or type(seen).__name__

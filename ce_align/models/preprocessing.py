@@ -22,8 +22,9 @@ from ce_align.errors import ConfigError
 
 __all__ = ["Preprocessing"]
 
-#: Longest edge of an input, in pixels.
-MAX_EDGE = 4096
+#: Longest edge of an input, in pixels: networks take at most this, and a file that
+#: states more would take gigabytes.
+MAX_EDGE = 1024
 
 #: Share of red, green and blue in luminance (ITU-R 601), as in Pillow's mode L.
 LUMINANCE = (0.299, 0.587, 0.114)
@@ -59,8 +60,8 @@ class Preprocessing(BaseModel):
             height, width = (int(edge) for edge in edges)
         except (TypeError, ValueError, OverflowError):
             height, width = 0, 0
-        whole = all(float(e) == int(e) for e in edges) if height else False
-        if not (whole and 1 <= height <= MAX_EDGE and 1 <= width <= MAX_EDGE):
+        known = 1 <= height <= MAX_EDGE and 1 <= width <= MAX_EDGE
+        if not (known and all(float(edge) == int(edge) for edge in edges)):
             raise ValueError(
                 f"expected pixels from 1 to {MAX_EDGE}, or [height, width], found "
                 f"{given!r}"

@@ -11,6 +11,7 @@ is copied a thousand times, a tensor of terabytes over one number) before anyone
 compare that with the size of the file; and it hashes keys that nest without end.
 """
 
+import io
 import mmap
 import pickletools
 import struct
@@ -186,12 +187,21 @@ def _checked_global(module: Any, name: Any) -> Global:
 
 
 def _checked_key(key: Any) -> Any:
-    """Refuse keys that are unhashable, or slow to hash by nesting."""
+    """A key that hashes quickly, and as no chosen other one does.
+
+    Python hashes texts by a secret, but numbers by a public rule: large ones, and
+    tuples of any, can be chosen to meet in one place of a table.
+    """
     plain = (str, int, float, bool, bytes, type(None), Inert, Global)
     flat = key if type(key) is tuple else (key,)
-    if all(type(part) in plain for part in flat):
-        return key
-    raise DataError(f"it has a key of type {type(key).__name__}")
+    for part in flat:
+        if type(part) not in plain:
+            raise DataError(f"it has a key of type {type(part).__name__}")
+        if type(part) in (int, float) and not abs(part) < sys.hash_info.modulus:
+            raise DataError("it has a key that is a number without bounds")
+    if type(key) is tuple:  # which names no weights
+        return tuple(repr(p) if type(p) in (int, float) else p for p in key)
+    return key
 
 
 def _pairs(items: list[Any]) -> dict[Any, Any]:
@@ -217,6 +227,8 @@ def _called(made_by: Global, arguments: tuple[Any, ...]) -> Any:
     match key:
         case ("torch._utils", "_rebuild_tensor" | "_rebuild_tensor_v2"):
             storage, offset, size, stride = arguments[:4]
+            if type(storage) is not StorageRecord:
+                raise DataError("it has a tensor without a storage")
             return TensorRecord(storage, offset, size, stride)
         case ("torch._utils", "_rebuild_parameter") | ("torch", "Size"):
             return arguments[0]
@@ -462,17 +474,17 @@ def _read_zip(path: Path, select: Callable[[Any], Any]) -> Any:
         order = f"{root}byteorder"
         if order in entries and archive.read(order) != b"little":
             raise DataError(f"{path} was written on a big-endian machine")
-        with archive.open(pickles[0]) as stream:
-            content = _interpreted(stream, str(path))
+        # As a whole: only at its end is its checksum compared.
+        content = _interpreted(io.BytesIO(archive.read(pickles[0])), str(path))
 
         def read(storage: StorageRecord) -> bytes:
             entry = entries.get(f"{root}data/{storage.key}")
             if entry is None:
-                raise DataError(f"{path} lacks the storage {storage.key}")
+                raise DataError(f"{path} lacks the storage {storage.key[:40]!r}")
             if entry.file_size != storage.n_bytes:
                 raise DataError(
-                    f"storage {storage.key} of {path} declares {storage.n_bytes} "
-                    f"bytes but has {entry.file_size}"
+                    f"storage {storage.key[:40]!r} of {path} declares "
+                    f"{storage.n_bytes} bytes but has {entry.file_size}"
                 )
             return archive.read(entry)
 

@@ -47,7 +47,7 @@ def test_the_first_steps_work_as_they_stand(ce_align):
         (("--verzion",), "ce-align has no option --verzion; nearest: --version"),
         (("import", "x"), "missing option '--out'; ce-align import --help"),
         (("score", "--seed", "x"), "'--seed'"),
-        (("score", "again"), "unexpected extra argument(s) (again)"),
+        (("score", "again"), "superfluous argument(s) (again)"),
         (("recordings", "shwo"), "'shwo'; nearest: 'show'; ce-align recordings --help"),
         (("analyze", "--metric", "bure"), "'bure' is not one of 'bures'"),
     ],

@@ -179,7 +179,9 @@ def faults(case: Case, outcome: Outcome, folders: Sequence[Path]) -> Iterator[st
     if outcome.seconds > SECONDS:
         yield f"{outcome.seconds:.0f} s"
     places = [*map(str, folders), "/dev/", "/proc/"]
-    outside = [path for path in outcome.written if not path.startswith(tuple(places))]
+    outside = [
+        path for path in outcome.written if not f"{path}/".startswith(tuple(places))
+    ]
     if outside:
         yield f"written outside: {outside[:3]}"
     if (fault := case.check(outcome)) is not None:

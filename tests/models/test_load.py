@@ -131,7 +131,7 @@ def test_folders_that_one_network_adds_are_no_part_of_its_sibling(tmp_path):
         (
             "misdescribed",
             DataError,
-            "input_size: expected pixels from 1 to 4096",
+            "input_size: expected pixels from 1 to 1024",
         ),
         ("misnamed", DataError, "has no such layer; nearest: conv"),
     ],
