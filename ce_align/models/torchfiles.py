@@ -187,10 +187,9 @@ def _checked_global(module: Any, name: Any) -> Global:
 
 
 def _checked_key(key: Any) -> Any:
-    """A key that hashes quickly, and as no chosen other one does.
+    """A key that hashes quickly, and not as others that were chosen for it.
 
-    Python hashes texts by a secret, but numbers by a public rule: large ones, and
-    tuples of any, can be chosen to meet in one place of a table.
+    Python hashes texts by a secret, but numbers, and tuples of them, by a public rule.
     """
     plain = (str, int, float, bool, bytes, type(None), Inert, Global)
     flat = key if type(key) is tuple else (key,)
