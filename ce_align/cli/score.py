@@ -145,6 +145,7 @@ def _at_hand() -> list[str]:
     """
     from ce_align.brainscore import register
     from ce_align.brainscore.upstream import has_credentials
+    from ce_align.checks import named_some
     from ce_align.data.recordings import RECORDINGS, matching_recordings
 
     register()
@@ -154,12 +155,11 @@ def _at_hand() -> list[str]:
         return paper
     absent = ", ".join(name for name in paper if name not in here)
     why = f"private, and neither on this machine nor are AWS credentials: {absent}"
-    others = f"--recording names others: {', '.join(matching_recordings('open'))}"
+    others = f"open are {named_some(matching_recordings('open'), 1)}"
     if not here:
         raise ConfigError(
             f"the paper's four IT sets, which --recording defaults to, are {why}; "
-            f"{others}, which are open, or simulated (ce-align doctor says what access "
-            "they need)"
+            f"{others}, or simulated (ce-align recordings lists them all)"
         )
     message(
         f"left out of the paper's four IT sets, as {why} (ce-align doctor says what to "

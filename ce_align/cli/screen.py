@@ -204,13 +204,14 @@ def _summarised(
     found: "Sequence[tuple[str, CeAlignError]]",
 ) -> "list[tuple[str, CeAlignError]]":
     """One failure in place of many things that are not at hand."""
+    from ce_align.checks import named_some
     from ce_align.errors import AccessError
 
     absent = {what: error for what, error in found if isinstance(error, AccessError)}
     if len(absent) < MANY:
         return list(found)
     first = next(iter(absent.values()))
-    text = f"{len(absent)} are not at hand ({', '.join(absent)}): {first}"
+    text = f"{len(absent)} are not at hand ({named_some(list(absent))}): {first}"
     rest = [(what, error) for what, error in found if what not in absent]
     return [(text, AccessError(text)), *rest]
 

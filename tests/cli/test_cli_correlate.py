@@ -196,7 +196,12 @@ def test_what_trainings_say_of_their_networks_gives_objective_and_weight(
         told = {"objective": "mmcr" if k < 4 else "barlow", "backbone": "tiny"}
         told |= {"equivariance_weight": 0.1 * (k % 4), "epochs": 1, "seed": 0}
         told |= {"model": name, "metric": "probe_top1", "value": 0.5, "created": OLD}
-        told |= {"config_id": f"t{k}", "data_digest": "d", "n_images": 9}
+        told |= {
+            "version": "0.1.0",
+            "config_id": f"t{k}",
+            "data_digest": "d",
+            "n_images": 9,
+        }
         path = store.folder / "train" / f"t{k}.json"
         path.parent.mkdir(exist_ok=True)
         path.write_text(json.dumps({"stage": "train", "rows": [told]}))

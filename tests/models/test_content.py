@@ -52,6 +52,7 @@ MODULES = {
     "ce_align.trainer.batchnorm.ViewBatchNorm",
     "ce_align.trainer.batchnorm.ViewLinear",
     "ce_align.trainer.equimod.EmbeddingPrediction",
+    "ce_align.trainer.line.Between",
     "ce_align.trainer.module.PairedTraining",
     "ce_align.trainer.networks.MomentumCopy",
     "ce_align.trainer.networks.PairedNetwork",
