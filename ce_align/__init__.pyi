@@ -15,6 +15,7 @@ from ce_align.api import similarity as similarity
 from ce_align.api import table as table
 from ce_align.api import train as train
 from ce_align.api import transfer as transfer
+from ce_align.api import unique as unique
 from ce_align.data.imagesets import ImageSet as ImageSet
 from ce_align.data.made import make_recording as make_recording
 from ce_align.data.recordings import Recording as Recording
@@ -38,6 +39,7 @@ from ce_align.stages.running import Outcome as Outcome
 from ce_align.stages.scores import ScoreConfig as ScoreConfig
 from ce_align.stages.similarities import SimilarityConfig as SimilarityConfig
 from ce_align.stages.transfer import TransferConfig as TransferConfig
+from ce_align.stages.unique import UniqueConfig as UniqueConfig
 from ce_align.trainer.presets import TrainConfig as TrainConfig
 
 __version__: str

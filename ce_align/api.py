@@ -18,6 +18,7 @@ from ce_align.data.recordings import Recording
 from ce_align.data.recordings import load_recording as _load_recording
 from ce_align.errors import ConfigError
 from ce_align.models.given import FeatureArray
+from ce_align.names import labelled
 from ce_align.report.paper.files import FigureConfig, TableConfig
 from ce_align.results import ResultStore
 from ce_align.runner import register_brainscore
@@ -38,6 +39,7 @@ from ce_align.stages.running import Outcome
 from ce_align.stages.scores import ScoreConfig
 from ce_align.stages.similarities import SimilarityConfig
 from ce_align.stages.transfer import TransferConfig
+from ce_align.stages.unique import UniqueConfig
 from ce_align.trainer.presets import TrainConfig, preset_config
 
 if TYPE_CHECKING:
@@ -59,7 +61,7 @@ __all__ = [
     *("analyze", "compare", "correlate", "export", "figure", "load_network"),
     "load_recording",
     *("open_results", "overlap", "score", "similarity", "table"),
-    *("train", "transfer"),
+    *("train", "transfer", "unique"),
 ]
 
 #: Tells what a person should know.
@@ -361,6 +363,40 @@ def overlap(
         **settings,
     )
     return _run([config], results, given, run_options)
+
+
+@takes_settings(UniqueConfig)
+def unique(
+    networks: "Networks",
+    recording: "RecordingLike",
+    *,
+    layers: str | Sequence[str] = "committed",
+    results: str | Path = "results",
+    run_options: Mapping[str, Any] | None = None,
+    **settings: Any,
+) -> Outcome:
+    """What each of several networks explains of a recording that the others do not.
+
+    `networks` are two or more, and `layers` one for all or one of each; other arguments
+    are those of `score`, settings those of `UniqueConfig`.
+    """
+    given = AtHand()
+    (target,) = given.recordings(recording)
+    names = list(given.networks(networks))
+    each = [layers] * len(names) if isinstance(layers, str) else list(layers)
+    pairs = list(zip(names, each, strict=True))
+    configs = [
+        UniqueConfig(
+            model=name,
+            layer=layer,
+            beside=tuple(labelled(other)[1] for other, _ in pairs if other != name),
+            beside_layers=tuple(at for other, at in pairs if other != name),
+            recording=target,
+            **settings,
+        )
+        for name, layer in pairs
+    ]
+    return _run(configs, results, given, run_options)
 
 
 @takes_settings(TransferConfig)

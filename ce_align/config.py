@@ -41,10 +41,11 @@ NETWORKS = ("model", "model_a", "model_b", "baseline")
 #: Fields that may be paths, whose spelling is no part of an identity.
 PATHS = (
     *(*NETWORKS, "recording", "recordings", "images", "dataset", "file"),
-    *("models", "neuroids", "others", "runs"),
+    *("models", "beside", "neuroids", "others", "runs"),
 )
 #: Kinds of names, where fields are not called as these are.
-KINDS = dict.fromkeys((*NETWORKS, "models"), "network") | {"recordings": "recording"}
+KINDS = dict.fromkeys((*NETWORKS, "models", "beside"), "network")
+KINDS |= {"recordings": "recording"}
 
 
 @dataclass(frozen=True)

@@ -61,7 +61,8 @@ DAMAGED = "damaged"
 #: Settings that say what was computed.
 NAMING = (
     *("model", "model_a", "model_b", "objective", "equivariance_weight", "metric"),
-    *("models", "layer", "recording", "recordings", "dataset", "images", "file"),
+    *("models", "beside", "layer", "recording", "recordings", "dataset", "images"),
+    "file",
 )
 
 

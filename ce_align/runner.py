@@ -37,6 +37,7 @@ STAGES = {
     "compare": "ce_align.stages.compare",
     "analyze": "ce_align.stages.analyze",
     "overlap": "ce_align.stages.overlap",
+    "unique": "ce_align.stages.unique",
     "similarity": "ce_align.stages.similarity",
     "transfer": "ce_align.stages.transfer",
     "correlate": "ce_align.stages.correlate",

@@ -47,6 +47,10 @@ COMMANDS = {
         "compare",
         "Partition the explained variance of a recording between two networks.",
     ),
+    "unique": (
+        "compare",
+        "What each of several networks explains of a recording that the others do not.",
+    ),
     "transfer": (
         "compare",
         "Accuracy of a linear readout of frozen features on other data sets.",

@@ -1,7 +1,7 @@
-"""`ce-align similarity`, `correlate`, `compare`, `overlap` and `transfer`."""
+"""`ce-align similarity`, `correlate`, `compare`, `overlap`, `unique`, `transfer`."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -18,11 +18,13 @@ from ce_align.cli.flags import (
 from ce_align.cli.screen import message, tell_outcome
 from ce_align.cli.view import View
 from ce_align.errors import ConfigError
+from ce_align.names import labelled
 from ce_align.stages.compare import CompareConfig
 from ce_align.stages.correlate import CorrelateConfig
 from ce_align.stages.overlap import OverlapConfig
 from ce_align.stages.similarities import SIMILARITIES, SimilarityConfig
 from ce_align.stages.transfer import TransferConfig
+from ce_align.stages.unique import UniqueConfig
 
 __all__ = ["commands"]
 
@@ -56,7 +58,19 @@ OVERLAP_EXAMPLES = """\b
 
   ce-align overlap --model gabor --model pixels --recording simulated
 
-Which of the two predicts better, by their scores: ce-align compare.
+Which of the two predicts better, by their scores: ce-align compare. Of more than two
+networks, what each adds to all others: ce-align unique.
+"""
+
+UNIQUE_EXAMPLES = """\b
+[bold]Examples[/bold]
+
+  ce-align unique --model v1_like --model gabor --model pixels --recording simulated
+
+  ce-align unique --model torchvision/resnet50 --beside gabor --beside pixels
+  --layer layer3 --recording my_v4.nc
+
+Ridge regression on all of them, with a penalty for each (banded ridge).
 """
 
 SIMILARITY_EXAMPLES = """\b
@@ -157,6 +171,37 @@ def overlap(asked: Asked[OverlapConfig], session: Session, view: View) -> None:
     from ce_align.report.terminal import row_sheets
 
     outcome = session.run(asked.configs())
+    view.show(outcome.rows, row_sheets(outcome.rows))
+    tell_outcome(outcome, session.results)
+
+
+@commands.command(epilog=UNIQUE_EXAMPLES)
+@flags(beside=Found("all other networks"))
+def unique(asked: Asked[UniqueConfig], session: Session, view: View) -> None:
+    """What each of several networks explains of a recording that the others do not."""
+    from ce_align.report.terminal import row_sheets
+
+    models = expanded("model", asked.values("model"))
+    layers, labels = asked.values("layer"), asked.given.get("label")
+    each = layers * len(models) if len(layers) == 1 else layers
+    if len(each) != len(models):
+        raise ConfigError(
+            f"--layer is one for all or one for each of {len(models)} networks, found "
+            f"{len(layers)}"
+        )
+    configs: list[UniqueConfig] = []
+    for place, (model, layer) in enumerate(zip(models, each, strict=True)):
+        changed: dict[str, Any] = {"model": [model], "layer": [layer]}
+        if labels is not None:
+            changed["label"] = labels[place : place + 1]
+        if beside := asked.given.get("beside"):
+            changed["beside"] = tuple(expanded("model", beside))
+        else:
+            rest = [pair for pair in zip(models, each, strict=True) if pair[0] != model]
+            changed["beside"] = tuple(labelled(name)[1] for name, _ in rest)
+            changed["beside_layers"] = tuple(layer for _, layer in rest)
+        configs += asked.configs(**changed)
+    outcome = session.run(configs)
     view.show(outcome.rows, row_sheets(outcome.rows))
     tell_outcome(outcome, session.results)
 

@@ -165,11 +165,13 @@ def _quietly(complete: Callable[..., Candidates]) -> Callable[..., Candidates]:
 _BY_NAME: Mapping[str, Callable[..., Candidates]] = {
     "model": _models,
     "baseline": _models,
+    "beside": _models,
     "recording": _recordings,
     "recordings": _recordings,
     "against": _recordings,
     "dataset": _datasets,
     "layer": _layers,
+    "beside_layers": _layers,
     "objective": _objectives,
     "backbone": _backbones,
     "figure": _drawn("FIGURES"),

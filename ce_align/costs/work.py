@@ -37,6 +37,7 @@ from ce_align.stages.overlap import OverlapConfig
 from ce_align.stages.scores import ScoreConfig
 from ce_align.stages.similarities import SimilarityConfig
 from ce_align.stages.transfer import TransferConfig
+from ce_align.stages.unique import UniqueConfig
 from ce_align.stages.variability import units_in_pairs
 from ce_align.stages.views import CLASS_SIZES
 from ce_align.trainer.engine import SETTINGS
@@ -186,6 +187,10 @@ def work_of(config: StageConfig, met: set[Any] | None = None) -> Work:
     elif isinstance(config, OverlapConfig):
         names = [config.model_a, config.model_b]
         _score(config, names, [config.layer_a, config.layer_b], work)
+        work.add("products", work.amounts["products"])
+    elif isinstance(config, UniqueConfig):
+        names, layers = zip(*config.networks, strict=True)
+        _score(config, names, layers, work)
         work.add("products", work.amounts["products"])
     elif isinstance(config, AnalysisConfig):
         _analyze(config, work, set() if met is None else met)

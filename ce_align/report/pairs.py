@@ -14,7 +14,7 @@ from ce_align.report.columns import (
 )
 from ce_align.report.sheet import Column, Sheet
 
-__all__ = ["compare_sheets", "overlap_sheets"]
+__all__ = ["compare_sheets", "overlap_sheets", "unique_sheets"]
 
 PARTS = {"overlap_difference": "difference, a − b"}
 OVERLAP = (
@@ -42,6 +42,29 @@ def overlap_sheets(records: Sequence[Record]) -> Iterator[Sheet]:
         ]
         title = f"{recording}: explained variance, mean over neuroids"
         yield Sheet(named, OVERLAP, title, by=("a", "b"), notes_of=notes_of)
+
+
+UNIQUE = (
+    Column("label", "network", keep=True),
+    Column("layer"),
+    Column("value", "unique R²", ".4f", kind="number", keep=True),
+    interval_column("ci", "95 % interval", "low", "high"),
+    Column("p", form=".4f", kind="number", known=True),
+    Column("part", "part of joint", ".4f", kind="number"),
+    Column("alone", "alone", ".4f", kind="number"),
+    Column("joint", "joint R²", ".4f", fact="all together {value}"),
+    *(Column("interval", "over"), NEUROIDS, STIMULI),
+    *(Column("region"), ORIGIN, Column("seed", extra=True)),
+)
+
+
+def unique_sheets(records: Sequence[Record]) -> Iterator[Sheet]:
+    """What each network adds to all others, of those that were regressed together."""
+    for (recording, _), group in split(records, "recording", "among"):
+        n = group[0]["n_networks"]
+        title = f"{recording}: what each of {n} networks adds, mean over neuroids"
+        note = "unique: R² of all networks minus that of all others; parts sum to joint"
+        yield Sheet(group, UNIQUE, title, notes=[note], notes_of=notes_of)
 
 
 #: A pair with a smaller false discovery rate is told apart.

@@ -21,7 +21,7 @@ from ce_align.report.columns import (
     notes_of,
     split,
 )
-from ce_align.report.pairs import compare_sheets, overlap_sheets
+from ce_align.report.pairs import compare_sheets, overlap_sheets, unique_sheets
 from ce_align.report.paper.files import to_the_right
 from ce_align.report.select import labels_of
 from ce_align.report.sheet import Column, Sheet, facts_sheet
@@ -408,6 +408,7 @@ STAGES: Mapping[str, Callable[[Sequence[Record]], Iterator[Sheet]]] = {
     "correlate": _correlation_sheets,
     "compare": compare_sheets,
     "overlap": overlap_sheets,
+    "unique": unique_sheets,
     "transfer": _transfer_sheets,
     "train": _trained_sheets,
     "online": _trained_sheets,

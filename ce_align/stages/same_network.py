@@ -38,6 +38,7 @@ STAGES = {
     "analyze": ("measures", "ce-align analyze"),
     "compare": ("comparisons", "ce-align compare"),
     "overlap": ("overlaps", "ce-align overlap"),
+    "unique": ("unique parts", "ce-align unique"),
     "similarity": ("similarities", "ce-align similarity"),
     "transfer": ("accuracies", "ce-align transfer"),
     "train": ("numbers of its training", "ce-align train"),

@@ -26,11 +26,12 @@ WORDS = {
         "layer_a",
     ),
     *("layer_b", "stratify", "region", "animal", "time", "objective", "backbone"),
-    *("families", "figure", "table", "title"),
+    *("families", "figure", "table", "title", "beside_layers"),
 }
 #: Values of settings that must be given.
 REQUIRED = {"equivariance_weight": 0.3, "objective": "mmcr", "metric": "bures"}
 REQUIRED |= {"figure": "2", "table": "1", "models": ("pixels", "gabor")}
+REQUIRED |= {"beside": ("gabor", "v1_like")}
 
 SPELLINGS = [
     *("./data/my.nc", "data//my.nc", "data/./my.nc", "other/../data/my.nc"),

@@ -21,6 +21,7 @@ from ce_align.stages.running import Outcome
 from ce_align.stages.scores import ScoreConfig
 from ce_align.stages.similarities import SimilarityConfig
 from ce_align.stages.transfer import TransferConfig
+from ce_align.stages.unique import UniqueConfig
 from ce_align.trainer.presets import TrainConfig
 
 #: Commands of configurations.
@@ -32,6 +33,7 @@ CONFIGS = {
     "overlap": OverlapConfig,
     "similarity": SimilarityConfig,
     "transfer": TransferConfig,
+    "unique": UniqueConfig,
     "train": TrainConfig,
     "figures": FigureConfig,
     "tables": TableConfig,

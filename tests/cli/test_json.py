@@ -51,6 +51,7 @@ CASES = {
     "correlate": (),
     "compare": (*MODEL, *OTHER, "--components", 5, "--over", "neuroids"),
     "overlap": (*MODEL, *OTHER),
+    "unique": (*MODEL, *OTHER),
     "similarity": (*MODEL, "--recording", "toy.nc"),
     "transfer": (*MODEL, "--dataset", "labelled", "--size", 8, "--repeats", 1),
     "train": TRAIN,

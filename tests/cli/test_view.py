@@ -163,7 +163,7 @@ def test_every_command_that_prints_a_table_has_the_same_options(ce_align, monkey
         *("analyze", "benchmark", "correlate", "demo", "doctor", "models", "overlap"),
         *("compare", "recordings"),
         *("register", "results", "run", "score", "similarity", "submit", "tables"),
-        "transfer",
+        *("transfer", "unique"),
     }
     shared = {"--full", "--columns", "--sort", "--csv", "--json"}
     for name in COMMANDS:

@@ -23,6 +23,7 @@ from ce_align.stages.quantities import quantities  # noqa: E402
 from ce_align.stages.scores import ScoreRow  # noqa: E402
 from ce_align.stages.similarities import SimilarityRow  # noqa: E402
 from ce_align.stages.transfer import TransferRow  # noqa: E402
+from ce_align.stages.unique import UniqueRow  # noqa: E402
 from ce_align.trainer import objectives  # noqa: E402
 
 MEASURES = ROOT / "docs" / "measures.md"
@@ -126,6 +127,7 @@ def test_the_page_of_measures_names_every_number_of_every_row():
         CorrelationRow,
         OverlapRow,
         TransferRow,
+        UniqueRow,
         CompareRow,
     ):
         numbers = {name for name in kind.model_fields if not about.search(name)}

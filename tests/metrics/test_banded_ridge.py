@@ -4,6 +4,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
+from himalaya import kernel_ridge, scoring
 
 from ce_align.errors import ConfigError, DataError
 from ce_align.metrics.banded_ridge import banded_ridge, weights_of_bands
@@ -64,8 +65,6 @@ def test_of_two_networks_it_is_their_overlap(rng, sources):
 
 def test_fits_and_parts_are_those_of_himalaya(rng, sources):
     """Of one way to weigh the bands, and one strength, which need no search."""
-    kernel_ridge = pytest.importorskip("himalaya.kernel_ridge")
-    scoring = pytest.importorskip("himalaya.scoring")
     features = {"a": sources[0], "b": sources[1], "c": sources[2]}
     # Of all three, so that the joint model is chosen for each neuroid and fold.
     rates = sum(readout(rng, one) for one in sources) + rng.normal(size=(N, 6))

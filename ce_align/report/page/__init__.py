@@ -43,6 +43,7 @@ STAGES = {
     "correlate": "Correlation with predictivity",
     "compare": "Predictivity of networks, in pairs",
     "overlap": "Explained variance of two networks",
+    "unique": "What each of several networks adds to the others",
     "transfer": "Transfer",
 }
 

@@ -19,6 +19,7 @@ from ce_align.stages.overlap import OverlapConfig
 from ce_align.stages.scores import ScoreConfig
 from ce_align.stages.similarities import SimilarityConfig
 from ce_align.stages.transfer import TransferConfig
+from ce_align.stages.unique import UniqueConfig
 from ce_align.trainer.presets import PRESETS, TrainConfig, preset_config
 
 __all__ = ["commands"]
@@ -32,6 +33,7 @@ STAGES: Mapping[str, tuple[list[str], type[StageConfig]]] = {
     "transfer": (["transfer"], TransferConfig),
     "compare": (["compare"], CompareConfig),
     "overlap": (["overlap"], OverlapConfig),
+    "unique": (["unique"], UniqueConfig),
     "similarity": (["similarity"], SimilarityConfig),
     "correlate": (["correlate"], CorrelateConfig),
     "train": (["train"], TrainConfig),
