@@ -389,12 +389,12 @@ def unique(
         UniqueConfig(
             model=name,
             layer=layer,
-            beside=tuple(labelled(other)[1] for other, _ in pairs if other != name),
-            beside_layers=tuple(at for other, at in pairs if other != name),
+            beside=tuple(labelled(one)[1] for one, _ in pairs[:k] + pairs[k + 1 :]),
+            beside_layers=tuple(at for _, at in pairs[:k] + pairs[k + 1 :]),
             recording=target,
             **settings,
         )
-        for name, layer in pairs
+        for k, (name, layer) in enumerate(pairs)
     ]
     return _run(configs, results, given, run_options)
 

@@ -189,8 +189,8 @@ def work_of(config: StageConfig, met: set[Any] | None = None) -> Work:
         _score(config, names, [config.layer_a, config.layer_b], work)
         work.add("products", work.amounts["products"])
     elif isinstance(config, UniqueConfig):
-        names, layers = zip(*config.networks, strict=True)
-        _score(config, names, layers, work)
+        names = [name for name, _ in config.networks]
+        _score(config, names, [layer for _, layer in config.networks], work)
         work.add("products", work.amounts["products"])
     elif isinstance(config, AnalysisConfig):
         _analyze(config, work, set() if met is None else met)

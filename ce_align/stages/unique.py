@@ -72,7 +72,9 @@ class UniqueConfig(StageConfig):
         # The order in which the others are named says nothing, nor where they lie.
         pairs = sorted(zip(self.beside, layers, strict=True), key=_place_apart)
         self.__dict__["beside"] = tuple(name for name, _ in pairs)
-        self.__dict__["beside_layers"] = tuple(layer for _, layer in pairs)
+        usual = all(layer == COMMITTED for layer in layers)
+        own = () if usual else tuple(layer for _, layer in pairs)
+        self.__dict__["beside_layers"] = own
         if not 2 <= len(self.networks) <= MOST:
             raise ConfigError(
                 f"expected 2 to {MOST} networks, found {len(self.networks)}: "
@@ -85,7 +87,8 @@ class UniqueConfig(StageConfig):
     @property
     def networks(self) -> tuple[Named, ...]:
         """Every network and its layer, in an order that does not depend on `model`."""
-        beside = zip(self.beside, self.beside_layers, strict=True)
+        layers = self.beside_layers or (COMMITTED,) * len(self.beside)
+        beside = zip(self.beside, layers, strict=True)
         return tuple(sorted([(self.model, self.layer), *beside], key=_place_apart))
 
 
