@@ -8,17 +8,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Executor
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
-
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, Any, Literal
 
 from ce_align.config import StageConfig, takes_settings
 from ce_align.data.imagesets import ImageSet
 from ce_align.data.recordings import Recording
 from ce_align.data.recordings import load_recording as _load_recording
 from ce_align.errors import ConfigError
-from ce_align.models.given import FeatureArray
-from ce_align.names import labelled
 from ce_align.report.paper.files import FigureConfig, TableConfig
 from ce_align.results import ResultStore
 from ce_align.runner import register_brainscore
@@ -39,7 +35,7 @@ from ce_align.stages.running import Outcome
 from ce_align.stages.scores import ScoreConfig
 from ce_align.stages.similarities import SimilarityConfig
 from ce_align.stages.transfer import TransferConfig
-from ce_align.stages.unique import UniqueConfig
+from ce_align.stages.unique import UniqueConfig, beside_each_other
 from ce_align.trainer.presets import TrainConfig, preset_config
 
 if TYPE_CHECKING:
@@ -48,14 +44,13 @@ if TYPE_CHECKING:
     from torch import nn
 
     from ce_align.models.networks import Network
-    from ce_align.sweeps.start import Means, Where
-
-    NetworkLike: TypeAlias = str | Path | Network | FeatureArray | NDArray[Any]
-    Networks: TypeAlias = (
-        NetworkLike | Sequence[NetworkLike] | Mapping[str, NetworkLike]
+    from ce_align.stages.at_hand import (
+        NetworkLike,
+        Networks,
+        RecordingLike,
+        ResultsLike,
     )
-    RecordingLike: TypeAlias = str | Path | Recording
-    ResultsLike: TypeAlias = str | Path | ResultStore | Outcome
+    from ce_align.sweeps.start import Means, Where
 
 __all__ = [
     *("analyze", "compare", "correlate", "export", "figure", "load_network"),
@@ -310,19 +305,9 @@ def compare(
 ) -> Outcome:
     """Tell which of several networks predicts a recording better.
 
-    Parameters
-    ----------
-    networks : two or more, as in `score`
-    recording, results, run_options : as in `score`
-    layers : of all networks, or one of each
-    over : what else might have been recorded: ``stimuli``, ``neuroids``, ``animals``,
-        or ``both`` stimuli and neuroids
-    **settings : of `CompareConfig`, such as ``regression``
-
-    Raises
-    ------
-    CeAlignError
-        If nothing could be compared.
+    `networks` are two or more, `layers` one for all or one of each, and `over` is what
+    else might have been recorded. Other arguments are those of `score`, settings those
+    of `CompareConfig`. CeAlignError if nothing could be compared.
     """
     given = AtHand()
     (target,) = given.recordings(recording)
@@ -382,20 +367,10 @@ def unique(
     """
     given = AtHand()
     (target,) = given.recordings(recording)
-    names = list(given.networks(networks))
+    names = given.networks(networks)
     each = [layers] * len(names) if isinstance(layers, str) else list(layers)
     pairs = list(zip(names, each, strict=True))
-    configs = [
-        UniqueConfig(
-            model=name,
-            layer=layer,
-            beside=tuple(labelled(one)[1] for one, _ in pairs[:k] + pairs[k + 1 :]),
-            beside_layers=tuple(at for _, at in pairs[:k] + pairs[k + 1 :]),
-            recording=target,
-            **settings,
-        )
-        for k, (name, layer) in enumerate(pairs)
-    ]
+    configs = beside_each_other(pairs, recording=target, **settings)
     return _run(configs, results, given, run_options)
 
 

@@ -189,6 +189,10 @@ def unique(asked: Asked[UniqueConfig], session: Session, view: View) -> None:
             f"--layer is one for all or one for each of {len(models)} networks, found "
             f"{len(layers)}"
         )
+    if labels is not None and len(labels) != len(models):
+        raise ConfigError(
+            f"--label is one for each network: found {len(labels)} for {len(models)}"
+        )
     configs: list[UniqueConfig] = []
     for place, (model, layer) in enumerate(zip(models, each, strict=True)):
         changed: dict[str, Any] = {"model": [model], "layer": [layer]}

@@ -1,8 +1,8 @@
 """Objects in place of names: what notebooks give to a run."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
@@ -13,7 +13,19 @@ from ce_align.models.given import FeatureArray
 from ce_align.names import plain_path
 from ce_align.results import NetworkFacts
 
-__all__ = ["AtHand"]
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from ce_align.models.networks import Network
+    from ce_align.results import ResultStore
+    from ce_align.stages.running import Outcome
+
+__all__ = ["AtHand", "NetworkLike", "Networks", "RecordingLike", "ResultsLike"]
+
+NetworkLike: TypeAlias = "str | Path | Network | FeatureArray | NDArray[Any]"
+Networks: TypeAlias = "NetworkLike | Sequence[NetworkLike] | Mapping[str, NetworkLike]"
+RecordingLike: TypeAlias = str | Path | Recording
+ResultsLike: TypeAlias = "str | Path | ResultStore | Outcome"
 
 
 class AtHand:

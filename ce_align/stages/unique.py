@@ -14,12 +14,12 @@ from ce_align.metrics.banded_ridge import BandedRidge, banded_ridge
 from ce_align.metrics.gram import Array
 from ce_align.metrics.inference import MIN_UNITS, sign_flip_p, unit_interval
 from ce_align.models.catalogue import label_of
-from ce_align.names import without_path
+from ce_align.names import labelled, without_path
 from ce_align.results import Row, joined_notes
 from ce_align.stages.running import NetworkLayer, Run
 from ce_align.stages.score import VISUAL_DEGREES
 
-__all__ = ["UniqueConfig", "UniqueRow", "execute", "shared"]
+__all__ = ["UniqueConfig", "UniqueRow", "beside_each_other", "execute", "shared"]
 
 ALGORITHM = "unique 1"
 
@@ -90,6 +90,18 @@ class UniqueConfig(StageConfig):
         layers = self.beside_layers or (COMMITTED,) * len(self.beside)
         beside = zip(self.beside, layers, strict=True)
         return tuple(sorted([(self.model, self.layer), *beside], key=_place_apart))
+
+
+def beside_each_other(networks: Sequence[Named], **settings: Any) -> list[UniqueConfig]:
+    """Each of some networks, named with its layer, beside all the others."""
+    found = []
+    for place, (model, layer) in enumerate(networks):
+        others = [*networks[:place], *networks[place + 1 :]]
+        names = tuple(labelled(name)[1] for name, _ in others)
+        at = tuple(layer for _, layer in others)
+        own: dict[str, Any] = {"model": model, "layer": layer, **settings}
+        found.append(UniqueConfig(beside=names, beside_layers=at, **own))
+    return found
 
 
 class UniqueRow(Row):
