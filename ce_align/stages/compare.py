@@ -21,7 +21,7 @@ from ce_align.metrics.two_factor import Factor, Resamples, resample
 from ce_align.names import labelled
 from ce_align.results import FACTS, SECOND, Row, joined_notes
 from ce_align.stages.running import Outcome, Run
-from ce_align.stages.score import VISUAL_DEGREES, parts_of, score
+from ce_align.stages.score import features_of, parts_of, score
 from ce_align.stages.scores import PredictivityConfig, ScoreConfig, ScoreRow
 from ce_align.stages.targets import Target, fit
 
@@ -236,17 +236,9 @@ def _layer(network: "Network", asked: str, recording: Recording) -> str:
 
 def _fitted(row: ScoreRow, target: Target, config: CompareConfig, run: Run) -> HeldOut:
     """Held-out predictions of a network, from its stored features."""
-    from ce_align.models.features import extract
-
     network = run.network(row.model, config.seed)
-    features = extract(
-        network,
-        target.recording.images.on_screen(target.recording.degrees, VISUAL_DEGREES),
-        [row.layer],
-        device=run.hardware.device,
-        batch_size=run.hardware.batch_size,
-        notify=run.notify,
-    )[row.layer].values
+    found = features_of(network, target.recording, [row.layer], run, again=False)
+    features = found[row.layer].values
     run.release("network")
     gram = cache(partial(centred_gram, features, dtype=config.gram_dtype))
     return fit(target, features, config, gram)

@@ -14,7 +14,7 @@ from ce_align.metrics.inference import MIN_UNITS, sign_flip_p, unit_interval
 from ce_align.metrics.overlap import variance_overlap
 from ce_align.results import Row, joined_notes
 from ce_align.stages.running import NetworkLayer, Run
-from ce_align.stages.score import VISUAL_DEGREES
+from ce_align.stages.score import features_of
 
 if TYPE_CHECKING:
     from ce_align.models.networks import Network
@@ -134,7 +134,7 @@ def overlap(
     """
     import xarray as xr
 
-    from ce_align.models.features import ALGORITHM_VERSION, extract
+    from ce_align.models.features import ALGORITHM_VERSION
 
     recording = join_equal_images(recording, equal_files(recording.images))
     asked = [
@@ -164,18 +164,11 @@ def overlap(
             config_id = config_id.spelled
         found = run.store.arrays(config.stage, known[0].config_id)
     else:
-        images = recording.images.on_screen(recording.degrees, VISUAL_DEGREES)
         a, b = (
-            extract(
-                network,
-                images,
-                [one.layer],
-                device=run.hardware.device,
-                overwrite=run.force,
-                probe=one.probe,
-                notify=run.notify,
-            )[one.layer].values
-            for network, one in zip(networks, asked, strict=True)
+            features_of(one.network, recording, [one.layer], run, one.probe)[
+                one.layer
+            ].values
+            for one in asked
         )
         found = variance_overlap(a, b, recording.averaged(), folds)
     parts = {name: np.asarray(getattr(found, name)) for name in PARTS[:-1]}

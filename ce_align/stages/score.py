@@ -25,11 +25,13 @@ from ce_align.stages.scores import (
 from ce_align.stages.targets import Target, best_of, predict
 
 if TYPE_CHECKING:
+    from ce_align.models.features import Features
     from ce_align.models.networks import Network, Probe
     from ce_align.stages.official import OfficialConfig
 
 __all__ = [
-    *("VISUAL_DEGREES", "depth_of", "execute", "execute_parts", "parts_of", "score"),
+    *("VISUAL_DEGREES", "depth_of", "execute", "execute_parts", "features_of"),
+    *("parts_of", "score"),
     *("shared", "with_layers"),
 ]
 
@@ -265,8 +267,6 @@ def _computed(
     run: Run,
 ) -> dict[ScoreConfig, list[ScoreRow]]:
     """Rows that are not stored yet; each is stored as soon as it is computed."""
-    from ce_align.models.features import extract
-
     # Everything that can be refused is refused before hours of extraction.
     targets: dict[str, Target] = {}
     for config, part in missing.items():
@@ -277,21 +277,8 @@ def _computed(
             targets[part.digest].check_memory(width, config)
     first, recording = next(iter(missing.items()))
     failed: dict[str, CeAlignError] = {}
-    features = extract(
-        network,
-        recording.images.on_screen(recording.degrees, VISUAL_DEGREES),
-        list(dict.fromkeys(config.layer for config in missing)),
-        device=run.hardware.device,
-        batch_size=run.hardware.batch_size,
-        compile=run.hardware.compiled,
-        overwrite=run.force,
-        probe=probe,
-        failures=failed,
-        progress=lambda done, total: run.progress(
-            f"{network.name} images", done, total
-        ),
-        notify=run.notify,
-    )
+    wanted = list(dict.fromkeys(config.layer for config in missing))
+    features = features_of(network, recording, wanted, run, probe, failures=failed)
     rows: dict[ScoreConfig, list[ScoreRow]] = {}
     what, done = f"{network.name} × {recording.identifier}", 0
     for layer, known_layer in known.items():
@@ -345,7 +332,7 @@ def score_best(
     DataError
         If the recording cannot be scored, or the network has no blocks.
     """
-    from ce_align.models.features import ALGORITHM_VERSION, extract
+    from ce_align.models.features import ALGORITHM_VERSION
     from ce_align.models.networks import asked_layers
 
     rows = []
@@ -374,20 +361,7 @@ def score_best(
             target.check_memory(
                 max(one.width for one in probe.behaviours.values()), config
             )
-            features = extract(
-                network,
-                part.images.on_screen(part.degrees, VISUAL_DEGREES),
-                blocks,
-                device=run.hardware.device,
-                batch_size=run.hardware.batch_size,
-                compile=run.hardware.compiled,
-                overwrite=run.force,
-                probe=probe,
-                progress=lambda done, total: run.progress(
-                    f"{network.name} images", done, total
-                ),
-                notify=run.notify,
-            )
+            features = features_of(network, part, blocks, run, probe)
             values = {name: features[name].values for name in blocks}
             r, chosen = best_of(
                 target, values, config, partial(run.progress, f"{network.name} {BEST}")
@@ -412,6 +386,43 @@ def score_best(
                 origin=part.origin,
             )
     return rows
+
+
+def features_of(
+    network: "Network",
+    recording: Recording,
+    layers: Sequence[str],
+    run: Run,
+    probe: "Probe | None" = None,
+    *,
+    again: bool = True,
+    failures: "dict[str, CeAlignError] | None" = None,
+) -> "dict[str, Features]":
+    """Features of layers for the images of a recording, as large as they were seen.
+
+    Parameters
+    ----------
+    probe : of the network, if it is there
+    again : whether they are computed anew where the run is to compute all anew
+    failures : takes what fails, by layer; without it the first is raised
+    """
+    from ce_align.models.features import extract
+
+    return extract(
+        network,
+        recording.images.on_screen(recording.degrees, VISUAL_DEGREES),
+        layers,
+        device=run.hardware.device,
+        batch_size=run.hardware.batch_size,
+        compile=run.hardware.compiled,
+        overwrite=run.force and again,
+        probe=probe,
+        failures=failures,
+        progress=lambda done, total: run.progress(
+            f"{network.name} images", done, total
+        ),
+        notify=run.notify,
+    )
 
 
 def depth_of(network: "Network", layer: str) -> int | None:

@@ -16,7 +16,7 @@ from ce_align.metrics.gram import Array, Indices
 from ce_align.metrics.jackknife import jackknife_interval
 from ce_align.results import joined_notes
 from ce_align.stages.running import NetworkLayer, Run
-from ce_align.stages.score import VISUAL_DEGREES, execute_parts
+from ce_align.stages.score import execute_parts, features_of
 from ce_align.stages.similarities import (
     SIMILARITIES,
     SimilarityConfig,
@@ -52,7 +52,7 @@ def _compare(
     network: "Network", asked: Mapping[SimilarityConfig, Recording], run: Run
 ) -> list[SimilarityRow]:
     """Rows of layers of one network and one recording, or parts of it."""
-    from ce_align.models.features import ALGORITHM_VERSION, extract
+    from ce_align.models.features import ALGORITHM_VERSION
 
     layers = list(dict.fromkeys(config.layer for config in asked))
     probe = network.probe(layers, allow_unstable=run.allow_unstable)
@@ -81,21 +81,8 @@ def _compare(
     failed: dict[str, CeAlignError] = {}
     if jobs:
         one = next(iter(compared.values())).recording
-        features = extract(
-            network,
-            one.images.on_screen(one.degrees, VISUAL_DEGREES),
-            list(dict.fromkeys(config.layer for config in jobs)),
-            device=run.hardware.device,
-            batch_size=run.hardware.batch_size,
-            compile=run.hardware.compiled,
-            overwrite=run.force,
-            probe=probe,
-            failures=failed,
-            progress=lambda done, total: run.progress(
-                f"{network.name} images", done, total
-            ),
-            notify=run.notify,
-        )
+        wanted = list(dict.fromkeys(config.layer for config in jobs))
+        features = features_of(network, one, wanted, run, probe, failures=failed)
     what = f"{network.name} × {next(iter(asked)).recording}"
     for done, (config, (side, config_id, layer)) in enumerate(jobs.items()):
         run.progress(what, done, len(jobs))

@@ -17,7 +17,7 @@ from ce_align.models.catalogue import label_of
 from ce_align.names import labelled, without_path
 from ce_align.results import Row, joined_notes
 from ce_align.stages.running import NetworkLayer, Run
-from ce_align.stages.score import VISUAL_DEGREES
+from ce_align.stages.score import features_of
 
 __all__ = ["UniqueConfig", "UniqueRow", "beside_each_other", "execute", "shared"]
 
@@ -165,7 +165,7 @@ def _answer(
     run: Run,
 ) -> None:
     """Rows of every configuration, by one regression if some are not stored."""
-    from ce_align.models.features import ALGORITHM_VERSION, extract
+    from ce_align.models.features import ALGORITHM_VERSION
 
     labels = {pair: run.labels.get(pair[0]) or label_of(pair[0]) for pair in layers}
     missing: dict[UniqueConfig, tuple[ConfigId, list[NetworkLayer]]] = {}
@@ -185,20 +185,10 @@ def _answer(
             missing[config] = config_id, asked
     if not missing:
         return
-    images = recording.images.on_screen(recording.degrees, VISUAL_DEGREES)
-    features = {
-        " ".join(pair): extract(
-            one.network,
-            images,
-            [one.layer],
-            device=run.hardware.device,
-            batch_size=run.hardware.batch_size,
-            overwrite=run.force,
-            probe=one.probe,
-            notify=run.notify,
-        )[one.layer].values
-        for pair, one in layers.items()
-    }
+    features: dict[str, Any] = {}
+    for pair, one in layers.items():
+        seen = features_of(one.network, recording, [one.layer], run, one.probe)
+        features[" ".join(pair)] = seen[one.layer].values
     rng = np.random.default_rng(configs[0].seed)
     n_stimuli = len(recording.images)
     folds = rng.permutation(np.arange(n_stimuli) % configs[0].folds)
