@@ -39,6 +39,9 @@ __all__ = [
     *("shared", "train", "training_folder", "training_id"),
 ]
 
+#: Note of numbers that a training has where each step draws λ.
+ALL_WEIGHTS = "of a training in which each step draws λ, so of no one λ"
+
 
 class TrainRow(Row):
     """One number at the end of a training.
@@ -301,6 +304,7 @@ def train(
             n_validation=None if validation is None else len(validation),
             model_digest=network.digest,
             origin=images.origin,
+            note=ALL_WEIGHTS if config.weighting == "drawn" else None,
             **network.facts.columns() | {"label": label_of(name)},
         )
         for metric, value in metrics.items()

@@ -116,6 +116,7 @@ def test_a_training_gives_a_network_for_every_tenth(tmp_path, images, some):
     assert [one.equivariance_weight for one in facts] == [0.0, 0.1, 0.2, 0.25]
     assert {(one.objective, one.weighting) for one in facts} == {("mmcr", "drawn")}
     assert {row.model_digest for row in rows} == {found[-1].digest}
+    assert all("of no one λ" in row.note for row in rows)
     assert len({network.digest for network in found}) == len(found)
     # They are what the training is at its end, moved there.
     module = fit(settings(), images, folder, Hardware(workers=0), notify=lambda t: None)
