@@ -3,6 +3,7 @@
 import os
 import shutil
 import signal
+import tempfile
 from itertools import count
 from pathlib import Path
 
@@ -19,6 +20,17 @@ settings.load_profile("ce_align")
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 ROOT = Path(__file__).resolve().parent.parent
+
+#: Brain-Score's folders. Some are read as its modules are imported, which happens
+#: while tests are collected: they must not be the user's even then.
+_FOLDERS = ("BRAINIO_HOME", "BRAINSCORE_HOME", "RESULTCACHING_HOME")
+_COLLECTION = Path(tempfile.mkdtemp(prefix="ce_align-tests-"))
+for _name in _FOLDERS:
+    os.environ[_name] = str(_COLLECTION / _name.lower())
+
+
+def pytest_unconfigure():
+    shutil.rmtree(_COLLECTION, ignore_errors=True)
 
 
 @pytest.fixture
@@ -62,10 +74,12 @@ def own_caches(tmp_path_factory, monkeypatch):
     home = tmp_path_factory.getbasetemp() / "caches" / str(next(_COUNTER))
     home.mkdir(parents=True)
     monkeypatch.setenv("CE_ALIGN_HOME", str(home / "ce_align"))
-    for name in ("BRAINIO_HOME", "BRAINSCORE_HOME", "RESULTCACHING_HOME"):
+    for name in _FOLDERS:
         monkeypatch.setenv(name, str(home / name.lower()))
     monkeypatch.setenv("BS_INSTALL_DEPENDENCIES", "no")
     # What was compiled for another kind of processor must not be met.
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(home / "inductor"))
     yield
     shutil.rmtree(home, ignore_errors=True)
+    for name in _FOLDERS:
+        shutil.rmtree(_COLLECTION / name.lower(), ignore_errors=True)

@@ -1,9 +1,12 @@
 """Networks in Brain-Score: the same features both ways, and names that mean weights."""
 
 import importlib
+import inspect
 import subprocess
 import sys
+import tempfile
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -68,6 +71,16 @@ def look_at(model, images, folder, degrees):
         stimulus_set(images, folder), model.visual_degrees(), degrees
     )
     return model.look_at(shown, number_of_trials=1)
+
+
+def test_what_brainscore_keeps_stays_out_of_the_users_folders():
+    """Modules of Brain-Score keep the folder that was stated as they were imported."""
+    from brainscore_vision.benchmark_helpers import screen
+
+    keeper = inspect.getclosurevars(screen._place_on_screen).nonlocals["self"]
+    kept = Path(keeper.storage_path("place"))
+    assert kept.is_relative_to(tempfile.gettempdir())
+    assert not kept.is_relative_to(Path("~/.result_caching").expanduser())
 
 
 @pytest.mark.parametrize("degrees", [8, 5, 10])
