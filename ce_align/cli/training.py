@@ -81,8 +81,13 @@ def train(
         typer.Option(help="Recording that the network is scored on while it learns."),
     ] = None,
     score_every: Annotated[
-        int, typer.Option(min=1, help="Epochs between these scores.")
-    ] = 5,
+        int | None,
+        typer.Option(
+            min=1,
+            help="Epochs between these scores. \\[default: as few as take 2 % of the "
+            "time]",
+        ),
+    ] = None,
     hf: Annotated[
         bool, typer.Option("--hf", help="Write a folder for the hub, too.")
     ] = False,

@@ -74,7 +74,7 @@ class TrainOptions:
     validation : name of labelled images for probe and nearest neighbours
     hf : write a folder ``hf`` for the hub, too: weights, config and card
     recording : name of one that is scored while networks are trained
-    score_every : epochs between these scores
+    score_every : epochs between these scores; None for as few as take 2 % of the time
     """
 
     hardware: Hardware = field(default_factory=Hardware)
@@ -82,7 +82,7 @@ class TrainOptions:
     validation: str | None = None
     hf: bool = False
     recording: str | None = None
-    score_every: int = 5
+    score_every: int | None = None
 
 
 class OnlineConfig(StageConfig):
@@ -215,7 +215,7 @@ def train(
     validation: ImageSet | None = None,
     hf: bool = False,
     recording: str | None = None,
-    score_every: int = 5,
+    score_every: int | None = None,
     notify: Notify = print,
     progress: Progress = silent,
 ) -> list[TrainRow]:
