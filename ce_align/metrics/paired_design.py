@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from ce_align.checks import check_finite, rounding_step
 from ce_align.errors import DataError
-from ce_align.metrics.gram import Array, Indices
+from ce_align.metrics.gram import Array, Indices, mirror_upper
 
 __all__ = [
     *("ROUNDING_STEPS", "LinearFit", "PairedDesign", "Precision", "check_varied"),
@@ -100,30 +100,41 @@ class PairedDesign:
         return np.asarray(self._clean - self.mean[: self.n_clean])
 
     def _blocks(self, dtype: Float = np.float64) -> Iterator[tuple[slice, Any]]:
-        """Row blocks of the centred views."""
+        """Row blocks of the centred views; each takes the place of the one before."""
+        mean = self.mean[self.n_clean :]
+        wide = np.empty((BLOCK_ROWS, len(mean)))
+        memory = wide if dtype == np.float64 else np.empty(wide.shape, dtype)
         for start in range(0, self.n_rows, BLOCK_ROWS):
-            rows = slice(start, start + BLOCK_ROWS)
-            centred = self._views[rows] - self.mean[self.n_clean :]
-            yield rows, centred.astype(dtype, copy=False)
+            part = self._views[start : start + BLOCK_ROWS]
+            block, kept = wide[: len(part)], memory[: len(part)]
+            block[...] = part
+            block -= mean
+            if kept.dtype != block.dtype:
+                kept[...] = block
+            yield slice(start, start + len(part)), kept
 
     def gram_of_features(self, dtype: Float) -> Array:
         """XᵀX, (n_features, n_features)."""
         from scipy import sparse
+        from scipy.linalg import get_blas_funcs
 
+        syrk = get_blas_funcs("syrk", dtype=dtype)
         n, clean = self.n_clean, self._centred_clean()
-        gram: NDArray[Any] = np.zeros((self.n_features, self.n_features), dtype)
+        of_views = np.zeros((self.n_features - n,) * 2, dtype, order="F")
         sums = np.zeros((len(clean), self.n_features - n))
         for rows, block in self._blocks(dtype):
-            gram[n:, n:] += block.T @ block
+            syrk(1.0, block.T, beta=1.0, c=of_views, overwrite_c=True)
             image = self._image[rows]
             one = np.ones(len(image), dtype)
             adding = sparse.csr_matrix((one, (image, np.arange(len(image)))))
             sums[: adding.shape[0]] += adding @ block
         weighted = (clean * np.sqrt(self._counts)[:, None]).astype(dtype)
+        gram = np.empty((self.n_features, self.n_features))
         gram[:n, :n] = weighted.T @ weighted
         gram[:n, n:] = clean.T.astype(dtype) @ sums.astype(dtype)
         gram[n:, :n] = gram[:n, n:].T
-        return np.asarray(gram, dtype=np.float64)
+        gram[n:, n:] = mirror_upper(of_views)
+        return gram
 
     def gram_of_rows(self, dtype: Float) -> Array:
         """XXᵀ, (n_rows, n_rows)."""
@@ -133,12 +144,19 @@ class PairedDesign:
         return np.asarray(gram + views @ views.T, dtype=np.float64)
 
     def products(self, matrix: Array, dtype: Float) -> Iterator[tuple[slice, Any]]:
-        """Row blocks of X @ matrix."""
-        factor: NDArray[Any] = matrix.astype(dtype, copy=False)
+        """Row blocks of X @ matrix; each takes the place of the one before."""
+        from scipy.linalg import get_blas_funcs
+
+        gemm = get_blas_funcs("gemm", dtype=dtype)
+        factor: NDArray[Any] = matrix.astype(dtype, order="C", copy=False)
         of_clean = self._centred_clean().astype(dtype) @ factor[: self.n_clean]
+        memory = np.empty((BLOCK_ROWS, matrix.shape[1]), dtype)
         for rows, block in self._blocks(dtype):
-            product = block @ factor[self.n_clean :]
-            product += of_clean[self._image[rows]]
+            product = memory[: len(block)]
+            # "clip" writes without a copy; the transposes are in Fortran order.
+            np.take(of_clean, self._image[rows], axis=0, out=product, mode="clip")
+            into = {"beta": 1.0, "c": product.T, "overwrite_c": True}
+            gemm(1.0, factor[self.n_clean :].T, block.T, **into)
             yield rows, product
 
     def times(self, matrix: Array, *, centred: bool = True) -> Array:
@@ -148,14 +166,19 @@ class PairedDesign:
             result[rows] = product
         return result if centred else result + self.mean @ matrix
 
-    def transposed_times(self, targets: Array) -> Array:
-        """Xᵀ @ targets, (n_features, n_columns)."""
-        sums = np.zeros((len(self._clean), targets.shape[1]))
-        np.add.at(sums, self._image, targets)
+    def transposed_times(self, targets: Array, *, less: Array | None = None) -> Array:
+        """Xᵀ (targets − X @ less), (n_features, n_columns), in one pass."""
+        n, clean = self.n_clean, self._centred_clean()
+        sums = np.zeros((len(clean), targets.shape[1]))
         result = np.zeros((self.n_features, targets.shape[1]))
-        result[: self.n_clean] = self._centred_clean().T @ sums
+        of_clean = clean @ less[:n] if less is not None else clean
         for rows, block in self._blocks():
-            result[self.n_clean :] += block.T @ targets[rows]
+            left, image = targets[rows], self._image[rows]
+            if less is not None:
+                left = left - block @ less[n:] - of_clean[image]
+            np.add.at(sums, image, left)
+            result[n:] += block.T @ left
+        result[:n] = clean.T @ sums
         return result
 
 
@@ -172,7 +195,8 @@ def fit_least_squares(design: PairedDesign, targets: Array) -> LinearFit:
     values, axes = _principal_axes(design, np.float64)
     keep = values > max(_cutoff(values, np.float64), design.rounding() ** 2)
     none = np.zeros(targets.shape[1])
-    return _solve(design, targets, values[keep], axes[:, keep], none)
+    of_targets = design.transposed_times(targets - targets.mean(axis=0))
+    return _solve(design, targets, of_targets, values[keep], axes[:, keep], none)
 
 
 def fit_ridge(
@@ -207,13 +231,14 @@ def fit_ridge(
     if strengths is None:
         mean = values.sum() / min(design.n_rows, design.n_features)
         strengths = mean * np.logspace(-6, 4, 20)
-    errors = _loo_errors(design, targets, values, axes, strengths, dtype)
+    of_targets = design.transposed_times(targets - targets.mean(axis=0))
+    errors = _loo_errors(design, targets, of_targets, values, axes, strengths, dtype)
     if per_target:
         chosen = strengths[errors.argmin(axis=0)]
     else:
         best = strengths[errors.mean(axis=1).argmin()]
         chosen = np.full(targets.shape[1], best)
-    return _solve(design, targets, values, axes, chosen, errors)
+    return _solve(design, targets, of_targets, values, axes, chosen, errors)
 
 
 def _cutoff(values: Array, dtype: Float) -> float:
@@ -238,6 +263,7 @@ def _principal_axes(design: PairedDesign, dtype: Float) -> tuple[Array, Array]:
 def _loo_errors(
     design: PairedDesign,
     targets: Array,
+    of_targets: Array,
     values: Array,
     axes: Array,
     strengths: Array,
@@ -245,23 +271,22 @@ def _loo_errors(
 ) -> Array:
     """Mean squared leave-one-out errors, (n_strengths, n_targets)."""
     centred = targets - targets.mean(axis=0)
-    along = axes.T @ design.transposed_times(centred)
     shrink = 1.0 / (values[:, None] + strengths)
+    along = (axes.T @ of_targets)[:, None, :]
+    kept = np.empty((design.n_rows, len(strengths)))
+    narrow = shrink.astype(dtype)
+    for rows, scores in design.products(axes, dtype):
+        kept[rows] = 1.0 - 1.0 / design.n_rows - np.square(scores, out=scores) @ narrow
     n_targets = targets.shape[1]
     step = max(1, BLOCK_COLUMNS // n_targets)
-    groups = [slice(k, k + step) for k in range(0, len(strengths), step)]
-    weights: list[NDArray[Any]] = [
-        (shrink[:, group, None] * along[:, None, :])
-        .reshape(len(values), -1)
-        .astype(dtype)
-        for group in groups
-    ]
     errors = np.zeros((len(strengths), n_targets))
-    for rows, scores in design.products(axes, dtype):
-        kept = 1.0 - 1.0 / design.n_rows - scores**2 @ shrink.astype(dtype)
-        for group, weight in zip(groups, weights, strict=True):
-            predicted = (scores @ weight).reshape(len(scores), -1, n_targets)
-            residual = (centred[rows, None, :] - predicted) / kept[:, group, None]
+    for first in range(0, len(strengths), step):
+        group = slice(first, first + step)
+        weights = shrink[:, group, None] * along
+        coefficients = axes @ weights.reshape(len(values), -1)
+        for rows, product in design.products(coefficients, dtype):
+            predicted = product.reshape(len(product), -1, n_targets)
+            residual = (centred[rows, None, :] - predicted) / kept[rows, group, None]
             errors[group] += np.einsum("rst,rst->st", residual, residual)
     return errors / design.n_rows
 
@@ -269,6 +294,7 @@ def _loo_errors(
 def _solve(
     design: PairedDesign,
     targets: Array,
+    of_targets: Array,
     values: Array,
     axes: Array,
     strengths: Array,
@@ -280,8 +306,10 @@ def _solve(
     shrink = 1.0 / (values[:, None] + strengths)
     coefficients = np.zeros((design.n_features, targets.shape[1]))
     for step in range(1 + REFINEMENTS):
-        residual = centred - design.times(coefficients) if step else centred
-        gradient = design.transposed_times(residual) - strengths * coefficients
+        gradient = of_targets
+        if step:
+            gradient = design.transposed_times(centred, less=coefficients)
+        gradient = gradient - strengths * coefficients
         coefficients += axes @ (shrink * (axes.T @ gradient))
     intercept = mean - design.mean @ coefficients
     return LinearFit(coefficients, intercept, strengths, loo_errors)

@@ -49,6 +49,10 @@ def test_operator_equals_its_matrix(seed, n_images, n_rows, n_clean, n_features,
             (design.times(right), centred @ right),
             (design.times(right, centred=False), full @ right),
             (design.transposed_times(left), centred.T @ left),
+            (
+                design.transposed_times(left, less=right),
+                centred.T @ (left - centred @ right),
+            ),
         ]
     finally:
         paired_design.BLOCK_ROWS = kept
