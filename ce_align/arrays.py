@@ -1,4 +1,4 @@
-"""Arrays in files that tell when a byte of theirs has changed."""
+"""Files that tell when a byte of theirs has changed: arrays, and what HDF5 writes."""
 
 from pathlib import Path
 from typing import Any
@@ -7,31 +7,40 @@ from zlib import crc32
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["mapped_array", "seal"]
+__all__ = ["mapped_array", "seal", "seal_holds"]
 
-#: What stands before the checksum, behind the array: readers of ``.npy`` ignore both.
+#: What stands before the checksum, behind the content: readers of ``.npy`` and HDF5
+#: ignore both, and whoever changes a file by HDF5 cuts them off.
 _MARK = b"\0CRC-32\0"
 
 
 def seal(path: Path) -> None:
-    """Append its checksum to an ``.npy`` file."""
+    """Append its checksum to an ``.npy`` or HDF5 file."""
     checksum = _checksum(path, path.stat().st_size)
     with path.open("ab") as file:
         file.write(_MARK + checksum)
 
 
-def mapped_array(path: Path) -> NDArray[Any] | None:
-    """Read-only map of an ``.npy`` file, None if it is missing or damaged.
+def seal_holds(path: Path) -> bool | None:
+    """Whether a file is what was sealed; None if it is missing or has no seal.
 
-    One without a checksum, as earlier versions wrote them, is damaged if it is cut.
+    Earlier versions wrote none, and one that is cut has lost it.
     """
     try:
         size = path.stat().st_size - len(_MARK) - 4
         with path.open("rb") as file:
             file.seek(max(size, 0))
             mark, checksum = file.read(len(_MARK)), file.read()
-        if mark == _MARK and checksum != _checksum(path, size):
-            return None
+        return checksum == _checksum(path, size) if mark == _MARK else None
+    except OSError:
+        return None
+
+
+def mapped_array(path: Path) -> NDArray[Any] | None:
+    """Read-only map of an ``.npy`` file, None if it is missing or damaged."""
+    if seal_holds(path) is False:
+        return None
+    try:
         values: NDArray[Any] = np.load(path, mmap_mode="r")
     except (OSError, ValueError, EOFError):
         return None

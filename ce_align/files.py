@@ -364,7 +364,7 @@ def read_bytes(path: Path, most: int = MOST_BYTES) -> bytes:
 DAMAGE = (
     *(zipfile.BadZipFile, zipfile.LargeZipFile, tarfile.TarError),
     *(zlib.error, lzma.LZMAError, struct.error, EOFError, OSError, RuntimeError),
-    *(ValueError, KeyError, IndexError, TypeError, OverflowError),
+    *(ValueError, KeyError, IndexError, TypeError, OverflowError, AttributeError),
 )
 
 #: Compressions of a zip that Python can undo, and what others are called.

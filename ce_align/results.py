@@ -1,15 +1,10 @@
 """Rows (numbers with their provenance) and the folder that keeps them."""
 
 import json
-import os
-import platform
-import sys
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime
 from functools import cache
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Self, TypeVar, get_args
 
@@ -24,8 +19,10 @@ from pydantic import (
 )
 
 from ce_align import __version__
+from ce_align.arrays import seal, seal_holds
 from ce_align.config import StageConfig
 from ce_align.digests import digest_json
+from ce_align.environment import environment
 from ce_align.errors import ConfigError, DataError, explained, first_line
 from ce_align.files import (
     atomic_path,
@@ -35,6 +32,7 @@ from ce_align.files import (
     reading_archive,
 )
 from ce_align.index import Texts, indexed
+from ce_align.progress import Notify
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -42,18 +40,11 @@ if TYPE_CHECKING:
 
 __all__ = [
     *("FACTS", "LABELLED", "NAMING", "PROVENANCE", "SECOND", "UNKNOWN_CONTENT"),
-    *("Failure", "NetworkFacts", "ResultStore", "Row", "joined_notes", "processor"),
+    *("DamageError", "Failure", "NetworkFacts", "ResultStore", "Row", "joined_notes"),
 ]
 
 #: In the note of a row whose network holds what no digest can tell.
 UNKNOWN_CONTENT = "its content is unknown"
-
-#: Packages whose versions can change a number; written beside every result.
-REPORTED_PACKAGES = (
-    *("numpy", "scipy", "scikit-learn", "torch", "torchvision"),
-    *("xarray", "pandas", "pillow", "brainscore-vision"),
-)
-
 
 #: In place of the settings of a file that cannot be read.
 DAMAGED = "damaged"
@@ -64,6 +55,13 @@ NAMING = (
     *("models", "beside", "layer", "recording", "recordings", "dataset", "images"),
     "file",
 )
+
+
+class DamageError(DataError):
+    """A stored result is no longer what was written; its argument is the fault."""
+
+    def __str__(self) -> str:
+        return f"{self.args[0]}; delete it, or run that again, which replaces it"
 
 
 def _now() -> str:
@@ -234,6 +232,8 @@ class _Stored(BaseModel):
     behaviours: list[Any] = []
     identities: list[dict[str, str]] = []
     rows: list[dict[str, Any]]
+    sealed: bool = False
+    digest: str = ""
 
     @model_validator(mode="after")
     def _has_rows(self) -> Self:
@@ -278,37 +278,6 @@ def joined_notes(*notes: str | None) -> str | None:
     return "; ".join(dict.fromkeys(note for note in notes if note)) or None
 
 
-@cache
-def processor() -> str:
-    """Name of the processor, as the system calls it."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        lines = []
-    names = [line.partition(":")[2] for line in lines if line.startswith("model name")]
-    return (names[0] if names else platform.processor()).strip() or "unknown"
-
-
-@cache
-def _versions() -> dict[str, str]:
-    found = {}
-    for package in REPORTED_PACKAGES:
-        with suppress(PackageNotFoundError):
-            found[package] = version(package)
-    return found
-
-
-def _environment() -> dict[str, str]:
-    """Versions and machine that produced a result."""
-    found = {"python": platform.python_version(), "platform": platform.platform()}
-    found["processor"] = f"{processor()}, {os.cpu_count()} cores"
-    # Only if a stage has it already: importing it takes seconds.
-    torch = sys.modules.get("torch")
-    if torch is not None and torch.cuda.is_available():
-        found["gpu"] = torch.cuda.get_device_name()
-    return found | _versions()
-
-
 @dataclass(frozen=True)
 class ResultStore:
     """Results below one folder: ``<stage>/<config_id>.json``, arrays in ``.nc``.
@@ -324,20 +293,38 @@ class ResultStore:
         return self.folder / stage / f"{config_id}.json"
 
     def get(
-        self, stage: str, config_id: str, row_type: type[RowType]
+        self,
+        stage: str,
+        config_id: str,
+        row_type: type[RowType],
+        notify: Notify | None = None,
     ) -> list[RowType] | None:
         """Rows stored for a configuration, or None.
 
+        With `notify`, which is told, damaged ones count as none.
+
         Raises
         ------
+        DamageError
+            If the file, or that of its arrays, is not what was written; not with
+            `notify`.
         DataError
-            If the file is there but is not a result.
+            If it is not a result, or has columns of another version.
         """
         path = self._path(stage, config_id)
         if not path.exists():
             return None
         try:
-            return [row_type(**row) for row in _read(path)["rows"]]
+            document = _read(path)
+            if document.get("sealed") and not seal_holds(_arrays(path)):
+                raise DamageError(f"{_arrays(path)} is damaged or missing")
+        except DamageError as error:
+            if notify is None:
+                raise
+            notify(f"{error.args[0]}; it is computed again")
+            return None
+        try:
+            return [row_type(**row) for row in document["rows"]]
         except (TypeError, ValidationError) as error:
             raise DataError(
                 f"{path} has other columns than this version writes; delete it"
@@ -366,7 +353,7 @@ class ResultStore:
             "stage": stage,
             "config_id": config_id,
             "config": config.model_dump(mode="json"),
-            "environment": _environment(),
+            "environment": environment(),
             "content": getattr(config_id, "content", {}),
             "behaviours": list(behaviours),
             "identities": list(identities),
@@ -375,8 +362,12 @@ class ResultStore:
         # Arrays first: whoever sees the rows can rely on the arrays.
         if arrays is not None:
             import_xarray()
-            with atomic_path(path.with_suffix(".nc")) as temporary:
+            with atomic_path(_arrays(path)) as temporary:
                 arrays.to_netcdf(temporary, engine="netcdf4")
+                seal(temporary)
+        document["sealed"] = seal_holds(_arrays(path)) is not None
+        # As it will be read: what is a tuple or a number of numpy here is not there.
+        document["digest"] = digest_json(json.loads(json.dumps(document)))
         with atomic_path(path) as temporary:
             temporary.write_text(json.dumps(document, indent=1, allow_nan=False) + "\n")
         if nameless is not None:
@@ -399,7 +390,7 @@ class ResultStore:
             error=type(error).__name__,
             message=first_line(known),
             exit_status=known.exit_status,
-            environment=_environment(),
+            environment=environment(),
         )
         path = self._failed(stage, config)
         with atomic_path(path) as temporary:
@@ -456,13 +447,15 @@ class ResultStore:
 
     def has_arrays(self, stage: str, config_id: str) -> bool:
         """Whether a stored configuration has arrays."""
-        return self._path(stage, config_id).with_suffix(".nc").exists()
+        return _arrays(self._path(stage, config_id)).exists()
 
     def arrays(self, stage: str, config_id: str) -> "xr.Dataset":
         """Per-neuroid or per-comparison arrays of a stored configuration."""
-        path = self._path(stage, config_id).with_suffix(".nc")
+        path = _arrays(self._path(stage, config_id))
         if not path.exists():
             raise DataError(f"no arrays at {path}; run that configuration again")
+        if seal_holds(path) is False:
+            raise DamageError(f"{path} is damaged")
         with reading_archive(check_regular(path), "netCDF file"):
             dataset: xr.Dataset = import_xarray().load_dataset(path, engine="netcdf4")
         return dataset
@@ -537,15 +530,32 @@ class ResultStore:
         )
 
 
+def _arrays(path: Path) -> Path:
+    """Where the arrays of a stored result are."""
+    return path.with_suffix(".nc")
+
+
 def _checked(path: Path, schema: type[BaseModel], what: str) -> dict[str, Any]:
-    """Document of a file that a schema holds for."""
+    """Document of a file that a schema holds for.
+
+    DamageError if it is no JSON, or not what was written; those of earlier versions
+    have no digest.
+    """
     content = read_bytes(path)
     try:
         document = json.loads(content)
+        stated = document.pop("digest", None) if isinstance(document, dict) else None
+        if stated is not None and stated != digest_json(document):
+            raise DamageError(f"{path} is damaged: its digest is another")
         schema.model_validate(document)
+    except ValidationError as error:
+        raise DataError(
+            f"{path} is not {what}: {explained(error)}; delete it"
+        ) from error
+    except DataError:
+        raise
     except (ValueError, RecursionError) as error:
-        why = f": {explained(error)}" if isinstance(error, ValidationError) else ""
-        raise DataError(f"{path} is not {what}{why}; delete it") from error
+        raise DamageError(f"{path} is damaged: it is no JSON") from error
     return dict(document)
 
 

@@ -32,6 +32,7 @@ FLOORS = (
         "arrays",
         "checks",
         "digests",
+        "environment",
         "errors",
         "files",
         "index",

@@ -16,9 +16,9 @@ import numpy as np
 from pydantic import TypeAdapter, ValidationError
 
 from ce_align.digests import digest_json
+from ce_align.environment import processor
 from ce_align.files import atomic_path, cache_folder, scratch_folder
 from ce_align.progress import Progress, silent
-from ce_align.results import processor
 
 if TYPE_CHECKING:
     import torch

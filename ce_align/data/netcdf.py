@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, Json, ValidationError
 
+from ce_align.arrays import seal, seal_holds
 from ce_align.data.imagefiles import FileSource, MemorySource, ZipSource
 from ce_align.data.imagesets import ImageSet
 from ce_align.data.joining import equal_pixels, join_equal_images
@@ -129,6 +130,7 @@ def write_recording(
         xr.Dataset(variables, attrs=attributes).to_netcdf(
             temporary, engine="netcdf4", encoding=compressed
         )
+        seal(temporary)
 
 
 def _encoded(images: ImageSet, most: int | None) -> tuple[list[bytes], bool]:
@@ -183,6 +185,11 @@ def read_recording(path: Path) -> Recording:
     """
     if not path.exists():
         raise DataError(f"no recording at {path}; write one with `ce-align import`")
+    if seal_holds(path) is False:  # its digest does not cover all, such as notes
+        raise DataError(
+            f"{path} is damaged: its checksum is another than when it was written; "
+            "copy or import it again"
+        )
     try:
         dataset = _read(path)
     except DAMAGE as error:
@@ -305,32 +312,52 @@ def _fault(error: Exception) -> str:
 def describe_file(path: Path) -> Entry | None:
     """A recording in a netCDF file, without reading its data; None if there is none."""
     try:
-        with _opened(path) as opened:
-            attributes, sizes = opened.__dict__, opened.dimensions
-            if str(attributes.get("format")) not in (FORMAT, FURTHER):
-                return None
-            stated = _stated(attributes)
-            ragged = "presentations" in opened.variables
-            return Entry(
-                name=str(path),
-                region=canonical_region(stated.region),
-                load=partial(read_recording, path),
-                images=sizes["stimulus"].size,
-                neuroids=sizes["neuroid"].size,
-                repetitions=int(opened["repetition"][...].max()) + 1
-                if ragged
-                else sizes["repetition"].size,
-                access=f"{stated.origin}: this folder",
-                origin=stated.origin,
-            )
+        return _described(path)
     except DAMAGE:
-        return None  # another program's file
+        return None
 
 
 def describe_files(folder: Path) -> list[Entry]:
-    """Recordings among the netCDF files of a folder, without reading their data."""
-    found = map(describe_file, sorted(folder.glob("*.nc")))
+    """Recordings among the netCDF files of a folder, without reading their data.
+
+    Those that cannot be read are among them; another program's files are not.
+    """
+    found = []
+    for path in sorted(folder.glob("*.nc")):
+        try:
+            entry = _described(path)
+        except DAMAGE as error:
+            entry = Entry(
+                name=str(path),
+                region="",
+                load=partial(read_recording, path),
+                access=f"damaged: {reason(error)}; copy or import it again",
+                origin="",
+            )
+        found.append(entry)
     return [entry for entry in found if entry is not None]
+
+
+def _described(path: Path) -> Entry | None:
+    """As `describe_file`; raises one of DAMAGE if the file cannot be read."""
+    with _opened(path) as opened:
+        attributes, sizes = opened.__dict__, opened.dimensions
+        if str(attributes.get("format")) not in (FORMAT, FURTHER):
+            return None
+        stated = _stated(attributes)
+        ragged = "presentations" in opened.variables
+        return Entry(
+            name=str(path),
+            region=canonical_region(stated.region),
+            load=partial(read_recording, path),
+            images=sizes["stimulus"].size,
+            neuroids=sizes["neuroid"].size,
+            repetitions=int(opened["repetition"][...].max()) + 1
+            if ragged
+            else sizes["repetition"].size,
+            access=f"{stated.origin}: this folder",
+            origin=stated.origin,
+        )
 
 
 def _images_beside(path: Path) -> Path:

@@ -203,7 +203,9 @@ def _compared(recording: Recording, asked: CompareConfig, run: Run) -> list[Comp
         algorithm=f"{ALGORITHM}, features {ALGORITHM_VERSION}",
     )
     facts = [row.model_dump(include={*FACTS}) for row in scores]
-    rows = None if run.force else run.store.get(config.stage, config_id, CompareRow)
+    rows = None
+    if not run.force:
+        rows = run.store.get(config.stage, config_id, CompareRow, run.notify)
     if rows:
         run.outcome.n_stored += 1
     else:

@@ -427,11 +427,11 @@ class Run:
         now = [network.behaviour for network in networks]
         if self.force or None in now:
             return None
-        namesake = store.namesake(stage, config_id.nameless)
+        namesake = store.namesake(stage, config_id.nameless) or config_id
         source: str = config_id
         rows = None
-        for source in filter(None, (config_id, config_id.spelled, namesake)):
-            if rows := store.get(stage, source, row_type):
+        for source in dict.fromkeys((config_id, config_id.spelled, namesake)):
+            if rows := store.get(stage, source, row_type, self.notify):
                 break
         if not rows:
             self._tell_changes(config, config_id, networks)

@@ -160,7 +160,7 @@ def _train(config: TrainConfig, run: Run) -> None:
         new = training_id(config, data_digest(images))
         store, rows = ResultStore(folder), None
         for config_id in (new, new.spelled):
-            if rows := store.get(config.stage, config_id, TrainRow):
+            if rows := store.get(config.stage, config_id, TrainRow, run.notify):
                 break
         is_there = rows and (folder / EXPORTED).is_file()
         if is_there and not run.force and run.training is None:

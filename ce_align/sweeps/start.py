@@ -224,7 +224,7 @@ def run_sweep(
     )
     types = {kind.model_fields["stage"].default: kind for kind in _row_types(Row)}
     for stage, config_id in board.rows([job.id for job in rest]):
-        outcome.rows += store.get(stage, config_id, types[stage]) or []
+        outcome.rows += store.get(stage, config_id, types[stage], notify) or []
         outcome.n_done += 1
     for status in standing(sweep, board):
         if status.state == "failed":

@@ -263,7 +263,7 @@ def open_packed(path: Path) -> ImageSet:
         n_bytes = (path / PIXELS).stat().st_size
         ends = places[:, 0] + places[:, 1] * places[:, 2] * 3
         whole = places.shape == (len(ids), 3) and ends.max() == n_bytes
-    except (*DAMAGE, AttributeError) as error:
+    except DAMAGE as error:
         raise DataError(
             f"{path} is not a packed folder: {reason(error)}; pack again"
         ) from error

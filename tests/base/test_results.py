@@ -190,6 +190,7 @@ def test_a_damaged_result_is_listed_and_the_others_are_read(tmp_path):
     store.put("toy", "c1", CONFIG, [toy_row()])
     path = tmp_path / "toy" / "c2.json"
     sound = (tmp_path / "toy" / "c1.json").read_text()
+    sound = re.sub(r',\s*"digest": "\w+"', "", sound)  # as earlier versions wrote it
     path.write_text(re.sub(r'"value": [\d.]+', '"value": "high"', sound))
     with pytest.raises(DataError, match=r"0\.value: .*found 'high'; delete it"):
         list(store.documents())

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import xarray as xr
 from small_commands import COMMANDS, NETWORKS, store_scores
 
 from ce_align.arrays import mapped_array, seal
@@ -17,7 +18,7 @@ from ce_align.models.checkpoints import save_safetensors
 from ce_align.models.features import extract
 from ce_align.models.load import load_network
 from ce_align.results import ResultStore
-from ce_align.stages.scores import ScoreRow
+from ce_align.stages.scores import ScoreConfig, ScoreRow
 from ce_align.trainer.data import open_packed, pack
 
 #: Bytes of a checksum and of the mark before it.
@@ -153,6 +154,84 @@ def test_what_is_cut_at_any_tenth_is_refused_in_a_line(images, tmp_path, prepare
         read()
 
 
+def stored(folder: Path) -> list[Path]:
+    """A result with arrays in a folder; its files."""
+    store_scores(folder)
+    (row,) = ResultStore(folder).get("score", "c0", ScoreRow)
+    config = ScoreConfig(model=row.model, recording="simulated", layer="layer4")
+    arrays = xr.Dataset({"r": (("split", "neuroid"), np.arange(60.0).reshape(20, 3))})
+    path = ResultStore(folder).put("score", "c0", config, [row], arrays)
+    return [path, path.with_suffix(".nc")]
+
+
+@pytest.mark.parametrize("damaged", [cuts, flips])
+def test_a_result_that_is_damaged_counts_as_none_and_it_is_said(damaged, tmp_path, rng):
+    store, paths = ResultStore(tmp_path), stored(tmp_path)
+    (row,) = store.get("score", "c0", ScoreRow)
+    for path in paths:
+        noticed = 0
+        for _ in cuts(path) if damaged is cuts else flips(path, rng, 100):
+            told = []
+            rows = store.get("score", "c0", ScoreRow, told.append)
+            assert (rows, told) == ([row], []) or (
+                rows is None and told[0].startswith(f"{path} is damaged")
+            )
+            noticed += rows is None
+            listed = [failure.what for failure in store.failures()]
+            assert listed == [str(path)] * (rows is None and path.suffix == ".json")
+            if path.suffix == ".nc" and rows is None:
+                with pytest.raises(DataError, match=f"{path} is damaged"):
+                    store.arrays("score", "c0")
+        # What is left is in blanks, or in the mark before a checksum.
+        assert noticed == (10 if damaged is cuts else pytest.approx(90, abs=10))
+        assert store.get("score", "c0", ScoreRow) == [row]
+
+
+def test_scores_that_are_damaged_are_computed_again(place, ce_align):
+    folder = place()
+    asked = (*COMMANDS["score"], "--json")
+    expected = [row["value"] for row in json.loads(ce_align(*asked)[1])]
+    for path in sorted(folder.glob("results/score/*.*")):
+        whole = bytearray(path.read_bytes())
+        whole[len(whole) // 2] ^= 1
+        path.write_bytes(whole)
+        status, out, err = ce_align(*asked)
+        assert status == 0, err
+        assert [row["value"] for row in json.loads(out)] == expected
+        assert "is computed again" in err.replace("\n", " ")
+        assert path.read_bytes() != whole
+
+
+def test_a_bit_that_turned_anywhere_in_a_recording_is_noticed(prepared, tmp_path, rng):
+    path = tmp_path / "toy.nc"
+    path.write_bytes((prepared / "toy.nc").read_bytes())
+    whole = load_recording(str(path))
+    for _ in flips(path, rng, 200):
+        try:
+            found = load_recording(str(path))
+        except DataError as error:
+            assert str(error).startswith(f"{path} is damaged")
+        else:  # the mark of its checksum
+            assert (found.digest, found.notes) == (whole.digest, whole.notes)
+
+
+def test_recordings_that_are_damaged_are_listed_with_the_reason(place, ce_align):
+    folder = place()
+    whole = (folder / "toy.nc").read_bytes()
+    (folder / "cut.nc").write_bytes(whole[: len(whole) // 2])
+    (folder / "text.nc").write_text("no netCDF")
+    xr.Dataset({"x": ("a", [1.0])}).to_netcdf(folder / "of_others.nc")
+    status, out, err = ce_align("recordings", "--json")
+    assert status == 0, err
+    access = {row["name"]: row["access"] for row in json.loads(out)}
+    assert access["toy.nc"].startswith("recorded")
+    assert access["cut.nc"].startswith("damaged: NetCDF: HDF error")
+    assert access["text.nc"].startswith("damaged: NetCDF: Unknown file format")
+    assert "of_others.nc" not in access
+    shown = " ".join(ce_align("recordings")[1].split())
+    assert "cut.nc" in shown and "HDF error; copy or import it again" in shown
+
+
 def test_eight_processes_may_write_and_read_one_store(tmp_path):
     children = []
     for _ in range(8):
@@ -179,6 +258,7 @@ def test_rows_of_a_later_version_are_neither_misread_nor_destroyed(tmp_path):
     path = tmp_path / "score" / "c0.json"
     document = json.loads(path.read_text())
     document["rows"][0]["a_later_column"] = 1
+    del document["digest"]
     path.write_text(json.dumps(document))
     later = path.read_bytes()
     store = ResultStore(tmp_path)

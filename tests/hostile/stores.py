@@ -81,7 +81,9 @@ def _document() -> dict[str, Any]:
         path = ResultStore(Path(folder)).put(
             "score", "0" * 16, config, [_row(0.25, config_id="0" * 16)]
         )
-        return dict(json.loads(path.read_text()))
+        document = dict(json.loads(path.read_text()))
+        del document["digest"]  # which would tell what is changed here
+        return document
 
 
 def _write(content: bytes, place: str, folder: Path) -> None:

@@ -110,6 +110,7 @@ def test_rows_stored_without_a_difference_get_it_from_the_stored_parts(rng, tmp_
     (path,) = (tmp_path / "overlap").glob("*.json")
     document = json.loads(path.read_text())
     document["rows"].pop()
+    del document["digest"]  # which that version did not write
     path.write_text(json.dumps(document))
     run = Run(ResultStore(tmp_path), notify=pytest.fail)
     rows = overlap(networks, planted, CONFIG, run)
