@@ -7,6 +7,10 @@ for all splits, and each split only its left-out rows, a tenth of them. Leave-on
 errors then are the dual coefficients over that diagonal. Many strengths of a single
 split come from an eigendecomposition instead.
 
+Strengths are tried from the weakest on. An error left out is never below the residual
+of the same stimulus when it is fitted, and residuals only grow with the strength: once
+they exceed the least error, in every split and group, no stronger penalty is the best.
+
 The intercept of a split is not penalised: its column of ones goes along with the
 responses.
 """
@@ -39,6 +43,9 @@ LEAVE_ONE_OUT_SHARES = np.logspace(-6, 1, 22)
 #: Inverses that cost about as much as an eigendecomposition.
 INVERSES = 8
 
+#: Share of the least error that ends the search, so that rounding does not.
+BEYOND = 1 + 1e-6
+
 #: Groups of fewer neuroids are fitted by one thread.
 SMALL = 1024
 
@@ -53,7 +60,8 @@ class RidgeFit:
     alphas : (n_splits, n_groups), the strength of each split, shared by the neuroids of
         a group
     squared_errors : (n_splits, n_groups, n_alphas), mean squared leave-one-out error of
-        the training stimuli over the neuroids of a group
+        the training stimuli over the neuroids of a group; infinite for strengths that
+        are lost in rounding, and for those that were not tried, for they are too strong
     """
 
     predictions: tuple[Array, ...]
@@ -117,6 +125,7 @@ def kernel_ridge(
         for train, test in splits
     ]
     errors = np.full((len(splits), len(members), len(strengths)), np.inf)
+    fitted = np.zeros(errors.shape[:2])
     best: dict[tuple[int, int], _Dual] = {}
     fits: Callable[[float], Iterable[Iterable[_Dual]]]
     if len(sets) == 1 and len(strengths) > INVERSES:
@@ -126,12 +135,17 @@ def kernel_ridge(
     # Threads wait for one another longer than a product of a small group takes.
     small = len(members) > 1 and max(map(len, members)) < SMALL
     with threadpool_limits(1 if small else None, user_api="blas"):
-        for position, alpha in enumerate(strengths):
-            for split, duals in enumerate(fits(float(alpha))):
+        for position in np.argsort(strengths, kind="stable").tolist():
+            for split, duals in enumerate(fits(float(strengths[position]))):
                 for group, dual in enumerate(duals):
-                    errors[split, group, position] = dual.squared_error
-                    if errors[split, group].argmin() == position or not position:
-                        best[split, group] = dual
+                    place = split, group
+                    errors[*place, position] = dual.squared_error
+                    fitted[place] = dual.fitted_error
+                    if errors[place].argmin() == position or place not in best:
+                        best[place] = dual
+            # Then no stronger penalty is the best (see above).
+            if (fitted > BEYOND * errors.min(axis=2)).all():
+                break
     if not best:
         raise DataError(
             f"ridge strength {strengths.max():.3g} is lost in the rounding of features "
@@ -156,12 +170,28 @@ def kernel_ridge(
 class _Dual:
     """A group's fit in one split: dual coefficients (n_train, n_targets), intercept.
 
-    `squared_error` is the mean squared leave-one-out error.
+    `squared_error` is the mean squared leave-one-out error, `fitted_error` that of the
+    stimuli which are fitted.
     """
 
     coefficients: Array
     intercept: Array
     squared_error: float
+    fitted_error: float
+
+
+def _dual(
+    coefficients: Array, intercept: Array, diagonal: Array, alpha: float
+) -> _Dual:
+    """Fit whose errors left out are coefficients over the inverse's diagonal.
+
+    Residuals of what is fitted are the coefficients times `alpha`.
+    """
+    squares = np.einsum("ij,ij->i", coefficients, coefficients)
+    n_targets = coefficients.shape[1]
+    left_out = float(np.mean(squares / diagonal**2)) / n_targets
+    fitted = alpha**2 * float(np.mean(squares)) / n_targets
+    return _Dual(coefficients, intercept, left_out, fitted)
 
 
 def _fits_of_all(
@@ -179,7 +209,7 @@ def _fits_of_all(
     if inverse is not None:
         solved = inverse @ targets
         for train, rest, _ in sets:
-            yield _duals_without(inverse, solved, train, rest, parts)
+            yield _duals_without(inverse, solved, train, rest, parts, alpha)
 
 
 def _fits_of_one(
@@ -204,14 +234,12 @@ def _fits_of_one(
             return
         shrunk = 1 / (values + alpha)
         left = np.einsum("ij,ij,j->i", vectors, vectors, alpha * shrunk)
-        # Residuals are alpha times the coefficients; the intercept takes 1 / n.
-        scale = (left - 1 / len(train))[:, np.newaxis]
+        # The intercept takes 1 / n.
+        diagonal = (left - 1 / len(train)) / alpha
 
         def of_group(along: Array, offset: Array) -> _Dual:
             coefficients = vectors @ (shrunk[:, np.newaxis] * along)
-            held_out = alpha * coefficients / scale
-            error = float(np.mean(np.mean(held_out**2, axis=0)))
-            return _Dual(coefficients, offset - means @ coefficients, error)
+            return _dual(coefficients, offset - means @ coefficients, diagonal, alpha)
 
         yield map(of_group, along, offsets)
 
@@ -252,25 +280,24 @@ def _duals_without(
     train: Indices,
     rest: Indices,
     parts: Sequence[slice],
+    alpha: float,
 ) -> Iterator[_Dual]:
     """Fits to `train`, from the inverse and its product with responses and ones."""
-    from scipy.linalg import blas, cholesky
+    from scipy.linalg import blas, cholesky, lapack
 
-    # inverse[rest] is L crossᵀ with L Lᵀ = inverse[rest, rest]; transposes are in
-    # Fortran order, which the triangular solver takes without copying.
+    # inverse[rest] is L crossᵀ with L Lᵀ = inverse[rest, rest]. A product with the
+    # inverse of L takes half the time of solving; transposes are in Fortran order.
     rows = inverse[rest]
     factor = cholesky(rows[:, rest], lower=True)
-    cross = blas.dtrsm(1.0, factor, rows.T, side=1, lower=1, trans_a=1, overwrite_b=1)
+    small, _ = lapack.dtrtri(factor, lower=1)
+    cross = blas.dtrmm(1.0, small, rows.T, side=1, lower=1, trans_a=1, overwrite_b=1)
     left = (inverse.diagonal() - np.einsum("ij,ij->i", cross, cross))[train]
     # A group at a time, so that its arrays stay in the processor's cache.
     for part in parts:
         shared = blas.dtrsm(1.0, factor, solved[rest, part], lower=1)
-        dual = (solved[:, part] - cross @ shared)[train]
+        dual = (solved[:, part] - blas.dgemm(1.0, cross, shared))[train]
         # The intercept makes the coefficients sum to zero.
         ones = dual[:, -1]
         intercept = dual[:, :-1].sum(axis=0) / ones.sum()
         coefficients = dual[:, :-1] - np.outer(ones, intercept)
-        diagonal = left - ones**2 / ones.sum()
-        held_out = coefficients / diagonal[:, None]
-        error = float(np.mean(np.mean(held_out**2, axis=0)))
-        yield _Dual(coefficients, intercept, error)
+        yield _dual(coefficients, intercept, left - ones**2 / ones.sum(), alpha)

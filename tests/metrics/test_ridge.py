@@ -28,6 +28,14 @@ def test_one_strength_is_scikit_learns_ridge(rng, shape, alpha):
         np.testing.assert_allclose(predicted, model.predict(features[test]), atol=1e-8)
 
 
+def same_where_tried(found, expected, rtol):
+    """Strengths that were not tried are the strongest, and worse than the best."""
+    tried = np.isfinite(found)
+    np.testing.assert_allclose(found[tried], expected[tried], rtol=rtol)
+    assert (np.diff(tried.astype(int)) <= 0).all()
+    assert (expected[~tried] > expected.min()).all()
+
+
 @pytest.mark.parametrize("shape", [(150, 40), (150, 400), (60, 90, 200)])
 def test_leave_one_out_errors_are_those_of_ridgecv(rng, shape):
     features, responses = planted(rng, *shape)
@@ -38,11 +46,8 @@ def test_leave_one_out_errors_are_those_of_ridgecv(rng, shape):
         model = RidgeCV(alphas, store_cv_results=True)
         model.fit(features[train], responses[train])
         assert fit.alphas[split, 0] == model.alpha_
-        np.testing.assert_allclose(
-            fit.squared_errors[split, 0],
-            model.cv_results_.mean(axis=(0, 1)),
-            rtol=1e-11,
-        )
+        expected = model.cv_results_.mean(axis=(0, 1))
+        same_where_tried(fit.squared_errors[split, 0], expected, rtol=1e-11)
         np.testing.assert_allclose(
             fit.predictions[split], model.predict(features[test]), atol=1e-9
         )
@@ -61,9 +66,9 @@ def test_groups_are_fitted_as_if_alone(rng, n_neuroids):
     for i, places in enumerate(members):
         alone = kernel_ridge(gram, responses[:, places], splits, alphas=alphas)
         np.testing.assert_array_equal(fit.alphas[:, [i]], alone.alphas)
-        np.testing.assert_allclose(
-            fit.squared_errors[:, [i]], alone.squared_errors, rtol=1e-10
-        )
+        tried = np.isfinite(alone.squared_errors)
+        found = np.where(tried, fit.squared_errors[:, [i]], np.inf)
+        np.testing.assert_allclose(found, alone.squared_errors, rtol=1e-10)
         for found, expected in zip(fit.predictions, alone.predictions, strict=True):
             np.testing.assert_allclose(found[:, places], expected, atol=1e-9)
 
@@ -78,12 +83,27 @@ def test_a_single_split_is_one_of_several(rng, shape):
     for split in range(3):
         alone = kernel_ridge(gram, responses, splits[split : split + 1], alphas=alphas)
         np.testing.assert_array_equal(alone.alphas[0], several.alphas[split])
-        np.testing.assert_allclose(
-            alone.squared_errors[0], several.squared_errors[split], rtol=1e-8
-        )
+        tried = np.isfinite(alone.squared_errors[0])
+        found = np.where(tried, several.squared_errors[split], np.inf)
+        np.testing.assert_allclose(alone.squared_errors[0], found, rtol=1e-8)
         np.testing.assert_allclose(
             alone.predictions[0], several.predictions[split], atol=1e-8
         )
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+def test_strengths_too_strong_to_be_the_best_are_not_tried(rng, reverse):
+    features, responses = planted(rng, 60, 10)
+    gram, splits = centred_gram(features), brainscore_splits(60, n_splits=3)
+    weak = np.logspace(-3, 2, 6)
+    alphas = np.append(weak, np.logspace(6, 9, 4))[:: -1 if reverse else 1]
+    fit = kernel_ridge(gram, responses, splits, alphas=alphas)
+    known = kernel_ridge(gram, responses, splits, alphas=weak)
+    tried = np.isfinite(fit.squared_errors)
+    assert tried[:, :, alphas < 1e3].all()
+    assert not tried[:, :, alphas > 1e6].any()
+    np.testing.assert_array_equal(fit.alphas, known.alphas)
+    np.testing.assert_array_equal(fit.predictions, known.predictions)
 
 
 def test_leave_one_out_errors_are_those_of_leaving_each_out(rng):
