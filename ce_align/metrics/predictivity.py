@@ -385,7 +385,7 @@ def working_bytes(
         kept = targets**2 + (n + n_train) * targets + n_components * (3 * n + targets)
         working = gram + n_splits * kept + 3 * n * targets
     else:  # the inverse of one strength beside that of the next
-        duals = 2 * n_splits * n_train * targets
+        duals = (n_splits + 1) * n_train * targets
         working = 3 * gram + duals + 3 * n * targets + 2 * n * n_test
     forming = gram + 2 * n * block
     rates = 2 * n * n_neuroids
