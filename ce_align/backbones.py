@@ -1,10 +1,12 @@
 """Architectures of our own, which training builds and weights are loaded into."""
 
+import inspect
+
 from torch import Tensor, nn
 
 from ce_align.vision import resnet
 
-__all__ = ["TinyResNet", "own_backbone"]
+__all__ = ["TinyResNet", "own_backbone", "source_of"]
 
 
 class TinyResNet(nn.Module):
@@ -46,19 +48,25 @@ class TinyResNet(nn.Module):
         return outputs
 
 
-def own_backbone(name: str, n_classes: int = 1000) -> nn.Module:
-    """One of `ce_align.names.OWN_BACKBONES`, of random weights.
-
-    ``resnet18_cifar`` is torchvision's ResNet-18 as it is trained on images of 32 px:
-    its stem is a 3×3 convolution of stride 1 without pooling (He et al., 2016).
-    """
-    if name == "tiny":
-        return TinyResNet(n_classes=n_classes)
+def resnet18_cifar(n_classes: int = 1000) -> nn.Module:
+    """ResNet-18 for images of 32 px: no pooling, stem of stride 1 (He et al., 2016)."""
     network: nn.Module = resnet.resnet18(zero_init_residual=True, num_classes=n_classes)
     network.conv1 = nn.Conv2d(3, 64, 3, padding=1, bias=False)
     nn.init.kaiming_normal_(network.conv1.weight, mode="fan_out", nonlinearity="relu")
     network.maxpool = nn.Identity()
     return network
+
+
+def own_backbone(name: str, n_classes: int = 1000) -> nn.Module:
+    """One of `ce_align.names.OWN_BACKBONES`, of random weights."""
+    build = TinyResNet if name == "tiny" else resnet18_cifar
+    return build(n_classes=n_classes)
+
+
+def source_of(name: str) -> str:
+    """Source of what `own_backbone` builds; it needs ``Tensor``, ``nn``, ``resnet``."""
+    parts = (TinyResNet, _stage) if name == "tiny" else (resnet18_cifar,)
+    return "\n\n\n".join(inspect.getsource(part).rstrip() for part in parts)
 
 
 def _stage(n_inputs: int, n_outputs: int, stride: int) -> nn.Sequential:

@@ -230,7 +230,7 @@ def _equal(folder: Path, other: Path) -> bool:
 
 @dataclass(frozen=True)
 class _Rebuildable:
-    """A network that torchvision builds by the name of its architecture.
+    """A network that the name of its architecture builds.
 
     `training` are the settings stored with the weights of one's own training, and
     `served` is the file that the address of the weights serves already.
@@ -282,14 +282,16 @@ def _described(model: str) -> tuple[str, dict[str, Any]]:
     prefix, slash, rest = model.partition("/")
     if slash and prefix == "torchvision":
         return rest.partition(":")[0], {}
+    if slash and prefix == "timm":
+        return f"timm/{rest.partition(':')[0].partition('.')[0]}", {}
     path = Path(model) / EXPORTED if (Path(model) / EXPORTED).is_file() else Path(model)
     name, colon, stated = str(path).rpartition(":")
     if not colon:
         name, stated = str(path), ""
     if not name.endswith(FILE_SUFFIXES) or name.endswith(".py"):
         raise ConfigError(
-            f"{model} cannot be submitted: a plugin rebuilds its network from "
-            "torchvision, so only published networks, torchvision/NAME, trainings and "
+            f"{model} cannot be submitted: a plugin rebuilds its network by name, so "
+            "only published networks, torchvision/NAME, timm/NAME, trainings and "
             "checkpoints can be exported"
         )
     metadata: Mapping[str, str] = {}
@@ -345,7 +347,7 @@ def _served(published: Published, url: str, target: Path) -> "Network":
 def _checked(
     model: str, network: "Network", architecture: str, **facts: Any
 ) -> _Rebuildable:
-    """The network, if torchvision rebuilds it exactly from its name."""
+    """The network, if its name rebuilds it exactly."""
     import torch
 
     *_, (_, head) = network.module.named_children()
@@ -360,8 +362,8 @@ def _checked(
         setattr(rebuilt, name, torch.nn.Identity())
     if _outline(rebuilt) != _outline(network.module):
         raise ConfigError(
-            f"{model} cannot be submitted: it is not {architecture} as torchvision "
-            "builds it by name, so a plugin could not rebuild it"
+            f"{model} cannot be submitted: it is not {architecture} as its name "
+            "builds it, so a plugin could not rebuild it"
         )
     return _Rebuildable(model, network, architecture, n_classes, **facts)
 

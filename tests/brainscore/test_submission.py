@@ -1,8 +1,11 @@
 """Networks become plugins that say all that is needed, and nothing that is not true."""
 
 import hashlib
+import importlib
 import json
+import sys
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -22,8 +25,10 @@ from ce_align.brainscore.plugin import archive as plugin_archive
 from ce_align.brainscore.plugin.writing import PluginSpec, model_files, recovered_spec
 from ce_align.brainscore.submission import Submission, default_identifier, submit
 from ce_align.errors import AccessError, ConfigError, DataError
-from ce_align.models.catalogue import PUBLISHED
+from ce_align.models.catalogue import EXPORTED, PUBLISHED
+from ce_align.models.checkpoints import save_safetensors
 from ce_align.models.load import load_network
+from ce_align.trainer.networks import build_backbone
 
 HOSTED = Submission("https://lab.org/weights/")
 EMBEDDED = Submission("embed")
@@ -238,7 +243,6 @@ def test_plugins_of_an_export_that_was_killed_are_not_in_the_way(paper, tmp_path
     [
         ([], {}, "at least one network"),
         (["pixels"], {}, "cannot be submitted"),
-        (["timm/resnet50"], {}, "cannot be submitted"),
         (["brainscore/alexnet"], {}, "cannot be submitted"),
         (["net.py:build"], {}, "cannot be submitted"),
         (["torchvision/alexnet:none"], {}, "--layer IT="),
@@ -362,3 +366,33 @@ def test_code_that_was_altered_is_not_ours(tmp_path, file, old, new):
 def test_a_plugin_cannot_say_what_would_be_code(changes):
     with pytest.raises(ValueError):
         make_spec(**changes)
+
+
+@pytest.mark.parametrize(
+    ("backbone", "size", "layers"),
+    [
+        ("resnet18_cifar", 32, {}),
+        ("timm/test_vit", 160, {"layers": {"IT": "blocks.4"}}),
+    ],
+)
+def test_a_plugin_builds_every_backbone_that_trainings_have(
+    tmp_path, monkeypatch, backbone, size, layers
+):
+    network, _ = build_backbone(backbone)
+    folder = tmp_path / "run"
+    folder.mkdir()
+    facts = {"architecture": backbone, "input_size": str(size)}
+    save_safetensors(folder / EXPORTED, network.state_dict(), facts)
+    submission = replace(EMBEDDED, bibtex="@misc{a, title={b}}", **layers)
+    (found,) = submit([str(folder)], tmp_path / "plugins", submission)
+    plugin = tmp_path / "plugins" / found.identifier
+    assert recovered_spec(plugin) is not None
+    assert ("timm" in (plugin / "requirements.txt").read_text()) == ("/" in backbone)
+    monkeypatch.syspath_prepend(plugin)
+    monkeypatch.delitem(sys.modules, "model", raising=False)
+    rebuilt = importlib.import_module("model").build_network().eval()
+    del sys.modules["model"]
+    rebuilt.load_state_dict(load_file(plugin / "weights.safetensors"))
+    images = torch.rand(2, 3, size, size)
+    with torch.no_grad():
+        torch.testing.assert_close(rebuilt(images), network.eval()(images))

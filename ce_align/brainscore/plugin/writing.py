@@ -1,7 +1,6 @@
 """What a Brain-Score plugin of ours says, and its files as text."""
 
 import ast
-import inspect
 import json
 import re
 from collections.abc import Iterable, Mapping
@@ -15,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from ce_align.brainscore.models import Region
 from ce_align.errors import ConfigError
 from ce_align.models.catalogue import Published
+from ce_align.names import OWN_BACKBONES
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -76,14 +76,14 @@ REFERENCE = (
 class PluginSpec(BaseModel):
     """Everything that the code of a plugin depends on.
 
-    The architecture is torchvision's name, or ``tiny``; `n_classes` is None without a
-    classifier, and `weights_url` for weights that lie inside.
+    The architecture is torchvision's name, timm/NAME, or one of our own; `n_classes` is
+    None without a classifier, and `weights_url` for weights that lie inside.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     identifier: Identifier
-    architecture: Annotated[str, Field(pattern=r"^[a-z0-9_]+$")]
+    architecture: Annotated[str, Field(pattern=r"^(timm/)?[a-z0-9_]+$")]
     n_classes: Annotated[int, Field(ge=1)] | None
     layers: Annotated[dict[Region, Layer], Field(min_length=1)]
     input_size: Annotated[int, Field(ge=1, le=4096)]
@@ -146,13 +146,12 @@ def _render(template: str, **values: Any) -> str:
 def model_files(spec: PluginSpec) -> dict[str, str]:
     """The files of a plugin that Brain-Score executes, by name."""
     values = spec.model_dump()
-    if spec.architecture == "tiny":
-        from ce_align import backbones
+    values["own_source"] = None
+    if spec.architecture in OWN_BACKBONES:
+        from ce_align.backbones import source_of
 
         # As text, because Brain-Score's machines do not have this package.
-        parts = (backbones.TinyResNet, backbones._stage)
-        sources = [inspect.getsource(part).rstrip() for part in parts]
-        values["tiny_source"] = "\n\n\n".join(sources)
+        values["own_source"] = source_of(spec.architecture)
     return {
         "__init__.py": _render("init.py", **values),
         "model.py": _render("model.py", **values),
@@ -175,7 +174,7 @@ def plugin_files(
     return {
         **model_files(spec),
         "test.py": _render("test.py", **values, expected=expected),
-        "requirements.txt": _render("requirements.txt"),
+        "requirements.txt": _render("requirements.txt", **values),
         f"region_layer_map/{spec.identifier}.json": layer_map,
     }
 
@@ -183,8 +182,8 @@ def plugin_files(
 def recovered_spec(folder: Path) -> PluginSpec | None:
     """What a plugin says, if its code is exactly what this version writes, else None.
 
-    Such code runs no other than torch's, torchvision's, safetensors' and Brain-Score's,
-    whoever the plugin is from.
+    Such code runs no other than torch's, torchvision's, timm's, safetensors' and
+    Brain-Score's, whoever the plugin is from.
     """
     try:
         texts = {
@@ -203,21 +202,24 @@ def recovered_spec(folder: Path) -> PluginSpec | None:
 
 
 def built(architecture: str, n_classes: int | None = None) -> "nn.Module":
-    """Architecture as torchvision builds it by name, where it can without weights.
+    """Architecture as a plugin builds it by name, where it can without weights.
 
     Raises
     ------
     ConfigError
-        If it does not.
+        If there is none of that name.
     """
     import torch
 
-    from ce_align.backbones import TinyResNet
+    from ce_align.backbones import own_backbone
+    from ce_align.models.architectures import timm_network
     from ce_align.vision import models
 
     def build() -> "nn.Module":
-        if architecture == "tiny":
-            return TinyResNet(n_classes=n_classes or 1)
+        if architecture in OWN_BACKBONES:
+            return own_backbone(architecture, n_classes or 1)
+        if architecture.startswith("timm/"):
+            return timm_network(architecture.removeprefix("timm/"), n_classes)
         options = {} if n_classes is None else {"num_classes": n_classes}
         network: nn.Module = models.get_model(architecture, weights=None, **options)
         return network
@@ -225,7 +227,7 @@ def built(architecture: str, n_classes: int | None = None) -> "nn.Module":
     try:
         with torch.device("meta"):
             return build()
-    except NotImplementedError:  # some compute their widths with tensors
+    except RuntimeError:  # some compute their widths with tensors
         return build()
     except (TypeError, ValueError) as error:
         raise ConfigError(
