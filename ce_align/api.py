@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from ce_align.config import StageConfig, takes_settings
 from ce_align.data.imagesets import ImageSet
+from ce_align.data.named import load_recording as _load_recording
 from ce_align.data.recordings import Recording
-from ce_align.data.recordings import load_recording as _load_recording
 from ce_align.errors import ConfigError
 from ce_align.report.paper.files import FigureConfig, TableConfig
 from ce_align.results import ResultStore

@@ -7,6 +7,7 @@ if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
 
 __all__ = [
+    "LONGEST",
     "AccessError",
     "CeAlignError",
     "ConfigError",
@@ -15,11 +16,14 @@ __all__ = [
     "Stopped",
     "explained",
     "first_line",
+    "summary",
 ]
 
 
 #: So many settings that are wrong are told, and characters of what was found.
 MANY, SHOWN = 4, 80
+#: Characters of what a library says; it may repeat a whole header.
+LONGEST = 200
 
 
 class CeAlignError(Exception):
@@ -62,6 +66,16 @@ def first_line(error: BaseException) -> str:
         return str(error).strip().partition("\n")[0]
     except Exception:
         return ""
+
+
+def summary(error: BaseException) -> str:
+    """Kind of an error and what it says, in one line that is not too long.
+
+    >>> summary(ValueError("no room")), summary(KeyError())
+    ('ValueError: no room', 'KeyError')
+    """
+    parts = (type(error).__name__, first_line(error))
+    return ": ".join(filter(None, parts))[:LONGEST]
 
 
 def _fault(found: "ErrorDetails") -> str:
@@ -110,7 +124,6 @@ def explained(error: Exception) -> CeAlignError:
             "name another file or folder"
         )
     else:
-        summary = ": ".join(filter(None, (type(error).__name__, first_line(error))))
-        found = CeAlignError(f"unexpected {summary} (--debug shows where)")
+        found = CeAlignError(f"unexpected {summary(error)} (--debug shows where)")
     found.__cause__ = error
     return found

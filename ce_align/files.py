@@ -28,7 +28,7 @@ from types import ModuleType
 from typing import Any
 
 from ce_align.checks import named_some
-from ce_align.errors import CeAlignError, ConfigError, DataError, first_line
+from ce_align.errors import LONGEST, CeAlignError, ConfigError, DataError, first_line
 
 __all__ = [
     *("DAMAGE", "STALE", "alive", "atomic_folder", "atomic_path", "cache_folder"),
@@ -46,9 +46,6 @@ _UNFINISHED = re.compile(
 
 #: A file of JSON or text that is larger is none of ours (256 MiB).
 MOST_BYTES = 2**28
-
-#: Characters of what a library says; it may repeat a whole header.
-LONGEST = 200
 
 #: Characters of a name that its temporary one keeps: names have at most 255 bytes.
 _KEPT = 40

@@ -1,15 +1,11 @@
 """How long work tells what it has done; who shows it is decided elsewhere."""
 
-import contextlib
-import sys
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager
-from typing import Protocol, TextIO
+from typing import Protocol
 
 __all__ = [
-    *("MEGABYTE", "WHOLE", "Notify", "Progress", "TimeLeft"),
-    *("quiet", "quiet_stdout", "silent"),
+    *("MEGABYTE", "WHOLE", "Notify", "Progress", "TimeLeft", "quiet", "silent"),
 ]
 
 #: What a job as a whole is called, whose units are done one after another and may
@@ -98,11 +94,3 @@ def silent(what: str, done: int, total: int, state: str = "", /) -> None:
 
 def quiet(line: str) -> None:
     """Say nothing."""
-
-
-def quiet_stdout() -> AbstractContextManager[TextIO]:
-    """Send to standard error what code of others prints meanwhile.
-
-    Standard output is for rows: one stray line and it is no longer JSON.
-    """
-    return contextlib.redirect_stdout(sys.stderr)

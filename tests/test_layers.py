@@ -35,6 +35,7 @@ FLOORS = (
         "environment",
         "errors",
         "files",
+        "foreign",
         "index",
         "names",
         "progress",

@@ -11,7 +11,7 @@ import pytest
 
 from ce_align.api import load_network
 from ce_align.config import StageConfig
-from ce_align.data import recordings
+from ce_align.data import named
 from ce_align.data.imagesets import ImageSet
 from ce_align.data.recordings import Recording
 from ce_align.errors import AccessError, CeAlignError, ConfigError, DataError
@@ -51,7 +51,7 @@ def test_a_recording_is_loaded_once_for_all_networks(toy, tmp_path, monkeypatch)
         loaded.append(name)
         return toy["recording", name]
 
-    monkeypatch.setattr(recordings, "load_recording", load)
+    monkeypatch.setattr(named, "load_recording", load)
     outcome = run(configs("pixels", "gabor"), tmp_path)
     assert loaded == ["toy"]
     assert [row.model for row in outcome.rows] == ["pixels", "gabor"]

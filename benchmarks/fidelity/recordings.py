@@ -358,7 +358,7 @@ def compare(identifier: str, network: Any, folder: Path) -> tuple[Array, Array]:
     """Raw score, ceiling and score by `ce_align` and by Brain-Score's benchmark."""
     from ce_align.api import score
     from ce_align.brainscore.official import official_scores
-    from ce_align.data.recordings import load_recording
+    from ce_align.data.named import load_recording
 
     name, settings, metric = COMPARED[identifier]
     registry = importlib.import_module("brainscore_vision").benchmark_registry

@@ -5,7 +5,7 @@ Importing it, and `register`, import neither brainscore_vision nor torch.
 
 from ce_align.brainscore.datasets import entries, stated_sha1
 from ce_align.data.importers.brainio import STATED_SHA1
-from ce_align.data.recordings import register_recording_source, register_recordings
+from ce_align.data.named import register_recording_source, register_recordings
 
 __all__ = ["register", "register_networks"]
 

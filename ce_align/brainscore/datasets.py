@@ -15,7 +15,8 @@ from ce_align.brainscore.upstream import (
     has_credentials,
     import_brainscore,
 )
-from ce_align.data.recordings import Entry, Protocol, Recording
+from ce_align.data.named import Entry
+from ce_align.data.recordings import Protocol, Recording
 from ce_align.errors import AccessError, ConfigError, DataError
 from ce_align.progress import Progress, silent
 
@@ -380,7 +381,7 @@ def stated_sha1() -> dict[str, str]:
 
 
 def entries() -> dict[str, Entry]:
-    """Recordings as `ce_align.data.recordings` lists them."""
+    """Recordings as `ce_align.data.named` lists them."""
     return {name: _entry(name, dataset) for name, dataset in DATASETS.items()}
 
 

@@ -147,7 +147,7 @@ def compare(
     ] = None,
 ) -> None:
     """Tell which of several networks predicts a recording better, with p."""
-    from ce_align.data.recordings import RECORDINGS
+    from ce_align.data.named import RECORDINGS
     from ce_align.report.terminal import row_sheets
 
     named = [*(networks or ()), *asked.values("models")]

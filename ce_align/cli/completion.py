@@ -51,7 +51,7 @@ def _models(incomplete: str) -> list[str]:
 def _recordings(incomplete: str) -> list[str]:
     """Recordings by name, and files here."""
     from ce_align.brainscore import register
-    from ce_align.data.recordings import RECORDINGS
+    from ce_align.data.named import RECORDINGS
 
     register()
     files = map(str, Path().glob(f"{escape(incomplete)}*.nc"))

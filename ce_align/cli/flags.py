@@ -260,7 +260,7 @@ class Asked(Generic[Config]):
 
 def expanded(name: str, values: Sequence[str]) -> list[str]:
     """What names, globs and groups stand for; a setting of any other kind is itself."""
-    from ce_align.data.recordings import expand_recordings
+    from ce_align.data.named import expand_recordings
     from ce_align.models.catalogue import expand
     from ce_align.runner import register_brainscore
 

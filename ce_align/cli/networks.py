@@ -136,7 +136,7 @@ def _sorted(names: list[str], url: str | None) -> tuple[list[str], list[str]]:
     """Recordings and networks that names stand for; ConfigError for anything else."""
     from ce_align.brainscore import register
     from ce_align.brainscore.datasets import DATASETS
-    from ce_align.data.recordings import matching_recordings
+    from ce_align.data.named import matching_recordings
     from ce_align.models.catalogue import PUBLISHED, expand
 
     register()

@@ -31,8 +31,8 @@ def recordings(ctx: typer.Context, view: View) -> None:
     if ctx.invoked_subcommand is not None:
         return
     from ce_align.brainscore import register
+    from ce_align.data.named import RECORDINGS
     from ce_align.data.netcdf import describe_files
-    from ce_align.data.recordings import RECORDINGS
     from ce_align.report.terminal import citations_sheet, recordings_sheet
 
     register()
@@ -57,7 +57,7 @@ def show(
 ) -> None:
     """Summarise a recording: images, neuroids, repetitions, reliability, signal."""
     from ce_align.brainscore import register
-    from ce_align.data.recordings import load_recording
+    from ce_align.data.named import load_recording
     from ce_align.report.recordings import summarise, summary_figure, summary_sheets
     from ce_align.report.style import save_figure
 

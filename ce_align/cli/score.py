@@ -101,7 +101,7 @@ def score(
     ] = False,
 ) -> None:
     """Predict a recording from a network: Brain-Score's number, ceiling and error."""
-    from ce_align.data.recordings import load_recording
+    from ce_align.data.named import load_recording
     from ce_align.report.terminal import comparison_sheets, row_sheets
     from ce_align.stages.beside import with_others
     from ce_align.stages.official import OfficialConfig, OfficialRow
@@ -146,7 +146,7 @@ def _at_hand() -> list[str]:
     from ce_align.brainscore import register
     from ce_align.brainscore.upstream import has_credentials
     from ce_align.checks import named_some
-    from ce_align.data.recordings import RECORDINGS, matching_recordings
+    from ce_align.data.named import RECORDINGS, matching_recordings
 
     register()
     paper = matching_recordings("it")

@@ -24,8 +24,8 @@ from ce_align.costs.operations import (
     width_of,
 )
 from ce_align.costs.rates import Rates
+from ce_align.data.named import RECORDINGS
 from ce_align.data.netcdf import describe_file
-from ce_align.data.recordings import RECORDINGS
 from ce_align.data.scenes import MIN_SCENES, SIMULATED_IMAGES, find_images
 from ce_align.errors import CeAlignError
 from ce_align.models.catalogue import facts_of

@@ -1,7 +1,7 @@
 """Images and recordings."""
 
+from ce_align.data.named import register_recording_reader, register_recordings
 from ce_align.data.netcdf import read_recording
-from ce_align.data.recordings import register_recording_reader, register_recordings
 from ce_align.data.simulation import SIMULATED
 
 register_recordings({SIMULATED.name: SIMULATED})

@@ -17,14 +17,9 @@ from ce_align.arrays import seal, seal_holds
 from ce_align.data.imagefiles import FileSource, MemorySource, ZipSource
 from ce_align.data.imagesets import ImageSet
 from ce_align.data.joining import equal_pixels, join_equal_images
+from ce_align.data.named import Entry
 from ce_align.data.presentations import Presentations
-from ce_align.data.recordings import (
-    MAX_DEGREES,
-    Entry,
-    Origin,
-    Recording,
-    canonical_region,
-)
+from ce_align.data.recordings import MAX_DEGREES, Origin, Recording, canonical_region
 from ce_align.errors import DataError, explained
 from ce_align.files import DAMAGE, atomic_path, check_regular, import_xarray, reason
 

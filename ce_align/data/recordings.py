@@ -1,16 +1,14 @@
 """Neural recordings: responses to an image set, with their repetitions."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
-from fnmatch import fnmatchcase
 from functools import cached_property
-from pathlib import Path
 from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ce_align.checks import check_unique, named_some, nearest_names
+from ce_align.checks import check_unique, named_some
 from ce_align.data.imagesets import ImageSet
 from ce_align.data.presentations import (
     Presentations,
@@ -22,12 +20,9 @@ from ce_align.data.presentations import (
 )
 from ce_align.digests import combine_digests, digest_json
 from ce_align.errors import ConfigError, DataError
-from ce_align.names import KNOWN
 
 __all__ = [
-    *("MAX_DEGREES", "RECORDINGS", "Entry", "Origin", "Protocol", "Recording"),
-    *("canonical_region", "expand_recordings", "load_recording", "matching_recordings"),
-    *("register_recording_reader", "register_recording_source", "register_recordings"),
+    *("MAX_DEGREES", "Origin", "Protocol", "Recording", "canonical_region"),
 ]
 
 #: Regions that networks commit layers for; they are written in any case.
@@ -490,111 +485,3 @@ class Recording:
             named.append(there)
         responses = digest_of(self.responses, len(self.images))
         return combine_digests(self.images.digest, digest_json(named), *responses)
-
-
-@dataclass(frozen=True)
-class Entry:
-    """What is known of a recording before a byte of it is read.
-
-    Counts that are not stated anywhere are None, texts empty; `origin` is that of the
-    recording, `metric` how its benchmark scores, `remark` on how to get it.
-    """
-
-    name: str
-    region: str
-    load: Callable[[], Recording]
-    images: int | None = None
-    neuroids: int | None = None
-    repetitions: int | None = None
-    access: str = "open"
-    groups: tuple[str, ...] = ()
-    origin: str = "recorded"
-    metric: str = ""
-    licence: str = ""
-    citation: str = ""
-    remark: str = ""
-
-
-#: Recordings by name. Other rooms add theirs; `load_recording` looks here.
-RECORDINGS: dict[str, Entry] = {}
-
-
-def register_recordings(entries: Mapping[str, Entry]) -> None:
-    """Add recordings; a name registered again replaces the old entry."""
-    RECORDINGS.update(entries)
-    KNOWN["recording"].update(entries)
-
-
-#: Loader of each prefix of names; it takes what follows ``prefix/``.
-SOURCES: dict[str, Callable[[str], Recording]] = {}
-#: Reader of each kind of file, by the suffix of its name.
-READERS: dict[str, Callable[[Path], Recording]] = {}
-
-
-def register_recording_source(prefix: str, loader: Callable[[str], Recording]) -> None:
-    """Let ``prefix/NAME`` name recordings, which are not listed."""
-    SOURCES[prefix] = loader
-
-
-def register_recording_reader(suffix: str, reader: Callable[[Path], Recording]) -> None:
-    """Let paths with a suffix name recordings, which are not listed."""
-    READERS[suffix] = reader
-
-
-def _source_of(name: str) -> tuple[Callable[[str], Recording] | None, str]:
-    """Loader of a name that says its source, and the name there."""
-    prefix, _, rest = name.partition("/")
-    is_file = Path(name).suffix in READERS
-    return (None if is_file or not rest else SOURCES.get(prefix)), rest
-
-
-def matching_recordings(pattern: str) -> list[str]:
-    """Registered recordings that a name, glob or group stands for."""
-    return [
-        name
-        for name, entry in RECORDINGS.items()
-        if fnmatchcase(name, pattern.lower()) or pattern in entry.groups
-    ]
-
-
-def expand_recordings(patterns: tuple[str, ...]) -> list[str]:
-    """Names of recordings that patterns stand for, each once, in order.
-
-    A pattern is a name, a glob over names, a group, a path to a netCDF file or a glob
-    over such paths, or a name with the prefix of a source. Raises ConfigError, which
-    lists the nearest names, if a pattern stands for nothing.
-    """
-    found: dict[str, None] = {}
-    for pattern in patterns:
-        matches = matching_recordings(pattern)
-        if not matches and _source_of(pattern)[0]:
-            matches = [pattern]
-        if not matches and Path(pattern).suffix in READERS:
-            path = Path(pattern)
-            matches = sorted(map(str, path.parent.glob(path.name))) or [pattern]
-        if not matches:
-            if Path(pattern).exists():
-                how = f"import it first (ce-align import {pattern} --help)"
-                raise ConfigError(f"{pattern} is no recording; {how}")
-            near = nearest_names(pattern, RECORDINGS) or sorted(RECORDINGS)
-            raise ConfigError(
-                f"unknown recording {pattern!r}; nearest: {', '.join(near)}; or give "
-                "a .nc file that `ce-align import` wrote"
-            )
-        found.update(dict.fromkeys(matches))
-    return list(found)
-
-
-def load_recording(name: str) -> Recording:
-    """Recording of a registered name, of a source, or of a netCDF file.
-
-    Raises ConfigError if it is unknown, DataError if the file holds no recording.
-    """
-    if name in RECORDINGS:
-        return RECORDINGS[name].load()
-    loader, rest = _source_of(name)
-    if loader is not None:
-        return loader(rest)
-    if reader := READERS.get(Path(name).suffix):
-        return reader(Path(name))
-    return load_recording(expand_recordings((name,))[0])

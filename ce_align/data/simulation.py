@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ce_align.data.imagesets import ImageSet
-from ce_align.data.recordings import Entry, Recording
+from ce_align.data.named import Entry
+from ce_align.data.recordings import Recording
 from ce_align.data.scenes import procedural_scenes
 from ce_align.errors import ConfigError
 

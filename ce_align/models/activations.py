@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from torch import nn
 
 from ce_align.errors import CeAlignError, DataError, PassError, first_line
+from ce_align.foreign import guard, quiet_stdout
 from ce_align.models.preprocessing import Preprocessing
-from ce_align.progress import quiet_stdout
 
 __all__ = [
     *("ActivationReader", "BatchRunner", "LayerFailure", "Pool"),
@@ -39,7 +39,7 @@ def first_tensor(output: Any, layer: str) -> torch.Tensor:
     Raises
     ------
     DataError
-        If there is none.
+        If there is none, or it has no dense real numbers.
     """
     found = next(_tensors(output), None)
     if found is None:
@@ -47,7 +47,17 @@ def first_tensor(output: Any, layer: str) -> torch.Tensor:
             f"layer {layer} returns a {type(output).__name__} without any tensor; name "
             "another layer, such as a part of it"
         )
-    return found
+    kinds = {
+        "complex": found.is_complex(),
+        "nested": found.is_nested,
+        "sparse": found.layout != torch.strided,
+        "no": found.is_meta,
+    }
+    for kind in (kind for kind, is_so in kinds.items() if is_so):
+        raise DataError(
+            f"layer {layer} returns {kind} numbers; expected dense real ones"
+        )
+    return found.dequantize() if found.is_quantized else found
 
 
 def _tensors(output: Any) -> Iterator[torch.Tensor]:
@@ -89,17 +99,6 @@ def summarise(
         unclear which of its axes are places.
     """
     output = first_tensor(output, layer)
-    if output.is_quantized:
-        output = output.dequantize()
-    kinds = {
-        "complex": output.is_complex(),
-        "sparse": output.is_sparse,
-        "nested": output.is_nested,
-    }
-    for kind in (kind for kind, found in kinds.items() if found):
-        raise DataError(
-            f"layer {layer} returns {kind} numbers; expected dense real ones"
-        )
     if output.ndim <= axis or output.shape[axis] != n_images:
         raise DataError(
             f"layer {layer} returns {output.dtype} {tuple(output.shape)}; expected "
@@ -242,19 +241,20 @@ class ActivationReader:
         """Let the network look at the inputs; the hooks keep its outputs."""
         self._outputs, self._inputs = {}, inputs
         self._n_calls = dict.fromkeys(self._layers, 0)
+        passing = (_AllReadError, torch.OutOfMemoryError)
         try:
-            with quiet_stdout(), torch.inference_mode():
+            with (
+                quiet_stdout(),
+                torch.inference_mode(),
+                guard("the pass", PassError, passing),
+            ):
                 # A copy: the network's own code may work on its input in place.
                 self._forward(inputs.clone())
         except _AllReadError:
             pass
-        except (CeAlignError, torch.OutOfMemoryError):
-            raise
-        except (Exception, SystemExit) as error:
+        except PassError:
             if self._forward is self.module:
-                message, kind = first_line(error), type(error).__name__
-                said = f"{kind}: {message}" if message else kind
-                raise PassError(f"the pass fails: {said}") from error
+                raise
             # What cannot be compiled may still run.
             self._forward, self._compile = self.module, False
             self._pass(inputs)
@@ -273,9 +273,8 @@ class ActivationReader:
     def _summary(self, output: Any, layer: str) -> torch.Tensor | DataError:
         try:
             if self._pool == "raw":
-                found = first_tensor(output, layer).detach()
                 # A copy: later layers may work in place.
-                return found.dequantize() if found.is_quantized else found.clone()
+                return first_tensor(output, layer).detach().clone()
             return summarise(
                 output,
                 layer,

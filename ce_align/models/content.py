@@ -10,7 +10,6 @@ import hashlib
 import importlib.metadata
 import re
 import sys
-import sysconfig
 import threading
 import types
 import weakref
@@ -25,8 +24,9 @@ import torch
 from torch import nn
 
 from ce_align.digests import digest_array, digest_bytes
+from ce_align.foreign import is_local_file
 
-__all__ = ["TRUSTED", "Contents", "is_local_file", "tensor_digest", "watched"]
+__all__ = ["TRUSTED", "Contents", "tensor_digest", "watched"]
 
 #: What every module of torch keeps about itself and its hooks; hooks count below.
 TORCH_STATE = frozenset(vars(nn.Module())) | {"_compiled_call_impl"}
@@ -63,29 +63,6 @@ TEXTUAL = (
     *(torch.dtype, torch.device, torch.memory_format, torch.layout, torch.Size),
     *(np.dtype, range, slice, Path, re.Pattern),
 )
-
-
-@functools.cache
-def is_local_file(file: str | None) -> bool:
-    """Whether a module's file is a user's own: neither Python's nor installed.
-
-    >>> is_local_file(np.__file__), is_local_file("/tmp/helper.py")
-    (False, True)
-    """
-    if not file:
-        return False
-    path = Path(file).resolve()
-    if {"site-packages", "dist-packages"} & set(path.parts):
-        return False
-    return not any(path.is_relative_to(folder) for folder in _standard_folders())
-
-
-@functools.cache
-def _standard_folders() -> tuple[Path, ...]:
-    paths = sysconfig.get_paths()
-    names = ("stdlib", "platstdlib", "purelib", "platlib")
-    own = Path(__file__).resolve().parent.parent
-    return (*(Path(paths[name]).resolve() for name in names), own)
 
 
 def tensor_digest(tensor: torch.Tensor) -> str:

@@ -23,6 +23,7 @@ from torch import fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from ce_align.errors import ConfigError, DataError
+from ce_align.foreign import quiet_stdout
 from ce_align.models.activations import (
     ActivationReader,
     BatchRunner,
@@ -32,7 +33,6 @@ from ce_align.models.activations import (
     takes,
 )
 from ce_align.models.networks import Network
-from ce_align.progress import quiet_stdout
 
 __all__ = [
     *("BATCH_SIZES", "PooledReader", "accelerated", "devices_of"),

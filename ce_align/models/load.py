@@ -2,9 +2,7 @@
 
 import inspect
 import logging
-import traceback
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
@@ -15,7 +13,8 @@ from pydantic import Field, ValidationError
 from torch import nn
 
 from ce_align.checks import named_some, nearest_names
-from ce_align.errors import CeAlignError, ConfigError, DataError
+from ce_align.errors import ConfigError, DataError
+from ce_align.foreign import guard, guarded, quiet_stdout
 from ce_align.models.architectures import (
     build_architecture,
     fitting_architecture,
@@ -59,7 +58,7 @@ from ce_align.names import (
     NetworkName,
     split_name,
 )
-from ce_align.progress import Progress, quiet_stdout, silent
+from ce_align.progress import Progress, silent
 from ce_align.results import NetworkFacts
 
 __all__ = [
@@ -108,15 +107,15 @@ def _load_user_file(path: Path, attribute: str, *, seed: int = 0) -> Network:
         raise ConfigError(f"there is no file {path}")
     name = f"{path}:{attribute}"
     code = LocalCode(path)
-    with _reported(path), quiet_stdout(), torch.random.fork_rng(devices=[]):
+    with guard(name), quiet_stdout(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         with code.loading() as file:
             module = _callable(file, attribute, path)()
-    if not isinstance(module, nn.Module):
-        raise DataError(
-            f"{name} returned a {type(module).__name__}; expected a torch.nn.Module"
-        )
-    return described_network(name, module, getattr(module, "ce_align", {}), code)
+        if not isinstance(module, nn.Module):
+            raise DataError(
+                f"{name} returned a {type(module).__name__}; expected a torch.nn.Module"
+            )
+        return described_network(name, module, getattr(module, "ce_align", {}), code)
 
 
 def _callable(module: ModuleType, attribute: str, path: Path) -> Callable[[], Any]:
@@ -144,23 +143,6 @@ def _callable(module: ModuleType, attribute: str, path: Path) -> Callable[[], An
         )
     found: Callable[[], Any] = build
     return found
-
-
-@contextmanager
-def _reported(path: Path) -> Iterator[None]:
-    """Any failure of the user's file as one line with its place."""
-    try:
-        yield
-    except CeAlignError:
-        raise
-    except (Exception, SystemExit) as error:
-        frames = traceback.extract_tb(error.__traceback__)
-        lines = [f.lineno for f in frames if Path(f.filename).name == path.name]
-        line = getattr(error, "lineno", None) or (lines[-1] if lines else "?")
-        message = str(error).partition("\n")[0]
-        raise DataError(
-            f"{path}, line {line}: {type(error).__name__}: {message}"
-        ) from error
 
 
 #: Takes what follows ``prefix/`` and the seed of random weights.
@@ -213,7 +195,7 @@ def register_source(prefix: str, loader: Loader) -> None:
     prefix : without slash
     loader : takes NAME and the seed of random weights; called when one is asked for
     """
-    SOURCES[prefix] = loader
+    SOURCES[prefix] = guarded(loader, f"the network source {prefix!r}", Network)
 
 
 def load_network(name: str, *, seed: int = 0, progress: Progress = silent) -> Network:

@@ -27,7 +27,8 @@ import torch
 from torch import nn
 
 from ce_align.digests import digest_bytes, digest_json
-from ce_align.models.content import TRUSTED, is_local_file
+from ce_align.foreign import is_local_file
+from ce_align.models.content import TRUSTED
 
 __all__ = ["LocalCode", "Reads"]
 

@@ -23,11 +23,11 @@ from ce_align.checks import named_some, nearest_names
 from ce_align.config import COMMITTED
 from ce_align.digests import combine_digests, digest_json
 from ce_align.errors import ConfigError, DataError
+from ce_align.foreign import guard, quiet_stdout
 from ce_align.models.activations import ActivationReader, network_inputs
 from ce_align.models.content import Contents, tensor_digest, watched
 from ce_align.models.localcode import LocalCode, Reads
 from ce_align.models.preprocessing import Preprocessing
-from ce_align.progress import quiet_stdout
 from ce_align.results import UNKNOWN_CONTENT, NetworkFacts
 
 __all__ = [
@@ -263,8 +263,6 @@ def _one_alone(read: ActivationReader, inputs: torch.Tensor) -> dict[str, torch.
 
 def _image_axis(two: torch.Tensor, one: torch.Tensor, layer: str) -> int:
     """Axis on which two images have twice the length that one has."""
-    if two.is_complex() or two.layout != torch.strided or two.is_nested:
-        raise DataError(f"layer {layer} returns no dense real numbers")
     changed = [
         axis
         for axis, (a, b) in enumerate(zip(two.shape, one.shape, strict=False))
@@ -324,7 +322,8 @@ class Network:
     facts: NetworkFacts = field(default_factory=NetworkFacts)
 
     def __post_init__(self) -> None:
-        self.module.eval()
+        with guard(self.name):
+            self.module.eval()
         for region, layer in self.layers.items():
             if layer not in self._modules:
                 raise DataError(

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from ce_align.checks import named_some
 from ce_align.config import NETWORKS
-from ce_align.data.recordings import Entry
+from ce_align.data.named import Entry
 from ce_align.metrics.correlation import least_r
 from ce_align.models.catalogue import Published, is_cached
 from ce_align.names import BRAIN

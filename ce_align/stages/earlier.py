@@ -5,7 +5,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ce_align.data.recordings import RECORDINGS
+from ce_align.data.named import RECORDINGS
 from ce_align.data.scenes import SIMULATED_IMAGES
 from ce_align.models.catalogue import facts_of, label_of, training_facts
 from ce_align.names import plain_path

@@ -19,7 +19,8 @@ from pydantic import Field, NonNegativeInt, PositiveInt, field_validator
 from ce_align.augment import PARAMETER_NAMES
 from ce_align.checks import named_some
 from ce_align.config import COMMITTED, NetworkConfig, OneOf, Spelled
-from ce_align.errors import ConfigError
+from ce_align.errors import ConfigError, DataError
+from ce_align.foreign import guarded
 from ce_align.models.catalogue import facts_of, invariant_sibling
 from ce_align.names import plain_path, split_name
 from ce_align.results import NetworkFacts, Row
@@ -343,6 +344,8 @@ MEASURES: Mapping[str, Measure] = MappingProxyType(_REGISTERED)
 def register_measure(measure: Measure) -> None:
     """Add a measure of one's own, which analyses then take by name.
 
+    What it returns is checked: its numbers are those that it names.
+
     Raises
     ------
     ConfigError
@@ -353,7 +356,24 @@ def register_measure(measure: Measure) -> None:
             f"there is a measure {measure.name!r} already; choose another name"
         )
     check_new(measure.quantities)
-    _REGISTERED[measure.name] = measure
+    name, known = f"measure {measure.name!r}", {one.name for one in measure.quantities}
+
+    def measured(found: Any, *_: Any) -> Measured:
+        if not isinstance(found, Measured):
+            kind = type(found).__name__
+            raise DataError(f"{name} returned {kind}, expected Measured")
+        for one in found.numbers:
+            interval = one.estimate.interval
+            if one.metric not in known:
+                raise DataError(
+                    f"{name} gives {one.metric}; expected {named_some(sorted(known))}"
+                )
+            np.isfinite([interval.estimate, interval.low, interval.high, one.n_points])
+        return found
+
+    read = guarded(measure.read, name, object if measure.against else measured)
+    against = measure.against and guarded(measure.against, name, measured)
+    _REGISTERED[measure.name] = replace(measure, read=read, against=against)
 
 
 for _measure in (

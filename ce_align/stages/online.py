@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ce_align.data.recordings import load_recording
+from ce_align.data.named import load_recording
 from ce_align.errors import ConfigError
 from ce_align.metrics.gram import centred_gram
 from ce_align.models.preprocessing import Preprocessing

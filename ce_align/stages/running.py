@@ -378,7 +378,7 @@ class Run:
 
     def recording(self, name: str) -> "Recording":
         """A recording by name."""
-        from ce_align.data.recordings import load_recording
+        from ce_align.data.named import load_recording
 
         if ("recording", name) in self.given:
             return self.given["recording", name]  # type: ignore[no-any-return]

@@ -7,7 +7,7 @@ function of arrays in `ce_align.metrics`.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import inf
 from types import MappingProxyType
 from typing import Annotated, Any, ClassVar, Literal
@@ -16,7 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
+from ce_align.checks import check_finite
 from ce_align.config import OneOf
+from ce_align.errors import DataError
+from ce_align.foreign import guarded
 from ce_align.metrics.cka import linear_cka, mean_gram
 from ce_align.metrics.gram import Array, Indices, centred_gram
 from ce_align.metrics.jackknife import Over
@@ -220,6 +223,9 @@ def _mean_of_grams(grams: Sequence[Array], config: SimilarityConfig) -> Array:
     return np.asarray(np.mean([gram / np.trace(gram) for gram in grams], axis=0))
 
 
+#: By so much rounding may take a value beyond its bounds.
+ROUNDING = 1e-6
+
 GEOMETRY = Panel("Similarity of geometry to the recording", "similarity")
 MATCHING = Panel("Matched units", "held-out correlation")
 EXPECTED = Panel("Ridge regression, expected from spectra", "value")
@@ -294,10 +300,49 @@ SIMILARITIES: Mapping[str, Similarity] = MappingProxyType(_REGISTERED)
 def register_similarity(similarity: Similarity) -> None:
     """Add a similarity of one's own, which is then taken by its name.
 
+    What its functions return is checked: representations are finite numbers of every
+    stimulus, and values lie within the bounds of the quantity.
+
     Raises
     ------
     ConfigError
         If there is a number of that name.
     """
     check_new([similarity.quantity])
-    _REGISTERED[similarity.quantity.name] = similarity
+    name, by_pairs = similarity.quantity.name, similarity.by_pairs
+    least, most = similarity.quantity.least, similarity.quantity.most
+
+    def represented(found: Any, given: Any, *_: Any) -> Array:
+        n_stimuli = len(given[0] if isinstance(given, Sequence) else given)
+        values, wanted = np.asarray(found), (n_stimuli,) * (1 + by_pairs)
+        if values.dtype.kind not in "fiu" or values.shape[: len(wanted)] != wanted:
+            axes = "stimulus, stimulus" if by_pairs else "stimulus, …"
+            raise DataError(
+                f"similarity {name!r} represents {n_stimuli} stimuli by "
+                f"{values.dtype} {values.shape}; expected numbers ({axes})"
+            )
+        check_finite(values, f"what similarity {name!r} represents stimuli by")
+        return values
+
+    def compared(found: Any, *_: Any) -> float:
+        value = np.asarray(found)
+        is_number = not value.ndim and value.dtype.kind in "fiu"
+        within = is_number and least - ROUNDING <= value <= most + ROUNDING
+        if not within or not np.isfinite(value):
+            raise DataError(
+                f"similarity {name!r} is {value if is_number else type(found).__name__}"
+                f"; expected a number from {least:g} to {most:g}"
+            )
+        return float(value)
+
+    def part(function: Any, expected: Any) -> Any:
+        return function and guarded(function, f"similarity {name!r}", expected)
+
+    _REGISTERED[name] = replace(
+        similarity,
+        represent=part(similarity.represent, represented),
+        compare=part(similarity.compare, compared),
+        pool=part(similarity.pool, represented),
+        repeated=part(similarity.repeated, represented),
+        method=part(similarity.method, str | None),
+    )

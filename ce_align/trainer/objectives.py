@@ -29,6 +29,7 @@ import torch
 from torch import Tensor, nn
 
 from ce_align.errors import ConfigError, DataError
+from ce_align.foreign import guarded
 from ce_align.trainer.augself import ParameterPrediction
 from ce_align.trainer.distributed import (
     Group,
@@ -308,7 +309,9 @@ def register_objective(objective: Objective) -> None:
         raise ConfigError(
             f"there is an objective {objective.name!r} already; choose another name"
         )
-    _REGISTERED[objective.name] = objective
+    name = objective.name
+    loss = guarded(objective.loss, f"the objective {name!r}", Tensor)
+    _REGISTERED[name] = replace(objective, loss=loss)
 
 
 def find_objective(name: str) -> Objective:

@@ -15,7 +15,7 @@ from ce_align.brainscore.benchmarks import (
     load_benchmark_recording,
 )
 from ce_align.brainscore.official import official_scores
-from ce_align.data.recordings import expand_recordings, load_recording
+from ce_align.data.named import expand_recordings, load_recording
 from ce_align.errors import AccessError, CeAlignError, ConfigError, DataError
 from ce_align.results import ResultStore
 from ce_align.stages.running import Run

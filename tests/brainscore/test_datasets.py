@@ -13,7 +13,7 @@ from standins import OF_IT, make_presentations, make_stimuli
 from ce_align.brainscore import register
 from ce_align.brainscore.datasets import DATASETS, Dataset, entries, is_cached, load
 from ce_align.brainscore.upstream import import_brainscore
-from ce_align.data import recordings
+from ce_align.data import named
 from ce_align.errors import AccessError, DataError
 
 PRIVATE = ["majajhong2015", "sanghavi2020", "sanghavijozwik2020", "sanghavimurty2020"]
@@ -86,7 +86,7 @@ def place(dataset: Dataset, folder, rng, monkeypatch, **kwargs) -> None:
 def test_registering_lists_what_there_is_and_imports_nothing_heavy():
     code = (
         "import sys; from ce_align.brainscore import register; register();"
-        "from ce_align.data.recordings import expand_recordings as e;"
+        "from ce_align.data.named import expand_recordings as e;"
         "print(*e(('it',)), *e(('majajhong2015-public',)), *e(('li2026',)));"
         "print({'torch', 'brainscore_vision', 'xarray', 'pandas'} & set(sys.modules))"
     )
@@ -122,10 +122,10 @@ def test_pre_placed_files_load_as_brainscores_benchmark_loads_them(
     n_bins = 1 if name.startswith("majaj") else 2
     place(dataset, brainio, rng, monkeypatch, n_bins=n_bins)
     assert is_cached(dataset)
-    monkeypatch.setattr(recordings, "RECORDINGS", {})
+    monkeypatch.setattr(named, "RECORDINGS", {})
     register()
-    assert recordings.RECORDINGS[name].access == "cached"
-    recording = recordings.load_recording(name)
+    assert named.RECORDINGS[name].access == "cached"
+    recording = named.load_recording(name)
     theirs = official_assembly(name)
     assert list(recording.images.ids) == list(theirs["stimulus_id"].values)
     assert list(recording.neuroid_ids) == list(theirs["neuroid_id"].values)

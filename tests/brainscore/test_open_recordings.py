@@ -7,8 +7,8 @@ from checkpoint_server import CheckpointServer
 from benchmarks.fidelity.recordings import COMPARED, StandIns, compare, small_network
 from ce_align.brainscore import register
 from ce_align.brainscore.datasets import DATASETS
-from ce_align.data import recordings
-from ce_align.data.recordings import load_recording
+from ce_align.data import named
+from ce_align.data.named import load_recording
 from ce_align.errors import ConfigError
 
 pytestmark = pytest.mark.brainscore
@@ -23,7 +23,7 @@ def standins(tmp_path_factory):
 @pytest.fixture
 def expected(standins, brainio, monkeypatch):
     """Simulated files, where the real ones are expected."""
-    monkeypatch.setattr(recordings, "RECORDINGS", {})
+    monkeypatch.setattr(named, "RECORDINGS", {})
     with standins.expected():
         register()
         yield standins

@@ -10,7 +10,7 @@ from storage import READER, Storage, serving
 from ce_align.brainscore import register
 from ce_align.brainscore.datasets import BUCKET, DATASETS, is_cached, load
 from ce_align.brainscore.upstream import ask_storage, storage_client
-from ce_align.data import recordings
+from ce_align.data import named
 from ce_align.errors import AccessError
 
 pytestmark = pytest.mark.brainscore
@@ -88,7 +88,7 @@ def test_who_may_read_gets_the_recording_and_the_next_time_nothing_is_asked(
     assert load(name).digest == recording.digest
     assert storage.requests == []
     register()
-    assert recordings.RECORDINGS[name].access == "cached"
+    assert named.RECORDINGS[name].access == "cached"
 
 
 @pytest.mark.parametrize("key", [None, "AKIASTRANGER"])

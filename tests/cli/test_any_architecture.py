@@ -12,7 +12,7 @@ import torch
 from test_cli import make_recording
 from torchvision import models
 
-from ce_align.data.recordings import load_recording
+from ce_align.data.named import load_recording
 from ce_align.models import features, load
 from ce_align.models.activations import first_tensor, network_inputs
 from ce_align.models.networks import Network

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from ce_align.data.imagesets import ImageSet
+from ce_align.data.named import load_recording
 from ce_align.data.netcdf import write_recording
-from ce_align.data.recordings import Recording, load_recording
+from ce_align.data.recordings import Recording
 from ce_align.metrics.predictivity import brainscore_splits, cross_validated_r
 from ce_align.models.brain import load_brain
 

@@ -13,8 +13,9 @@ import pytest
 from waiting import LIMIT, wait_until
 
 from ce_align.data.imagesets import ImageSet
+from ce_align.data.named import load_recording
 from ce_align.data.netcdf import write_recording
-from ce_align.data.recordings import Recording, load_recording
+from ce_align.data.recordings import Recording
 from ce_align.errors import DataError
 from ce_align.results import FACTS, ResultStore
 from ce_align.stages.scores import ScoreConfig

@@ -14,8 +14,9 @@ from ce_align.brainscore import entries
 from ce_align.brainscore.datasets import DATASETS
 from ce_align.cli.flags import Session
 from ce_align.data.imagesets import ImageSet
+from ce_align.data.named import RECORDINGS
 from ce_align.data.netcdf import write_recording
-from ce_align.data.recordings import RECORDINGS, Recording
+from ce_align.data.recordings import Recording
 from ce_align.stages.running import Outcome
 
 pytestmark = pytest.mark.brainscore

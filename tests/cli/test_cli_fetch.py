@@ -64,7 +64,7 @@ def test_open_recordings_come_by_name_and_group(server, ce_align, monkeypatch):
         monkeypatch.setitem(DATASETS, name, small_set)
     for name in ("li2026-v2", "li2026-v4"):
         monkeypatch.delitem(DATASETS, name)
-    monkeypatch.setattr("ce_align.data.recordings.RECORDINGS", {})
+    monkeypatch.setattr("ce_align.data.named.RECORDINGS", {})
     status, _, err = ce_align("fetch", "li2026", "--url", server.base)
     assert status == 0, err
     told = [line for line in err.splitlines() if "of the SHA-1" in line]

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from ce_align import demonstration as demo
+from ce_align.data.named import load_recording
 from ce_align.data.netcdf import write_recording
-from ce_align.data.recordings import load_recording
 from ce_align.data.simulation import simulated_recording
 from ce_align.demonstration import demo_recipe
 from ce_align.report.page import parts

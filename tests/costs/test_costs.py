@@ -11,7 +11,7 @@ from ce_align.costs.operations import backbone, operations_of
 from ce_align.costs.paper import paper_configs
 from ce_align.costs.rates import MACHINES, USUAL, stored_rates
 from ce_align.costs.work import PARTS, cost_of, total, work_of
-from ce_align.data.recordings import RECORDINGS
+from ce_align.data.named import RECORDINGS
 from ce_align.runner import register_brainscore
 from ce_align.stages.correlate import CorrelateConfig
 from ce_align.stages.measures import AnalysisConfig

@@ -3,17 +3,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ce_align.data import recordings as module
+from ce_align.data import named as module
 from ce_align.data.imagesets import ImageSet
 from ce_align.data.joining import equal_files, equal_pixels, join_equal_images
+from ce_align.data.named import Entry, expand_recordings, load_recording
 from ce_align.data.netcdf import read_recording, write_recording
-from ce_align.data.recordings import (
-    Entry,
-    Recording,
-    canonical_region,
-    expand_recordings,
-    load_recording,
-)
+from ce_align.data.recordings import Recording, canonical_region
 from ce_align.errors import ConfigError, DataError
 from ce_align.files import import_xarray
 

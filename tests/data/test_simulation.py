@@ -8,8 +8,8 @@ from planted import ceilings, correlation, planted_recording, raw_correlations
 from sklearn.linear_model import LinearRegression
 from sklearn.model_selection import KFold, cross_val_predict
 
+from ce_align.data.named import RECORDINGS, load_recording
 from ce_align.data.netcdf import read_recording, write_recording
-from ce_align.data.recordings import RECORDINGS, load_recording
 from ce_align.data.simulation import (
     TUNING_SHARES,
     Population,

@@ -12,7 +12,7 @@ from small_commands import COMMANDS, NETWORKS, store_scores
 
 from ce_align.arrays import mapped_array, seal
 from ce_align.data.imagesets import ImageSet
-from ce_align.data.recordings import load_recording
+from ce_align.data.named import load_recording
 from ce_align.errors import DataError
 from ce_align.models.checkpoints import save_safetensors
 from ce_align.models.features import extract

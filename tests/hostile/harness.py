@@ -67,7 +67,7 @@ class Case:
     line: int = LINE
 
 
-class _OutOfTime(BaseException):
+class _OutOfTime(KeyboardInterrupt):
     """An input takes too long."""
 
 

@@ -182,17 +182,17 @@ def test_only_the_last_call_of_a_layer_counts_also_if_an_earlier_one_is_no_featu
 @pytest.mark.parametrize(
     ("error", "message"),
     [
-        (RuntimeError("no\nroom"), "the pass fails: RuntimeError: no$"),
-        (AssertionError(), "the pass fails: AssertionError$"),
-        (KeyError("a"), "the pass fails: KeyError: 'a'$"),
-        (SystemExit("away"), "the pass fails: SystemExit: away$"),
+        (RuntimeError("no\nroom"), r": RuntimeError: no$"),
+        (AssertionError(), r": AssertionError$"),
+        (KeyError("a"), r": KeyError: 'a'$"),
+        (SystemExit("away"), r": SystemExit: away$"),
     ],
 )
 def test_whatever_a_network_raises_is_one_line(error, message):
     module = nn.Sequential(nn.Identity(), Saying(None, error=error))
     with (
         ActivationReader(module, ["0"]) as read,
-        pytest.raises(DataError, match=message),
+        pytest.raises(DataError, match=r"the pass fails \(.*, line \d+\)" + message),
     ):
         read(torch.ones(1, 3, 4, 4))
 
@@ -295,6 +295,6 @@ def test_an_error_without_a_text_is_a_line_too():
     module = nn.Sequential(Saying(None, error=Silent()))
     with (
         ActivationReader(module, ["0"]) as read,
-        pytest.raises(DataError, match=r"the pass fails: Silent$"),
+        pytest.raises(DataError, match=r"the pass fails \(.*line \d+\): Silent$"),
     ):
         read(torch.ones(1, 3, 4, 4))

@@ -124,8 +124,8 @@ def test_folders_that_one_network_adds_are_no_part_of_its_sibling(tmp_path):
     ("name", "kind", "message"),
     [
         ("number", DataError, "returned a int; expected a torch.nn.Module"),
-        ("broken", DataError, "mine.py, line 27: KeyError: 'no weights'"),
-        ("leaves", DataError, "mine.py, line 30: SystemExit: 3"),
+        ("broken", DataError, "mine.py, line 27): KeyError: 'no weights'"),
+        ("leaves", DataError, "mine.py, line 30): SystemExit: 3"),
         ("sized", ConfigError, "needs the arguments width"),
         ("biuld", ConfigError, "no callable 'biuld'; it has build"),
         (
@@ -145,7 +145,7 @@ def test_fault_of_a_user_file_is_one_line(name, kind, message, user_file):
 
 def test_syntax_error_of_a_user_file_names_its_line(tmp_path):
     (tmp_path / "bad.py").write_text("x = 1\ndef (:\n")
-    with pytest.raises(DataError, match=r"bad\.py, line 2: SyntaxError"):
+    with pytest.raises(DataError, match=r"bad\.py, line 2\): SyntaxError"):
         load_network(f"{tmp_path}/bad.py:build")
 
 

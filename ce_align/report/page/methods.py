@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 from ce_align import __version__
 from ce_align.brainscore.plugin.writing import PAPER, TORCHVISION
 from ce_align.checks import named_some
-from ce_align.data.recordings import RECORDINGS
+from ce_align.data.named import RECORDINGS
 from ce_align.report.page.stored import Source
 from ce_align.report.style import measure_name, objective_label
 from ce_align.stages.measures import MEASURES
