@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from zlib import crc32
 
 import torch
 
@@ -26,6 +27,9 @@ State = dict[str, torch.Tensor]
 #: What trainers keep beside the weights, by the beginning of its name: their shapes are
 #: those of the weights.
 BESIDES = ("optim", "scheduler", "lr_", "scaler", "grad")
+
+#: Metadata with a checksum of the file, in which so many zeros stand for it.
+CHECKSUM, UNSTATED = "checksum", "0" * 8
 
 #: Dictionaries deeper than this hold no network.
 MAX_DEPTH = 8
@@ -142,8 +146,28 @@ def _read_safetensors(path: Path) -> Checkpoint:
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
             metadata = file.metadata() or {}
     except (SafetensorError, OSError) as error:
-        raise DataError(f"{path} is damaged or no safetensors file: {error}") from error
+        raise DataError(
+            f"{path} is damaged or no safetensors file: {error}; copy or make it again"
+        ) from error
+    stated = metadata.pop(CHECKSUM, None)
+    if stated is not None and stated != _checksum(path, stated):
+        raise DataError(
+            f"{path} is damaged: its checksum is another than when it was written; "
+            "copy or make it again"
+        )
     return Checkpoint(state, _decoded(metadata, path))
+
+
+def _checksum(path: Path, stated: str) -> str:
+    """CRC-32 of a file, in which zeros stand for the checksum that it states."""
+    with path.open("rb") as file:
+        length = file.read(8)
+        header = file.read(int.from_bytes(length, "little"))
+        of, by = (f'"{CHECKSUM}":"{value}"'.encode() for value in (stated, UNSTATED))
+        found = crc32(length + header.replace(of, by, 1))
+        while block := file.read(2**20):
+            found = crc32(block, found)
+    return f"{found:08x}"
 
 
 def _decoded(metadata: Mapping[str, str], path: Path) -> dict[str, Any]:
@@ -179,7 +203,7 @@ def save_safetensors(
         raise ConfigError(f"expected a name ending in .safetensors, found {path.name}")
     texts = {
         name: value if isinstance(value, str) else json.dumps(value)
-        for name, value in metadata.items()
+        for name, value in {**metadata, CHECKSUM: UNSTATED}.items()
     }
     # Shared or strided tensors are not part of the format.
     whole = {
@@ -190,20 +214,21 @@ def save_safetensors(
         # Its own writer keeps the file from all other users of a shared folder, and
         # tells of a full disk with an error of its own.
         temporary.write_bytes(save(whole, texts))
-        _order_metadata(temporary)
+        _write_metadata(temporary, UNSTATED)
+        _write_metadata(temporary, _checksum(temporary, UNSTATED))
     return path
 
 
-def _order_metadata(path: Path) -> None:
-    """Sort the metadata, so that equal content makes equal files.
+def _write_metadata(path: Path, checksum: str) -> None:
+    """Write a checksum, and sort the metadata: equal content makes equal files.
 
     The writer of safetensors leaves them in another order at every call.
     """
     with path.open("r+b") as file:
         length = int.from_bytes(file.read(8), "little")
         header = json.loads(file.read(length))
-        metadata = dict(sorted(header.pop("__metadata__", {}).items()))
-        ordered = {"__metadata__": metadata, **header} if metadata else header
+        metadata = {**header.pop("__metadata__"), CHECKSUM: checksum}
+        ordered = {"__metadata__": dict(sorted(metadata.items())), **header}
         text = json.dumps(ordered, separators=(",", ":"), ensure_ascii=False)
         file.seek(8)
         file.write(text.encode().ljust(length))

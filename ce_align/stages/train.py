@@ -14,7 +14,7 @@ from ce_align.data.imagesets import ImageSet
 from ce_align.errors import DataError
 from ce_align.models.architectures import imported_timm
 from ce_align.models.catalogue import label_of
-from ce_align.models.checkpoints import save_safetensors
+from ce_align.models.checkpoints import read_checkpoint, save_safetensors
 from ce_align.models.load import load_network
 from ce_align.models.memory import available_memory
 from ce_align.names import plain_path
@@ -162,8 +162,9 @@ def _train(config: TrainConfig, run: Run) -> None:
         for config_id in (new, new.spelled):
             if rows := store.get(config.stage, config_id, TrainRow, run.notify):
                 break
-        is_there = rows and (folder / EXPORTED).is_file()
-        if is_there and not run.force and run.training is None:
+        weights = folder / EXPORTED, *folder.glob(f"{folder.name}_at_*/{EXPORTED}")
+        wanted = run.force or run.training is not None
+        if rows and not wanted and all(_is_whole(path, run.notify) for path in weights):
             run.outcome.n_stored += 1
         else:
             if kept:
@@ -186,6 +187,15 @@ def _train(config: TrainConfig, run: Run) -> None:
             run.store.put(config.stage, config_id, config, rows)
             run.store.clear_failure(config.stage, config)
             run.outcome.rows += rows
+
+
+def _is_whole(path: Path, notify: Notify) -> bool:
+    """Whether exported weights are there and sound; of damaged ones it is told."""
+    try:
+        return path.is_file() and bool(read_checkpoint(path).state)
+    except DataError as error:
+        notify(f"{error}; they are exported again")
+        return False
 
 
 def free_memory(hardware: Hardware) -> tuple[int | None, int]:

@@ -18,6 +18,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ce_align.digests import digest_bytes
 from ce_align.errors import CeAlignError, ConfigError, DataError
 from ce_align.files import STALE, alive, atomic_path, this_process
 from ce_align.progress import WHOLE, TimeLeft
@@ -126,8 +127,7 @@ class Board:
                 for job in sweep.jobs
             ],
         }
-        with atomic_path(self._path("plans", sweep.id)) as temporary:
-            temporary.write_text(json.dumps(document) + "\n", encoding="utf-8")
+        self._write("plans", sweep.id, document)
 
     def read_sweep(self, sweep: str | None = None, only: str | None = None) -> Sweep:
         """A sweep by its id, the one that was started last without.
@@ -151,13 +151,16 @@ class Board:
                 f"{self.store.folder}; start one: ce-align sweep PLAN"
             ) from error
         try:
-            document = json.loads(path.read_text(encoding="utf-8"))
+            document = _document(path)
             entries = document.pop("jobs")
             asked = {entry["id"]: entry["configs"] for entry in entries}
             jobs = tuple(_read_job(entry, only) for entry in entries)
             return Sweep(**document, jobs=jobs, asked=asked)
         except (ValueError, TypeError, KeyError, AttributeError) as error:
-            raise DataError(f"{path} is no plan of a sweep; delete it") from error
+            raise DataError(
+                f"{path} is no plan of a sweep, or damaged; delete it, or start it "
+                "again: ce-align sweep PLAN"
+            ) from error
 
     def claim(self, job: str, worker: str) -> "Claim | None":
         """Begin to work at a job; None while another does.
@@ -240,9 +243,7 @@ class Board:
         for job in _names(self.folder / "claims"):
             if self.is_claimed(job):
                 with suppress(OSError, ValueError, TypeError):
-                    found[job] = Beat(
-                        **json.loads(self._path("beats", job).read_text())
-                    )
+                    found[job] = Beat(**_document(self._path("beats", job)))
         return found
 
     def done(self) -> set[str]:
@@ -282,8 +283,8 @@ class Board:
         """Stage and ``config_id`` of the rows of jobs that have ended."""
         for job in jobs:
             for kind in ("done", "faults"):
-                with suppress(OSError, ValueError, KeyError):
-                    found = json.loads(self._path(kind, job).read_text())
+                with suppress(OSError, ValueError, KeyError, TypeError):
+                    found = _document(self._path(kind, job))
                     yield from ((stage, name) for stage, name in found["rows"])
 
     def forget(self, jobs: Iterable[str]) -> None:
@@ -299,23 +300,23 @@ class Board:
     def begun(self, job: str) -> list[int]:
         """Groups of a job at which its process was killed, by their places."""
         try:
-            return list(map(int, json.loads(self._path("begun", job).read_text())))
-        except (OSError, ValueError, TypeError):
+            return list(map(int, _document(self._path("begun", job))["places"]))
+        except (OSError, ValueError, KeyError, TypeError):
             return []
 
     def begin(self, job: str, places: Sequence[int]) -> None:
         """Note the group that a job is at, after those at which it was killed."""
-        self._write("begun", job, list(places))
+        self._write("begun", job, {"places": list(places)})
 
     def tries(self, job: str) -> int:
         """How often a job was begun."""
         try:
-            beat = json.loads(self._path("beats", job).read_text())
-            return int(beat["tries"])
+            return int(_document(self._path("beats", job))["tries"])
         except (OSError, ValueError, KeyError, TypeError):
             return 0
 
-    def _write(self, kind: str, job: str, document: Any) -> None:
+    def _write(self, kind: str, job: str, document: dict[str, Any]) -> None:
+        document = {**document, "digest": _digest(document)}
         with atomic_path(self._path(kind, job)) as temporary:
             temporary.write_text(json.dumps(document) + "\n", encoding="utf-8")
 
@@ -381,11 +382,25 @@ def _names(folder: Path) -> set[str]:
         return set()
 
 
+def _document(path: Path) -> dict[str, Any]:
+    """Content of a file of the board; ValueError if it is not what was written."""
+    found = dict(json.loads(path.read_text(encoding="utf-8")))
+    # Those of earlier versions have no digest.
+    if found.pop("digest", None) not in (None, _digest(found)):
+        raise ValueError("its digest is another")
+    return found
+
+
+def _digest(document: Mapping[str, Any]) -> str:
+    # Reasons may quote names of files that are no text, which JSON escapes.
+    return digest_bytes(json.dumps(document, sort_keys=True).encode())
+
+
 def _documents(folder: Path) -> dict[str, dict[str, Any]]:
     found = {}
     for name in _names(folder):
-        with suppress(OSError, ValueError):
-            found[name] = dict(json.loads((folder / f"{name}.json").read_text()))
+        with suppress(OSError, ValueError, TypeError):
+            found[name] = _document(folder / f"{name}.json")
     return found
 
 

@@ -11,6 +11,7 @@ import signal
 import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import zip_longest
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -220,18 +221,19 @@ def starting_point(
         If there is no such checkpoint, it belongs to another training or is damaged,
         or the folder has checkpoints that are not to be resumed from.
     """
-    own = folder / "checkpoints"
+    found = checkpoint_paths(folder / "checkpoints")
     if resume == "auto":
-        for path in checkpoint_paths(own):
+        for path, before in zip_longest(found, found[1:]):
             try:
                 _check_resumable(path, config, data)
             except DataError as error:
-                notify(f"{error}; falling back to the one before")
+                then = f"falling back to {before.name}" if before else "begun anew"
+                notify(f"{error}; {then}")
             else:
                 return path
         return None
     if resume == "never":
-        if checkpoint_paths(own):
+        if found:
             raise ConfigError(
                 f"{folder} holds a training already; choose another --out, delete it, "
                 "or use --resume auto"

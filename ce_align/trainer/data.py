@@ -2,16 +2,19 @@
 
 import json
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
+from zlib import crc32
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 from ce_align import __version__
+from ce_align.arrays import seal, seal_holds
 from ce_align.checks import named_some
 from ce_align.data.imagesets import ImageSet, Pixels
 from ce_align.data.scenes import SIMULATED_IMAGES, find_images, procedural_scenes
@@ -48,6 +51,8 @@ MOST_BYTES = 1 << 29
 #: Files of a packed folder: pixels one after the other, where each image begins with
 #: its height and width, and the rest.
 PIXELS, PLACES, METADATA = "pixels.u8", "places.npy", "metadata.json"
+#: What the metadata say of themselves.
+OWN_DIGEST = "metadata_digest"
 
 
 def open_images(name: str, view_size: int, seed: int = 0) -> ImageSet:
@@ -163,10 +168,12 @@ class PlacedPixels(Pixels):
     ----------
     places : (n, 3) offset in bytes, height and width of every image
     stored : (n_bytes,) uint8, or the file that a process maps when it first looks
+    checksums : (n,) CRC-32 of every image, if they are known
     """
 
     places: NDArray[np.int64]
     stored: NDArray[np.uint8] | Path
+    checksums: NDArray[np.uint32] | None = None
 
     @cached_property
     def _flat(self) -> NDArray[np.uint8]:
@@ -177,12 +184,14 @@ class PlacedPixels(Pixels):
 
     def __getstate__(self) -> dict[str, Any]:
         # A map is opened anew in every process, not copied into it.
-        return {"places": self.places, "stored": self.stored}
+        return {name: getattr(self, name) for name in ("places", "stored", "checksums")}
 
     def array(self, index: int) -> NDArray[np.uint8]:
-        """Pixels (height, width, 3), read-only."""
+        """Pixels (height, width, 3), read-only; DataError if they are damaged."""
         offset, height, width = self.places[index].tolist()
         flat = self._flat[offset : offset + height * width * 3]
+        if self.checksums is not None and crc32(flat.data) != self.checksums[index]:
+            raise DataError(f"{self.stored} is damaged at image {index}; pack again")
         pixels = np.asarray(flat).reshape(height, width, 3)
         pixels.flags.writeable = False
         return pixels
@@ -257,19 +266,30 @@ def open_packed(path: Path) -> ImageSet:
     """
     try:
         document = json.loads(read_bytes(path / METADATA))
+        # Those of earlier versions have neither this, nor a seal, nor checksums.
+        own = document.pop(OWN_DIGEST, None)
+        if (
+            own not in (None, digest_json(document))
+            or seal_holds(path / PLACES) is False
+        ):
+            raise DataError("its metadata or places are damaged")
         places = np.load(check_regular(path / PLACES), allow_pickle=False)
         ids = tuple(document["ids"])
         columns = {name: np.array(v) for name, v in document["columns"].items()}
         n_bytes = (path / PIXELS).stat().st_size
         ends = places[:, 0] + places[:, 1] * places[:, 2] * 3
         whole = places.shape == (len(ids), 3) and ends.max() == n_bytes
+        checksums = None
+        if "checksums" in document:
+            checksums = np.array(document["checksums"], np.uint32)
+            whole &= checksums.shape == (len(ids),)
     except DAMAGE as error:
         raise DataError(
             f"{path} is not a packed folder: {reason(error)}; pack again"
         ) from error
     if not whole:
         raise DataError(f"{path} is incomplete: its pixels do not fit; pack again")
-    pixels = PlacedPixels(places, path / PIXELS)
+    pixels = PlacedPixels(places, path / PIXELS, checksums)
     origin = str(document.get("origin", "files"))
     return ImageSet(path.stem, ids, pixels, columns, origin=origin)
 
@@ -286,8 +306,9 @@ def pack(
     Parameters
     ----------
     images : to be decoded, once each
-    folder : that appears when it is whole. Part of a pack is replaced, and a whole one
-        of the same images is left as it is; any other folder is in the way.
+    folder : that appears when it is whole. Part of a pack, or a damaged one, is
+        replaced, and a whole one of the same images is left as it is; any other folder
+        is in the way.
     short_edge : resize larger images to this many pixels, bicubic. It changes what
         random crops show, and so is written into the metadata.
 
@@ -305,19 +326,25 @@ def pack(
     columns = {k: np.asarray(v).tolist() for k, v in images.columns.items()}
     wanted = {"ids": list(images.ids), "columns": columns, "short_edge": short_edge}
     try:
-        open_packed(folder)
+        packed = open_packed(folder)
         document = json.loads(read_bytes(folder / METADATA))
     except DataError:
         document = {}
     # The digest last: it reads every image.
     if wanted.items() <= document.items() and document.get("digest") == images.digest:
-        return folder
+        with suppress(DataError):
+            for row in range(len(packed)):
+                image_arrays(packed, [row])
+            return folder
+        document = {}
     files = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
     if document or folder.is_file() or not files <= {PIXELS, PLACES, METADATA}:
         raise ConfigError(f"{folder} exists; name another folder or delete it")
     with atomic_folder(folder) as temporary:
-        places = _write_pixels(images, temporary / PIXELS, short_edge, progress)
+        path = temporary / PIXELS
+        places, checksums = _write_pixels(images, path, short_edge, progress)
         np.save(temporary / PLACES, places)
+        seal(temporary / PLACES)
         document = {
             "version": __version__,
             "source": images.identifier,
@@ -325,15 +352,18 @@ def pack(
             "digest": images.digest,
             "n_images": len(images),
             **wanted,
+            "checksums": checksums,
         }
+        document[OWN_DIGEST] = digest_json(document)
         (temporary / METADATA).write_text(json.dumps(document) + "\n")
     return folder
 
 
 def _write_pixels(
     images: ImageSet, path: Path, short_edge: int | None, progress: Progress
-) -> NDArray[np.int64]:
-    """Write the pixels one image after the other; the `PlacedPixels.places`."""
+) -> tuple[NDArray[np.int64], list[int]]:
+    """Write the pixels one image after the other; `places` and `checksums` of them."""
+    checksums = []
     places = np.empty((len(images), 3), np.int64)
     offset = 0
     with path.open("wb") as file:
@@ -347,5 +377,6 @@ def _write_pixels(
             places[index] = offset, *pixels.shape[:2]
             offset += pixels.nbytes
             file.write(pixels.data)
+            checksums.append(crc32(pixels.data))
             progress("packing", index + 1, len(images))
-    return places
+    return places, checksums

@@ -2,6 +2,8 @@
 
 import json
 import os
+import pickle
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +21,12 @@ from ce_align.models.features import extract
 from ce_align.models.load import load_network
 from ce_align.results import ResultStore
 from ce_align.stages.scores import ScoreConfig, ScoreRow
-from ce_align.trainer.data import open_packed, pack
+from ce_align.sweeps.board import Board, Sweep
+from ce_align.sweeps.jobs import Job
+from ce_align.sweeps.states import states
+from ce_align.trainer.callbacks import IDENTITY, starting_point
+from ce_align.trainer.data import image_arrays, open_packed, pack
+from ce_align.trainer.presets import TrainConfig
 
 #: Bytes of a checksum and of the mark before it.
 SEAL = 12
@@ -126,18 +133,22 @@ def write_all(folder: Path, images) -> dict[Path, object]:
     )
     packed = pack(images, folder / "packed")
 
+    def read_packed():
+        return image_arrays(open_packed(packed), range(len(images)))
+
     def score():
         return ResultStore(folder / "results").get("score", "c0", ScoreRow)
 
     def weights():
         from ce_align.models.checkpoints import read_checkpoint
 
-        return read_checkpoint(folder / "w.safetensors")
+        state = read_checkpoint(folder / "w.safetensors").state
+        return {name: values.tolist() for name, values in state.items()}
 
     return {
         folder / "results/score/c0.json": score,
         folder / "w.safetensors": weights,
-        **{path: lambda: open_packed(packed) for path in packed.iterdir()},
+        **dict.fromkeys(packed.iterdir(), read_packed),
     }
 
 
@@ -152,6 +163,98 @@ def test_what_is_cut_at_any_tenth_is_refused_in_a_line(images, tmp_path, prepare
                 read()
             assert "\n" not in str(found.value)
         read()
+
+
+def test_a_bit_that_turned_in_weights_results_or_images_is_noticed(
+    images, tmp_path, rng
+):
+    for path, read in write_all(tmp_path, images).items():
+        noticed, expected = 0, pickle.dumps(read())
+        for _ in flips(path, rng, 100):
+            try:
+                assert pickle.dumps(read()) == expected
+            except DataError as error:
+                assert str(path.parent) in str(error) and "\n" not in str(error)
+                noticed += 1
+        assert noticed > 80, path
+
+
+def test_packed_images_that_are_damaged_are_packed_again(images, tmp_path):
+    folder = pack(images, tmp_path / "packed")
+    for path in sorted(folder.iterdir()):
+        whole = path.read_bytes()
+        path.write_bytes(whole[:200] + bytes([whole[200] ^ 8]) + whole[201:])
+        pack(images, folder)
+        assert path.read_bytes() == whole
+
+
+def test_a_training_goes_on_from_the_checkpoint_before_a_damaged_one(place, rng):
+    folder = place(command="export") / "runs" / "mmcr_l0.3"
+    *_, before, last = sorted(folder.glob("checkpoints/*.ckpt"))
+    identity = torch.load(last, weights_only=True)[IDENTITY]
+    config = TrainConfig.model_validate_json(identity["config"])
+    for _ in chain(cuts(last), flips(last, rng, 4)):
+        told = []
+        found = starting_point(folder, config, identity["data"], "auto", told.append)
+        assert found == before
+        (line,) = told
+        assert line.startswith(f"{last} cannot be resumed from")
+        assert line.endswith(f"falling back to {before.name}")
+    before.write_bytes(b"")
+    last.write_bytes(b"")
+    told = []
+    assert starting_point(folder, config, "", "auto", told.append) is None
+    assert told[1].endswith("begun anew")
+
+
+def test_weights_that_are_damaged_are_refused_until_they_are_exported_again(
+    place, ce_align
+):
+    weights = place(command="export") / "runs" / "mmcr_l0.3" / "model.safetensors"
+    whole = bytearray(weights.read_bytes())
+    whole[len(whole) // 2] ^= 1
+    weights.write_bytes(whole)
+    status, _, err = ce_align(*COMMANDS["export"])
+    (line,) = [line for line in err.splitlines() if line.startswith("error")]
+    assert status == 2
+    assert "model.safetensors is damaged: its checksum" in line
+    assert ce_align(*COMMANDS["train"])[0] == 0
+    whole[len(whole) // 2] ^= 1
+    assert weights.read_bytes() == whole
+
+
+def test_a_board_that_is_damaged_is_never_misread(tmp_path, rng):
+    board = Board(ResultStore(tmp_path))
+    jobs = [
+        Job(name, f"score {name}", "score", (ScoreConfig(model=name, recording="r"),))
+        for name in "abc"
+    ]
+    sweep = Sweep("s", "plan.yaml", "/somewhere", {"labels": {"a": "A"}}, tuple(jobs))
+    board.write_sweep(sweep)
+    board.submit("a", "7_1")
+    board.end("a", rows=[["score", "c0"]])
+    board.end("b", "there is no network", tries=2)
+    board.begin("c", [0, 3])
+    with board.claim("c", "here"):
+
+        def read():
+            stood = states(jobs, board, (), {"7_1": "PENDING"})
+            told = [(one.state, one.reason, one.cluster_id) for one in stood]
+            return told, board.begun("c"), list(board.rows("abc")), board.read_sweep()
+
+        sound = read()
+        for path in board.folder.rglob("*.json"):
+            for _ in chain(cuts(path), flips(path, rng, 20)):
+                try:
+                    found = read()
+                except DataError as error:
+                    assert str(error).startswith(f"{path} is no plan of a sweep")
+                else:  # as if the file were not there
+                    pairs = zip(found[0], sound[0], strict=True)
+                    assert all(new[0] in (old[0], "never") for new, old in pairs)
+                    assert found[1] in ([], sound[1])
+                    assert found[2] in ([], sound[2])
+                    assert found[3] == sound[3]
 
 
 def stored(folder: Path) -> list[Path]:
