@@ -11,6 +11,7 @@ from ce_align.metrics.ceiling import (
     predictor_ceiling,
     repeated_ceiling,
     split_half_ceiling,
+    stated_ceiling,
     variance_ceiling,
 )
 from ce_align.metrics.pearson import columnwise_pearson_r
@@ -309,6 +310,27 @@ def test_stimuli_that_were_shown_once_take_the_noise_of_the_others():
     within, between = (scipy.stats.chi2(f).median() / f for f in (2, 3))
     expected = 1 - noise / within * between / averages.var(ddof=1)
     assert variance_ceiling(responses).value == pytest.approx(expected)
+
+
+def test_stimuli_shown_once_are_the_same_given_apart(rng):
+    """More neuroids than are looked at together, some of which missed a stimulus."""
+    repeated, once = recording(rng, 12, 3, 70), rng.standard_normal((30, 70))
+    repeated[1, 2, 66] = repeated[3, :, 5] = once[4, 68] = np.nan
+    padded = np.full((42, 3, 70), np.nan)
+    padded[:12], padded[12:, 0] = repeated, once
+    apart, together = variance_ceiling(repeated, once), variance_ceiling(padded)
+    np.testing.assert_allclose(apart.per_split_neuroid, together.per_split_neuroid)
+    assert apart.value == pytest.approx(together.value)
+    assert repeated_ceiling(repeated, once).value == apart.value
+    assert apart.n_stimuli == together.n_stimuli == 12
+
+
+def test_a_stated_ceiling_is_the_median_of_what_is_stated():
+    found = stated_ceiling([0.9, np.nan, 0.2, 0.7])
+    assert (found.kind, found.value, found.n_stimuli) == ("stated", 0.7, 0)
+    np.testing.assert_array_equal(found.per_split_neuroid, [[0.9, np.nan, 0.2, 0.7]])
+    with pytest.raises(DataError, match="no neuroid has a stated reliability"):
+        stated_ceiling([np.nan, np.nan])
 
 
 def test_few_repeated_stimuli_make_no_higher_ceiling():

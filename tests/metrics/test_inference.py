@@ -48,6 +48,11 @@ def test_mean_interval_is_mean_and_196_standard_errors(rng):
     interval = mean_interval(values)
     low, high = scipy.stats.norm.interval(0.95, values.mean(), scipy.stats.sem(values))
     assert (interval.low, interval.high) == (pytest.approx(low), pytest.approx(high))
+    assert (interval.level, interval.n_units) == (0.95, 800)
+    narrow = mean_interval(values, 0.5)
+    low, high = scipy.stats.norm.interval(0.5, values.mean(), scipy.stats.sem(values))
+    assert (narrow.low, narrow.high) == (pytest.approx(low), pytest.approx(high))
+    assert narrow.level == 0.5
 
 
 FEW_CLASSES = np.array([(i, j) for i in range(8) for j in range(i)])
@@ -110,6 +115,60 @@ def test_interval_over_units_is_students_for_symmetric_values(rng):
     assert found.high == pytest.approx(half, rel=0.03)
     assert found.low == pytest.approx(-half, rel=0.03)
     assert min(found.high, -found.low) >= half * (1 - 1e-9)
+
+
+#: So high that no resample lies as far as Student's quantile.
+FAR = 1 - 1e-9
+
+
+def student(estimate, error, freedom, level=FAR):
+    half = scipy.stats.t.ppf((1 + level) / 2, freedom) * error
+    return pytest.approx((estimate - half, estimate + half), rel=1e-6)
+
+
+def test_bounds_that_no_resample_reaches_are_students(rng):
+    values = 3 + rng.normal(size=40)
+    found = unit_interval(values, rng, n_resamples=9, level=FAR)
+    assert (found.estimate, found.level) == (pytest.approx(values.mean()), FAR)
+    assert found.n_units == 40
+    error = scipy.stats.sem(values)
+    assert (found.low, found.high) == student(values.mean(), error, 39)
+
+
+def test_pairs_that_share_nothing_have_the_interval_of_units(rng):
+    values = 3 + rng.normal(size=len(SEPARATE))
+    found = pair_interval(values, SEPARATE, rng, n_resamples=9, level=FAR)
+    assert (found.level, found.n_units) == (FAR, 160)
+    error = scipy.stats.sem(values)
+    assert (found.low, found.high) == student(values.mean(), error, 79)
+
+
+def test_pairs_to_which_units_add_have_the_interval_of_twice_their_mean(rng):
+    units = 3 + rng.normal(size=30)
+    values = units[ALL_PAIRS].sum(axis=1)
+    found = pair_interval(values, ALL_PAIRS, rng, n_resamples=9, level=FAR)
+    assert found.n_units == 30
+    error = 2 * scipy.stats.sem(units)
+    assert (found.low, found.high) == student(2 * units.mean(), error, 29)
+
+
+def test_combinations_have_the_variances_of_rows_and_of_columns(rng):
+    rows, columns = rng.normal(size=20), rng.normal(size=10)
+    rows, columns = rows - rows.mean(), columns - columns.mean()
+    found = crossed_interval(
+        3.0,
+        (rows[:, None] + columns) / 200,
+        rng,
+        n_resamples=9,
+        level=FAR,
+    )
+    assert (found.estimate, found.level, found.n_units) == (3.0, FAR, 20)
+    parts = np.array([rows.var(ddof=1) / 20, columns.var(ddof=1) / 10])
+    # What both count is taken off: the mean square of all that is in the table.
+    both = (rows.var() + columns.var()) / 200
+    freedom = parts.sum() ** 2 / (parts**2 / [19, 9]).sum()
+    error = np.sqrt(parts.sum() - both)
+    assert (found.low, found.high) == student(3.0, error, freedom)
 
 
 def test_equal_values_have_an_interval_of_no_width(rng):

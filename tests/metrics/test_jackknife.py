@@ -27,6 +27,32 @@ def test_of_a_mean_it_is_students_interval(rng):
     assert (found.estimate, found.n_units) == (table.mean(), 20)
 
 
+def test_of_a_mean_to_which_both_add_it_has_the_sum_of_both_variances(rng):
+    from scipy.stats import sem, t
+
+    rows, columns = rng.normal(size=12), rng.normal(size=8)
+    table = rows[:, None] + columns
+    found = jackknife_interval(mean_of(table), 12, 8, rng, level=0.8)
+    parts = np.array([sem(rows) ** 2, sem(columns) ** 2])
+    freedom = parts.sum() ** 2 / (parts**2 / [11, 7]).sum()
+    expected = t.interval(0.8, freedom, table.mean(), np.sqrt(parts.sum()))
+    assert (found.low, found.high) == pytest.approx(expected)
+    assert (found.level, found.n_units) == (0.8, 8)
+
+
+def test_more_units_than_groups_are_left_out_in_groups_of_one_size(rng):
+    """Every unit in one group, the sizes of groups as equal as they can be."""
+    left_out = []
+
+    def statistic(stimuli, neuroids):
+        left_out.append(np.setdiff1d(np.arange(45), stimuli))
+        return float(stimuli.sum())
+
+    jackknife_interval(statistic, 45, 6, rng, over="stimuli")
+    assert sorted(np.concatenate(left_out[1:])) == list(range(45))
+    assert sorted(map(len, left_out[1:])) == [2] * 15 + [3] * 5
+
+
 @pytest.mark.parametrize("over", ["stimuli", "neuroids", "both"])
 def test_what_it_is_over_varies_as_draws_do(over):
     """Against the spread of a hundred tables whose rows, columns or both are new."""

@@ -163,6 +163,15 @@ def test_a_fit_that_may_not_go_on_says_so():
     assert probe.n_passes == 3
 
 
+def test_the_metric_keeps_passes_few():
+    """Gradient methods without it take thousands; ten more than here are too many."""
+    features, labels = problem()
+    features = features * np.logspace(0, -4, 20, dtype=np.float32)
+    fitted = ProbeProblem(features, labels)
+    passes = [fitted.fit([s])[0].n_passes for s in (1e8, 1e2, 1.0, 1e-2, 1e-4)]
+    assert sum(passes) <= 73
+
+
 def test_accuracies_by_hand():
     labels = np.array([0, 0, 0, 1])
     top1, per_class, error = accuracies(np.array([0, 0, 1, 1]), labels)

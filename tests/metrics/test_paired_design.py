@@ -74,6 +74,34 @@ def test_leave_one_out_errors_equal_scikit_learn(rng, shape):
     np.testing.assert_allclose(ours.coefficients, theirs.coef_.T, atol=1e-11)
 
 
+@pytest.mark.parametrize("shape", [(60, 8), (20, 30)])
+def test_ridge_chooses_a_strength_for_all_or_for_each_as_scikit_learn_does(rng, shape):
+    views = rng.normal(size=shape)
+    targets = views[:, :3] + np.array([0.1, 1.0, 30.0]) * rng.normal(size=(shape[0], 3))
+    design = PairedDesign(np.empty((1, 0)), views, np.zeros(shape[0], int))
+    centred = views - views.mean(axis=0)
+    strengths = np.sum(centred**2) / min(shape) * np.logspace(-6, 4, 20)
+    for each in (False, True):
+        ours = fit_ridge(design, targets, per_target=each)
+        theirs = RidgeCV(strengths, alpha_per_target=each).fit(views, targets)
+        np.testing.assert_allclose(ours.strengths, theirs.alpha_ * np.ones(3))
+        np.testing.assert_allclose(ours.coefficients, theirs.coef_.T, atol=1e-9)
+        np.testing.assert_allclose(ours.intercept, theirs.intercept_, atol=1e-9)
+    assert len(set(ours.strengths)) > 1
+
+
+def test_single_precision_chooses_the_same_and_is_refined(rng):
+    views = 4 + rng.normal(size=(80, 10))
+    targets = views[:, :2] + rng.normal(size=(80, 2))
+    design = PairedDesign(np.empty((1, 0)), views, np.zeros(80, int))
+    double = fit_ridge(design, targets, np.logspace(-1, 3, 5))
+    single = fit_ridge(design, targets, np.logspace(-1, 3, 5), precision="single")
+    np.testing.assert_array_equal(single.strengths, double.strengths)
+    np.testing.assert_allclose(single.coefficients, double.coefficients, atol=1e-12)
+    np.testing.assert_allclose(single.loo_errors, double.loo_errors, rtol=1e-4)
+    assert not np.array_equal(single.loo_errors, double.loo_errors)
+
+
 def test_single_precision_is_not_used_where_leverages_are_near_one(rng):
     views = rng.normal(size=(40, 60))
     targets = rng.normal(size=(40, 2))

@@ -11,7 +11,7 @@ from ce_align.metrics.predictivity import (
     held_out,
     summarise,
 )
-from ce_align.metrics.two_factor import resample
+from ce_align.metrics.two_factor import Resamples, resample
 
 
 def mean_of(*tables):
@@ -99,6 +99,30 @@ def test_same_generator_gives_the_same_interval_for_any_batch(rng, monkeypatch):
     monkeypatch.setattr("ce_align.metrics.two_factor.BATCH", 1000)
     again = resample(mean_of(values), 40, 12, np.random.default_rng(1), over="rows")
     np.testing.assert_allclose(first.covariance, again.covariance, rtol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("covariance", "variance"),
+    [(2.5, 2.5), (0.1, 2.0), (9.0, 3.0)],
+    ids=["as it is", "not below one factor's", "not above their sum"],
+)
+def test_bounds_are_students_with_satterthwaites_freedom(covariance, variance):
+    one = np.ones((1, 1))
+    found = Resamples(np.array([4.0]), covariance * one, ((one, 9), (2 * one, 4)), 5)
+    freedom = 3**2 / (1**2 / 9 + 2**2 / 4)
+    low, high = scipy.stats.t.interval(0.8, freedom, 8, 2 * np.sqrt(variance))
+    interval = found.interval([2.0], level=0.8)
+    assert (interval.low, interval.high) == pytest.approx((low, high))
+    assert (interval.estimate, interval.level, interval.n_units) == (8, 0.8, 5)
+    p = 2 * scipy.stats.t.sf(4 / np.sqrt(variance), freedom)
+    assert found.p([1.0]) == found.p([-1.0]) == pytest.approx(p)
+
+
+def test_what_never_varies_is_surely_not_zero():
+    nothing = np.zeros((1, 1))
+    found = Resamples(np.array([4.0]), nothing, ((nothing, 9),), 10)
+    assert found.p([1.0]) == 0
+    assert found.interval([1.0]).low == found.interval([1.0]).high == 4
 
 
 def test_no_difference_at_all_has_p_one(rng):
