@@ -326,8 +326,10 @@ class ResultStore:
         try:
             return [row_type(**row) for row in document["rows"]]
         except (TypeError, ValidationError) as error:
+            theirs = document["rows"][0].get("version", "unknown")
             raise DataError(
-                f"{path} has other columns than this version writes; delete it"
+                f"{path} is of ce_align {theirs}, with other columns than this version "
+                f"({__version__}) writes; use that version, or other --results"
             ) from error
 
     def put(

@@ -192,7 +192,7 @@ def read_recording(path: Path) -> Recording:
             f"{path} is not a netCDF file, or damaged: {reason(error)}"
         ) from error
     attributes = dataset.attributes
-    if str(attributes.get("format")) not in (FORMAT, FURTHER):
+    if not _is_ours(attributes, path):
         raise DataError(
             f"{path} is not a recording of ce_align (format "
             f"{attributes.get('format')!r}); make one with `ce-align import`"
@@ -252,6 +252,19 @@ def _opened(path: Path) -> "netCDF4.Dataset":
     # Values as they are written, not masked where they are those of a fill.
     opened.set_auto_mask(False)
     return opened
+
+
+def _is_ours(attributes: Mapping[str, Any], path: Path) -> bool:
+    """Whether a file is a recording; DataError if it is one of a later version."""
+    stated = str(attributes.get("format"))
+    if stated in (FORMAT, FURTHER):
+        return True
+    if stated.startswith(FORMAT.rstrip("1")):
+        raise DataError(
+            f"{path} is of a later version (format {stated[:80]!r}); update ce_align, "
+            "or import it again"
+        )
+    return False
 
 
 def _stated(attributes: Mapping[str, Any]) -> _Stated:
@@ -322,13 +335,12 @@ def describe_files(folder: Path) -> list[Entry]:
         try:
             entry = _described(path)
         except DAMAGE as error:
-            entry = Entry(
-                name=str(path),
-                region="",
-                load=partial(read_recording, path),
-                access=f"damaged: {reason(error)}; copy or import it again",
-                origin="",
-            )
+            why = _fault(error) if isinstance(error, ValidationError) else reason(error)
+            access = f"damaged: {why}; copy or import it again"
+            if isinstance(error, DataError):  # such as one of a later version
+                access = f"unreadable: {error}"
+            load = partial(read_recording, path)
+            entry = Entry(str(path), region="", load=load, access=access, origin="")
         found.append(entry)
     return [entry for entry in found if entry is not None]
 
@@ -337,7 +349,7 @@ def _described(path: Path) -> Entry | None:
     """As `describe_file`; raises one of DAMAGE if the file cannot be read."""
     with _opened(path) as opened:
         attributes, sizes = opened.__dict__, opened.dimensions
-        if str(attributes.get("format")) not in (FORMAT, FURTHER):
+        if not _is_ours(attributes, path):
             return None
         stated = _stated(attributes)
         ragged = "presentations" in opened.variables

@@ -1,6 +1,6 @@
 """Which rows may stand side by side: one rule of correlations, tables, figures."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -12,9 +12,16 @@ if TYPE_CHECKING:
     import pandas as pd
 
 __all__ = [
-    *("MEASURE_SETTINGS", "MEASURING", "RAW_SETTINGS", "SCORE_SETTINGS"),
-    "TRANSFER_SETTINGS",
-    *("Selection", "comparable", "interval_over", "of_recording", "one_interval"),
+    *("CHOOSING", "MEASURE_SETTINGS", "MEASURING", "RAW_SETTINGS", "SCORE_SETTINGS"),
+    *("TIME_SETTINGS", "TRANSFER_SETTINGS"),
+    *(
+        "Selection",
+        "algorithm_of",
+        "comparable",
+        "interval_over",
+        "of_recording",
+        "one_interval",
+    ),
     "pooled",
 ]
 
@@ -24,14 +31,21 @@ MEASURING = ("analyze", "similarity")
 #: and the recording.
 MEASURE_SETTINGS = (
     *("views_digest", "images_digest", "n_points", "n_comparisons"),
-    *("recording_digest", "region", "method"),
+    *("recording_digest", "region", "method", "algorithm"),
 )
 #: Raw correlations with one recording are comparable only if these agree.
-RAW_SETTINGS = ("recording_digest", "region", "regression", "n_splits", "seed")
+RAW_SETTINGS = (
+    *("recording_digest", "region", "regression", "n_splits", "seed", "algorithm"),
+)
+#: And raw correlations at two moments: the responses are others in each bin.
+TIME_SETTINGS = tuple(name for name in RAW_SETTINGS if name != "recording_digest")
 #: And scores, which are relative to a ceiling.
 SCORE_SETTINGS = (*RAW_SETTINGS, "ceiling_kind")
 #: Accuracies on one data set are comparable only if these agree.
-TRANSFER_SETTINGS = ("n_train", "n_test")
+TRANSFER_SETTINGS = ("n_train", "n_test", "algorithm")
+
+#: What chooses a layer, in the algorithm of a result: its number is computed alike.
+CHOOSING = "best layer"
 
 #: What intervals are over, where the word in the row says too little: each is a kind
 #: of its own. All others are over what images and classes were drawn from. The last
@@ -66,6 +80,15 @@ class Selection:
         """What `choose` keeps of the rows, with its notes after those of before."""
         found = choose(self.rows, *settings, **named)
         return Selection(found.rows, (*self.notes, *found.notes))
+
+
+def algorithm_of(document: Mapping[str, Any]) -> str | None:
+    """Versions of what computed a stored result; None if it does not say.
+
+    Releases raise them when numbers change; that of choosing the layer is left out.
+    """
+    parts = str(document.get("content", {}).get("algorithm", "")).split(", ")
+    return ", ".join(one for one in parts if not one.startswith(CHOOSING)) or None
 
 
 def pooled(rows: "pd.DataFrame") -> Selection:
@@ -158,9 +181,10 @@ def comparable(
         agrees = settled == _most_shared(settled, rows["model"])
         if not agrees.all():
             differing = [_plain(name) for name in shared if known[name].nunique() > 1]
+            again = " Ask for all of them again." if "algorithm" in differing else ""
             notes.append(
                 f"{what}: {_rows(~agrees)} of another {' or '.join(differing)} left "
-                "out."
+                f"out.{again}"
             )
             rows = rows[agrees]
     found = one_interval(rows, what) if intervals else Selection(rows)

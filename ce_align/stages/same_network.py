@@ -16,7 +16,8 @@ import numpy as np
 from ce_align.checks import named_some
 from ce_align.models.catalogue import label_of
 from ce_align.results import FACTS, LABELLED, UNKNOWN_CONTENT, NetworkFacts, ResultStore
-from ce_align.stages.earlier import completed, stored_rows
+from ce_align.stages.comparable import algorithm_of
+from ce_align.stages.earlier import completed, stored_documents, stored_rows
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -108,6 +109,8 @@ def load_rows(
 ) -> "pd.DataFrame":
     """Every row of a store, and those of the trainings that its rows name.
 
+    Column ``algorithm`` is that of `ce_align.stages.comparable.algorithm_of`.
+
     Parameters
     ----------
     store : results
@@ -121,7 +124,14 @@ def load_rows(
     """
     import pandas as pd
 
-    rows = pd.DataFrame(stored_rows(store, sound=sound))
+    documents = stored_documents(store, sound=sound)
+    rows = pd.DataFrame(
+        [
+            {**row, "algorithm": algorithm_of(document)}
+            for document in documents
+            for row in document["rows"]
+        ]
+    )
     named = map(Path, rows["model"].unique() if len(rows) else ())
     trained = [
         pd.DataFrame(stored_rows(ResultStore(folder), "train", sound=sound))

@@ -14,6 +14,7 @@ from ce_align.data.recordings import Recording
 from ce_align.errors import CeAlignError, ConfigError
 from ce_align.metrics.gram import centred_gram
 from ce_align.results import joined_notes
+from ce_align.stages.comparable import CHOOSING
 from ce_align.stages.running import NetworkLayer, Run
 from ce_align.stages.scores import (
     BEST,
@@ -52,7 +53,7 @@ MOST_VALUES = 2**27
 VISUAL_DEGREES = 8.0
 
 #: Changes whenever a layer would be chosen in another way.
-CHOICE = "best layer 1"
+CHOICE = f"{CHOOSING} 1"
 
 
 def shared(config: ScoreConfig) -> Hashable:

@@ -21,9 +21,10 @@ import torch.distributed as dist
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback, Checkpoint
 from lightning.pytorch.plugins.io import TorchCheckpointIO
+from pydantic import ValidationError
 
 from ce_align.augment import TRANSFORMS_VERSION
-from ce_align.errors import CeAlignError, ConfigError, DataError
+from ce_align.errors import CeAlignError, ConfigError, DataError, explained
 from ce_align.files import DAMAGE, atomic_path, reason
 from ce_align.trainer.distributed import (
     FailedElsewhere,
@@ -180,6 +181,11 @@ def _check_resumable(path: Path, config: TrainConfig, data: str) -> None:
         settings = TrainConfig.model_validate_json(identity["config"])
     except DataError:
         raise
+    except ValidationError as error:  # what is damaged has not come so far
+        raise ConfigError(
+            f"{path} is of another version of ce_align: {explained(error)}; use that "
+            "version, or another --out"
+        ) from error
     except (*DAMAGE, pickle.UnpicklingError) as error:
         raise DataError(f"{path} cannot be resumed from: {reason(error)}") from error
     found, wanted = settings.model_dump(mode="json"), config.model_dump(mode="json")

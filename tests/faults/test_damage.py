@@ -354,18 +354,3 @@ def test_eight_processes_may_write_and_read_one_store(tmp_path):
     assert [os.waitpid(child, 0)[1] for child in children] == [0] * 8
     assert len(ResultStore(tmp_path).load("score")) == 2
     assert not list(tmp_path.rglob("*.tmp*"))
-
-
-def test_rows_of_a_later_version_are_neither_misread_nor_destroyed(tmp_path):
-    store_scores(tmp_path)
-    path = tmp_path / "score" / "c0.json"
-    document = json.loads(path.read_text())
-    document["rows"][0]["a_later_column"] = 1
-    del document["digest"]
-    path.write_text(json.dumps(document))
-    later = path.read_bytes()
-    store = ResultStore(tmp_path)
-    with pytest.raises(DataError, match=r"c0\.json"):
-        store.get("score", "c0", ScoreRow)
-    assert [row.value for row in store.get("score", "c1", ScoreRow)] == [0.4]
-    assert path.read_bytes() == later

@@ -21,7 +21,13 @@ from ce_align.report.style import (
     panel_grid,
     style,
 )
-from ce_align.stages.comparable import RAW_SETTINGS, Selection, comparable, pooled
+from ce_align.stages.comparable import (
+    RAW_SETTINGS,
+    TIME_SETTINGS,
+    Selection,
+    comparable,
+    pooled,
+)
 from ce_align.stages.scores import BEST
 
 if TYPE_CHECKING:
@@ -42,9 +48,6 @@ LONGEST_NAME = 20
 FRAME = "#e69f00"
 #: Label of the axis of raw predictivity.
 RAW = "Predictivity, r"
-
-#: What scores at two moments must agree in; the responses are others in each bin.
-TIME_SETTINGS = ("region", "regression", "n_splits", "seed")
 
 
 def _by_layer(inputs: Inputs, what: str) -> Selection:
