@@ -250,27 +250,13 @@ def predictivity_points(
         own = with_ceiling_kinds(known.rows[known.rows["recording"] == recording])
         own = own.assign(score=own["value"], value=own[column])
         settings = RAW_SETTINGS if number == "raw" else SCORE_SETTINGS
-        found = _one_layer(own).then(comparable, settings, str(recording))
+        found = comparable(own, settings, str(recording))
         notes += found.notes
+        regressions = set(found.rows.get("regression", pd.Series()).dropna())
+        if regressions - {"pls"}:
+            notes.append(f"{recording}: regression {named_some(sorted(regressions))}.")
         parts.append(found.rows)
     joined = pd.concat(parts, ignore_index=True)
     error = joined["error"] if number == "raw" else float("nan")
     joined = joined.assign(low=joined["value"] - error, high=joined["value"] + error)
     return Selection(joined, tuple(notes))
-
-
-def _one_layer(rows: "pd.DataFrame") -> Selection:
-    """Of networks with several layers, the layer that most networks have."""
-    counts = rows.groupby("model")["layer"].nunique()
-    several = list(counts.index[counts > 1])
-    if not several:
-        return Selection(rows)
-    shared = rows.groupby("layer")["model"].nunique()
-    # Of equally common ones the last, which is nearest to IT.
-    common = sorted(shared.index[shared == shared.max()])[-1]
-    keep = ~rows["model"].isin(several) | (rows["layer"] == common)
-    notes = [f"Of several layers, {common} is shown: {named_some(several)}."]
-    lost = [name for name in several if name not in set(rows["model"][keep])]
-    if lost:
-        notes.append(f"Left out, not scored at {common}: {named_some(lost)}.")
-    return Selection(rows[keep], tuple(notes))

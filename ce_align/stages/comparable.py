@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ce_align.checks import named_some
+from ce_align.checks import counted, named_some
+from ce_align.stages.scores import BEST
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -25,6 +26,8 @@ __all__ = [
     "pooled",
 ]
 
+#: Regression from neuroids to a network's units.
+REVERSE = "reverse_pls"
 #: Stages of numbers that may go along with predictivity.
 MEASURING = ("analyze", "similarity")
 #: Rows of one measure are comparable only if these agree; of a similarity, `method`,
@@ -94,24 +97,34 @@ def algorithm_of(document: Mapping[str, Any]) -> str | None:
 def pooled(rows: "pd.DataFrame") -> Selection:
     """Scores of all animals together, one window a recording; other rows as they are.
 
-    A recording of several regions becomes one each, called ``NAME, REGION``. Of several
-    windows in time the widest counts; if there are only bins, none does.
+    Reverse regressions, from neuroids to units, are no predictivity of the brain: they
+    stand only where there are no others. A recording of several regions becomes one
+    each, called ``NAME, REGION``. Of several windows in time the widest counts; if
+    there are only bins, none does.
     """
     import pandas as pd
 
+    notes = []
     if "animal" in rows:
         rows = rows[rows["animal"].isna()]
     if not {"recording", "region"} <= set(rows):
         return Selection(rows)
+    if "regression" in rows:
+        reverse = rows["regression"] == REVERSE
+        forward = rows["stage"].eq("score") & ~reverse
+        left = reverse & rows["recording"].isin(set(rows["recording"][forward]))
+        for name, n in rows["recording"][left].value_counts(sort=False).items():
+            notes.append(f"{name}: {counted(n, 'row')} of {REVERSE} left out.")
+        rows = rows[~left]
     n_regions = rows.groupby("recording")["region"].transform("nunique")
     several = (n_regions > 1) & rows["region"].notna()
     parts = zip(rows["recording"], rows["region"], several, strict=True)
     names = [f"{name}, {region}" if many else name for name, region, many in parts]
     rows = rows.assign(recording=names)
     if "time_start" not in rows:
-        return Selection(rows)
+        return Selection(rows, tuple(notes))
     edges = rows[["time_start", "time_end"]].apply(pd.to_numeric, errors="coerce")
-    width, notes = edges["time_end"] - edges["time_start"], []
+    width = edges["time_end"] - edges["time_start"]
     kept = pd.Series(True, rows.index)
     for name, of_one in edges[width.notna()].groupby(rows["recording"]):
         windows = of_one.drop_duplicates()
@@ -147,7 +160,9 @@ def comparable(
 ) -> Selection:
     """One row a network, its latest, of the settings that most networks share.
 
-    Of scores it is that of all neuroids, whatever their animal.
+    Of scores it is that of all neuroids, whatever their animal. Of several layers it is
+    the one that most networks have, or else the best one chosen by other images, or
+    else the first that was scored.
 
     Of settings that equally many share, those of the latest row count. What is not
     known of a setting is one more value that it can have.
@@ -180,20 +195,23 @@ def comparable(
         settled = known.astype(str).agg("\n".join, axis=1)
         agrees = settled == _most_shared(settled, rows["model"])
         if not agrees.all():
-            differing = [_plain(name) for name in shared if known[name].nunique() > 1]
+            differing = [name for name in shared if known[name].nunique() > 1]
+            note = f"{what}: {_rows(~agrees)} of another "
+            note += f"{' or '.join(map(_plain, differing))} left out"
+            if "regression" in differing:
+                note += f"; {known['regression'][agrees].iloc[0]} is shown"
             again = " Ask for all of them again." if "algorithm" in differing else ""
-            notes.append(
-                f"{what}: {_rows(~agrees)} of another {' or '.join(differing)} left "
-                f"out.{again}"
-            )
+            notes.append(f"{note}.{again}")
             rows = rows[agrees]
+    if "layer" in rows and "layer" not in keys:
+        found = _one_layer(rows, what)
+        rows, notes = found.rows, [*notes, *found.notes]
     found = one_interval(rows, what) if intervals else Selection(rows)
     rows, notes = found.rows, [*notes, *found.notes]
     later = rows.duplicated(["model", *keys], keep="last")
     if later.any():
         notes.append(
-            f"{what}: {_rows(later)} replaced by later ones of the same network"
-            f"{_of_other_layers(rows) if 'layer' not in keys else ''}."
+            f"{what}: {_rows(later)} replaced by later ones of the same network."
         )
     # By name: neither what is drawn nor what is resampled must depend on the order in
     # which rows were written.
@@ -242,13 +260,30 @@ def _most_shared(groups: "pd.Series[str]", models: "pd.Series[str]") -> str:
     return str(best.iloc[-1])
 
 
-def _of_other_layers(rows: "pd.DataFrame") -> str:
-    """Which networks have rows of several layers, in words."""
-    if "layer" not in rows:
-        return ""
-    layers = rows.groupby("model")["layer"].nunique()
-    several = list(layers.index[layers > 1])
-    return f"; several layers of {named_some(several)}" if several else ""
+def _one_layer(rows: "pd.DataFrame", what: str) -> Selection:
+    """Rows at one layer of each network; the latest are the last."""
+    stated = rows[rows["layer"] != BEST]
+    counts = stated.groupby("model")["layer"].nunique()
+    several = list(counts.index[counts > 1])
+    # Of a network with one layer the best one is that, or stands beside it.
+    kept = dict(zip(stated["model"], stated["layer"], strict=True))
+    shared = stated.groupby("layer")["model"].nunique()
+    # Of equally common ones the last, which is nearest to IT.
+    common = sorted(shared.index[shared == shared.max()])[-1] if several else None
+    told: dict[str, list[str]] = {}
+    for name in several:
+        own = rows["layer"][rows["model"] == name]
+        if common in set(own):
+            kept[name], how = common, f"of several layers, {common} is shown"
+        elif BEST in set(own):
+            kept[name], how = BEST, "the best layer, chosen by other images, is shown"
+        else:
+            kept[name] = own.iloc[0]
+            how = f"of several layers, {kept[name]}, the first scored, is shown"
+        told.setdefault(how, []).append(name)
+    notes = [f"{what}: {how}: {named_some(names)}." for how, names in told.items()]
+    chosen = rows["model"].map(kept)
+    return Selection(rows[chosen.isna() | (rows["layer"] == chosen)], tuple(notes))
 
 
 def _rows(which: "pd.Series[bool]") -> str:

@@ -112,3 +112,32 @@ def test_of_windows_in_time_the_widest_counts():
     alone = pooled(bins[:2])
     assert alone.rows.empty
     assert "score a window, such as --time 70:170" in alone.notes[0]
+
+
+def test_of_several_layers_the_common_one_counts_else_the_best_else_the_first():
+    mixed = rows(
+        *({"model": name} for name in "ab"),
+        *({"model": "a", "layer": "l3", "created": "2025"},),
+        *({"model": "c", "layer": layer} for layer in ("x", "y", "best")),
+        *({"model": "d", "layer": layer} for layer in ("best", "z")),
+        {"model": "e", "layer": "q", "created": "2025"},
+        {"model": "e", "layer": "p"},
+    )
+    found = comparable(mixed, SCORE_SETTINGS, "it")
+    chosen = dict(zip(found.rows["model"], found.rows["layer"], strict=True))
+    assert chosen == {"a": "l4", "b": "l4", "c": "best", "d": "z", "e": "p"}
+    assert found.notes == (
+        "it: of several layers, l4 is shown: a.",
+        "it: the best layer, chosen by other images, is shown: c.",
+        "it: of several layers, p, the first scored, is shown: e.",
+    )
+
+
+def test_reverse_regressions_stand_only_where_there_are_no_forward_ones():
+    of_it = {"recording": "it", "stage": "score"}
+    reverse = rows(*({"model": n, "regression": "reverse_pls", **of_it} for n in "ab"))
+    forward = rows({"model": "a", "regression": "ridge", **of_it})
+    both = pooled(pd.concat([reverse, forward, rows({**of_it, "recording": "v4"})]))
+    assert list(both.rows["recording"]) == ["it", "v4"]
+    assert both.notes == ("it: 2 rows of reverse_pls left out.",)
+    assert len(pooled(reverse).rows) == 2

@@ -176,9 +176,9 @@ def test_rows_that_cannot_be_compared_are_left_out_and_it_is_said(
 @pytest.mark.parametrize(
     ("other", "words"),
     [
-        ({"regression": "ridge"}, "regression"),
-        ({"seed": 2}, "seed"),
-        ({"ceiling_kind": "variance"}, "ceiling kind"),
+        ({"regression": "ridge"}, "regression left out; pls is shown"),
+        ({"seed": 2}, "seed left out"),
+        ({"ceiling_kind": "variance"}, "ceiling kind left out"),
     ],
 )
 def test_scores_of_another_method_are_left_out_and_it_is_said(rng, store, other, words):
@@ -187,7 +187,7 @@ def test_scores_of_another_method_are_left_out_and_it_is_said(rng, store, other,
     (row,), notes = run(measure_rows(x), pd.concat([score_rows(y), strange]), store)
     assert row.n_networks == 21
     assert row.within_low > 0
-    assert notes[0] == f"it: 3 rows of another {words} left out"
+    assert notes[0] == f"it: 3 rows of another {words}"
 
 
 def test_rows_of_before_had_split_half_ceilings(rng, store):
@@ -207,12 +207,10 @@ def test_the_latest_row_of_a_network_counts(rng, store):
 
 def test_several_layers_of_a_network_are_said(rng, store):
     x, y = planted(rng)
-    lower = score_rows({PAPER[0]: 0.1}, layer="l3", created="2023-01-01")
-    _, notes = run(measure_rows(x), pd.concat([score_rows(y), lower]), store)
-    assert notes == [
-        "it: 1 row replaced by later ones of the same network; several layers of "
-        f"{PAPER[0]}"
-    ]
+    lower = score_rows({PAPER[0]: 0.1}, layer="l3", created="2025-01-01")
+    (row,), notes = run(measure_rows(x), pd.concat([score_rows(y), lower]), store)
+    assert row.value == run(measure_rows(x), score_rows(y), store)[0][0].value
+    assert notes == [f"it: of several layers, l4 is shown: {PAPER[0]}"]
 
 
 def test_without_a_ceiling_raw_correlations_are_used_and_it_is_said(rng, store):
