@@ -7,6 +7,8 @@ from zlib import crc32
 import numpy as np
 from numpy.typing import NDArray
 
+from ce_align.files import check_regular
+
 __all__ = ["mapped_array", "seal", "seal_holds"]
 
 #: What stands before the checksum, behind the content: readers of ``.npy`` and HDF5
@@ -28,11 +30,11 @@ def seal_holds(path: Path) -> bool | None:
     """
     try:
         size = path.stat().st_size - len(_MARK) - 4
-        with path.open("rb") as file:
+        with check_regular(path).open("rb") as file:
             file.seek(max(size, 0))
             mark, checksum = file.read(len(_MARK)), file.read()
         return checksum == _checksum(path, size) if mark == _MARK else None
-    except OSError:
+    except (OSError, ValueError):
         return None
 
 
@@ -41,7 +43,7 @@ def mapped_array(path: Path) -> NDArray[Any] | None:
     if seal_holds(path) is False:
         return None
     try:
-        values: NDArray[Any] = np.load(path, mmap_mode="r")
+        values: NDArray[Any] = np.load(check_regular(path), mmap_mode="r")
     except (OSError, ValueError, EOFError):
         return None
     return values
@@ -50,7 +52,7 @@ def mapped_array(path: Path) -> NDArray[Any] | None:
 def _checksum(path: Path, n_bytes: int) -> bytes:
     """CRC-32 of the first bytes of a file, at some gigabytes a second."""
     checksum = 0
-    with path.open("rb") as file:
+    with check_regular(path).open("rb") as file:
         while n_bytes > 0 and (block := file.read(min(n_bytes, 2**20))):
             checksum, n_bytes = crc32(block, checksum), n_bytes - len(block)
     return checksum.to_bytes(4, "little")

@@ -33,7 +33,14 @@ from ce_align.errors import LONGEST, CeAlignError, ConfigError, DataError, first
 __all__ = [
     *("DAMAGE", "STALE", "alive", "atomic_folder", "atomic_path", "cache_folder"),
     *("check_readable", "check_regular", "check_space", "import_xarray", "read_bytes"),
-    *("reading_archive", "reason", "scratch_folder", "sweep", "this_process"),
+    *(
+        "read_text",
+        "reading_archive",
+        "reason",
+        "scratch_folder",
+        "sweep",
+        "this_process",
+    ),
 ]
 
 #: Seconds after which an unfinished file of another machine counts as given up.
@@ -354,6 +361,12 @@ def read_bytes(path: Path, most: int = MOST_BYTES) -> bytes:
         raise
     except OSError as error:
         raise DataError(f"{path} cannot be read: {reason(error)}") from error
+
+
+def read_text(path: Path, encoding: str = "utf-8", errors: str = "strict") -> str:
+    """Text of a plain file, in lines that end alike; DataError as of `read_bytes`."""
+    text = read_bytes(path).decode(encoding, errors)
+    return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
 #: A zip's directory, its entries, each kind of compression and a tar's headers raise

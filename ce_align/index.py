@@ -28,7 +28,7 @@ from typing import NamedTuple
 
 from ce_align.digests import digest_bytes
 from ce_align.errors import CeAlignError
-from ce_align.files import atomic_path, cache_folder
+from ce_align.files import atomic_path, cache_folder, check_regular
 
 __all__ = ["Texts", "indexed"]
 
@@ -152,8 +152,8 @@ def _read(
 def _open(index: sqlite3.Connection, place: Path) -> None:
     """Fill a database in memory with what is kept of it, if that is sound."""
     try:
-        content = place.read_bytes()
-    except OSError:
+        content = check_regular(place).read_bytes()
+    except (OSError, ValueError):
         content = b""
     digest, body = content[len(HEAD) : len(HEAD) + 64], content[len(HEAD) + 64 :]
     if content.startswith(HEAD) and digest == hashlib.blake2b(body).digest():

@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from ce_align.config import StageConfig
 from ce_align.errors import CeAlignError, ConfigError
+from ce_align.files import check_regular, read_bytes
 from ce_align.runner import distinct
 
 __all__ = ["Recipe", "load_recipe"]
@@ -52,8 +53,8 @@ def load_recipe(path: Path) -> Recipe:
             f"{LIST} = [configurations]"
         )
     try:
-        found = runpy.run_path(str(path))
-        purpose = (ast.get_docstring(ast.parse(path.read_bytes())) or "").strip()
+        found = runpy.run_path(str(check_regular(path)))
+        purpose = (ast.get_docstring(ast.parse(read_bytes(path))) or "").strip()
     except CeAlignError as error:
         raise ConfigError(f"{path}: {error}") from error
     except (Exception, SystemExit) as error:

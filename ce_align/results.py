@@ -29,6 +29,7 @@ from ce_align.files import (
     check_regular,
     import_xarray,
     read_bytes,
+    read_text,
     reading_archive,
 )
 from ce_align.index import Texts, indexed
@@ -425,7 +426,7 @@ class ResultStore:
     def namesake(self, stage: str, nameless: str) -> str | None:
         """Configuration that differs from another in the names of networks only."""
         try:
-            return self._namesake(stage, nameless).read_text().strip() or None
+            return read_text(self._namesake(stage, nameless)).strip() or None
         except (OSError, ValueError):
             return None
 

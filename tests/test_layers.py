@@ -92,6 +92,38 @@ def test_every_module_belongs_to_a_floor():
     assert {_room(path) for path in _modules()} <= FLOOR_OF.keys()
 
 
+#: Modules that read what the system or the package holds, not what a user names.
+SYSTEM = {
+    *("environment.py", "files.py", "models/memory.py", "trainer/memory.py"),
+    *("cli/completion.py", "models/content.py", "brainscore/plugin/probe.py"),
+    *("sweeps/processes.py", "report/page/__init__.py"),
+}
+
+
+def _opened(node: ast.AST) -> ast.expr | None:
+    """The path that a call opens to read, if it does."""
+    if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Attribute):
+        return None
+    called, given = node.func, [getattr(arg, "value", None) for arg in node.args]
+    reads = called.attr == "open" and given in ([], ["r"], ["rb"])
+    if reads or called.attr in ("read_text", "read_bytes"):
+        return called.value
+    loads = ast.unparse(called) in ("np.load", "pd.read_csv")
+    return node.args[0] if loads else None
+
+
+def test_files_are_opened_once_they_are_known_to_be_plain():
+    found = []
+    for path in sorted(PACKAGE.rglob("*.py")):
+        if path.relative_to(PACKAGE).as_posix() in SYSTEM:
+            continue
+        for node in ast.walk(ast.parse(path.read_text())):
+            opened = _opened(node)
+            if opened is not None and "check_regular" not in ast.unparse(opened):
+                found.append(f"{path.name}:{node.lineno} {ast.unparse(opened)}")
+    assert not found
+
+
 def test_imports_point_downwards():
     assert _upward_imports(_modules()) == []
 

@@ -18,6 +18,7 @@ from ce_align.brainscore.upstream import (
 from ce_align.data.named import Entry
 from ce_align.data.recordings import Protocol, Recording
 from ce_align.errors import AccessError, ConfigError, DataError
+from ce_align.files import check_regular
 from ce_align.progress import Progress, silent
 
 __all__ = [
@@ -468,7 +469,7 @@ def _bring(name: str, file: StoredFile, base: str, progress: Progress) -> None:
 
 
 def _check(file: StoredFile, path: Path, what: str, remedy: str) -> None:
-    with path.open("rb") as content:
+    with check_regular(path).open("rb") as content:
         found = hashlib.file_digest(content, "sha1").hexdigest()
     if found != file.sha1:
         raise DataError(

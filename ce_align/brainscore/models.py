@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from ce_align.brainscore.upstream import import_brainscore, installed_plugins
 from ce_align.checks import named_some, nearest_names
 from ce_align.errors import AccessError, CeAlignError, ConfigError
+from ce_align.files import read_bytes
 
 if TYPE_CHECKING:
     from ce_align.models.networks import Network
@@ -98,7 +99,7 @@ def _prepare(paths: Sequence[str], network: "Network") -> NDArray[np.float32]:
     from ce_align.data.imagesets import decode_image
     from ce_align.models.activations import network_inputs
 
-    images = [decode_image(Path(path).read_bytes(), str(path)) for path in paths]
+    images = [decode_image(read_bytes(Path(path)), str(path)) for path in paths]
     pixels = np.stack([network.preprocessing.resize(image) for image in images])
     device = next((str(p.device) for p in network.module.parameters()), "cpu")
     inputs = network_inputs(network.module, network.preprocessing, pixels, device)

@@ -16,7 +16,7 @@ from ce_align.brainscore.models import brain_model
 from ce_align.brainscore.upstream import import_brainscore
 from ce_align.digests import digest_bytes
 from ce_align.errors import DataError
-from ce_align.files import atomic_path, cache_folder
+from ce_align.files import atomic_path, cache_folder, read_text
 from ce_align.models.catalogue import EXPORTED, PUBLISHED, find_published, local_file
 
 if TYPE_CHECKING:
@@ -98,7 +98,7 @@ def _load(name: str, expected: str | None = None) -> Any:
 def _known_identifier(path: Path) -> str | None:
     """Identifier of a network whose file has not changed since it was loaded."""
     try:
-        *state, identifier = json.loads(_note_of(path).read_text())
+        *state, identifier = json.loads(read_text(_note_of(path)))
     except (OSError, ValueError):
         return None
     return str(identifier) if state == _state_of(path) else None

@@ -26,7 +26,7 @@ from ce_align.brainscore.plugin.writing import (
 )
 from ce_align.checks import named_some
 from ce_align.errors import AccessError, ConfigError, DataError
-from ce_align.files import scratch_folder
+from ce_align.files import check_regular, scratch_folder
 from ce_align.models.catalogue import (
     EXPORTED,
     FILE_SUFFIXES,
@@ -393,7 +393,7 @@ def _write(
         # Without metadata, whose order varies: the same weights give the same file.
         save_safetensors(weights, network.module.state_dict(), {})
         weights.chmod(0o644)  # it is to be served
-    with weights.open("rb") as file:
+    with check_regular(weights).open("rb") as file:
         sha256 = hashlib.file_digest(file, "sha256").hexdigest()
     prepared = network.preprocessing
     if prepared.crop_pct is not None:

@@ -12,7 +12,7 @@ from types import ModuleType
 from typing import Any, Literal
 
 from ce_align.errors import AccessError, CeAlignError, DataError
-from ce_align.files import cache_folder, import_xarray
+from ce_align.files import cache_folder, import_xarray, read_text
 
 __all__ = [
     *("HOMES", "SUBMISSION", "ask_storage", "brainscore_home", "explained_loading"),
@@ -90,7 +90,7 @@ def installed_plugins(kind: str) -> dict[str, list[Path]]:
     registered: dict[str, list[Path]] = {}
     for place in places or ():
         for init in sorted(Path(place, f"{kind}s").glob("*/__init__.py")):
-            text = init.read_text(encoding="utf-8", errors="replace")
+            text = read_text(init, errors="replace")
             for identifier in dict.fromkeys(pattern.findall(text)):
                 registered.setdefault(identifier, []).append(init.parent)
     return registered

@@ -108,7 +108,8 @@ def _recipes(incomplete: str) -> list[str]:
     """Python files with a recipe, here and one folder below."""
     begins = escape(incomplete)
     files = (*Path().glob(f"{begins}*.py"), *Path().glob(f"{begins}*/*.py"))
-    return sorted(str(f) for f in files if "RECIPE" in f.read_text("utf-8", "replace"))
+    found = (file for file in files if file.is_file())
+    return sorted(str(f) for f in found if "RECIPE" in f.read_text("utf-8", "replace"))
 
 
 def _objectives(incomplete: str) -> list[str]:

@@ -13,6 +13,7 @@ from ce_align.cli.flags import Results, Root, Session, flags
 from ce_align.cli.screen import message, print_text, progress_bars, watched
 from ce_align.cli.view import View
 from ce_align.errors import ConfigError
+from ce_align.files import read_text
 
 if TYPE_CHECKING:
     from ce_align.report.sheet import Sheet
@@ -195,7 +196,7 @@ def logs(
     known = board.submitted().get(one, {}).get("id")
     paths = [board.log(one), *([board.cluster_log(known)] if known else [])]
     texts = [
-        path.read_text(errors="backslashreplace") for path in paths if path.is_file()
+        read_text(path, errors="backslashreplace") for path in paths if path.is_file()
     ]
     if not texts:
         raise ConfigError(f"job {one} has told nothing yet; it was never begun")

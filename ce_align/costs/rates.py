@@ -17,7 +17,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from ce_align.digests import digest_json
 from ce_align.environment import processor
-from ce_align.files import atomic_path, cache_folder, scratch_folder
+from ce_align.files import atomic_path, cache_folder, read_bytes, scratch_folder
 from ce_align.progress import Progress, silent
 
 if TYPE_CHECKING:
@@ -123,7 +123,7 @@ MACHINES = {
 def stored_rates() -> Rates:
     """What was measured on this machine with as many threads; else `USUAL`."""
     try:
-        return TypeAdapter(Rates).validate_json(_file().read_bytes())
+        return TypeAdapter(Rates).validate_json(read_bytes(_file()))
     except (OSError, ValidationError):
         return USUAL
 

@@ -160,7 +160,7 @@ def _read_safetensors(path: Path) -> Checkpoint:
 
 def _checksum(path: Path, stated: str) -> str:
     """CRC-32 of a file, in which zeros stand for the checksum that it states."""
-    with path.open("rb") as file:
+    with check_regular(path).open("rb") as file:
         length = file.read(8)
         header = file.read(int.from_bytes(length, "little"))
         of, by = (f'"{CHECKSUM}":"{value}"'.encode() for value in (stated, UNSTATED))

@@ -25,7 +25,7 @@ from requests.adapters import HTTPAdapter
 from urllib3.exceptions import HTTPError, NewConnectionError
 
 from ce_align.errors import AccessError, CeAlignError, ConfigError
-from ce_align.files import atomic_path, check_space
+from ce_align.files import atomic_path, check_space, read_text
 from ce_align.names import printable
 from ce_align.progress import MEGABYTE, Progress, silent
 
@@ -158,7 +158,7 @@ class _Part:
     def story(self) -> dict[str, Any]:
         """Validator and size that the server stated; empty if of another address."""
         try:
-            found = json.loads(self._story.read_text())
+            found = json.loads(read_text(self._story))
         except (OSError, ValueError):
             return {}
         known = isinstance(found, dict) and found.get("url") == self.url

@@ -27,7 +27,13 @@ from ce_align.checks import named_some
 from ce_align.data.imagesets import ImageSet
 from ce_align.digests import combine_digests, digest_json
 from ce_align.errors import CeAlignError, ConfigError, DataError
-from ce_align.files import atomic_path, cache_folder, check_space
+from ce_align.files import (
+    atomic_path,
+    cache_folder,
+    check_regular,
+    check_space,
+    read_text,
+)
 from ce_align.models.activations import LayerFailure, Pool, network_inputs
 from ce_align.models.devices import (
     BATCH_SIZES,
@@ -269,7 +275,7 @@ class _Entry:
 def _listing(path: Path) -> tuple[list[str], Behaviour | None]:
     """Digest of each row's image, and the behaviour; nothing from damaged files."""
     try:
-        listing: Any = json.loads(path.with_suffix(".json").read_text())
+        listing: Any = json.loads(read_text(path.with_suffix(".json")))
         digests = [str(digest) for digest in listing["images"]]
         return digests, Behaviour.read(listing.get("behaviour"))
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
@@ -524,7 +530,7 @@ class RowSink:
                 path, source = known[digest]
                 by_file.setdefault(path, []).append((row, source))
         for path, pairs in by_file.items():
-            values = np.load(path, mmap_mode="r")
+            values = np.load(check_regular(path), mmap_mode="r")
             for start in range(0, len(pairs), COPIED_ROWS):
                 rows, sources = zip(*pairs[start : start + COPIED_ROWS], strict=True)
                 self.write(rows, values[list(sources)])

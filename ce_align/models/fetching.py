@@ -25,7 +25,7 @@ from filelock import FileLock, Timeout
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, ValidationError
 
 from ce_align.errors import AccessError, CeAlignError, DataError
-from ce_align.files import atomic_path, cache_folder
+from ce_align.files import atomic_path, cache_folder, check_regular, read_text
 from ce_align.models.catalogue import Published
 from ce_align.models.checkpoints import convert
 from ce_align.models.preprocessing import Preprocessing
@@ -72,7 +72,7 @@ class Record(BaseModel):
 def file_checksum(path: Path, what: str = "", progress: Progress = silent) -> Checksum:
     """Size and SHA-256 of a file; `progress` is told its megabytes under `what`."""
     sha, done, size = hashlib.sha256(), 0, path.stat().st_size
-    with path.open("rb") as file:
+    with check_regular(path).open("rb") as file:
         while block := file.read(BLOCK):
             sha.update(block)
             done += len(block)
@@ -120,7 +120,7 @@ def pin(checksums: Mapping[str, Checksum]) -> Path:
     installed = {"site-packages", "dist-packages"} & set(PACKAGED.parts)
     writable = not installed and os.access(PACKAGED, os.W_OK)
     path = PACKAGED if writable else _own_pins()
-    lines = path.read_text().splitlines(True) if path.exists() else []
+    lines = read_text(path).splitlines(True) if path.exists() else []
     entries = sorted({**_read_pins(path), **checksums}.items())
     text = [line for line in lines if line.startswith("#")] + [
         f'\n["{name}"]\nsize = {entry.size}\nsha256 = "{entry.sha256}"\n'
@@ -135,7 +135,7 @@ def _read_pins(path: Path) -> dict[str, Checksum]:
     if not path.is_file():
         return {}
     try:
-        tables = tomllib.loads(path.read_text())
+        tables = tomllib.loads(read_text(path))
         return {name: Checksum.model_validate(pin) for name, pin in tables.items()}
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, ValidationError) as error:
         detail = " ".join(str(error).split())[:200]
@@ -158,7 +158,7 @@ def read_record(name: str) -> Record | None:
     if not path.is_file():
         return None
     try:
-        return Record.model_validate(json.loads(path.read_text()))
+        return Record.model_validate(json.loads(read_text(path)))
     except (ValueError, RecursionError):
         raise DataError(
             f"{path} is no record of a download; delete it to trust what is there now"

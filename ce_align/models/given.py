@@ -324,11 +324,11 @@ def _stimuli(path: Path, n_rows: int) -> dict[str, Sequence[str]]:
 
 
 def _read_npy(path: Path) -> dict[str, NDArray[Any]]:
-    return {LAYER: np.load(path, mmap_mode="r", allow_pickle=False)}
+    return {LAYER: np.load(check_regular(path), mmap_mode="r", allow_pickle=False)}
 
 
 def _read_npz(path: Path) -> dict[str, NDArray[Any]]:
-    with np.load(path, allow_pickle=False) as file:
+    with np.load(check_regular(path), allow_pickle=False) as file:
         return dict(file)
 
 

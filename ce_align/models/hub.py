@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from torch import nn
 
 from ce_align.errors import AccessError, ConfigError, DataError, first_line
-from ce_align.files import atomic_path
+from ce_align.files import atomic_path, check_regular, read_text
 from ce_align.models.architectures import (
     imported_timm,
     stage_layers,
@@ -92,7 +92,10 @@ def load_hub(name: str) -> Network:
     if not (folder / "config.json").is_file():
         raise ConfigError(f"there is no {folder / 'config.json'}, as the hub has")
     try:
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        for file in folder.iterdir():  # timm may open any
+            if not file.is_dir():
+                check_regular(file)
+        config = json.loads(read_text(folder / "config.json"))
         if not timm.is_model(config["architecture"]):
             raise DataError(
                 f"timm has no network {config['architecture']!r}; if ce-align wrote "

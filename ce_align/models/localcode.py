@@ -27,6 +27,7 @@ import torch
 from torch import nn
 
 from ce_align.digests import digest_bytes, digest_json
+from ce_align.files import check_regular, read_bytes
 from ce_align.foreign import is_local_file
 from ce_align.models.content import TRUSTED
 
@@ -136,7 +137,9 @@ class Reads:
         found: dict[str, list[str]] = {}
         for path in sorted(self.files):
             if is_local_file(str(path)) and path.suffix != ".py" and path.is_file():
-                found.setdefault(path.name, []).append(digest_bytes(path.read_bytes()))
+                found.setdefault(path.name, []).append(
+                    digest_bytes(check_regular(path).read_bytes())
+                )
         files = {f"file {name}": digest_json(found[name]) for name in found}
         environment = {
             f"environment {name}": digest_json(os.environ.get(name))
@@ -211,7 +214,7 @@ class LocalCode:
 
     def __init__(self, path: Path) -> None:
         self.path = path.resolve()
-        source = self.path.read_bytes()
+        source = read_bytes(self.path)
         place = str(self.path).encode()
         # Of its module: different for files of different content or place.
         self.name = f"ce_align_user_{path.stem}_{digest_bytes(source, place)}"
@@ -350,7 +353,7 @@ class _FreshFinder(importlib.abc.MetaPathFinder):
     def read(self, spec: importlib.machinery.ModuleSpec) -> bytes:
         """Source of a module, as it was when it was first asked for."""
         if spec.name not in self.sources:
-            self.sources[spec.name] = Path(str(spec.origin)).read_bytes()
+            self.sources[spec.name] = read_bytes(Path(str(spec.origin)))
         return self.sources[spec.name]
 
     def locate(self, name: str) -> Iterator[importlib.machinery.ModuleSpec]:

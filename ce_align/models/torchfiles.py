@@ -26,6 +26,7 @@ from typing import IO, Any, cast
 import torch
 
 from ce_align.errors import DataError
+from ce_align.files import DAMAGE, check_regular
 
 __all__ = ["TensorRecord", "read_torch_file"]
 
@@ -39,12 +40,6 @@ MAX_DIMENSIONS = 64
 #: First pickle of a legacy file, and its version.
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 LEGACY_PROTOCOL = 1001
-
-#: What the zip directory of a damaged file makes zipfile raise.
-DAMAGE = (
-    *(zipfile.BadZipFile, RuntimeError, EOFError, ValueError, OverflowError),
-    *(struct.error, KeyError, IndexError, TypeError),
-)
 
 DTYPES = {
     "FloatStorage": torch.float32,
@@ -495,7 +490,7 @@ def _read_legacy(path: Path, select: Callable[[Any], Any]) -> Any:
         raise DataError(f"{path} is empty")
     what = str(path)
     with (
-        path.open("rb") as file,
+        check_regular(path).open("rb") as file,
         mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as stream,
     ):
         readable = cast(IO[bytes], stream)

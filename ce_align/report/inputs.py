@@ -207,7 +207,7 @@ def _history(folder: Path) -> "pd.DataFrame | None":
     parts = []
     for path in files:
         try:
-            parts.append(pd.read_csv(path))
+            parts.append(pd.read_csv(check_regular(path)))
         except ValueError as error:
             raise DataError(f"cannot read {path} as CSV: {error}") from error
     parts = [part for part in parts if "step" in part.columns and len(part)]

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from ce_align.arrays import mapped_array, seal
 from ce_align.augment import AugmentationLedger
 from ce_align.errors import CeAlignError, DataError, explained
-from ce_align.files import atomic_path, check_space
+from ce_align.files import atomic_path, check_regular, check_space, read_text
 from ce_align.progress import Notify, Progress, quiet, silent
 from ce_align.stages.running import Hardware, NetworkLayer
 from ce_align.stages.views import FAMILY, ViewPlan, ViewSet
@@ -81,7 +81,10 @@ class ResponseStore:
         blocks = range(len(list(_blocks(len(views.images)))))
         try:
             return np.concatenate(
-                [np.load(self.path(source, views, block)) for block in blocks]
+                [
+                    np.load(check_regular(self.path(source, views, block)))
+                    for block in blocks
+                ]
             )
         except (OSError, ValueError, EOFError) as error:
             raise CeAlignError(
@@ -228,7 +231,7 @@ def _stored_behaviour(path: Path) -> "Behaviour | None":
     from ce_align.models.networks import Behaviour
 
     try:
-        return Behaviour.read(json.loads(path.read_text()))
+        return Behaviour.read(json.loads(read_text(path)))
     except (OSError, ValueError):
         return None
 

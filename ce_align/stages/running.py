@@ -12,7 +12,7 @@ from ce_align.checks import named_some
 from ce_align.config import ConfigId, StageConfig
 from ce_align.digests import combine_digests, digest_json
 from ce_align.errors import CeAlignError, ConfigError, explained
-from ce_align.files import cache_folder
+from ce_align.files import cache_folder, read_bytes
 from ce_align.models.catalogue import label_of
 from ce_align.names import (
     BRAIN,
@@ -146,7 +146,7 @@ class Outcome:
             parts.append(table)
         for path in self.files:
             if path.suffix == ".png" and path.is_file():
-                data = b64encode(path.read_bytes()).decode()
+                data = b64encode(read_bytes(path)).decode()
                 parts.append(
                     f'<img src="data:image/png;base64,{data}" '
                     f'alt="{escape(path.stem)}" style="max-width: 45rem">'

@@ -12,6 +12,7 @@ import numpy as np
 from ce_align.config import ConfigId
 from ce_align.data.recordings import Recording
 from ce_align.errors import CeAlignError, ConfigError
+from ce_align.files import read_text
 from ce_align.metrics.gram import centred_gram
 from ce_align.results import joined_notes
 from ce_align.stages.comparable import CHOOSING
@@ -137,7 +138,7 @@ def parts_of(
 def _listed(path: Path) -> list[str]:
     """Ids in a file, one a line."""
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
+        lines = read_text(path, encoding="utf-8-sig").splitlines()
     except (OSError, ValueError) as error:
         raise ConfigError(
             f"cannot read the ids of neuroids in {path}: {error}; give a text file "

@@ -20,7 +20,7 @@ from typing import Any
 
 from ce_align.digests import digest_bytes
 from ce_align.errors import CeAlignError, ConfigError, DataError
-from ce_align.files import STALE, alive, atomic_path, this_process
+from ce_align.files import STALE, alive, atomic_path, read_text, this_process
 from ce_align.progress import WHOLE, TimeLeft
 from ce_align.results import ResultStore
 from ce_align.runner import config_type
@@ -106,8 +106,8 @@ class Board:
 
     def last_error(self, cluster_id: str) -> str | None:
         """The error that kept a job of a cluster from beginning, if it told one."""
-        with suppress(OSError):
-            text = self.cluster_log(cluster_id).read_text(errors="backslashreplace")
+        with suppress(OSError, ValueError):
+            text = read_text(self.cluster_log(cluster_id), errors="backslashreplace")
             errors = [line for line in text.splitlines() if ERROR.match(line)]
             return errors[-1][:MOST_LETTERS] if errors else None
         return None
@@ -205,7 +205,7 @@ class Board:
         place = self._path("claims", job, "")
         while True:
             try:
-                owner = dict(json.loads(place.read_text()))
+                owner = dict(json.loads(read_text(place)))
             except FileNotFoundError:
                 return found
             except (OSError, ValueError):
@@ -384,7 +384,7 @@ def _names(folder: Path) -> set[str]:
 
 def _document(path: Path) -> dict[str, Any]:
     """Content of a file of the board; ValueError if it is not what was written."""
-    found = dict(json.loads(path.read_text(encoding="utf-8")))
+    found = dict(json.loads(read_text(path)))
     # Those of earlier versions have no digest.
     if found.pop("digest", None) not in (None, _digest(found)):
         raise ValueError("its digest is another")

@@ -25,7 +25,7 @@ from pydantic import ValidationError
 
 from ce_align.augment import TRANSFORMS_VERSION
 from ce_align.errors import CeAlignError, ConfigError, DataError, explained
-from ce_align.files import DAMAGE, atomic_path, reason
+from ce_align.files import DAMAGE, atomic_path, check_regular, reason
 from ce_align.trainer.distributed import (
     FailedElsewhere,
     Group,
@@ -173,7 +173,7 @@ def _check_resumable(path: Path, config: TrainConfig, data: str) -> None:
     """
     try:
         # torch does not look at the checksums that it writes.
-        with zipfile.ZipFile(path) as archive:
+        with zipfile.ZipFile(check_regular(path)) as archive:
             if damaged := archive.testzip():
                 raise DataError(f"{path} cannot be resumed from: {damaged} is damaged")
         content = torch.load(path, map_location="cpu", weights_only=True)

@@ -6,60 +6,119 @@ import shutil
 import sys
 import tempfile
 import time
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from importlib import import_module
+from multiprocessing import get_context
 from pathlib import Path
+from pkgutil import walk_packages
 
-from .harness import attempt, cases_of, families, faults, forked
+import ce_align
+
+from .harness import Case, Outcome, attempt, cases_of, families, faults, forked
+
+LIBRARIES = ("h5py", "lightning", "pandas", "pyarrow.parquet", "scipy.io", "timm")
+#: Modules that do something when they are imported.
+EFFECTS = (
+    *("ce_align.__main__", "ce_align.brainscore.registry"),
+    "ce_align.brainscore.plugin.probe",
+)
+#: Where inputs lie, and all of them; forked processes know both.
+SCRATCH: Path
+INPUTS: list[Case] = []
+
+
+@dataclass
+class Tally:
+    """What became of the inputs of a family."""
+
+    n: int = 0
+    wrong: int = 0
+    seconds: float = 0
+    slowest: float = 0
+    gigabytes: float = 0
+
+    def add(self, outcome: Outcome | None, told: list[str]) -> None:
+        """Count an input."""
+        self.n += 1
+        self.wrong += bool(told)
+        if outcome is not None:
+            self.seconds += outcome.seconds
+            self.slowest = max(self.slowest, outcome.seconds)
+            self.gigabytes = max(self.gigabytes, outcome.gigabytes)
+
+
+def _tried(place: int) -> tuple[Outcome | None, list[str]]:
+    return forked(INPUTS[place], SCRATCH / f"{place}", [SCRATCH])
+
+
+def _load() -> None:
+    """Import what commands use, so that forked processes need not."""
+    for name in LIBRARIES:
+        import_module(name)
+    for module in walk_packages(ce_align.__path__, "ce_align."):
+        if module.name not in EFFECTS:
+            import_module(module.name)
+
+
+def _run(asked: argparse.Namespace) -> dict[str, Tally]:
+    _load()
+    tallies = {}
+    for family in asked.family or families():
+        found = cases_of(family, asked.seed)
+        # The first is sound: tried here, it loads the libraries for all others.
+        list(faults(found[0], attempt(found[0], SCRATCH / family), [SCRATCH]))
+        tallies[family] = Tally()
+        INPUTS.extend([c for c in found if asked.case in c.name][:: asked.every])
+    with ProcessPoolExecutor(asked.jobs, get_context("fork")) as pool:
+        answers = pool.map(_tried, range(len(INPUTS)))
+        for case, (outcome, told) in zip(INPUTS, answers, strict=True):
+            tallies[case.name.partition("/")[0]].add(outcome, told)
+            for fault in told:
+                print(f"{case.name}: {fault}", flush=True)
+            if outcome is not None and asked.show:
+                answer = "\n  ".join(outcome.lines[-12:])
+                print(f"{case.name}: {outcome.status}\n  {answer}", flush=True)
+    return tallies
 
 
 def main() -> int:
     """Try the inputs; 1 if one of them is answered wrongly."""
+    global SCRATCH
     parser = argparse.ArgumentParser(prog="python -m hostile")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--family", action="append", help="Only this one. Repeatable.")
     parser.add_argument("--case", default="", help="Only those with this in the name.")
     parser.add_argument("--every", type=int, default=1, help="Only each n-th.")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="Processes.")
     parser.add_argument("--show", action="store_true", help="Show every answer.")
     asked = parser.parse_args()
     sys.dont_write_bytecode = True
-    scratch = Path(tempfile.mkdtemp(prefix="hostile-"))
+    SCRATCH = Path(tempfile.mkdtemp(prefix="hostile-"))
     for name in ("CE_ALIGN_HOME", "XDG_CACHE_HOME", "MPLCONFIGDIR", "TMPDIR"):
-        (scratch / name.lower()).mkdir()
-        os.environ[name] = str(scratch / name.lower())
+        (SCRATCH / name.lower()).mkdir()
+        os.environ[name] = str(SCRATCH / name.lower())
     os.environ["BS_INSTALL_DEPENDENCIES"] = "no"
     os.environ.pop("CE_ALIGN_IMAGENET", None)
     tempfile.tempdir = None
-    total = n_wrong = 0
+    began = time.monotonic()
     try:
-        for family in asked.family or families():
-            began, wrong, worst = time.monotonic(), 0, (0.0, 0.0)
-            # The first is sound: tried here, it loads the libraries for all others.
-            first = cases_of(family, asked.seed)[0]
-            list(faults(first, attempt(first, scratch / family), [scratch]))
-            found = [c for c in cases_of(family, asked.seed) if asked.case in c.name]
-            found = found[:: asked.every]
-            for place, case in enumerate(found):
-                outcome, told = forked(case, scratch / f"{family}-{place}", [scratch])
-                wrong += bool(told)
-                for fault in told:
-                    print(f"{case.name}: {fault}", flush=True)
-                if outcome is not None:
-                    worst = (
-                        max(worst[0], outcome.seconds),
-                        max(worst[1], outcome.gigabytes),
-                    )
-                    if asked.show:
-                        answer = "\n  ".join(outcome.lines[-12:])
-                        print(f"{case.name}: {outcome.status}\n  {answer}", flush=True)
-            took = time.monotonic() - began
-            print(
-                f"{family}: {len(found)} inputs, {wrong} answered wrongly; {took:.0f} s"
-            )
-            print(f"  at most {worst[0]:.1f} s, {worst[1]:.2f} GB", flush=True)
-            total, n_wrong = total + len(found), n_wrong + wrong
+        tallies = _run(asked)
     finally:
-        shutil.rmtree(scratch, ignore_errors=True)
-    print(f"{total} inputs, {n_wrong} answered wrongly")
-    return int(n_wrong > 0)
+        shutil.rmtree(SCRATCH, ignore_errors=True)
+    for family, found in tallies.items():
+        print(f"{family}: {found.n} inputs, {found.wrong} answered wrongly")
+        print(
+            f"  {found.seconds:.0f} s, at most {found.slowest:.1f} s and "
+            f"{found.gigabytes:.2f} GB"
+        )
+    n, wrong = (
+        sum(t.n for t in tallies.values()),
+        sum(t.wrong for t in tallies.values()),
+    )
+    took = time.monotonic() - began
+    print(f"{n} inputs, {wrong} answered wrongly; {took:.0f} s")
+    return int(wrong > 0)
 
 
 sys.exit(main())

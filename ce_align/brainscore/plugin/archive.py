@@ -14,6 +14,8 @@ from ce_align.files import (
     atomic_folder,
     atomic_path,
     check_readable,
+    check_regular,
+    read_bytes,
     reading_archive,
     scratch_folder,
 )
@@ -46,7 +48,9 @@ def _write_zip(folder: Path, root: str, target: Path | IO[bytes]) -> None:
             info.compress_type = zipfile.ZIP_DEFLATED
             kind = stat.S_IFDIR | 0o755 if path.is_dir() else stat.S_IFREG | 0o644
             info.external_attr = kind << 16
-            archive.writestr(info, b"" if path.is_dir() else path.read_bytes())
+            archive.writestr(
+                info, b"" if path.is_dir() else check_regular(path).read_bytes()
+            )
 
 
 def zipped_size(folder: Path) -> int:
@@ -137,7 +141,7 @@ def _is_plugin(folder: Path) -> bool:
     if (folder / "model.py").is_file() or not init.is_file():
         return (folder / "model.py").is_file()
     # An empty one registers nothing: it only makes a package of what lies below.
-    return bool(init.read_bytes().strip()) or not any(folder.glob("*/__init__.py"))
+    return bool(read_bytes(init).strip()) or not any(folder.glob("*/__init__.py"))
 
 
 def _unpack(path: Path, target: Path) -> list[str]:

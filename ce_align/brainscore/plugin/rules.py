@@ -15,6 +15,7 @@ from ce_align.brainscore.plugin.source import Call, PluginSource, folded
 from ce_align.brainscore.plugin.writing import EMBEDDED, built, recovered_spec
 from ce_align.checks import named_some
 from ce_align.errors import ConfigError
+from ce_align.files import check_regular, read_text
 
 __all__ = ["findings", "layer_names", "stated_network"]
 
@@ -225,7 +226,7 @@ def _layers(
         )
     else:
         try:
-            committed = json.loads((source.folder / file).read_text("utf-8"))
+            committed = json.loads(read_text(source.folder / file))
         except ValueError as error:
             yield fault("layers", f"not JSON: {error}", file)
             committed = {}
@@ -395,7 +396,7 @@ def _files(source: PluginSource) -> Iterator[Finding]:
         if spec is not None and spec.weights_url is None:
             yield fault("checksum", f"{EMBEDDED} is missing")
         return
-    with path.open("rb") as file:
+    with check_regular(path).open("rb") as file:
         found = hashlib.file_digest(file, "sha256").hexdigest()
     if stated is None:
         yield fault("checksum", f"no WEIGHTS_SHA256 is stated for {EMBEDDED}")
@@ -477,7 +478,7 @@ def _metadata(source: PluginSource) -> Iterator[Finding]:
         yield warning("metadata", "there is no metadata.yml")
         return
     try:
-        text = (source.folder / file).read_text(encoding="utf-8")
+        text = read_text(source.folder / file)
         document = contract.read_yaml(text)
         if isinstance(document, dict) and document.get("schema_version") == "2.0":
             contract.validate(document, "vision")

@@ -19,7 +19,7 @@ from ce_align.brainscore.plugin.writing import EMBEDDED, recovered_spec
 from ce_align.checks import named_some
 from ce_align.data.recordings import Recording
 from ce_align.errors import CeAlignError, DataError
-from ce_align.files import cache_folder, scratch_folder
+from ce_align.files import cache_folder, check_regular, read_text, scratch_folder
 
 __all__ = ["Trial", "environment", "overlay", "run_plugins"]
 
@@ -204,7 +204,7 @@ def _results(path: Path) -> dict[str, dict[str, Any]]:
     if not path.is_file():
         return {}
     try:
-        lines = path.read_text("utf-8", errors="replace").splitlines()
+        lines = read_text(path, errors="replace").splitlines()
         return {facts["identifier"]: facts for facts in map(json.loads, lines)}
     except (KeyError, TypeError, ValueError) as error:
         raise DataError("a plugin has tampered with the results of its run") from error
@@ -224,7 +224,7 @@ def _judged(facts: Mapping[str, Any], arrays: Path, recording: Recording) -> Tri
     if not facts["deterministic"]:
         message = "the same images give other activations"
         findings.append(fault("deterministic", message))
-    with np.load(arrays) as stored:
+    with np.load(check_regular(arrays)) as stored:
         findings += _input(facts["image_size"], stored["prepared"], recording)
         if not facts["finite"]:
             findings.append(fault("run", "activations are NaN or infinite"))

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ce_align.files import read_text
+
 __all__ = ["Call", "PluginSource", "folded", "scanned_identifiers"]
 
 #: As Brain-Score's own code spells it, with quotes made equal.
@@ -141,10 +143,10 @@ class PluginSource:
         self.unreadable: dict[str, str] = {}
         for path in sorted(folder.rglob("*.py")):
             file = path.relative_to(folder).as_posix()
-            try:
-                self.trees[file] = ast.parse(path.read_text("utf-8", errors="replace"))
-            except IsADirectoryError:
+            if path.is_dir():
                 continue
+            try:
+                self.trees[file] = ast.parse(read_text(path, errors="replace"))
             except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
                 self.unreadable[file] = f"{type(error).__name__}: {error}"
         self.registrations = list(self._registrations())
@@ -161,7 +163,7 @@ class PluginSource:
     def _registrations(self) -> Iterator[Registration]:
         if "__init__.py" not in self.trees:
             return
-        text = (self.folder / "__init__.py").read_text("utf-8", errors="replace")
+        text = read_text(self.folder / "__init__.py", errors="replace")
         lines = text.splitlines()
         for node in ast.walk(self.trees["__init__.py"]):
             for target in node.targets if isinstance(node, ast.Assign) else ():

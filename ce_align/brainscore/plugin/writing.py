@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from ce_align.brainscore.models import Region
 from ce_align.errors import ConfigError
+from ce_align.files import read_text
 from ce_align.models.catalogue import Published
 from ce_align.names import OWN_BACKBONES
 
@@ -186,10 +187,7 @@ def recovered_spec(folder: Path) -> PluginSpec | None:
     Brain-Score's, whoever the plugin is from.
     """
     try:
-        texts = {
-            name: (folder / name).read_text(encoding="utf-8")
-            for name in ("__init__.py", "model.py")
-        }
+        texts = {name: read_text(folder / name) for name in ("__init__.py", "model.py")}
         stated = {
             node.targets[0].id.lower(): ast.literal_eval(node.value)
             for node in ast.parse(texts["model.py"]).body

@@ -18,7 +18,7 @@ from ce_align.data.importers.common import (
 from ce_align.data.presentations import Presentations
 from ce_align.data.recordings import Recording
 from ce_align.errors import ConfigError, DataError
-from ce_align.files import reading_archive
+from ce_align.files import check_regular, reading_archive
 
 __all__ = ["TABLE"]
 
@@ -46,7 +46,7 @@ def _table(path: Path) -> Any:
             ) from error
     with reading_archive(path, "csv table"):
         # The default parser is off by the last digit.
-        return pd.read_csv(path, float_precision="round_trip")
+        return pd.read_csv(check_regular(path), float_precision="round_trip")
 
 
 def _read(asked: Request) -> Recording:
