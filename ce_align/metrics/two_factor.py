@@ -126,10 +126,12 @@ def resample(
     Notes
     -----
     Drawing both at once counts what belongs to single cells three times: of
-    Σ (row + column + cell) effects it has the variance r + c + 3 e, rows alone have
-    r + e, columns alone c + e, and the truth is r + c + e = 2 (rows + columns) − both.
-    Each is enlarged by n / (n − 1). Bounds come from Student's t with Satterthwaite's
-    degrees of freedom: two animals give an interval that is wide, and right.
+    Σ (row + column + cell) effects it has about the variance r + c + 3 e, rows alone
+    have r + e, columns alone c + e, and the truth is r + c + e. With the factors
+    f = n / (n − 1) that make each of these three right for few units, too, the truth is
+    rows · (1 + f of columns) + columns · (1 + f of rows) − both. Bounds come from
+    Student's t with Satterthwaite's degrees of freedom: two animals give an interval
+    that is wide, and right.
 
     Rows and columns are drawn as whole units: what was fitted to other rows, such as a
     regression behind held-out predictions, stays as it is.
@@ -194,6 +196,8 @@ def resample(
         parts.append((covariance(False, True), n_groups - 1))
     whole = parts[0][0]
     if over == "both":
-        whole = 2 * (parts[0][0] + parts[1][0]) - covariance(True, True)
+        f_rows, f_columns = n_rows / (n_rows - 1), n_groups / (n_groups - 1)
+        whole = parts[0][0] * (1 + f_columns) + parts[1][0] * (1 + f_rows)
+        whole = whole - covariance(True, True)
     n_units = min(df for _, df in parts) + 1
     return Resamples(estimate, whole, tuple(parts), n_units)

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 __all__ = ["METRICS", "CompareConfig", "CompareRow", "execute", "shared"]
 
-ALGORITHM = "compare 1"
+ALGORITHM = "compare 2"
 
 #: Differences of raw r, and of scores.
 METRICS = ("difference_raw", "difference_score")

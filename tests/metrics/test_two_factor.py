@@ -101,6 +101,18 @@ def test_same_generator_gives_the_same_interval_for_any_batch(rng, monkeypatch):
     np.testing.assert_allclose(first.covariance, again.covariance, rtol=1e-12)
 
 
+@pytest.mark.parametrize("over", ["rows", "columns", "both"])
+def test_few_units_have_the_variance_of_their_mean(rng, over):
+    """Of five and six the draws alone would have a fifth less."""
+    rows, columns = rng.normal(size=5), rng.normal(size=6)
+    table = rows[:, None] + columns
+    found = resample(mean_of(table), 5, 6, rng, over=over, n_resamples=20_000)
+    of_rows, of_columns = rows.var(ddof=1) / 5, columns.var(ddof=1) / 6
+    expected = {"rows": of_rows, "columns": of_columns, "both": of_rows + of_columns}
+    assert found.covariance[0, 0] == pytest.approx(expected[over], rel=0.06)
+    assert found.n_units == (6 if over == "columns" else 5)
+
+
 @pytest.mark.parametrize(
     ("covariance", "variance"),
     [(2.5, 2.5), (0.1, 2.0), (9.0, 3.0)],
