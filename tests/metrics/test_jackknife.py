@@ -40,6 +40,20 @@ def test_of_a_mean_to_which_both_add_it_has_the_sum_of_both_variances(rng):
     assert (found.level, found.n_units) == (0.8, 8)
 
 
+def test_what_single_cells_have_is_subtracted_once(rng):
+    """Of one size in every cell, so that it does not matter which are looked at."""
+    rows, columns = rng.normal(size=12), rng.normal(size=8)
+    cells = np.outer(np.tile([0.4, -0.4], 6), np.tile([1, -1], 4))
+    table = rows[:, None] + columns + cells
+    found = jackknife_interval(mean_of(table), 12, 8, rng, level=0.8)
+    additive = jackknife_interval(mean_of(table - cells), 12, 8, rng, level=0.8)
+    squared = (error_of(additive) ** 2, error_of(found) ** 2)
+    quantile = (squared[0] / (rows.var(ddof=1) / 12 + columns.var(ddof=1) / 8)) ** 0.5
+    assert np.sqrt(squared[0] - squared[1]) / quantile == pytest.approx(
+        0.4 / np.sqrt(11 * 7)
+    )
+
+
 def test_more_units_than_groups_are_left_out_in_groups_of_one_size(rng):
     """Every unit in one group, the sizes of groups as equal as they can be."""
     left_out = []

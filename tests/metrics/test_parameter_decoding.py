@@ -119,6 +119,26 @@ def test_parameter_that_never_varies_is_named_and_left_out(rng):
     assert result.mean_r2() == pytest.approx(result.r2["all"][[0, 2]].mean())
 
 
+def test_effects_on_the_mean_are_means_of_effects(rng):
+    clean, views, index, parameters = toy(rng)
+    parameters[:, 1] = 0.3
+    weak = parameters[:, 0] < 5
+    result = decode_parameters(
+        clean, views, index, parameters, train_images=TRAIN, test_images=TEST,
+        subsets={"weak": weak},
+    )  # fmt: skip
+    for name in ("all", "weak"):
+        effects = result.mean_effects(name)
+        assert effects.shape == (len(clean),)
+        expected = (result.effects[name][:, 0] + result.effects[name][:, 2]) / 2
+        np.testing.assert_allclose(effects, expected)
+    assert (result.mean_effects()[TRAIN] == 0).all()
+    still = decode_parameters(
+        clean, views, index, 0 * parameters, train_images=TRAIN, test_images=TEST
+    )
+    assert np.isnan(still.mean_effects()).all()
+
+
 def test_parameters_that_all_stand_still_leave_nothing_to_decode(rng):
     clean, views, index, parameters = toy(rng)
     result = decode_parameters(

@@ -33,6 +33,12 @@ def grams(noise: float = 0.3) -> tuple[np.ndarray, np.ndarray]:
     return features @ features.T, responses @ responses.T
 
 
+@pytest.fixture(autouse=True)
+def nothing_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Spectra are computed in every test, not remembered from another."""
+    monkeypatch.setattr("ce_align.metrics.spectral_theory._spectra", {})
+
+
 @pytest.mark.parametrize("penalty", [1e-2, 1e-1, 1.0])
 def test_the_learning_curve_is_the_measured_one(penalty: float) -> None:
     features, responses = simulated()

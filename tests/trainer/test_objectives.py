@@ -11,8 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
+from ce_align.augment import PARAMETER_NAMES
 from ce_align.errors import ConfigError, DataError
-from ce_align.trainer import objectives
+from ce_align.trainer import distributed, objectives
+from ce_align.trainer.augself import ParameterPrediction
+from ce_align.trainer.equimod import EmbeddingPrediction
 from ce_align.trainer.objectives import (
     OBJECTIVES,
     Objective,
@@ -20,6 +23,7 @@ from ce_align.trainer.objectives import (
     combined_loss,
     find_objective,
     gradient_norms,
+    gradient_share,
     mmcr,
     register_objective,
     simclr,
@@ -240,7 +244,9 @@ def test_half_precision_stays_outside_the_reductions(name, shape, dtype, rng):
 def test_shapes_that_do_not_fit_are_refused_in_words(name, rng):
     loss = OBJECTIVES[name].loss
     a, b = tensors(batches(rng, (4, 3)))
-    with pytest.raises(DataError, match=r"equal shape.*\(4, 3\).*\(3, 3\)"):
+    with pytest.raises(
+        DataError, match=r"equal shape.*view_a has \(4, 3\) and view_b has \(3, 3\)"
+    ):
         loss(a, b[:3])
     with pytest.raises(DataError, match=r"\(n, d\).*\(4, 3, 1\)"):
         loss(a[..., None], b[..., None])
@@ -289,7 +295,8 @@ def test_a_configured_objective_has_its_own_settings(rng):
     assert found == pytest.approx(numpy_simclr(*views, 0.2), rel=1e-12)
     again = changed.configured(temperature=0.3).loss(*tensors(views)).item()
     assert again == pytest.approx(numpy_simclr(*views, 0.3), rel=1e-12)
-    assert OBJECTIVES["mmcr"].configured(ema=None).ema is None
+    unpaired = OBJECTIVES["mmcr"].configured(ema=None)
+    assert (unpaired.ema, unpaired.loss) == (None, mmcr)
 
 
 def test_losses_and_gradients_equal_those_of_lightly(rng):
@@ -465,3 +472,82 @@ def test_embeddings_that_do_not_fit_are_refused(rng):
 def test_a_name_is_registered_once():
     with pytest.raises(ConfigError, match="an objective 'simclr' already"):
         register_objective(Objective("simclr", barlow_twins, (8,)))
+
+
+# -- Processes ------------------------------------------------------------------------
+
+
+class Alike:
+    """A group of two processes that hold the same rows, one of which is this one."""
+
+    def __init__(self, rank):
+        self.rank = lambda: rank
+
+    def size(self):
+        return 2
+
+
+@pytest.fixture(params=[0, 1])
+def alike(request, monkeypatch):
+    def all_gather(parts, rows, group):
+        for rank, part in enumerate(parts):
+            # But for shares, which are numbers of processes here.
+            part.copy_(rows if rows.is_floating_point() else rows - group.rank() + rank)
+
+    def all_reduce(total, group):
+        total.mul_(group.size())
+
+    monkeypatch.setattr(distributed.dist, "all_gather", all_gather)
+    monkeypatch.setattr(distributed.dist, "all_reduce", all_reduce)
+    return Alike(request.param)
+
+
+@pytest.mark.parametrize("gradient_shares", [1, 2])
+@pytest.mark.parametrize("shape", [(6, 4), (4, 30)])
+@pytest.mark.parametrize("name", AUTHORS)
+def test_processes_that_hold_the_same_rows_do_as_one_that_holds_them_twice(
+    name, shape, gradient_shares, rng, alike
+):
+    objective = OBJECTIVES[name]
+    given = stacks(rng, objective, *shape)
+    layer = nn.Linear(shape[1], shape[1]).double()
+    found = []
+    for group, times in ((alike, 1), (None, 2)):
+        rows = {k: layer(v).repeat(1, times, 1) for k, v in given.items()}
+        terms = combined_loss(
+            objective,
+            **rows,
+            equivariance_weight=0.3,
+            gradient_shares=gradient_shares,
+            group=group,
+        )
+        norms = gradient_norms(terms, layer.parameters(), group=group)
+        gradients = torch.autograd.grad(terms.total, layer.parameters())
+        found.append((terms.total.detach(), torch.tensor(norms), *gradients))
+    for joined, twice in zip(*found, strict=True):
+        torch.testing.assert_close(joined, twice, rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize(
+    "term", [ParameterPrediction, functools.partial(EmbeddingPrediction, loss=simclr)]
+)
+def test_terms_of_their_own_join_processes_too(term, alike):
+    torch.manual_seed(0)
+    made = term(8)
+    for parameter in made.parameters():
+        nn.init.normal_(parameter, std=0.3)
+    embeddings = torch.randn(4, 10, 8, requires_grad=True)
+    parameters = torch.randn(10, 2, len(PARAMETER_NAMES))
+    found = []
+    for group, times in ((alike, 1), (None, 2)):
+        loss = made(
+            embeddings.repeat(1, times, 1), parameters.repeat(times, 1, 1), group
+        )
+        found.append((loss, *torch.autograd.grad(loss, embeddings)))
+    for joined, twice in zip(*found, strict=True):
+        torch.testing.assert_close(joined, twice, rtol=1e-4, atol=1e-6)
+
+
+def test_the_share_of_a_gradient_is_that_of_its_weighted_length():
+    assert gradient_share(0.2, 3.0) == pytest.approx(0.6 / (0.6 + 0.8))
+    assert (gradient_share(0.0, 3.0), gradient_share(1.0, 3.0)) == (0, 1)
