@@ -87,6 +87,16 @@ $(VENV)/docs-installed: $(INSTALLED)
 	@$(call install,docs)
 	@touch $@
 
+# Which faults, one put into the numerical code at a time, the tests find: a sample of each
+# module, about an hour; again is a resume. ARGS="--seed 2 bures" draws others.
+.PHONY: mutants
+mutants: $(VENV)/mutants-installed
+	@OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.mutants $(ARGS)
+
+$(VENV)/mutants-installed: $(INSTALLED)
+	@$(call install,mutants)
+	@touch $@
+
 # Ours and peers' in one table, minutes to an hour; again is a resume. SPEED names it.
 .PHONY: speed
 SPEED := speed.md
