@@ -15,9 +15,9 @@ double precision.
 Reference: Liu and Nocedal (1989), On the limited memory BFGS method.
 """
 
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from copy import copy
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -101,8 +101,8 @@ def _weighted_metric(design: _Design, point: "Tensor | None" = None) -> _Metric:
         weights = block.new_ones(len(block))
         if point is not None:
             narrow = point.to(block.dtype)
-            p = torch.addmm(narrow[-1], block, narrow[:-1]).softmax(1)
-            weights = (p * (1 - p)).sum(1)
+            p = torch.addmm(narrow[-1:].mT, narrow[:-1].mT, block.mT).softmax(0)
+            weights = (p * (1 - p)).sum(0)
         weighted = block * weights[:, None]
         second += weighted.mT @ block
         first += weighted.sum(0, dtype=torch.float64)
@@ -124,39 +124,126 @@ def _losses(
     import torch
 
     n_points, n_classes = len(points), design.n_classes
-    stacked = torch.cat(list(points), dim=1)
-    weights, intercepts = stacked[:-1].to(dtype), stacked[-1].to(dtype)
+    # Few rows times a matrix; a matrix times few columns takes four times as long.
+    stacked = torch.cat([point.mT for point in points])
+    weights, intercepts = stacked[:, :-1].to(dtype), stacked[:, -1:].to(dtype)
     losses = stacked.new_zeros(n_points)
     gradient = torch.zeros_like(stacked)
-    spread = torch.zeros_like(stacked[-1])
+    spread = torch.zeros_like(stacked[:, -1])
     for block, labels in design.blocks():
         rows = block.to(dtype)
-        logits = torch.addmm(intercepts, rows, weights)
-        residuals = logits.view(len(block), n_points, n_classes)
-        right = labels[:, None, None].expand(-1, n_points, 1)
-        losses += _softmax_residuals(residuals, right)
-        gradient[:-1] += rows.mT @ logits
-        gradient[-1] += logits.sum(0, dtype=torch.float64)
-        spread += (logits.abs() - logits.square()).sum(0, dtype=torch.float64)
-    shaped = gradient.view(-1, n_points, n_classes).permute(1, 0, 2).contiguous()
+        logits = torch.addmm(intercepts, weights, rows.mT)
+        right = labels.expand(n_points, 1, -1)
+        losses += _softmax_residuals(logits.view(n_points, n_classes, -1), right)
+        gradient[:, :-1] += logits @ rows
+        gradient[:, -1] += logits.sum(1, dtype=torch.float64)
+        spread += (logits.abs() - logits.square()).sum(1, dtype=torch.float64)
+    shaped = gradient.view(n_points, n_classes, -1).mT.contiguous()
     return losses.tolist(), shaped, spread.view(n_points, n_classes)
 
 
 def _softmax_residuals(logits: "Tensor", labels: "Tensor") -> "Tensor":
-    """Sum of losses, (n_points,); logits (rows, n_points, n_classes) become p − y."""
+    """Sum of losses, (n_points,); logits (n_points, n_classes, rows) become p − y."""
     import torch
 
-    top = logits.amax(-1, keepdim=True)
-    behind = top - logits.gather(-1, labels)
+    top = logits.amax(1, keepdim=True)
+    behind = top - logits.gather(1, labels)
     logits.sub_(top).exp_()
     # Without the right class, so that nothing cancels where it is almost certain.
-    logits.scatter_(-1, labels, 0.0)
-    others = logits.sum(-1, keepdim=True)
+    logits.scatter_(1, labels, 0.0)
+    others = logits.sum(1, keepdim=True)
     total = others + behind.neg().exp_()
     losses = others.log1p().where(behind == 0, total.log() + behind)
     logits.div_(total)
-    logits.scatter_(-1, labels, -others / total)
-    return losses.sum((0, 2), dtype=torch.float64)
+    logits.scatter_(1, labels, -others / total)
+    return losses.sum((1, 2), dtype=torch.float64)
+
+
+class _Pairs:
+    """The last steps of a search, and how each changed the gradient.
+
+    Those of a vector with all of them are one product, and the recursion of L-BFGS is a
+    triangular system of their products with one another.
+    """
+
+    def __init__(self, like: "Tensor", strength: float) -> None:
+        self._shape = like.shape
+        self._strength = strength
+        # Single precision, as the metric's: a direction need not be exact.
+        self._steps = like.new_zeros(0, like.numel()).float()
+        self._changes = self._steps
+        self._products = np.zeros((0, 0))
+        self._n_made = 0
+
+    def __len__(self) -> int:
+        return min(self._n_made, MEMORY)
+
+    def _order(self) -> Indices:
+        """Rows from the oldest to the newest."""
+        return (np.arange(len(self)) + max(self._n_made - MEMORY, 0)) % MEMORY
+
+    def add(self, step: "Tensor", change: "Tensor") -> None:
+        """Take a pair in place of the oldest, once there are `MEMORY`."""
+        import torch
+
+        n, place = len(self), self._n_made % MEMORY
+        if n == len(self._steps) < MEMORY:  # twice as many, for few need all
+            more = min(max(n, 4), MEMORY - n)
+            wide = self._steps.new_zeros(more, self._steps.shape[1])
+            self._steps = torch.cat([self._steps, wide])
+            self._changes = torch.cat([self._changes, wide])
+            self._products = np.pad(self._products, (0, more))
+        self._steps[place], self._changes[place] = step.flatten(), change.flatten()
+        self._n_made += 1
+        n = len(self)
+        self._products[:n, place] = (self._steps[:n] @ self._changes[place]).cpu()
+
+    def at(self, strength: float) -> "_Pairs":
+        """The same under another penalty."""
+        other = copy(self)
+        other._steps, n = self._steps.clone(), len(self)
+        n_weights = (self._shape[0] - 1) * self._shape[1]
+        other._changes = self._changes.clone()
+        of_weights = self._steps[:, :n_weights]
+        more = strength - self._strength
+        other._changes[:, :n_weights].add_(of_weights, alpha=more)
+        other._products = (other._steps @ other._changes.mT).cpu().numpy()
+        other._strength = strength
+        return other
+
+    def direction(
+        self, gradient: "Tensor", precondition: "Callable[[Tensor], Tensor]"
+    ) -> "Tensor":
+        """Towards the minimum, from a gradient."""
+        import torch
+        from scipy.linalg import solve_triangular
+
+        order, n = self._order(), len(self)
+        if not n:
+            direction = precondition(gradient[None].float())[0].neg_()
+            return direction.to(gradient.dtype)
+        steps, changes = self._steps[:n], self._changes[:n]
+        upper = np.triu(self._products[np.ix_(order, order)])
+        flat = gradient.flatten().float()
+
+        def times(matrix: "Tensor", vector: "Tensor") -> Array:
+            return (matrix @ vector).cpu().numpy()[order].astype(np.float64)
+
+        def combined(matrix: "Tensor", weights: Array) -> "Tensor":
+            placed = np.empty(n, np.float32)
+            placed[order] = weights
+            return matrix.mT @ torch.from_numpy(placed).to(matrix.device)
+
+        shares = solve_triangular(upper, times(steps, flat), check_finite=False)
+        left = flat - combined(changes, shares)
+        last = changes[order[-1]]
+        both = precondition(torch.stack([left, last]).view(2, *self._shape))
+        turned, of_last = both.view(2, -1)
+        turned *= float(upper[-1, -1]) / _dot(last, of_last)
+        lacking = upper.diagonal() * shares - times(changes, turned)
+        shares = solve_triangular(upper, lacking, trans=1, check_finite=False)
+        direction = (turned + combined(steps, shares)).neg_()
+        return direction.to(gradient.dtype).view(self._shape)
 
 
 class _Search:
@@ -166,7 +253,12 @@ class _Search:
     """
 
     def __init__(
-        self, metric: _Metric, strength: float, start: "Tensor", tolerance: float
+        self,
+        metric: _Metric,
+        strength: float,
+        start: "Tensor",
+        tolerance: float,
+        pairs: _Pairs | None = None,
     ) -> None:
         self._metric, self.strength, self._tolerance = metric, strength, tolerance
         self.trial = start.clone()
@@ -174,9 +266,9 @@ class _Search:
         self.n_passes = 0
         self.point, self.value = self.trial, float("inf")
         self.gradient = self._direction = start.new_zeros(start.shape)
-        self._scale = start.new_ones(start.shape)
+        self._scale = start.new_ones(start.shape).float()
         self._slope, self._step = 0.0, 1.0
-        self._pairs: deque[tuple[Tensor, Tensor, float]] = deque(maxlen=MEMORY)
+        self.pairs = pairs.at(strength) if pairs else _Pairs(start, strength)
         self._n_small = 0
 
     def report(self, loss: float, gradient: "Tensor", spread: "Tensor") -> None:
@@ -191,51 +283,42 @@ class _Search:
             # Inverse curvature along each axis of the metric, for each class.
             weight = spread.clamp_min(TINY)
             bend = self._metric.eigenvalues[:, None] * weight + self.strength
-            self._scale = torch.cat([bend, weight[None]]).reciprocal()
+            self._scale = torch.cat([bend, weight[None]]).reciprocal().float()
         enough = SUFFICIENT * self._step * self._slope
         if not value <= self.value + enough:  # it may be no number
             self._shorten(value)
             return
         moved, change = self.trial - self.point, gradient - self.gradient
-        product = _dot(change, moved)
-        if product > 0 and np.isfinite(self.value):
-            self._pairs.append((moved, change, product))
+        if np.isfinite(self.value) and _dot(change, moved) > 0:
+            self.pairs.add(moved, change)
         small = self.value - value <= self._tolerance * value
         self._n_small = self._n_small + 1 if small else 0
         self.point, self.value, self.gradient = self.trial, value, gradient
         self._turn()
 
-    def _precondition(self, gradient: "Tensor") -> "Tensor":
+    def _precondition(self, gradients: "Tensor") -> "Tensor":
+        """The metric's inverse times gradients, (n, d + 1, n_classes)."""
         import torch
 
-        basis, centre = self._metric.basis, self._metric.centre
+        basis = self._metric.basis
+        centre = self._metric.centre.to(basis.dtype)
         # Weights and intercepts are independent once features are centred.
-        of_weights = gradient[:-1] - centre.outer(gradient[-1])
+        of_intercepts = gradients[:, -1:]
+        of_weights = gradients[:, :-1] - centre[:, None] * of_intercepts
         # Few rows times a matrix; a matrix times few columns takes four times as long.
-        turned = of_weights.mT.to(basis.dtype).contiguous() @ basis
-        turned = self._scale[:-1] * turned.mT.double()
-        weights = (turned.mT.to(basis.dtype).contiguous() @ basis.mT).mT.double()
-        intercepts = self._scale[-1] * gradient[-1] - centre @ weights
-        return torch.cat([weights, intercepts[None]])
+        turned = of_weights.mT.contiguous() @ basis
+        turned *= self._scale[:-1].mT
+        weights = (turned @ basis.mT).mT
+        intercepts = self._scale[-1] * of_intercepts - (centre @ weights)[:, None]
+        return torch.cat([weights, intercepts], dim=1)
 
     def _turn(self) -> None:
         """Choose the next direction and its first trial."""
-        direction = self.gradient.neg()
-        shares = []
-        for moved, change, product in reversed(self._pairs):
-            shares.append(_dot(moved, direction) / product)
-            direction.sub_(change, alpha=shares[-1])
-        direction = self._precondition(direction)
-        if self._pairs:
-            _, change, product = self._pairs[-1]
-            direction *= product / _dot(change, self._precondition(change))
-        for pair, share in zip(self._pairs, reversed(shares), strict=True):
-            moved, change, product = pair
-            direction.add_(moved, alpha=share - _dot(change, direction) / product)
+        direction = self.pairs.direction(self.gradient, self._precondition)
         slope = _dot(direction, self.gradient)
         if not slope < 0:
-            self._pairs.clear()
-            direction = self._precondition(self.gradient.neg())
+            self.pairs = _Pairs(direction, self.strength)
+            direction = self.pairs.direction(self.gradient, self._precondition)
             slope = _dot(direction, self.gradient)
         small = -0.5 * slope <= self._tolerance * self.value
         if small and (self._n_small or slope == 0):
@@ -392,18 +475,21 @@ class ProbeProblem:
             raise ConfigError(f"strengths must be positive, found {strengths!r}")
         design = self._design if rows is None else self._design.subset(rows)
         order = np.argsort(-values)
-        at_once = min(max(COLUMNS // design.n_classes, 1), len(order))
+        small = design.values.numel() < SMALL
+        at_once = 1 if small else min(max(COLUMNS // design.n_classes, 1), len(order))
+        pairs = None
         metric = self._metric
         start = metric.centre.new_zeros(len(metric.centre) + 1, design.n_classes)
         probes: dict[int, LinearProbe] = {}
         for first in range(0, len(order), at_once):
             chosen = order[first : first + at_once].tolist()
             searches = [
-                _Search(metric, float(values[k]), start, tolerance) for k in chosen
+                _Search(metric, float(values[k]), start, tolerance, pairs)
+                for k in chosen
             ]
             with _as_many_threads_as_help(design):
                 _minimise(design, searches, max_passes)
-                start = searches[-1].point
+                start, pairs = searches[-1].point, searches[-1].pairs
                 if max(search.n_passes for search in searches) > SLOW:
                     metric = _weighted_metric(design, start)
             probes |= dict(zip(chosen, map(self._probe, searches), strict=True))
