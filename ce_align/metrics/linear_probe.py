@@ -8,16 +8,16 @@ scikit-learn's, with strength λ = 1 / C:
 a sum over images, not a mean; the intercepts b are not penalised. L-BFGS starts from
 the inverse of Σ_i w (x_i − x̄)(x_i − x̄)ᵀ + λ, which needs one eigendecomposition for
 all strengths: the spread of a covariance's eigenvalues is what makes gradient methods
-slow on features. Several strengths are followed at once and share every pass over the
-features. Products have single precision; losses, gradients and steps are summed in
-double precision.
+slow on features. A search starts where the minima of the two stronger penalties lead to
+and with the curvature that was met on the way, from which the other penalty differs by
+a multiple of the identity. Products and directions have single precision; losses,
+gradients and steps are summed in double precision.
 
 Reference: Liu and Nocedal (1989), On the limited memory BFGS method.
 """
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from copy import copy
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -36,8 +36,6 @@ __all__ = ["STRENGTHS", "LinearProbe", "ProbeProblem"]
 
 #: Strengths λ of the L2 penalty among which validation chooses.
 STRENGTHS: Array = np.logspace(-6, 5, 45)
-#: Products have at least about so many columns, or they wait for memory.
-COLUMNS = 64
 #: After more passes, the metric is made anew where the search has come to.
 SLOW = 20
 #: Values beyond it overflow in products of single precision.
@@ -115,48 +113,44 @@ def _weighted_metric(design: _Design, point: "Tensor | None" = None) -> _Metric:
 
 
 def _losses(
-    design: _Design, points: "Sequence[Tensor]", dtype: "torch.dtype"
-) -> "tuple[list[float], Tensor, Tensor]":
-    """Sums of losses at points (d + 1, n_classes), their gradients, and Σ p(1 − p).
+    design: _Design, point: "Tensor", dtype: "torch.dtype"
+) -> "tuple[float, Tensor, Tensor]":
+    """Sum of losses at a point (d + 1, n_classes), its gradient, and Σ p(1 − p).
 
     Products have `dtype`, sums over blocks double precision.
     """
     import torch
 
-    n_points, n_classes = len(points), design.n_classes
     # Few rows times a matrix; a matrix times few columns takes four times as long.
-    stacked = torch.cat([point.mT for point in points])
-    weights, intercepts = stacked[:, :-1].to(dtype), stacked[:, -1:].to(dtype)
-    losses = stacked.new_zeros(n_points)
-    gradient = torch.zeros_like(stacked)
-    spread = torch.zeros_like(stacked[:, -1])
+    rows = point.mT.contiguous()
+    weights, intercepts = rows[:, :-1].to(dtype), rows[:, -1:].to(dtype)
+    loss, gradient = rows.new_zeros(()), torch.zeros_like(rows)
+    spread = torch.zeros_like(rows[:, -1])
     for block, labels in design.blocks():
-        rows = block.to(dtype)
-        logits = torch.addmm(intercepts, weights, rows.mT)
-        right = labels.expand(n_points, 1, -1)
-        losses += _softmax_residuals(logits.view(n_points, n_classes, -1), right)
-        gradient[:, :-1] += logits @ rows
+        values = block.to(dtype)
+        logits = torch.addmm(intercepts, weights, values.mT)
+        loss += _softmax_residuals(logits, labels[None])
+        gradient[:, :-1] += logits @ values
         gradient[:, -1] += logits.sum(1, dtype=torch.float64)
         spread += (logits.abs() - logits.square()).sum(1, dtype=torch.float64)
-    shaped = gradient.view(n_points, n_classes, -1).mT.contiguous()
-    return losses.tolist(), shaped, spread.view(n_points, n_classes)
+    return float(loss), gradient.mT.contiguous(), spread
 
 
 def _softmax_residuals(logits: "Tensor", labels: "Tensor") -> "Tensor":
-    """Sum of losses, (n_points,); logits (n_points, n_classes, rows) become p − y."""
+    """Sum of losses; logits (n_classes, n) become p − y for labels (1, n)."""
     import torch
 
-    top = logits.amax(1, keepdim=True)
-    behind = top - logits.gather(1, labels)
+    top = logits.amax(0, keepdim=True)
+    behind = top - logits.gather(0, labels)
     logits.sub_(top).exp_()
     # Without the right class, so that nothing cancels where it is almost certain.
-    logits.scatter_(1, labels, 0.0)
-    others = logits.sum(1, keepdim=True)
+    logits.scatter_(0, labels, 0.0)
+    others = logits.sum(0, keepdim=True)
     total = others + behind.neg().exp_()
     losses = others.log1p().where(behind == 0, total.log() + behind)
     logits.div_(total)
-    logits.scatter_(1, labels, -others / total)
-    return losses.sum((1, 2), dtype=torch.float64)
+    logits.scatter_(0, labels, -others / total)
+    return losses.sum(dtype=torch.float64)
 
 
 class _Pairs:
@@ -198,32 +192,25 @@ class _Pairs:
         n = len(self)
         self._products[:n, place] = (self._steps[:n] @ self._changes[place]).cpu()
 
-    def at(self, strength: float) -> "_Pairs":
-        """The same under another penalty."""
-        other = copy(self)
-        other._steps, n = self._steps.clone(), len(self)
+    def move(self, strength: float) -> None:
+        """Make them those of another penalty."""
+        more, self._strength = strength - self._strength, strength
         n_weights = (self._shape[0] - 1) * self._shape[1]
-        other._changes = self._changes.clone()
-        of_weights = self._steps[:, :n_weights]
-        more = strength - self._strength
-        other._changes[:, :n_weights].add_(of_weights, alpha=more)
-        other._products = (other._steps @ other._changes.mT).cpu().numpy()
-        other._strength = strength
-        return other
+        self._changes[:, :n_weights].add_(self._steps[:, :n_weights], alpha=more)
+        self._products = (self._steps @ self._changes.mT).double().cpu().numpy()
 
     def direction(
         self, gradient: "Tensor", precondition: "Callable[[Tensor], Tensor]"
     ) -> "Tensor":
         """Towards the minimum, from a gradient."""
         import torch
-        from scipy.linalg import solve_triangular
+        from scipy.linalg import blas
 
         order, n = self._order(), len(self)
         if not n:
-            direction = precondition(gradient[None].float())[0].neg_()
-            return direction.to(gradient.dtype)
+            return -precondition(gradient[None].float())[0].to(gradient.dtype)
         steps, changes = self._steps[:n], self._changes[:n]
-        upper = np.triu(self._products[np.ix_(order, order)])
+        upper = np.asfortranarray(self._products[np.ix_(order, order)])
         flat = gradient.flatten().float()
 
         def times(matrix: "Tensor", vector: "Tensor") -> Array:
@@ -234,16 +221,16 @@ class _Pairs:
             placed[order] = weights
             return matrix.mT @ torch.from_numpy(placed).to(matrix.device)
 
-        shares = solve_triangular(upper, times(steps, flat), check_finite=False)
+        shares = blas.dtrsv(upper, times(steps, flat))
         left = flat - combined(changes, shares)
         last = changes[order[-1]]
         both = precondition(torch.stack([left, last]).view(2, *self._shape))
         turned, of_last = both.view(2, -1)
         turned *= float(upper[-1, -1]) / _dot(last, of_last)
         lacking = upper.diagonal() * shares - times(changes, turned)
-        shares = solve_triangular(upper, lacking, trans=1, check_finite=False)
-        direction = (turned + combined(steps, shares)).neg_()
-        return direction.to(gradient.dtype).view(self._shape)
+        shares = blas.dtrsv(upper, lacking, trans=1)
+        direction: Tensor = turned + combined(steps, shares)
+        return -direction.view(self._shape).to(gradient.dtype)
 
 
 class _Search:
@@ -258,7 +245,7 @@ class _Search:
         strength: float,
         start: "Tensor",
         tolerance: float,
-        pairs: _Pairs | None = None,
+        pairs: _Pairs,
     ) -> None:
         self._metric, self.strength, self._tolerance = metric, strength, tolerance
         self.trial = start.clone()
@@ -268,7 +255,8 @@ class _Search:
         self.gradient = self._direction = start.new_zeros(start.shape)
         self._scale = start.new_ones(start.shape).float()
         self._slope, self._step = 0.0, 1.0
-        self.pairs = pairs.at(strength) if pairs else _Pairs(start, strength)
+        self.pairs = pairs
+        pairs.move(strength)
         self._n_small = 0
 
     def report(self, loss: float, gradient: "Tensor", spread: "Tensor") -> None:
@@ -344,6 +332,18 @@ class _Search:
         self.value, self._slope = float("inf"), 0.0
 
 
+def _ahead(path: Sequence[_Search], strength: float) -> "Tensor":
+    """Where the minimum at a strength is if it goes on from the last two as it went.
+
+    That is nearly a straight line in the logarithm of the strength.
+    """
+    last = path[-1]
+    if len(path) < 2 or path[-2].strength == last.strength:
+        return last.point
+    way = np.log(strength / last.strength) / np.log(last.strength / path[-2].strength)
+    return last.point + float(way) * (last.point - path[-2].point)
+
+
 def _dot(a: "Tensor", b: "Tensor") -> float:
     return float(a.flatten().dot(b.flatten()))
 
@@ -360,20 +360,13 @@ def _as_many_threads_as_help(design: _Design) -> Iterator[None]:
         torch.set_num_threads(n_threads)
 
 
-def _minimise(design: _Design, searches: Sequence[_Search], max_passes: int) -> None:
-    """Follow searches to their ends, or for some passes over the features."""
+def _minimise(design: _Design, search: _Search, max_passes: int) -> None:
+    """Follow a search to its end, or for some passes over the features."""
     import torch
 
-    for _ in range(max_passes):
-        for wide, dtype in ((False, torch.float32), (True, torch.float64)):
-            active = [s for s in searches if not s.ended and s.wide == wide]
-            if not active:
-                continue
-            found = _losses(design, [search.trial for search in active], dtype)
-            for search, *at_trial in zip(active, *found, strict=True):
-                search.report(*at_trial)
-        if all(search.ended for search in searches):
-            break
+    while not search.ended and search.n_passes < max_passes:
+        dtype = torch.float64 if search.wide else torch.float32
+        search.report(*_losses(design, search.trial, dtype))
 
 
 @dataclass(frozen=True, eq=False)
@@ -475,24 +468,21 @@ class ProbeProblem:
             raise ConfigError(f"strengths must be positive, found {strengths!r}")
         design = self._design if rows is None else self._design.subset(rows)
         order = np.argsort(-values)
-        small = design.values.numel() < SMALL
-        at_once = 1 if small else min(max(COLUMNS // design.n_classes, 1), len(order))
-        pairs = None
         metric = self._metric
         start = metric.centre.new_zeros(len(metric.centre) + 1, design.n_classes)
+        pairs = _Pairs(start, float(values[order[0]]))
+        path: list[_Search] = []
         probes: dict[int, LinearProbe] = {}
-        for first in range(0, len(order), at_once):
-            chosen = order[first : first + at_once].tolist()
-            searches = [
-                _Search(metric, float(values[k]), start, tolerance, pairs)
-                for k in chosen
-            ]
+        for place in order.tolist():
+            strength = float(values[place])
+            start = _ahead(path, strength) if path else start
+            search = _Search(metric, strength, start, tolerance, pairs)
             with _as_many_threads_as_help(design):
-                _minimise(design, searches, max_passes)
-                start, pairs = searches[-1].point, searches[-1].pairs
-                if max(search.n_passes for search in searches) > SLOW:
-                    metric = _weighted_metric(design, start)
-            probes |= dict(zip(chosen, map(self._probe, searches), strict=True))
+                _minimise(design, search, max_passes)
+                if search.n_passes > SLOW:
+                    metric = _weighted_metric(design, search.point)
+            path, pairs = [*path[-1:], search], search.pairs
+            probes[place] = self._probe(search)
             if progress is not None:
                 progress(len(probes), len(order))
         return [probes[k] for k in range(len(order))]

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 __all__ = ["TransferConfig", "TransferRow", "execute", "shared", "transfer"]
 
 #: Changes whenever the same settings and data would give another number.
-ALGORITHM = "linear evaluation 1"
+ALGORITHM = "linear evaluation 2"
 
 #: Images whose features are computed and kept together: what an interruption loses.
 BLOCK = 2048
