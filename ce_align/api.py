@@ -434,6 +434,8 @@ def train(
     *,
     preset: str = "paper-in1k",
     out: str | Path | None = None,
+    validation: str | None = None,
+    recording: str | None = None,
     run_options: Mapping[str, Any] | None = None,
     **settings: Any,
 ) -> Path:
@@ -446,6 +448,8 @@ def train(
     images : folder, archive, packed folder, or ``simulated``
     preset : a key of `ce_align.trainer.presets.PRESETS`, such as ``tiny`` or ``cifar``
     out : folder of the run; None for one below ``runs`` that is named by the settings
+    validation : labelled images for the accuracy of probe and neighbours
+    recording : that the network is scored on while it learns
     run_options : see `ce_align.stages.running.Run`
     **settings : of `TrainConfig`, such as ``epochs`` or ``backbone``
 
@@ -455,16 +459,11 @@ def train(
     """
     from ce_align.stages.train import TrainOptions, training_folder
 
-    config = preset_config(
-        preset,
-        objective,
-        equivariance_weight=weight,
-        images=str(images),
-        **settings,
-    )
+    named = {"equivariance_weight": weight, "images": str(images), **settings}
+    config = preset_config(preset, objective, **named)
     folder = Path(out) if out is not None else training_folder(config)
-    options = {"training": TrainOptions(folder=folder), **(run_options or {})}
-    _run([config], folder, options=options)
+    how = TrainOptions(folder=folder, validation=validation, recording=recording)
+    _run([config], folder, options={"training": how, **(run_options or {})})
     return folder
 
 

@@ -252,6 +252,12 @@ def test_training_gives_a_network(tmp_path):
     assert (network.facts.objective, network.facts.equivariance_weight) == ("mmcr", 0.3)
 
 
+def test_a_training_is_followed_on_a_recording_that_is_asked_for(tmp_path):
+    with pytest.raises(ConfigError, match="unknown recording 'nonesuch'"):
+        settings = {"preset": "tiny", "out": tmp_path, "recording": "nonesuch"}
+        ce.train("mmcr", 0.3, "simulated", **settings)
+
+
 def test_what_would_be_ignored_is_refused(tmp_path):
     with pytest.raises(ConfigError, match="bures"):
         ce.analyze("gabor", "decoding", baseline="pixels", results=tmp_path)
