@@ -10,7 +10,7 @@ from sklearn.linear_model import LinearRegression
 from sklearn.model_selection import LeaveOneGroupOut, cross_val_predict
 
 from ce_align.errors import DataError
-from ce_align.metrics.correlation import correlate, residual_r
+from ce_align.metrics.correlation import Coefficient, correlate, residual_r
 
 ROOT = Path(__file__).resolve().parents[2]
 SIMULATION = runpy.run_path(str(ROOT / "benchmarks" / "coverage" / "correlation.py"))
@@ -109,6 +109,39 @@ def test_interval_of_one_objective_is_that_of_r_and_equals_scipys(rng):
     assert record.low <= theirs.low + 1e-9
     assert record.high >= theirs.high - 1e-9
     assert record.high - record.low < 1.2 * (theirs.high - theirs.low)
+
+
+def test_every_interval_has_the_level_that_is_asked_for(rng):
+    x, y = rng.normal(size=(2, 21)) + LAMBDA
+    for groups in (GROUPS, np.repeat("mmcr", 21)):
+        narrow, wide = (
+            one(x, y, rng, groups, covariate=LAMBDA, level=level)
+            for level in (0.5, 0.95)
+        )
+        expected = scipy.stats.norm.ppf(0.75) / scipy.stats.norm.ppf(0.975)
+        for name in ("within", "partial"):
+            bounds = [
+                (getattr(found, name).low, getattr(found, name).high)
+                for found in (narrow, wide)
+            ]
+            widths = np.diff(np.arctanh(bounds), axis=1).ravel()
+            assert widths[0] / widths[1] == pytest.approx(expected), name
+
+
+def test_independent_networks_are_those_beyond_the_model(rng):
+    x, y = rng.normal(size=(2, 21))
+    record = one(x, y, rng, covariate=LAMBDA)
+    assert (record.within.n_independent, record.partial.n_independent) == (19, 11)
+    p = scipy.stats.t.sf(
+        abs(record.within.r) * np.sqrt(17 / (1 - record.within.r**2)), 17
+    )
+    assert record.within.p == pytest.approx(2 * p)
+    undefined = one(BETWEEN + 0.1, y, rng).within
+    assert np.isnan([undefined.r, undefined.low, undefined.high, undefined.p]).all()
+    assert undefined.n_independent == 19
+    model = np.ones((21, 1))
+    assert residual_r(x, x, model) == Coefficient(1, 1, 1, 0, 21)
+    assert residual_r(x, -x, model) == Coefficient(-1, -1, -1, 0, 21)
 
 
 def test_r_across_several_objectives_has_no_interval(rng):

@@ -202,6 +202,7 @@ def test_invariant_network_has_nothing_to_steer(clean, theta):
         assert np.isnan(result.by_parameters)
         assert np.isnan(result.by_transformation)
         assert result.displacement_share == 0
+        assert not result.effects["displacement_share"].any()
 
 
 def test_parameters_that_stand_still_predict_the_mean_displacement(rng, clean):
@@ -227,6 +228,28 @@ def test_effects_are_of_held_out_combinations_and_sum_to_zero(rng, clean, theta)
     spread = np.sum((moved[40:] - moved[:40].mean(axis=(0, 1))) ** 2, axis=(1, 2))
     expected = (spread * lost.sum() / spread.sum() - lost) / spread.sum()
     np.testing.assert_allclose(by_draw[40:].sum(axis=1), expected, atol=1e-10)
+
+
+def test_effects_on_the_share_are_those_of_counting_an_image_a_little_more(
+    rng, clean, theta
+):
+    displacement = rng.normal(size=(len(INDEX), N_FEATURES))
+    result = measured(clean, displacement, theta)
+    moved = displacement - displacement[INDEX < 40].mean(axis=0)
+    moved = np.sum(moved**2, axis=1).reshape(N_IMAGES, N_DRAWS).mean(axis=1)
+    content = np.sum((clean - clean.mean(axis=0)) ** 2, axis=1)
+
+    def share(weight):
+        held_out = np.average(moved[40:], weights=weight[40:])
+        return held_out / np.average(content, weights=weight)
+
+    once = np.ones(N_IMAGES)
+    assert result.displacement_share == pytest.approx(share(once))
+    effects = result.effects["displacement_share"].sum(axis=1)
+    for image in (3, 50):
+        more = once + 1e-6 * (np.arange(N_IMAGES) == image)
+        slope = (share(more) - share(once)) / 1e-6
+        assert effects[image] == pytest.approx(slope, rel=1e-4)
 
 
 def test_expansion_has_squares_and_products_with_the_training_scale(rng):

@@ -299,6 +299,21 @@ def test_p_is_never_zero_and_counts_ties(rng):
     assert tied == 1
 
 
+def test_pairs_are_exchanged_within_themselves(rng):
+    x, y = rng.normal(size=(2, 8))
+    found = within_group_permutation_p(covariance, x, y, np.arange(8) // 2, rng, 9999)
+    # All 16 exchanges within four pairs, counted.
+    swaps = [[k >> i & 1 for i in range(4)] for k in range(16)]
+    all_y = np.stack(
+        [
+            np.concatenate([y[2 * i : 2 * i + 2][:: 1 - 2 * s[i]] for i in range(4)])
+            for s in swaps
+        ]
+    )
+    far = np.abs(covariance(x, all_y) - covariance(x, all_y).mean())
+    assert found == pytest.approx(np.mean(far >= far[0] - 1e-12), abs=0.02)
+
+
 def test_permutation_refuses_what_it_cannot_exchange(rng):
     x, y = rng.normal(size=(2, 6))
     with pytest.raises(DataError, match="equally long, found 6, 5 and 6"):

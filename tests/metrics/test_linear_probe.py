@@ -297,6 +297,7 @@ def test_progress_ends_at_its_total():
     told = []
     evaluate(progress=lambda what, done, total: told.append((done, total)))
     assert told[-1] == (8, 8)
+    assert {total for _, total in told} == {8}
     assert [done for done, _ in told] == sorted(done for done, _ in told)
 
 

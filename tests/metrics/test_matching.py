@@ -56,7 +56,8 @@ def test_the_score_is_the_soft_matching_distance_of_standardised_units(rng):
 @pytest.mark.parametrize("kind", ["soft", "one-to-one"])
 def test_order_scale_and_mean_of_units_do_not_matter_but_rotation_does(rng, kind):
     x = rng.normal(size=(30, 6))
-    moved = 3 * x[:, rng.permutation(6)] + rng.normal(size=6)
+    sizes = np.array([1e-15, 1e-3, 1, 3, 1e3, 1e15])
+    moved = sizes * (3 * x[:, rng.permutation(6)] + rng.normal(size=6))
     assert matching_score(x, moved, kind) == pytest.approx(1, abs=1e-9)
     rotation, _ = np.linalg.qr(rng.normal(size=(6, 6)))
     assert matching_score(x, x @ rotation, kind) < 0.9

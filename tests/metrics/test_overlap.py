@@ -82,6 +82,14 @@ def test_single_networks_are_scored_as_ridge_of_scikit_learn(rng, n_features):
     np.testing.assert_allclose(result.r2_a, expected, atol=1e-8)
 
 
+def test_three_stimuli_to_train_on_are_enough(rng):
+    a, b, rates = (rng.normal(size=(6, 3)) for _ in range(3))
+    result = variance_overlap(a, b, rates, np.repeat([0, 1], 3))
+    assert np.isfinite(result.r2_joint).all()
+    with pytest.raises(DataError, match="three stimuli or more for training"):
+        variance_overlap(a[:5], b[:5], rates[:5], np.repeat([0, 1], 3)[:5])
+
+
 def test_impossible_input_is_refused(rng, sources):
     a, b, rates = sources
     bad = [

@@ -160,7 +160,9 @@ def test_shares_are_those_of_the_eigenvectors() -> None:
 @pytest.mark.parametrize("exponent", [0.5, 1.0, 1.7])
 def test_a_planted_power_law_is_found(exponent: float) -> None:
     values = np.arange(1, 301) ** -exponent
-    assert power_law(Spectrum(values, values)) == pytest.approx(exponent)
+    for scale in (1e-8, 1.0, 1e8):
+        found = power_law(Spectrum(scale * values, values))
+        assert found == pytest.approx(exponent)
 
 
 @pytest.mark.parametrize(
@@ -168,6 +170,7 @@ def test_a_planted_power_law_is_found(exponent: float) -> None:
     [
         (np.ones(20), "20 stimuli"),
         (np.r_[np.ones(12), np.zeros(188)], "12 eigenvalues"),
+        (1e8 * np.r_[np.ones(12), np.full(188, 1e-13)], "12 eigenvalues"),
     ],
 )
 def test_an_exponent_needs_eigenvalues(values: np.ndarray, said: str) -> None:
