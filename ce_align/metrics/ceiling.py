@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from ce_align.errors import ConfigError, DataError
 from ce_align.metrics.gram import Array
+from ce_align.metrics.held_out import shuffled_splits
 from ce_align.metrics.pearson import columnwise_pearson_r
 
 __all__ = [
@@ -84,14 +85,12 @@ def split_half_ceiling(
 
     Reference: Spearman (1910); Brown (1910), both on the correlation of halves.
     """
-    from sklearn.model_selection import ShuffleSplit
-
     if n_splits < 1:
         raise ConfigError(f"n_splits must be at least 1, not {n_splits}")
     values = _checked_repetitions(responses)
-    halves = ShuffleSplit(n_splits=n_splits, train_size=0.5, random_state=seed)
+    n = values.shape[1]
     corrected, used = [], np.zeros(len(values), dtype=bool)
-    for first, second in halves.split(np.zeros(values.shape[1])):
+    for first, second in shuffled_splits(n, n // 2, n_splits=n_splits, seed=seed):
         means = [_mean_of_shown(values[:, half])[0] for half in (first, second)]
         r = columnwise_pearson_r(*means)
         with np.errstate(divide="ignore", invalid="ignore"):

@@ -7,13 +7,26 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from ce_align.metrics.gram import Array, Splits
+from ce_align.metrics.gram import Array, Indices, Splits
 from ce_align.metrics.pearson import columnwise_pearson_r
 
-__all__ = ["HeldOut"]
+__all__ = ["HeldOut", "shuffled_splits"]
 
 #: A variance below this share of the values' size is rounding.
 ROUNDING = 1e-12
+
+
+def shuffled_splits(
+    n: int, n_train: int, *, n_splits: int, seed: int
+) -> list[tuple[Indices, Indices]]:
+    """Random rows to train on, and all others, of each split.
+
+    They are those of scikit-learn's `ShuffleSplit`, whose import takes longer than many
+    a score.
+    """
+    rng = np.random.RandomState(seed)
+    orders = [rng.permutation(n) for _ in range(n_splits)]
+    return [(order[n - n_train :], order[: n - n_train]) for order in orders]
 
 
 @dataclass(frozen=True, eq=False)

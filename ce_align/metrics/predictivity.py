@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from ce_align.checks import named_some
 from ce_align.errors import ConfigError, DataError
 from ce_align.metrics.gram import GRAM_DTYPES, Array, Indices, Splits, centred_gram
-from ce_align.metrics.held_out import HeldOut
+from ce_align.metrics.held_out import HeldOut, shuffled_splits
 from ce_align.metrics.pls import PLS_MODES, check_components, kernel_pls
 from ce_align.metrics.ridge import check_alphas, kernel_ridge, leave_one_out_alphas
 from ce_align.metrics.unitwise import neuron_to_neuron, reverse_pls_r
@@ -71,8 +71,6 @@ def brainscore_splits(
     DataError
         If there are too few stimuli, or too few to balance the classes.
     """
-    from sklearn.model_selection import ShuffleSplit, StratifiedShuffleSplit
-
     if not 0 < train_size < 1:
         raise ConfigError(f"train_size must lie between 0 and 1, not {train_size}")
     if n_splits < 1:
@@ -84,12 +82,13 @@ def brainscore_splits(
             f"{n_stimuli} stimuli are too few: {n_train} would train and {n_test} "
             f"test, but at least 1 and {MIN_TEST} are needed"
         )
-    options = {"n_splits": n_splits, "train_size": train_size, "random_state": seed}
-    rows = np.zeros(n_stimuli)
     if stratify is None:
-        return list(ShuffleSplit(**options).split(rows))
+        return shuffled_splits(n_stimuli, n_train, n_splits=n_splits, seed=seed)
+    from sklearn.model_selection import StratifiedShuffleSplit
+
     classes = _checked_classes(stratify, n_stimuli, n_train, n_test)
-    return list(StratifiedShuffleSplit(**options).split(rows, classes))
+    options = {"n_splits": n_splits, "train_size": train_size, "random_state": seed}
+    return list(StratifiedShuffleSplit(**options).split(classes, classes))
 
 
 def _checked_classes(

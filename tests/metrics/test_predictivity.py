@@ -6,6 +6,7 @@ import pytest
 import scipy.stats
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sklearn.model_selection import ShuffleSplit
 
 from ce_align.errors import ConfigError, DataError
 from ce_align.metrics.gram import centred_gram
@@ -37,6 +38,18 @@ def planted(rng):
     responses = latent @ rng.standard_normal((40, N_NEUROIDS))
     responses += rng.standard_normal(responses.shape)
     return features, responses + 2, brainscore_splits(N_STIMULI)
+
+
+@pytest.mark.parametrize("n_stimuli", [20, 57, 3200])
+@pytest.mark.parametrize("train_size", [0.5, 0.9])
+def test_splits_are_those_of_scikit_learn(n_stimuli, train_size):
+    for seed in (1, 7):
+        theirs = ShuffleSplit(10, train_size=train_size, random_state=seed)
+        splits = brainscore_splits(n_stimuli, train_size=train_size, seed=seed)
+        expected = theirs.split(np.zeros(n_stimuli))
+        for ours, pair in zip(splits, expected, strict=True):
+            for found, wanted in zip(ours, pair, strict=True):
+                np.testing.assert_array_equal(found, wanted)
 
 
 def brainscore_r(features, responses, classes, stratified, regression):
