@@ -22,10 +22,11 @@ from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
+from pytest import MonkeyPatch
+
 from benchmarks.faults.sweeps import TESTS
 from ce_align.cli.app import main as ce_align
 from ce_align.files import scratch_folder
-from ce_align.models import catalogue, downloads, fetching
 
 sys.path[:0] = [str(TESTS), str(TESTS / "faults")]
 
@@ -37,24 +38,19 @@ LIBRARIES = (
     *("ce_align.brainscore", "matplotlib.backends.backend_agg"),
     *("matplotlib.backends.backend_pdf", "matplotlib.backends.backend_svg", "netCDF4"),
 )
-FETCHED = "ce_mmcr_l0.1"
 
 
 def main(n_kills: int = 200, seed: int = 0) -> int:
     """Kill as often as is asked, and print what came of it; 1 if anything differs."""
     for name in LIBRARIES:
         importlib.import_module(name)
-    from checkpoint_server import (  # type: ignore[import-not-found]
-        CheckpointServer,
-        small,
-        small_network,
-        write_authors_checkpoint,
-    )
+    from checkpoint_server import CheckpointServer  # type: ignore[import-not-found]
     from small_commands import (  # type: ignore[import-not-found]
         BEFORE,
         COMMANDS,
         prepare,
         products,
+        serve_a_network,
         unfinished,
     )
 
@@ -62,12 +58,7 @@ def main(n_kills: int = 200, seed: int = 0) -> int:
     with closing(server), scratch_folder("kills") as folder:
         inputs = folder / "inputs"
         prepare(inputs)
-        downloads.BACKOFF, fetching.PACKAGED = 0.001, inputs / "checksums.toml"
-        catalogue.PUBLISHED[FETCHED] = small(FETCHED)
-        server.files[catalogue.PUBLISHED[FETCHED].path] = write_authors_checkpoint(
-            folder / "checkpoint", small_network()
-        )
-        commands = {"fetch": ("fetch", FETCHED, "--url", server.base), **COMMANDS}
+        commands = {"fetch": serve_a_network(server, folder, MonkeyPatch()), **COMMANDS}
         starts, wanted, seconds = {}, {}, {}
         for name, arguments in commands.items():
             starts[name] = folder / name

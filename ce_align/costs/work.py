@@ -29,12 +29,14 @@ from ce_align.data.netcdf import describe_file
 from ce_align.data.scenes import MIN_SCENES, SIMULATED_IMAGES, find_images
 from ce_align.errors import CeAlignError
 from ce_align.models.catalogue import facts_of
+from ce_align.models.networks import Network, asked_layers
+from ce_align.models.preprocessing import Preprocessing
 from ce_align.names import REFERENCES, split_name
 from ce_align.stages.compare import CompareConfig
 from ce_align.stages.measures import MEASURES, AnalysisConfig
 from ce_align.stages.official import OfficialConfig
 from ce_align.stages.overlap import OverlapConfig
-from ce_align.stages.scores import ScoreConfig
+from ce_align.stages.scores import BEST, ScoreConfig
 from ce_align.stages.similarities import SimilarityConfig
 from ce_align.stages.transfer import TransferConfig
 from ce_align.stages.unique import UniqueConfig
@@ -225,9 +227,11 @@ def _score(
 ) -> None:
     n, n_neuroids = _recording(config.recording, work)
     splits = getattr(config, "splits", 10)
+    fits = 0
     for model, layer in zip(models, layers, strict=True):
-        operations, shape = _network(model, layer, work)
-        n_features = prod(shape)
+        operations, shapes = _network(model, layer, work)
+        n_features = sum(map(prod, shapes))
+        fits += len(shapes)
         work.operations = max(work.operations, operations)
         work.add("forward", n * operations / 1e9)
         work.add("decoded", n * USUAL_PIXELS / 1e6)
@@ -235,13 +239,15 @@ def _score(
         work.written += 4 * n * n_features
         work.add("written", 4 * n * n_features / 1e6)
     work.memory += 4 * n * n_features + 8 * splits * n * n_neuroids
+    fits /= len(models)
     components = getattr(config, "components", 25)
     metric = getattr(config, "regression", None) or "pls"
     if "ridge" in str(metric):
-        work.add("decomposed", splits * n**3 / 1e9)
-        work.add("products", 2 * PASSES * splits * n**2 * n_neuroids / 1e9)
+        work.add("decomposed", fits * splits * n**3 / 1e9)
+        work.add("products", fits * 2 * PASSES * splits * n**2 * n_neuroids / 1e9)
     else:
-        work.add("products", 2 * splits * components * n * (n + n_neuroids) / 1e9)
+        products = 2 * splits * components * n * (n + n_neuroids)
+        work.add("products", fits * products / 1e9)
 
 
 def _analyze(config: AnalysisConfig, work: Work, met: set[Any]) -> None:
@@ -265,7 +271,7 @@ def _analyze(config: AnalysisConfig, work: Work, met: set[Any]) -> None:
             _render(work, views, config.size)
             work.add("decoded", min(views, n_all) * pixels)
         for name in names:
-            operations, (width, *_) = _network(name, config.layer, work)
+            operations, ((width, *_), *_) = _network(name, config.layer, work)
             work.operations = max(work.operations, operations)
             if (view, setting, name, config.layer) not in met:
                 met.add((view, setting, name, config.layer))
@@ -314,13 +320,25 @@ def _known(name: str, size: int) -> tuple[float, dict[str, torch.Size]] | None:
         return None
 
 
-def _network(model: str, layer: str, work: Work) -> tuple[float, tuple[int, ...]]:
-    """Operations of a network for an image, and shape (channels, places) of a layer.
+@cache
+def _layers(name: str, layer: str) -> list[str]:
+    """Layers of an architecture that a setting stands for, if it says so itself."""
+    if layer not in (BEST, "all") and not set("*?[") & set(layer):
+        return [layer]
+    network = Network(name, backbone(name), Preprocessing())
+    try:
+        return asked_layers(network, "all" if layer == BEST else layer, "")
+    except CeAlignError:
+        return [layer]
+
+
+def _network(model: str, layer: str, work: Work) -> tuple[float, list[tuple[int, ...]]]:
+    """Operations of a network for an image, and shapes (channels, places) of layers.
 
     Images and views are resized to the network's own size, whatever theirs is.
     """
     if model in REFERENCES:
-        return 3e7, (3, 32, 32)
+        return 3e7, [(3, 32, 32)]
     source = split_name(model).source
     built, size = facts_of(source).backbone, USUAL_SIZE
     settings = Path(source) / SETTINGS
@@ -337,10 +355,10 @@ def _network(model: str, layer: str, work: Work) -> tuple[float, tuple[int, ...]
     found = _known(built, size) if built else None
     if found is None:
         work.assumed.append(f"{model} costs as much as a ResNet-50")
-        return USUAL_OPERATIONS, USUAL_FEATURES
+        return USUAL_OPERATIONS, [USUAL_FEATURES]
     operations, shapes = found
-    shape = shapes.get(layer) or shapes.get("layer4")
-    return operations, USUAL_FEATURES if shape is None else tuple(shape[1:])
+    asked = [shapes.get(name) or shapes.get("layer4") for name in _layers(built, layer)]
+    return operations, [USUAL_FEATURES if s is None else tuple(s[1:]) for s in asked]
 
 
 def _recording(name: str, work: Work) -> tuple[int, int]:

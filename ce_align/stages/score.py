@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
+from ce_align.checks import named_some
 from ce_align.config import ConfigId
 from ce_align.data.recordings import Recording
 from ce_align.errors import CeAlignError, ConfigError
@@ -271,12 +272,18 @@ def _computed(
     """Rows that are not stored yet; each is stored as soon as it is computed."""
     # Everything that can be refused is refused before hours of extraction.
     targets: dict[str, Target] = {}
+    fitting: dict[ScoreConfig, Recording] = {}
     for config, part in missing.items():
         if part.digest not in targets:
             targets[part.digest] = Target.of(part, config)
-        if config.layer in probe.behaviours:
-            width = probe.behaviours[config.layer].width
-            targets[part.digest].check_memory(width, config)
+        with run.attempt(f"{network.name} {config.layer} × {config.recording}", config):
+            if config.layer in probe.behaviours:
+                width = probe.behaviours[config.layer].width
+                targets[part.digest].check_memory(width, config)
+            fitting[config] = part
+    if not fitting:
+        return {}
+    missing = fitting
     first, recording = next(iter(missing.items()))
     failed: dict[str, CeAlignError] = {}
     wanted = list(dict.fromkeys(config.layer for config in missing))
@@ -319,6 +326,8 @@ def score_best(
 ) -> list[ScoreRow]:
     """Score a network at the block that is best within the training images of a split.
 
+    Blocks that fail are named, and the others are chosen among.
+
     The images that a split tests have no say in its layer, so that the choice among
     many gains nothing by chance.
 
@@ -332,7 +341,7 @@ def score_best(
     ConfigError
         If units are predicted, of which every layer has others.
     DataError
-        If the recording cannot be scored, or the network has no blocks.
+        If the recording cannot be scored, or the network has no block that can.
     """
     from ce_align.models.features import ALGORITHM_VERSION
     from ce_align.models.networks import asked_layers
@@ -349,7 +358,9 @@ def score_best(
                 )
             blocks = asked_layers(network, "all", part.region)
             probe = network.probe(blocks, allow_unstable=run.allow_unstable)
-            known = [NetworkLayer(network, name, probe) for name in blocks]
+            failed: dict[str, CeAlignError] = {**probe.failures}
+            known = [NetworkLayer(network, n, probe) for n in blocks if n not in failed]
+            _tell_failed(failed, network, config, run)
             config_id = config.fingerprint(
                 weights=probe.digest,
                 recording=part.digest,
@@ -360,11 +371,18 @@ def score_best(
                 rows += stored
                 continue
             target = Target.of(part, config)
-            target.check_memory(
-                max(one.width for one in probe.behaviours.values()), config
-            )
-            features = features_of(network, part, blocks, run, probe)
-            values = {name: features[name].values for name in blocks}
+            for one in known:
+                try:
+                    target.check_memory(probe.behaviours[one.layer].width, config)
+                except CeAlignError as error:
+                    failed[one.layer] = error
+            fitting = [name for name in blocks if name not in failed]
+            features = features_of(network, part, fitting, run, probe, failures=failed)
+            _tell_failed(failed, network, config, run)
+            known = [one for one in known if one.layer not in failed]
+            if not known:
+                raise failed[blocks[0]]
+            values = {one.layer: features[one.layer].values for one in known}
             r, chosen = best_of(
                 target, values, config, partial(run.progress, f"{network.name} {BEST}")
             )
@@ -372,6 +390,7 @@ def score_best(
             told = ", ".join(f"{name} {n}" for name, n in times)
             note = joined_notes(
                 f"layers by the training images of {len(chosen)} splits: {told}",
+                f"without {named_some(list(failed))}, which failed" if failed else None,
                 *(probe.note(name) for name, _ in times),
             )
             names = np.array(chosen, dtype=object)
@@ -388,6 +407,17 @@ def score_best(
                 origin=part.origin,
             )
     return rows
+
+
+def _tell_failed(
+    failed: Mapping[str, CeAlignError],
+    network: "Network",
+    config: ScoreConfig,
+    run: Run,
+) -> None:
+    """Name layers that cannot be chosen, each once."""
+    for layer, error in failed.items():
+        run.failed(f"{network.name} {layer} × {config.recording}", error)
 
 
 def features_of(

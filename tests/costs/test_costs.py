@@ -77,6 +77,22 @@ def test_twice_the_stimuli_are_twice_the_pass_and_four_times_the_products(monkey
     assert large["products"] == pytest.approx(4 * small["products"], rel=0.01)
 
 
+def test_every_block_is_counted_where_all_are_asked_for():
+    given = {"model": RESNET, "recording": "sanghavi2020"}
+    found = {
+        layer: work_of(ScoreConfig(**given, layer=layer))
+        for layer in ("layer4", "layer4.*", "all", "best")
+    }
+    one, two, every, best = found.values()
+    assert every == best
+    for work in (two, every):
+        assert work.amounts["forward"] == one.amounts["forward"]
+    # Features of the blocks of a ResNet-18, and two of equal size.
+    blocks = 2 * (64 * 56**2 + 128 * 28**2 + 256 * 14**2 + 512 * 7**2)
+    assert every.written / one.written == blocks / (512 * 7**2)
+    assert two.amounts["products"] == pytest.approx(2 * one.amounts["products"])
+
+
 def test_networks_that_meet_the_same_views_pay_for_these_once():
     one, other = bures(), bures(model="torchvision/resnet34")
     alone = cost_of(one, USUAL).seconds

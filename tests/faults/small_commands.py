@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 from PIL import Image
 
 from ce_align.data.imagesets import ImageSet
@@ -60,6 +61,10 @@ COMMANDS: dict[str, tuple[Any, ...]] = {
         *("--weights", "embed", "--identifier", "mine", "--force"),
     ),
 }
+#: The plugin as a folder, not an archive.
+COMMANDS["submit folder"] = tuple(
+    "plugins" if word == "mine.zip" else word for word in COMMANDS["submit"]
+)
 #: Files that are equal to the byte if what they hold is.
 COMPARED = (
     *(".npy", ".u8", ".safetensors", ".csv", ".md", ".tex", ".svg", ".png", ".pdf"),
@@ -68,7 +73,30 @@ COMPARED = (
 BEFORE: dict[str, tuple[str, ...]] = {
     "export": ("train",),
     "submit": ("train",),
+    "submit folder": ("train",),
 }
+FETCHED = "ce_mmcr_l0.1"
+
+
+def serve_a_network(
+    server: Any, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> tuple[Any, ...]:
+    """Let a `CheckpointServer` have a published network; the command that fetches."""
+    from checkpoint_server import (  # type: ignore[import-not-found]
+        small,
+        small_network,
+        write_authors_checkpoint,
+    )
+
+    from ce_align.models import catalogue, downloads, fetching
+
+    monkeypatch.setattr(downloads, "BACKOFF", 0.001)
+    monkeypatch.setattr(fetching, "PACKAGED", folder / "checksums.toml")
+    monkeypatch.setitem(catalogue.PUBLISHED, FETCHED, small(FETCHED))
+    server.files[small(FETCHED).path] = write_authors_checkpoint(
+        folder / "checkpoint", small_network()
+    )
+    return ("fetch", FETCHED, "--url", server.base)
 
 
 def store_scores(folder: Path) -> None:

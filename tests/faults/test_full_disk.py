@@ -4,13 +4,18 @@ import os
 import shutil
 import subprocess
 import tempfile
+from contextlib import closing
 from pathlib import Path
 
 import pytest
-from small_commands import COMMANDS
+from checkpoint_server import CheckpointServer
+from small_commands import COMMANDS, serve_a_network, store_scores
 
+from ce_align import index
 from ce_align.errors import CeAlignError
 from ce_align.files import atomic_folder, atomic_path
+from ce_align.report import page
+from ce_align.results import ResultStore
 
 #: KiB that are free, by command: where each of its files is the one that does not fit.
 ROOM = {
@@ -23,8 +28,12 @@ ROOM = {
     "export": (0, 60),
     "sweep": (0, 60),
     "submit": (0, 200),
+    "submit folder": (0, 200),
     "figures": (16,),
     "tables": (0, 4),
+    "report": (0, 20),
+    "similarity": (0, 40),
+    "fetch": (0, 400),
 }
 
 
@@ -66,6 +75,15 @@ def disk(tmp_path, monkeypatch):
     subprocess.run(["umount", "--lazy", disk.folder], check=True)
 
 
+@pytest.fixture
+def commands(tmp_path, monkeypatch):
+    """Every command; one fetches from a server of this machine, one draws nothing."""
+    monkeypatch.setattr(page, "make_parts", lambda *_: ([], [], []))
+    with closing(CheckpointServer()) as server:
+        fetched = serve_a_network(server, tmp_path, monkeypatch)
+        yield {**COMMANDS, "fetch": fetched}
+
+
 def unfinished(folder):
     temporary = (folder / "temporary").iterdir()
     return [*temporary, *(p for p in folder.rglob("*") if ".tmp" in p.name)]
@@ -73,7 +91,7 @@ def unfinished(folder):
 
 @pytest.mark.parametrize("command", ROOM)
 def test_a_full_disk_is_said_in_a_line_and_the_next_run_finishes(
-    command, disk, place, ce_align
+    command, disk, place, ce_align, commands
 ):
     start = place(command=command)
     for room in ROOM[command]:
@@ -84,7 +102,7 @@ def test_a_full_disk_is_said_in_a_line_and_the_next_run_finishes(
         os.chdir(there)
         os.environ["CE_ALIGN_HOME"] = str(there / "home")
         disk.leave(room)
-        status, _, err = ce_align(*COMMANDS[command])
+        status, _, err = ce_align(*commands[command])
         faults = {line for line in err.splitlines() if line.startswith("error")}
         assert status == 1, (room, err)
         assert faults, err
@@ -95,7 +113,7 @@ def test_a_full_disk_is_said_in_a_line_and_the_next_run_finishes(
         assert "Traceback" not in err and "Exception ignored" not in err
         assert unfinished(disk.folder) == []
         disk.leave(60_000)
-    status, _, err = ce_align(*COMMANDS[command])
+    status, _, err = ce_align(*commands[command])
     assert status == 0, err
     assert unfinished(disk.folder) == []
     assert not list(there.rglob("results/*/failed/*.json"))
@@ -184,3 +202,21 @@ def test_the_limit_of_a_files_size_is_told_as_such(tmp_path, python):
     assert process.returncode == 1, err
     assert "cannot write rows.nc: File too large" in err
     assert list(tmp_path.iterdir()) == []
+
+
+def test_an_index_that_has_no_room_is_done_without(disk, monkeypatch, caplog):
+    store_scores(disk.folder / "rows")
+    monkeypatch.setattr(index, "FEW", 0)
+    monkeypatch.setattr(index, "SETTLED", -3600)
+    monkeypatch.setenv("CE_ALIGN_HOME", str(disk.folder / "home"))
+    index._tell.cache_clear()
+    disk.leave(0)
+    for _ in range(2):
+        rows = ResultStore(disk.folder / "rows").load("score")
+        assert list(rows["value"]) == [0.3, 0.4]
+    (told,) = caplog.messages
+    assert "without an index: cannot write" in told and "No space left" in told
+    disk.leave(1000)
+    ResultStore(disk.folder / "rows").load("score")
+    assert list((disk.folder / "home" / "index").glob("*.db"))
+    assert unfinished(disk.folder) == []

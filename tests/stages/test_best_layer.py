@@ -8,6 +8,7 @@ import torch
 from test_score import noise_like, planted, score
 
 from ce_align.data.imagesets import ImageSet
+from ce_align.errors import CeAlignError
 from ce_align.metrics.predictivity import brainscore_splits
 from ce_align.models.networks import Network
 from ce_align.models.preprocessing import Preprocessing
@@ -15,6 +16,7 @@ from ce_align.results import ResultStore
 from ce_align.stages import score as stage
 from ce_align.stages.running import Run
 from ce_align.stages.scores import ScoreConfig
+from ce_align.stages.targets import Target
 
 RIDGE = {"regression": "ridge", "alpha": 1.0}
 
@@ -100,3 +102,68 @@ def test_units_of_different_layers_have_no_best(images, tmp_path):
     stage.score_best(layered(), {config: planted(images, 0.9)}, given)
     ((_, why),) = given.outcome.failures
     assert "so name a layer" in str(why)
+
+
+class Holed(torch.nn.Module):
+    """Not a number where its input is large, which images of the probe are not."""
+
+    def forward(self, values):
+        return torch.where(values > 1.5, torch.nan, values)
+
+
+class Mended(torch.nn.Module):
+    def forward(self, values):
+        return torch.nan_to_num(values)
+
+
+class Narrow(torch.nn.Module):
+    def forward(self, values):
+        return values[:, :6]
+
+
+@pytest.mark.parametrize("fault", ["numbers", "memory"])
+@pytest.mark.parametrize("layer", ["best", "all"])
+def test_a_block_that_fails_is_named_and_the_others_are_scored(
+    layer, fault, images, tmp_path, monkeypatch
+):
+    recording = noise_like(images, 1, n_neuroids=5)
+    torch.manual_seed(0)
+    network = network_of(torch.nn.Conv2d(3, 6, 8, stride=8), Holed(), Mended())
+    if fault == "memory":
+        whole = Target.check_memory
+
+        def check_memory(target, n_features, config):
+            if n_features > 100:
+                raise CeAlignError("not enough memory: 1 is too wide")
+            whole(target, n_features, config)
+
+        monkeypatch.setattr(Target, "check_memory", check_memory)
+        wide = torch.nn.Conv2d(6, 30, 1)
+        network = network_of(torch.nn.Conv2d(3, 6, 8, stride=8), wide, Narrow())
+    given = {("network", "toy"): network, ("recording", "toy"): recording}
+    for n_stored in (0, 0 if layer == "best" else 2):
+        run = Run(ResultStore(tmp_path), given=given)
+        stage.execute([config_for(layer, **RIDGE, splits=2)], run)
+        ((what, error),) = run.outcome.failures
+        assert what == "toy 1 × toy"
+        assert ("NaN" if fault == "numbers" else "too wide") in str(error)
+        assert run.outcome.n_stored == n_stored
+        rows = run.outcome.rows
+        if layer == "all":
+            assert [row.layer for row in rows] == ["0", "2"]
+            continue
+        arrays = run.store.arrays("score", rows[0].config_id)
+        assert set(arrays["layer"].values) <= {"0", "2"}
+        assert rows[0].note.endswith("; without 1, which failed")
+
+
+def test_where_every_block_fails_there_is_no_best(images, tmp_path):
+    given = {
+        ("network", "toy"): network_of(Holed()),
+        ("recording", "toy"): noise_like(images, 1, n_neuroids=5),
+    }
+    run = Run(ResultStore(tmp_path), given=given)
+    stage.execute([config_for("best", **RIDGE, splits=2)], run)
+    assert run.outcome.rows == []
+    assert [what for what, _ in run.outcome.failures] == ["toy 0 × toy"]
+    assert [failure.what for failure in run.store.failures()] == ["toy · best · toy"]
