@@ -227,7 +227,7 @@ def _score(
 ) -> None:
     n, n_neuroids = _recording(config.recording, work)
     splits = getattr(config, "splits", 10)
-    fits = 0
+    fits = 0.0
     for model, layer in zip(models, layers, strict=True):
         operations, shapes = _network(model, layer, work)
         n_features = sum(map(prod, shapes))

@@ -202,7 +202,8 @@ def _compared(recording: Recording, asked: CompareConfig, run: Run) -> list[Comp
         scores=digest_json(numbers),
         algorithm=f"{ALGORITHM}, features {ALGORITHM_VERSION}",
     )
-    facts = [row.model_dump(include={*FACTS}) for row in scores]
+    # With the names that the networks have now.
+    facts = [row.model_dump(include={"model", *FACTS}) for row in scores]
     rows = None
     if not run.force:
         rows = run.store.get(config.stage, config_id, CompareRow, run.notify)
@@ -216,7 +217,11 @@ def _compared(recording: Recording, asked: CompareConfig, run: Run) -> list[Comp
     pairs = [pair for _ in METRICS for pair in combinations(facts, 2)]
     rows = [
         row.model_copy(
-            update={**own, **{f"other_{name}": other[name] for name in SECOND}}
+            update={
+                **own,
+                "other": other["model"],
+                **{f"other_{name}": other[name] for name in SECOND},
+            }
         )
         for row, (own, other) in zip(rows, pairs, strict=False)
     ]

@@ -14,13 +14,7 @@ from ce_align.digests import combine_digests, digest_json
 from ce_align.errors import CeAlignError, ConfigError, explained
 from ce_align.files import cache_folder, read_bytes
 from ce_align.models.catalogue import label_of
-from ce_align.names import (
-    BRAIN,
-    FEATURES,
-    network_behind,
-    split_name,
-    without_path,
-)
+from ce_align.names import BRAIN, FEATURES, network_behind, split_name, without_path
 from ce_align.progress import Notify, Progress, quiet, silent
 from ce_align.results import FACTS, LABELLED, SECOND, NetworkFacts, ResultStore, Row
 
@@ -413,13 +407,15 @@ class Run:
         networks: Sequence[NetworkLayer],
         *,
         origin: str,
+        **named: str,
     ) -> list[RowType] | None:
         """Stored rows of a configuration whose networks have not changed, or None.
 
         A network that has another name now, as after its folder was renamed, has the
         rows that it had, with its new name from now on. `networks` are all
         that the rows depend on, in the same order as for `keep`; they and `origin`, of
-        the data, supply what rows of earlier versions lack.
+        the data, supply what rows of earlier versions lack; `named` are further columns
+        that follow from the names of networks.
         """
         from ce_align.models.networks import Behaviour
 
@@ -449,14 +445,14 @@ class Run:
             return None
         if source == config_id.spelled:  # what release 0.1 stored stays where it is
             config_id = config_id.spelled
-        named = [_names(row) for row in rows]
-        rows = [_renamed(row, config, config_id) for row in rows]
+        before = [_names(row, *named) for row in rows]
+        rows = [_renamed(row, config, config_id, named) for row in rows]
         rows = self._with_facts(rows, networks, origin)
         if source != config_id:
             has_arrays = store.has_arrays(stage, source)
             arrays = store.arrays(stage, source) if has_arrays else None
             self._put(config, config_id, rows, networks, arrays)
-        elif named != [_names(row) for row in rows]:
+        elif before != [_names(row, *named) for row in rows]:
             self._put(config, config_id, rows, networks, None)
         store.clear_failure(stage, config)
         self.outcome.n_stored += 1
@@ -571,10 +567,13 @@ def _created(document: Mapping[str, Any]) -> str:
     return max((str(row.get("created")) for row in document["rows"]), default="")
 
 
-def _renamed(row: RowType, config: StageConfig, config_id: str) -> RowType:
+def _renamed(
+    row: RowType, config: StageConfig, config_id: str, named: Mapping[str, str]
+) -> RowType:
     """A row with the names that its networks have in a configuration."""
     names = config.model_dump()
     found = {
+        **named,
         "config_id": config_id,
         "model": names.get("model") or names.get("model_a") or row.model,
         "other": names.get("model_b"),
@@ -591,9 +590,10 @@ def _renamed(row: RowType, config: StageConfig, config_id: str) -> RowType:
     return row.model_copy(update=update)
 
 
-def _names(row: Row) -> dict[str, str | None]:
-    """Names and labels in a row."""
-    found = {name: getattr(row, name, None) for name in (*DATA, *LABELLED.values())}
+def _names(row: Row, *further: str) -> dict[str, str | None]:
+    """Names and labels in a row, and `further` columns that are made of them."""
+    columns = (*DATA, *LABELLED.values(), *further)
+    found = {name: getattr(row, name, None) for name in columns}
     for column, role in LABELLED.items():
         if (name := found[role]) is not None:
             found[column] = getattr(row, column, None) or label_of(name)

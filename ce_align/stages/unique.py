@@ -168,6 +168,7 @@ def _answer(
     from ce_align.models.features import ALGORITHM_VERSION
 
     labels = {pair: run.labels.get(pair[0]) or label_of(pair[0]) for pair in layers}
+    among = ", ".join(labels.values())
     missing: dict[UniqueConfig, tuple[ConfigId, list[NetworkLayer]]] = {}
     for config in configs:
         own = (config.model, config.layer)
@@ -179,7 +180,9 @@ def _answer(
             algorithm=f"{ALGORITHM}, features {ALGORITHM_VERSION}",
         )
         origin = recording.origin
-        known = run.recall(config, config_id, UniqueRow, asked, origin=origin)
+        known = run.recall(
+            config, config_id, UniqueRow, asked, origin=origin, among=among
+        )
         run.outcome.rows += known or []
         if not known:
             missing[config] = config_id, asked
@@ -202,7 +205,7 @@ def _answer(
             recording=config.recording,
             region=recording.region,
             layer=asked[0].layer,
-            among=", ".join(labels[pair] for pair in layers),
+            among=among,
             n_networks=len(layers),
             n_stimuli=n_stimuli,
             seed=config.seed,

@@ -148,3 +148,23 @@ def test_without_animals_none_are_drawn(planted, tmp_path):
     config = CompareConfig(models=("r", "g"), over="animals", **SETTINGS)
     ((_, error),) = run([config], tmp_path, given=given).failures
     assert "take --over neuroids" in str(error)
+
+
+def test_networks_in_folders_that_were_renamed_have_their_new_names(
+    planted, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    for names in (("apple", "green"), ("rose", "green")):
+        for name in names:
+            (tmp_path / name).mkdir(exist_ok=True)
+        given = {("network", name): eye(name, k) for k, name in enumerate(names)}
+        config = CompareConfig(models=names, **SETTINGS, resamples=200)
+        given["recording", "x"] = planted
+        found = run([config], "results", given=given)
+        if "apple" in names:
+            (tmp_path / "apple").rmdir()
+            first = found
+    assert (found.n_done, found.n_stored) == (0, 1)
+    rows = found.of(CompareRow)
+    assert [row.value for row in rows] == [row.value for row in first.of(CompareRow)]
+    assert {(row.model, row.other) for row in rows} == {("rose", "green")}

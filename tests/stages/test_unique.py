@@ -8,6 +8,7 @@ from ce_align.data.joining import equal_files, join_equal_images
 from ce_align.metrics.banded_ridge import banded_ridge
 from ce_align.models.given import FeatureArray
 from ce_align.report.terminal import row_sheets
+from ce_align.results import ResultStore
 from ce_align.runner import run
 from ce_align.stages.unique import UniqueConfig
 
@@ -126,3 +127,27 @@ def test_features_that_were_given_take_part(rng, planted, tmp_path):
     found = run(configs("red", "noise"), tmp_path / "results", given=given)
     assert not found.failures
     assert found.rows[0].value > 0.7 > 0.1 > abs(found.rows[1].value)
+
+
+def test_networks_in_folders_that_were_renamed_have_their_new_names(
+    planted, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    before, after = ("apple", "green"), ("rose", "green")
+    for names in (before, after):
+        for name in names:
+            (tmp_path / name).mkdir(exist_ok=True)
+        given = {("network", name): eye(name, k) for k, name in enumerate(names)}
+        found = run(
+            configs(*names), "results", given=given | {("recording", "x"): planted}
+        )
+        if names == before:
+            values = [row.value for row in found.rows]
+            (tmp_path / "apple").rmdir()
+    assert (found.n_done, found.n_stored) == (0, 2)
+    assert [row.value for row in found.rows] == values
+    assert [row.model for row in found.rows] == list(after)
+    stored = ResultStore(tmp_path / "results").load("unique")
+    for rows in (found.frame, stored):
+        assert [set(among.split(", ")) for among in rows["among"]] == [{*after}] * 2
+    assert set(stored["model"]) == {*after}
