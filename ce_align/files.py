@@ -211,9 +211,13 @@ def _told(path: Path, unfinished: Path | None = None) -> Iterator[None]:
         refusal = _refusal(error, unfinished)
         if refusal is None:
             raise
+        cached = path.absolute().is_relative_to(cache_folder("").absolute())
         if refusal.errno in DENIED:
-            remedy = "make its folder writable or choose another folder"
-        elif path.absolute().is_relative_to(cache_folder("").absolute()):
+            other = (
+                "set CE_ALIGN_HOME to another" if cached else "choose another folder"
+            )
+            remedy = f"make its folder writable or {other}"
+        elif cached:
             remedy = "free some space or set CE_ALIGN_HOME to another disk"
         elif path.is_relative_to(tempfile.gettempdir()):
             remedy = "free some space or set TMPDIR to another disk"

@@ -137,6 +137,24 @@ def test_a_disk_that_is_read_only_is_said_and_what_it_holds_is_still_shown(
     assert ce_align(*COMMANDS["score"], "--seed", 7)[0] == 0
 
 
+def test_caches_that_are_read_only_are_said_and_others_can_be_named(
+    disk, place, ce_align, monkeypatch
+):
+    folder = place()
+    home = disk.folder / "home"
+    home.mkdir()
+    monkeypatch.setenv("CE_ALIGN_HOME", str(home))
+    disk.mount("-o", "remount,ro")
+    assert ce_align("results", "--results", "rows")[0] == 0
+    status, _, err = ce_align(*COMMANDS["score"])
+    (line,) = [line for line in err.splitlines() if line.startswith("error")]
+    assert status == 1
+    assert f"cannot write {home}" in line
+    assert "make its folder writable or set CE_ALIGN_HOME to another" in line
+    monkeypatch.setenv("CE_ALIGN_HOME", str(folder / "home"))
+    assert ce_align(*COMMANDS["score"])[0] == 0
+
+
 @pytest.mark.parametrize("options", [[], ["--json"]])
 def test_standard_output_on_a_full_disk_is_one_line(options, prepared, python):
     code = (

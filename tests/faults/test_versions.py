@@ -10,6 +10,7 @@ from small_commands import COMMANDS, store_scores
 
 from ce_align.data.named import load_recording
 from ce_align.errors import ConfigError, DataError
+from ce_align.report import page
 from ce_align.report.inputs import Inputs, predictivity_points
 from ce_align.results import ResultStore
 from ce_align.stages import score
@@ -91,6 +92,7 @@ def test_rows_of_a_later_version_are_neither_misread_nor_destroyed(
     tmp_path, ce_align, monkeypatch
 ):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(page, "make_parts", lambda *_: ([], [], []))  # takes seconds
     results = tmp_path / "results"
     store_scores(results)
     path, kept = results / "score" / "c0.json", {}
