@@ -13,6 +13,7 @@ import importlib
 import json
 import os
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -62,7 +63,9 @@ def write(found: dict[str, Any], path: Path) -> None:
         for row in found[name].get("rows", [])
     ]
     failed = {name: one["error"] for name, one in found.items() if "error" in one}
-    machine = f"{describe()}; " + ", ".join(f"{k} {v}" for k, v in versions().items())
+    minutes = sum(one.get("minutes", 0.0) for one in found.values())
+    of_what = ", ".join(f"{k} {v}" for k, v in versions().items())
+    machine = f"{minutes:.0f} minutes; {describe()}; {of_what}"
     lines = [
         "# Speed",
         "",
@@ -98,8 +101,10 @@ def run(names: Sequence[str], path: Path) -> int:
             print(f"{name}: kept", flush=True)
             continue
         print(f"{name} ...", flush=True)
+        start = time.monotonic()
         try:
             entry: dict[str, Any] = {"rows": measured(name)}
+            entry["minutes"] = round((time.monotonic() - start) / 60, 2)
         except (RuntimeError, ValueError, IndexError) as error:
             print(f"{name} failed: {error}", file=sys.stderr, flush=True)
             entry = {"error": str(error)}

@@ -50,7 +50,7 @@ def objective(
 
 
 def rows(
-    images: int = 50_000,
+    images: int = 5000,
     features: int = 1280,
     classes: int = 10,
     tolerance: float = 1e-7,
