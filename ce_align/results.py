@@ -109,8 +109,9 @@ FACTS = tuple(field.name for field in fields(NetworkFacts))
 SECOND = ("objective", "equivariance_weight", "label")
 #: Columns of labels, and those with the names of their networks.
 LABELLED = {"label": "model", "other_label": "other", "baseline_label": "baseline"}
-#: Columns that follow from what a row's configuration names, and so enter no identity.
-PROVENANCE = ("stage", "origin", *FACTS)
+#: Columns that follow from what a row's configuration names, or from when and by which
+#: release it was made, and so enter no identity.
+PROVENANCE = ("created", "version", "stage", "origin", *FACTS)
 
 
 #: Row type of each stage that is imported.

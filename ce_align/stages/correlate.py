@@ -313,7 +313,7 @@ def correlate_rows(
         )
         for networks, association in associations
     ]
-    numbers = [row.model_dump(exclude={"created", *PROVENANCE}) for row in made]
+    numbers = [row.model_dump(exclude={*PROVENANCE}) for row in made]
     content = digest_json(numbers)
     config_id = config.fingerprint(rows=content, algorithm=ALGORITHM)
     made = [row.model_copy(update={"config_id": config_id}) for row in made]

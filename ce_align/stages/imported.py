@@ -134,7 +134,7 @@ def import_scores(config: ImportConfig, run: Run) -> None:
     # Digests follow from the names, as far as the store knew them.
     content = digest_json(
         [
-            row.model_dump(exclude={"created", "model_digest", *PROVENANCE})
+            row.model_dump(exclude={"model_digest", *PROVENANCE})
             for row in rows.values()
         ]
     )

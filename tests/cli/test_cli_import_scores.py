@@ -9,6 +9,7 @@ import pytest
 
 from ce_align.models.catalogue import PUBLISHED
 from ce_align.results import ResultStore
+from ce_align.stages import imported
 from ce_align.stages.measures import AnalysisConfig, MeasureRow
 from ce_align.stages.scores import ScoreConfig, ScoreRow
 
@@ -133,6 +134,22 @@ def test_figures_show_imported_scores_and_are_marked(ce_align, tmp_path, scores)
     assert bars == pytest.approx(expected)
     assert {row["origin"] for row in drawn(tmp_path, "figure_3")} == {"imported"}
     assert len(drawn(tmp_path, "figure_4")) == 24
+
+
+def test_the_next_release_knows_the_same_table_by_the_same_id(
+    ce_align, tmp_path, scores, monkeypatch
+):
+    write_table(tmp_path / "b.csv", ["MajajHong2015.IT-pls"], scores)
+    made = imported._row
+    for version in ("1.0.0", "9.0.0"):
+        later = {"version": version}
+        monkeypatch.setattr(
+            imported,
+            "_row",
+            lambda *args, later=later: made(*args).model_copy(update=later),
+        )
+        assert ce_align("import-scores", "b.csv")[0] == 0
+    assert len(list((tmp_path / "results" / "imported").glob("*.json"))) == 1
 
 
 def test_a_stated_ceiling_gives_the_raw_correlation(ce_align, tmp_path, scores):
