@@ -53,6 +53,8 @@ BLOCK_ENTRIES = 2**21
 #: Features of fewer entries are worked on by one thread: a pass over them ends before
 #: several have met.
 SMALL = 2**20
+#: Ratio of penalties beyond which single precision loses what does not depend on them.
+FAR = 1e3
 #: Smaller eigenvalues, relative to the largest, are rounding of single precision.
 FLOOR = 1e-7
 
@@ -193,7 +195,9 @@ class _Pairs:
         self._products[:n, place] = (self._steps[:n] @ self._changes[place]).cpu()
 
     def move(self, strength: float) -> None:
-        """Make them those of another penalty."""
+        """Take another penalty; of a far stronger one, rounding is left."""
+        if self._strength > FAR * strength:
+            self._n_made = 0
         more, self._strength = strength - self._strength, strength
         n_weights = (self._shape[0] - 1) * self._shape[1]
         self._changes[:, :n_weights].add_(self._steps[:, :n_weights], alpha=more)
@@ -335,13 +339,14 @@ class _Search:
 def _ahead(path: Sequence[_Search], strength: float) -> "Tensor":
     """Where the minimum at a strength is if it goes on from the last two as it went.
 
-    That is nearly a straight line in the logarithm of the strength.
+    That is nearly a straight line in the logarithm of the strength; nobody knows what
+    comes beyond as far again.
     """
     last = path[-1]
     if len(path) < 2 or path[-2].strength == last.strength:
         return last.point
     way = np.log(strength / last.strength) / np.log(last.strength / path[-2].strength)
-    return last.point + float(way) * (last.point - path[-2].point)
+    return last.point + min(float(way), 1.0) * (last.point - path[-2].point)
 
 
 def _dot(a: "Tensor", b: "Tensor") -> float:

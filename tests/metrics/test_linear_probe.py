@@ -130,11 +130,12 @@ def test_a_constant_added_to_features_changes_only_intercepts(seed, shift):
     np.testing.assert_allclose(moved.weights, here.weights, atol=0.02)
 
 
-def test_strengths_in_any_order_and_in_company_give_the_same_optimum():
+@pytest.mark.parametrize("strengths", [(0.1, 100, 1), (1e5, 9e4, 1e-3), (1, 1, 0.5)])
+def test_strengths_in_any_order_and_in_company_give_the_same_optimum(strengths):
     features, labels = problem()
     one = ProbeProblem(features, labels)
-    alone = [one.fit([s])[0].objective for s in (0.1, 100.0, 1.0)]
-    together = [probe.objective for probe in one.fit([0.1, 100.0, 1.0])]
+    alone = [one.fit([s])[0].objective for s in strengths]
+    together = [probe.objective for probe in one.fit(strengths)]
     np.testing.assert_allclose(together, alone, rtol=1e-5)
 
 
