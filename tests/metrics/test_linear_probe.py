@@ -238,7 +238,23 @@ def test_it_is_scikit_learns_protocol_with_official_validation():
         np.concatenate([train.labels, validation.labels]),
     )
     assert found.top1 == [pytest.approx(both.score(test.features, test.labels))]
+    judged = accuracies(both.predict(test.features), test.labels)
+    assert (found.mean_per_class, found.error) == ([judged[1]], [judged[2]])
     assert (found.n_train, found.n_validation) == (120, 60)
+
+
+def test_probes_that_were_not_finished_are_counted(monkeypatch):
+    fit = ProbeProblem.fit
+
+    def hurried(self, *arguments, **options):
+        return fit(self, *arguments, **options | {"max_passes": 1})
+
+    monkeypatch.setattr(ProbeProblem, "fit", hurried)
+    found = evaluate(n_runs=3)
+    # Three strengths a run, and those that were chosen, once each.
+    assert found.n_unconverged == 3 * 3 + len(set(found.strengths))
+    monkeypatch.undo()
+    assert evaluate(n_runs=3).n_unconverged == 0
 
 
 def test_ties_go_to_the_strongest_penalty():
