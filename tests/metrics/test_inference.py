@@ -13,6 +13,7 @@ from ce_align.metrics.inference import (
     crossed_interval,
     mean_interval,
     pair_interval,
+    sign_flip_p,
     unit_interval,
     within_group_permutation_p,
 )
@@ -312,6 +313,28 @@ def test_pairs_are_exchanged_within_themselves(rng):
     )
     far = np.abs(covariance(x, all_y) - covariance(x, all_y).mean())
     assert found == pytest.approx(np.mean(far >= far[0] - 1e-12), abs=0.02)
+
+
+@pytest.mark.parametrize("n", [2, 5, 9])
+def test_signs_are_flipped_in_every_way_where_values_are_few(rng, n, monkeypatch):
+    values = rng.normal(size=n) + 0.5
+    signs = np.array([[1 - 2 * (k >> i & 1) for i in range(n)] for k in range(2**n)])
+    far = np.abs((signs * values).mean(axis=1)) >= abs(values.mean()) - 1e-12
+    assert sign_flip_p(values, rng) == pytest.approx(far.mean())
+    monkeypatch.setattr("ce_align.metrics.inference.BATCH_INDICES", 4)
+    assert sign_flip_p(values, rng) == pytest.approx(far.mean())
+
+
+def test_signs_of_many_values_are_flipped_at_random(rng, monkeypatch):
+    values = rng.normal(size=60) + 0.25
+    expected = scipy.stats.ttest_1samp(values, 0).pvalue
+    for indices in (2_000_000, 6000):
+        monkeypatch.setattr("ce_align.metrics.inference.BATCH_INDICES", indices)
+        found = sign_flip_p(values, np.random.default_rng(1))
+        assert found == pytest.approx(expected, abs=0.02)
+    assert 1e-5 < sign_flip_p(values + 10, rng) < 1e-3
+    with pytest.raises(DataError, match="values must be a vector of 2 or more"):
+        sign_flip_p([1.0], rng)
 
 
 def test_permutation_refuses_what_it_cannot_exchange(rng):

@@ -312,7 +312,12 @@ def test_a_split_takes_the_share_of_each_class(counts, share, seed):
 
 def test_progress_ends_at_its_total():
     told = []
-    evaluate(progress=lambda what, done, total: told.append((done, total)))
+
+    def tell(what, done, total):
+        assert what == "fits"
+        told.append((done, total))
+
+    evaluate(progress=tell)
     assert told[-1] == (8, 8)
     assert {total for _, total in told} == {8}
     assert [done for done, _ in told] == sorted(done for done, _ in told)

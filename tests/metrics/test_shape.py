@@ -51,6 +51,7 @@ def test_it_is_a_metric_of_what_rotation_scale_and_mean_leave(rng):
     ("other", "expected"),
     [
         (np.ones((10, 3)), "the same for every stimulus"),
+        (np.zeros((10, 3)), "the same for every stimulus"),
         (np.ones((9, 3)) * np.arange(9)[:, None], "found 10 and 9"),
         (np.ones(10), "stimuli × features"),
     ],

@@ -188,3 +188,5 @@ def test_what_is_constant_or_apart_is_refused() -> None:
         spectrum_of(some, np.eye(9))
     with pytest.raises(DataError, match="1 to 9 of 10"):
         expected_error(spectrum_of(some, some), 0)
+    with pytest.raises(DataError, match="1 to 9 of 10"):
+        expected_error(spectrum_of(some, some), 10)

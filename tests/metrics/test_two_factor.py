@@ -5,6 +5,7 @@ import pytest
 import scipy.stats
 
 from ce_align.errors import ConfigError, DataError
+from ce_align.metrics.held_out import HeldOut
 from ce_align.metrics.predictivity import (
     brainscore_splits,
     cross_validated_r,
@@ -147,9 +148,9 @@ def test_no_difference_at_all_has_p_one(rng):
 @pytest.mark.parametrize(
     ("shape", "options", "message"),
     [
-        ((4, 9), {}, "needs 5 or more, found 4"),
-        ((9, 4), {}, "needs 5 or more, found 4"),
-        ((9, 6), {"groups": np.zeros(6)}, "needs 2 or more, found 1"),
+        ((4, 9), {}, r"rows \(stimuli\) needs 5 or more, found 4"),
+        ((9, 4), {}, r"columns \(neuroids\) needs 5 or more, found 4"),
+        ((9, 6), {"groups": np.zeros(6)}, "groups needs 2 or more, found 1"),
     ],
 )
 def test_too_few_units_are_refused(rng, shape, options, message):
@@ -163,6 +164,22 @@ def test_a_statistic_that_draws_leave_undefined_is_refused(rng):
 
     with pytest.raises(DataError, match=r"undefined for \d+ of"):
         resample(mostly_undefined, 9, 9, rng, n_resamples=50)
+
+
+def test_a_tenth_of_the_draws_may_be_undefined(rng):
+    def statistic(undefined):
+        drawn = iter([True, *[k >= undefined for k in range(10)]])
+
+        def one_by_one(rows, columns):
+            values = mean_of(np.arange(81.0).reshape(9, 9))(rows, columns)
+            return np.where([[next(drawn)] for _ in rows], values, np.nan)
+
+        return one_by_one
+
+    found = resample(statistic(1), 9, 9, rng, over="rows", n_resamples=10)
+    assert found.covariance[0, 0] > 0
+    with pytest.raises(DataError, match="undefined for 2 of 10"):
+        resample(statistic(2), 9, 9, rng, over="rows", n_resamples=10)
 
 
 # -- Of predictivity ------------------------------------------------------------------
@@ -212,6 +229,14 @@ def test_raw_of_one_animal_is_undefined_where_it_is_not_drawn(planted):
     raw = found.raw(np.ones((1, 60), int), counts, animal)
     alone = summarise(found.r[:, animal])[0]
     np.testing.assert_allclose(raw, [alone, alone, np.nan], atol=1e-12)
+
+
+def test_raw_does_not_depend_on_the_size_of_responses(planted, rng):
+    found = held_out(*planted, regression="ridge")
+    counts = [rng.multinomial(n, np.full(n, 1 / n), 3) for n in (60, 8)]
+    predictions = [1e200 * one for one in found.predictions]
+    far = HeldOut(predictions, 1e-200 * found.rates, found.splits)
+    np.testing.assert_allclose(far.raw(*counts), found.raw(*counts))
 
 
 def test_predictions_of_units_are_not_those_of_neuroids(planted):

@@ -258,9 +258,9 @@ def test_shapes_that_do_not_fit_are_refused_in_words(name, rng):
 
 def test_settings_that_do_not_exist_are_refused(rng):
     a, b = tensors(batches(rng, (4, 3)))
-    with pytest.raises(ConfigError, match="positive"):
+    with pytest.raises(ConfigError, match="temperature is 0; give a positive"):
         simclr(a, b, temperature=0)
-    with pytest.raises(ConfigError, match="positive"):
+    with pytest.raises(ConfigError, match="epsilon is 0; give a positive"):
         barlow_twins(a, b, epsilon=0)
     with pytest.raises(DataError, match="both or neither"):
         mmcr(a, b, a)
