@@ -9,7 +9,8 @@ from ce_align.checks import named_some
 from ce_align.config import StageConfig
 from ce_align.report.sheet import Column, Sheet
 from ce_align.report.terminal import sheets_of
-from ce_align.results import NAMING, ResultStore
+from ce_align.results import NAMING, ResultStore, joined_notes
+from ce_align.stages.comparable import algorithm_of
 from ce_align.stages.earlier import stored_documents
 from ce_align.stages.same_network import identity, load_rows, reasons_left_out
 
@@ -76,11 +77,20 @@ def states(
     documents = list(stored_documents(store, sound=True))
     # Rows of any stage, and a training, may tell that a network is an older one.
     reasons = reasons_left_out(load_rows(store, sound=True)) if documents else {}
-    done = [
-        {"state": DONE, **row, "left_out": reasons.get(identity(row))}
-        for document in documents
-        for row in document["rows"]
-    ]
+    # Of each measure, the versions that computed rows of it.
+    versions: dict[tuple[str, str], set[str | None]] = {}
+    for document in documents:
+        for row in document["rows"]:
+            measure = row["stage"], row["metric"]
+            versions.setdefault(measure, set()).add(algorithm_of(document))
+    done = []
+    for document in documents:
+        by = f"computed by {algorithm_of(document) or 'an algorithm that is not known'}"
+        for row in document["rows"]:
+            record = {"state": DONE, **row, "left_out": reasons.get(identity(row))}
+            if len(versions[row["stage"], row["metric"]]) > 1:
+                record["note"] = joined_notes(row.get("note"), by)
+            done.append(record)
     if not any(row["left_out"] for row in done):
         done = [{k: v for k, v in row.items() if k != "left_out"} for row in done]
     failed = [

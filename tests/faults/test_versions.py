@@ -28,6 +28,12 @@ def edited(path, **changes):
     return path.read_bytes()
 
 
+def listed(ce_align, *command):
+    status, out, err = ce_align(*command, "--json")
+    assert status == 0, err
+    return [row for row in json.loads(out) if row.get("state", "done") == "done"]
+
+
 def test_rows_of_two_algorithms_are_not_compared(tmp_path):
     store_scores(tmp_path)
     edited(tmp_path / "score" / "c0.json", content={"algorithm": "predictivity 1"})
@@ -63,6 +69,9 @@ def test_versions_that_write_at_once_keep_their_own_rows(place, ce_align, monkey
         "pixels": "predictivity 1",
         "gabor": "predictivity 2",
     }
+    notes = {row["model"]: row["note"] for row in listed(ce_align, "results")}
+    assert "computed by predictivity 1, features" in notes["pixels"]
+    assert "computed by predictivity 2, features" in notes["gabor"]
     kept = {path: path.read_bytes() for path in folder.glob("results/score/*.*")}
     status, _, err = ce_align("score", "--model", "pixels", *COMMANDS["score"][3:])
     assert status == 0
@@ -120,12 +129,8 @@ def test_a_recording_of_a_later_version_is_told_and_listed(place, ce_align):
         file.format = "ce_align recording 3"
     with pytest.raises(DataError, match=r"toy\.nc is of a later version .*; update"):
         load_recording("toy.nc")
-    (listed,) = (
-        row
-        for row in json.loads(ce_align("recordings", "--json")[1])
-        if row["name"] == "toy.nc"
-    )
-    assert listed["access"].startswith("unreadable: toy.nc is of a later version")
+    (toy,) = (r for r in listed(ce_align, "recordings") if r["name"] == "toy.nc")
+    assert toy["access"].startswith("unreadable: toy.nc is of a later version")
 
 
 def test_a_training_of_a_later_version_is_left_to_it(place):
