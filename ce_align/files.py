@@ -182,14 +182,12 @@ def sweep(folder: Path) -> None:
 
 def _remove(path: Path) -> None:
     """Remove a file or folder; another process may be faster."""
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path, ignore_errors=True)
-    else:
-        with suppress(OSError):
-            # A library that failed may hold it open, and with it the room it takes.
-            os.truncate(path, 0)
-        with suppress(OSError):
-            path.unlink()
+    shutil.rmtree(path, ignore_errors=True)  # of a folder, or nothing
+    with suppress(OSError):
+        # A library that failed may hold it open, and with it the room it takes.
+        os.truncate(path, 0)
+    with suppress(OSError):
+        path.unlink()
 
 
 #: What the system says of a disk, a quota or a limit (``ulimit -f``) that is used up.
@@ -242,8 +240,8 @@ def _refusal(error: Exception, unfinished: Path | None) -> OSError | None:
     given = error if isinstance(error, OSError) else None
     if unfinished is None:
         return given
-    place = unfinished / "trial" if unfinished.is_dir() else unfinished
     try:
+        place = unfinished / "trial" if unfinished.is_dir() else unfinished
         with place.open("ab") as file:
             file.write(bytes(_TRIAL))
             os.fsync(file.fileno())  # some disks say it only now

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime
 from functools import cache
@@ -468,8 +469,10 @@ class ResultStore:
         """Names of the folder of a stage, or of every one, whether or not it exists."""
         if stage is not None:
             return [stage]
-        paths = self.folder.glob("*/")
-        return sorted(path.name for path in paths if not path.name.startswith("."))
+        with suppress(FileNotFoundError, NotADirectoryError):
+            names = (path.name for path in self.folder.iterdir())
+            return sorted(name for name in names if not name.startswith("."))
+        return []
 
     def documents(
         self, stage: str | None = None, *, sound: bool = False

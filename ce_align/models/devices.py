@@ -2,7 +2,7 @@
 
 import copy
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import (
     AbstractContextManager,
@@ -12,7 +12,7 @@ from contextlib import (
     suppress,
 )
 from dataclasses import replace
-from math import ceil
+from math import ceil, prod
 from threading import Lock
 from typing import Any, Self, cast
 
@@ -36,16 +36,19 @@ from ce_align.models.networks import Network
 
 __all__ = [
     *("BATCH_SIZES", "PooledReader", "accelerated", "devices_of"),
-    *("full_precision", "kind_of", "reading", "resolve_device"),
+    *("full_precision", "kind_of", "reading", "resolve_device", "usual_batch"),
 ]
 
 Pixels = NDArray[np.uint8]
 
-#: Images at a time, unless it is said. On a CPU the activations of more leave its
-#: caches; a GPU's memory may make it smaller.
+#: Images at a time, unless it is said or they are large. On a CPU the activations of
+#: more leave its caches; a GPU's memory may make it smaller.
 BATCH_SIZES = {"cpu": 16, "cuda": 256, "mps": 32}
 #: The same of views, whose features are averaged over places.
 VIEW_BATCH_SIZES = {"cpu": 32, "cuda": 512, "mps": 32}
+
+#: Height and width up to which batches are that large.
+USUAL = 256
 
 #: Folding moves outputs by rounding, relative to the largest; more is another network.
 TOLERANCE = 1e-5
@@ -90,6 +93,16 @@ def resolve_device(device: str) -> str:
             f"no device {device!r} here; choose cpu or one of {n_gpus} GPUs"
         )
     return device
+
+
+def usual_batch(sizes: Mapping[str, int], device: str, size: tuple[int, int]) -> int:
+    """Images of a size at a time: as many as fill the same memory, but no more.
+
+    >>> [usual_batch(BATCH_SIZES, "cpu", (n, n)) for n in (32, 224, 384, 1024)]
+    [16, 16, 7, 1]
+    """
+    largest = sizes[kind_of(device)]
+    return max(1, min(largest, largest * USUAL**2 // prod(size)))
 
 
 def full_precision(device: str) -> AbstractContextManager[Any]:
@@ -331,7 +344,8 @@ def _hooked(module: nn.Module) -> bool:
 class PooledReader:
     """Features of one layer, averaged over places, of views in memory.
 
-    A context manager. The batch size is 32 or, on a GPU, 512 unless it is said.
+    A context manager. The batch size is 32 or, on a GPU, 512 unless it is said, and
+    less for large inputs.
 
     Raises
     ------
@@ -351,7 +365,9 @@ class PooledReader:
         network.check_layers([layer])
         self._network, self._layer, self._axis = network, layer, axis
         self._device = resolve_device(device)
-        self._batch_size = batch_size or VIEW_BATCH_SIZES[kind_of(self._device)]
+        self._batch_size = batch_size or usual_batch(
+            VIEW_BATCH_SIZES, self._device, network.preprocessing.size
+        )
         self._open = ExitStack()
 
     def __enter__(self) -> Self:

@@ -41,6 +41,7 @@ from ce_align.models.devices import (
     kind_of,
     reading,
     resolve_device,
+    usual_batch,
 )
 from ce_align.models.given import FeatureArray
 from ce_align.models.memory import available_memory, check_memory, pass_bytes
@@ -111,7 +112,7 @@ def extract(
     network : to read; it is not changed. An array of features is taken as it is
     images : to show
     layers : names of its layers
-    batch_size : images at a time; None for 16, or 256 on a GPU
+    batch_size : images at a time; None for 16, or 256 on a GPU, fewer of large inputs
     device : ``auto`` (a GPU if there is one), ``cpu``, ``cuda``, ``cuda:1``; several,
         ``cuda:0,cuda:1`` or ``gpus`` for all, share the images
     cache : folder of cached features; None keeps the features in memory instead
@@ -153,7 +154,8 @@ def extract(
         digests=[images.image_digest(i) for i in range(len(images))],
         options={"pool": pool, "compile": compile},
         device=device,
-        batch_size=batch_size or BATCH_SIZES[kind_of(device)],
+        batch_size=batch_size
+        or usual_batch(BATCH_SIZES, device, network.preprocessing.size),
         fixed=batch_size is not None,
         probe=probe or network.probe(layers),
         failures=failures,

@@ -17,7 +17,10 @@ import ce_align
 
 from .harness import Case, Outcome, attempt, cases_of, families, faults, forked
 
-LIBRARIES = ("h5py", "lightning", "pandas", "pyarrow.parquet", "scipy.io", "timm")
+LIBRARIES = (
+    *("h5py", "lightning.pytorch", "matplotlib.pyplot", "pandas", "pyarrow.parquet"),
+    *("scipy.io", "seaborn", "timm"),
+)
 #: Modules that do something when they are imported.
 EFFECTS = (
     *("ce_align.__main__", "ce_align.brainscore.registry"),
@@ -32,7 +35,8 @@ INPUTS: list[Case] = []
 class Tally:
     """What became of the inputs of a family."""
 
-    n: int = 0
+    n: int
+    done: int = 0
     wrong: int = 0
     seconds: float = 0
     slowest: float = 0
@@ -40,7 +44,7 @@ class Tally:
 
     def add(self, outcome: Outcome | None, told: list[str]) -> None:
         """Count an input."""
-        self.n += 1
+        self.done += 1
         self.wrong += bool(told)
         if outcome is not None:
             self.seconds += outcome.seconds
@@ -68,17 +72,27 @@ def _run(asked: argparse.Namespace) -> dict[str, Tally]:
         found = cases_of(family, asked.seed)
         # The first is sound: tried here, it loads the libraries for all others.
         list(faults(found[0], attempt(found[0], SCRATCH / family), [SCRATCH]))
-        tallies[family] = Tally()
-        INPUTS.extend([c for c in found if asked.case in c.name][:: asked.every])
+        found = [c for c in found if asked.case in c.name][:: asked.every]
+        tallies[family] = Tally(len(found))
+        INPUTS.extend(found)
     with ProcessPoolExecutor(asked.jobs, get_context("fork")) as pool:
         answers = pool.map(_tried, range(len(INPUTS)))
         for case, (outcome, told) in zip(INPUTS, answers, strict=True):
-            tallies[case.name.partition("/")[0]].add(outcome, told)
+            family = case.name.partition("/")[0]
+            tally = tallies[family]
+            tally.add(outcome, told)
             for fault in told:
                 print(f"{case.name}: {fault}", flush=True)
             if outcome is not None and asked.show:
                 answer = "\n  ".join(outcome.lines[-12:])
                 print(f"{case.name}: {outcome.status}\n  {answer}", flush=True)
+            if tally.done == tally.n:
+                print(
+                    f"{family}: {tally.n} inputs, {tally.wrong} answered wrongly; "
+                    f"{tally.seconds:.0f} s, at most {tally.slowest:.1f} s and "
+                    f"{tally.gigabytes:.2f} GB",
+                    flush=True,
+                )
     return tallies
 
 
@@ -106,16 +120,7 @@ def main() -> int:
         tallies = _run(asked)
     finally:
         shutil.rmtree(SCRATCH, ignore_errors=True)
-    for family, found in tallies.items():
-        print(f"{family}: {found.n} inputs, {found.wrong} answered wrongly")
-        print(
-            f"  {found.seconds:.0f} s, at most {found.slowest:.1f} s and "
-            f"{found.gigabytes:.2f} GB"
-        )
-    n, wrong = (
-        sum(t.n for t in tallies.values()),
-        sum(t.wrong for t in tallies.values()),
-    )
+    n, wrong = len(INPUTS), sum(tally.wrong for tally in tallies.values())
     took = time.monotonic() - began
     print(f"{n} inputs, {wrong} answered wrongly; {took:.0f} s")
     return int(wrong > 0)

@@ -119,23 +119,6 @@ def _prepared(folder: Path, line: Sequence[str]) -> Sequence[str]:
     return line
 
 
-def _loaded(folder: Path) -> Sequence[str]:
-    """The first line; every library that one of the others needs is here after it."""
-    for room in (
-        "augment.kernels",
-        "brainscore.models",
-        "trainer.module",
-        "trainer.data",
-        "stages.train",
-    ):
-        import_module(f"ce_align.{room}")
-    for name in (module for module, _ in COMMANDS.values()):
-        import_module(f"ce_align.cli.{name}")
-    for module in ("lightning.pytorch", "matplotlib.pyplot", "seaborn", "pandas"):
-        import_module(module)
-    return _prepared(folder, SOUND[0].split())
-
-
 def _parsed(outcome: Outcome) -> str | None:
     """Rows that a line asks for as JSON are JSON."""
     if outcome.status == 0:
@@ -205,7 +188,9 @@ def _safe(line: Sequence[str]) -> bool:
 
 def cases(rng: np.random.Generator) -> Iterator[Case]:
     """Sound lines, then those with a word that does not belong there."""
-    yield Case("command_lines/sound", _loaded, _parsed, (0,))
+    yield Case(
+        "command_lines/sound", partial(_prepared, line=SOUND[0].split()), _parsed, (0,)
+    )
     for line in SOUND[1:]:
         yield Case(f"command_lines/{line}", partial(_prepared, line=line.split()))
     seen = set()
