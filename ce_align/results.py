@@ -470,8 +470,7 @@ class ResultStore:
         if stage is not None:
             return [stage]
         with suppress(FileNotFoundError, NotADirectoryError):
-            names = (path.name for path in self.folder.iterdir())
-            return sorted(name for name in names if not name.startswith("."))
+            return sorted(p.name for p in self.folder.iterdir() if p.name[0] != ".")
         return []
 
     def documents(

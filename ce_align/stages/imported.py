@@ -133,10 +133,7 @@ def import_scores(config: ImportConfig, run: Run) -> None:
         raise DataError(f"{path} holds no score")
     # Digests follow from the names, as far as the store knew them.
     content = digest_json(
-        [
-            row.model_dump(exclude={"model_digest", *PROVENANCE})
-            for row in rows.values()
-        ]
+        [row.model_dump(exclude={"model_digest", *PROVENANCE}) for row in rows.values()]
     )
     config_id = config.fingerprint(rows=content)
     found = [row.model_copy(update={"config_id": config_id}) for row in rows.values()]
