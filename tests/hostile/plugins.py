@@ -5,12 +5,15 @@ import json
 import sys
 from collections.abc import Callable, Iterator, MutableMapping, Sequence
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from ce_align import cli
 from ce_align.cli import main
+from ce_align.cli.app import COMMANDS
 from ce_align.data import named
 from ce_align.models import load
 from ce_align.stages import measures, similarities
@@ -190,11 +193,17 @@ def _while_known(
 ) -> None:
     """Run a command while something is registered as ``bad``."""
     register()
+    command = COMMANDS[line.split()[0]][0]
+    # Its choices are those that there were when it was imported.
+    before = import_module(f"ce_align.cli.{command}")
     try:
+        del sys.modules[before.__name__]
         sys.argv = ["ce-align", *line.split()]
         main()
     finally:
         del registry["bad"]
+        sys.modules[before.__name__] = before
+        setattr(cli, command, before)
 
 
 def _source(code: str, folder: Path) -> Callable[[], None]:
