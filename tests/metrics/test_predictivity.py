@@ -488,6 +488,12 @@ def test_stimuli_that_cannot_be_split_are_refused(n_stimuli, classes, words):
         brainscore_splits(n_stimuli, stratify=classes)
 
 
+def test_as_many_classes_as_test_stimuli_can_be_split():
+    classes = np.tile(list("abcd"), 10)
+    for _, test in brainscore_splits(40, stratify=classes):
+        assert sorted(classes[test]) == list("abcd")
+
+
 def test_missing_classes_are_refused():
     classes = np.array(["a", None] * 20, dtype=object)
     with pytest.raises(DataError, match="mixed"):
