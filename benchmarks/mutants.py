@@ -72,7 +72,7 @@ def reason(module: str, was: str, becomes: str) -> str | None:
         if given.sub("", was) == given.sub("", becomes):
             return str(why)
     for function in known["messages"]["functions"]:
-        named = re.compile(rf"(\b{function}\(.*), (?:\"[^\"]*\"|None)")
+        named = re.compile(rf"(\b{function}\(.*), (?:\"[^\"]*\"|None|name)")
         if named.sub(r"\1", was) == named.sub(r"\1", becomes):
             return "it changes the words of a refusal"
     return None
@@ -102,24 +102,24 @@ def main(arguments: Sequence[str] | None = None) -> None:
         done = mutmut("run", "--max-children", "1", *waiting)
         if done.returncode:
             sys.exit(done.stdout[-5000:] + done.stderr[-5000:])
+    found = results()
+    n_drawn = sum(map(len, drawn.values()))
     total, killed, equivalent = 0, 0, 0
     rows, survivors = [], []
-    for module, codes in results().items():
-        alive = [name for name in drawn.get(module, ()) if codes[name] in ALIVE]
-        left = 0
-        for name in alive:
-            was, becomes = change(name)
-            if not reason(module, was, becomes):
-                left += 1
-                survivors.append(f"{name}\n  - {was}\n  + {becomes}")
-        of = len(drawn.get(module, ())) - len(alive) + left
-        equivalent += len(alive) - left
-        total, killed = total + of, killed + of - left
-        if of:
-            rows.append(row(module, of - left, of))
+    for module, names in drawn.items():
+        alive = [name for name in names if found[module][name] in ALIVE]
+        dead = sum(found[module][name] not in (None, *ALIVE) for name in names)
+        changes = {name: change(name) for name in alive}
+        left = [name for name in alive if not reason(module, *changes[name])]
+        survivors += ["\n  ".join((name, *changes[name])) for name in left]
+        equivalent += len(alive) - len(left)
+        total, killed = total + dead + len(left), killed + dead
+        if dead or left:
+            rows.append(row(module, dead, dead + len(left)))
     print(*survivors, "", *rows, row("all", killed, total), sep="\n")
     print(
-        f"{equivalent} drawn mutants are equivalent and left out; seed {options.seed}"
+        f"seed {options.seed}: {n_drawn} drawn, {equivalent} of them equivalent and "
+        f"left out, {n_drawn - equivalent - total} not tried"
     )
 
 
