@@ -16,6 +16,7 @@ SAMPLE = 6
 def test_damaged_and_hostile_input_is_answered_in_a_line(family, tmp_path, monkeypatch):
     monkeypatch.delenv("CE_ALIGN_IMAGENET", raising=False)
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+    monkeypatch.setenv("MPLCONFIGDIR", str(tmp_path / "temporary"))
     (tmp_path / "temporary").mkdir()
     found = cases_of(family, seed=1)
     folders = [tmp_path, Path(os.environ["CE_ALIGN_HOME"]).parent]
