@@ -111,7 +111,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         dead = sum(found[module][name] not in (None, *ALIVE) for name in names)
         changes = {name: change(name) for name in alive}
         left = [name for name in alive if not reason(module, *changes[name])]
-        survivors += ["\n  ".join((name, *changes[name])) for name in left]
+        survivors += [
+            "{}\n  - {}\n  + {}".format(name, *changes[name]) for name in left
+        ]
         equivalent += len(alive) - len(left)
         total, killed = total + dead + len(left), killed + dead
         if dead or left:

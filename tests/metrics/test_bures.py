@@ -466,7 +466,8 @@ def test_a_point_at_the_centre_of_many_adds_nothing_of_its_own(rng):
 def test_too_few_points_to_leave_one_out_have_no_effects(rng):
     clouds = rng.normal(size=(3, 10, 6))
     undefined = reference_effects(clouds, rng.normal(size=(3, 6)))
-    np.testing.assert_array_equal(undefined, np.full(3, np.nan))
+    assert undefined.shape == (3,)
+    assert np.isnan(undefined).all()
     alone = np.zeros((5, 6))
     alone[2] = 1
     assert np.isnan(reference_effects(clouds, alone)).all()
