@@ -12,7 +12,7 @@ from ce_align.errors import DataError
 
 __all__ = [
     *("check_finite", "check_unique", "counted", "named_some", "nearest_names"),
-    "rounding_step",
+    *("integer", "rounding_step"),
 ]
 
 
@@ -34,6 +34,17 @@ def named_some(names: Collection[Any], n: int = 3) -> str:
 def counted(n: int, noun: str) -> str:
     """A number of things: ``1 network``, ``3 networks``."""
     return f"{n} {noun}{'s' * (n != 1)}"
+
+
+def integer(digits: str) -> int:
+    """A whole number of JSON; ValueError of one that no array or column could hold.
+
+    >>> integer("-12")
+    -12
+    """
+    if len(digits) > 20:  # more than 64 bits
+        raise ValueError(f"{digits[:20]}… is too large")
+    return int(digits)
 
 
 def check_unique(values: Collection[str], what: str) -> None:

@@ -21,6 +21,7 @@ from pydantic import (
 
 from ce_align import __version__
 from ce_align.arrays import seal, seal_holds
+from ce_align.checks import integer
 from ce_align.config import StageConfig
 from ce_align.digests import digest_json
 from ce_align.environment import environment
@@ -544,12 +545,11 @@ def _arrays(path: Path) -> Path:
 def _checked(path: Path, schema: type[BaseModel], what: str) -> dict[str, Any]:
     """Document of a file that a schema holds for.
 
-    DamageError if it is no JSON, or not what was written; those of earlier versions
-    have no digest.
+    DamageError if it is no JSON, or not what was written: earlier ones have no digest.
     """
     content = read_bytes(path)
     try:
-        document = json.loads(content)
+        document = json.loads(content, parse_int=integer)
         stated = document.pop("digest", None) if isinstance(document, dict) else None
         if stated is not None and stated != digest_json(document):
             raise DamageError(f"{path} is damaged: its digest is another")
