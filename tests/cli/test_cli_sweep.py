@@ -102,7 +102,7 @@ def test_processes_give_the_rows_of_one_whatever_dies_meanwhile(place, ce_align)
     assert found["score nets.py:dies"]["state"] == "done"
     failed = found["score nets.py:fails"]
     assert failed["state"] == "failed"
-    assert "MemoryError: a network too many" in failed["reason"]
+    assert "not enough memory: a network too many" in failed["reason"]
     assert (
         "once more with half the images" in ce_align("sweep", "logs", failed["job"])[1]
     )

@@ -209,8 +209,9 @@ def test_rows_of_an_earlier_version_are_recalled_and_completed(tmp_path):
     store = earlier_store(tmp_path)
     before = {row["config_id"] for row in load_rows(store).to_dict("records")}
     rows, n_stored = measure_all(store)
-    assert n_stored == 4
-    assert {row.config_id for row in rows} <= before
+    # Probes are fitted by another algorithm since, and are computed anew.
+    assert n_stored == 3
+    assert {row.config_id for row in rows if row.stage != "transfer"} <= before
     for row in rows:
         images = row.stage in ("analyze", "transfer")
         assert row.origin == ("files" if images else "recorded")

@@ -26,7 +26,7 @@ from scipy.stats import binomtest
 
 __all__ = ["main"]
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "mutants"
 #: mutmut's exit codes of mutants that live: survived, no test goes through them.
 ALIVE = (0, 5, 33)
