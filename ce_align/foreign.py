@@ -106,6 +106,7 @@ def _place(error: BaseException) -> str:
     return f" ({file}, line {line})" if file not in ("", ".") else ""
 
 
+@functools.cache
 def is_local_file(file: str | None) -> bool:
     """Whether a module's file is a user's own: neither Python's nor installed.
 

@@ -390,7 +390,7 @@ def _write(
     if weights is None:
         upload = None if url is None else uploads / f"{identifier}.safetensors"
         weights = upload or folder / EMBEDDED
-        # Without metadata, whose order varies: the same weights give the same file.
+        # Without further metadata: the same weights give the same file.
         save_safetensors(weights, network.module.state_dict(), {})
         weights.chmod(0o644)  # it is to be served
     with check_regular(weights).open("rb") as file:

@@ -153,7 +153,8 @@ def _read_safetensors(path: Path) -> Checkpoint:
     if stated is not None and stated != _checksum(path, stated):
         raise DataError(
             f"{path} is damaged: its checksum is another than when it was written; "
-            "copy or make it again"
+            "copy or make it again, or, if it was changed on purpose, without "
+            f"{CHECKSUM!r} in its metadata"
         )
     return Checkpoint(state, _decoded(metadata, path))
 

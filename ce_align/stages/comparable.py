@@ -161,8 +161,8 @@ def comparable(
     """One row a network, its latest, of the settings that most networks share.
 
     Of scores it is that of all neuroids, whatever their animal. Of several layers it is
-    the one that most networks have, or else the best one chosen by other images, or
-    else the first that was scored.
+    the one that most networks share, or else the best one chosen by other images, or
+    else the first that was measured.
 
     Of settings that equally many share, those of the latest row count. What is not
     known of a setting is one more value that it can have.
@@ -270,16 +270,17 @@ def _one_layer(rows: "pd.DataFrame", what: str) -> Selection:
     shared = stated.groupby("layer")["model"].nunique()
     # Of equally common ones the last, which is nearest to IT.
     common = sorted(shared.index[shared == shared.max()])[-1] if several else None
+    is_shared = shared.max() > 1
     told: dict[str, list[str]] = {}
     for name in several:
         own = rows["layer"][rows["model"] == name]
-        if common in set(own):
+        if common in set(own) and (is_shared or BEST not in set(own)):
             kept[name], how = common, f"of several layers, {common} is shown"
         elif BEST in set(own):
             kept[name], how = BEST, "the best layer, chosen by other images, is shown"
         else:
             kept[name] = own.iloc[0]
-            how = f"of several layers, {kept[name]}, the first scored, is shown"
+            how = f"of several layers, {kept[name]}, the first measured, is shown"
         told.setdefault(how, []).append(name)
     notes = [f"{what}: {how}: {named_some(names)}." for how, names in told.items()]
     chosen = rows["model"].map(kept)

@@ -368,6 +368,7 @@ def register_measure(measure: Measure) -> None:
                 raise DataError(
                     f"{name} gives {one.metric}; expected {named_some(sorted(known))}"
                 )
+            # Raises of what is no number; NaN may be one.
             np.isfinite([interval.estimate, interval.low, interval.high, one.n_points])
         return found
 

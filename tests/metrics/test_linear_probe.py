@@ -165,12 +165,12 @@ def test_a_fit_that_may_not_go_on_says_so():
 
 
 def test_the_metric_keeps_passes_few():
-    """Gradient methods without it take thousands; ten more than here are too many."""
+    """Gradient methods without it take thousands; here 63, twice as many at most."""
     features, labels = problem()
     features = features * np.logspace(0, -4, 20, dtype=np.float32)
     fitted = ProbeProblem(features, labels)
     passes = [fitted.fit([s])[0].n_passes for s in (1e8, 1e2, 1.0, 1e-2, 1e-4)]
-    assert sum(passes) <= 73
+    assert sum(passes) <= 126
 
 
 def test_accuracies_by_hand():

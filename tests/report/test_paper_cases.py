@@ -336,7 +336,7 @@ def test_a_network_without_the_layer_of_the_others_is_shown_at_one_of_its_own(
     own = rows["stage"].eq("score") & rows["model"].eq("ce_mmcr_l0.1")
     elsewhere = [rows[own].assign(layer=layer) for layer in ("layer1", "layer2")]
     drawn = draw("3", with_rows(synthetic, pd.concat([rows[~own], *elsewhere])))
-    told = "of several layers, layer1, the first scored, is shown: ce_mmcr_l0.1."
+    told = "of several layers, layer1, the first measured, is shown: ce_mmcr_l0.1."
     assert told in text_of(drawn.notes)
     assert "ce_mmcr_l0.1" in text_of(drawn.data["networks"])
 
