@@ -3,6 +3,7 @@
 import argparse
 import os
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -109,10 +110,13 @@ def main() -> int:
     asked = parser.parse_args()
     sys.dont_write_bytecode = True
     SCRATCH = Path(tempfile.mkdtemp(prefix="hostile-"))
-    for name in ("CE_ALIGN_HOME", "XDG_CACHE_HOME", "MPLCONFIGDIR", "TMPDIR"):
+    caches = ("CE_ALIGN_HOME", "XDG_CACHE_HOME", "MPLCONFIGDIR", "NUMBA_CACHE_DIR")
+    for name in (*caches, "TMPDIR"):
         (SCRATCH / name.lower()).mkdir()
         os.environ[name] = str(SCRATCH / name.lower())
     os.environ["BS_INSTALL_DEPENDENCIES"] = "no"
+    # A shell's background jobs ignore Ctrl-C, and so would every process.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     os.environ.pop("CE_ALIGN_IMAGENET", None)
     tempfile.tempdir = None
     began = time.monotonic()
