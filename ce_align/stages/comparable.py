@@ -161,7 +161,7 @@ def comparable(
     """One row a network, its latest, of the settings that most networks share.
 
     Of scores it is that of all neuroids, whatever their animal. Of several layers it is
-    the one that most networks share, or else the best one chosen by other images, or
+    the one that most networks have, or else the best one chosen by other images, or
     else the first that was measured.
 
     Of settings that equally many share, those of the latest row count. What is not
@@ -270,11 +270,10 @@ def _one_layer(rows: "pd.DataFrame", what: str) -> Selection:
     shared = stated.groupby("layer")["model"].nunique()
     # Of equally common ones the last, which is nearest to IT.
     common = sorted(shared.index[shared == shared.max()])[-1] if several else None
-    is_shared = shared.max() > 1
     told: dict[str, list[str]] = {}
     for name in several:
         own = rows["layer"][rows["model"] == name]
-        if common in set(own) and (is_shared or BEST not in set(own)):
+        if common in set(own):
             kept[name], how = common, f"of several layers, {common} is shown"
         elif BEST in set(own):
             kept[name], how = BEST, "the best layer, chosen by other images, is shown"

@@ -133,15 +133,6 @@ def test_of_several_layers_the_common_one_counts_else_the_best_else_the_first():
     )
 
 
-def test_of_the_layers_of_a_lone_network_the_best_counts_else_the_last():
-    layers = [{"model": "a", "layer": layer} for layer in ("l1", "l2", "best")]
-    assert list(comparable(rows(*layers), SCORE_SETTINGS, "it").rows["layer"]) == [
-        "best"
-    ]
-    found = comparable(rows(*layers[:2]), SCORE_SETTINGS, "it").rows
-    assert list(found["layer"]) == ["l2"]
-
-
 def test_reverse_regressions_stand_only_where_there_are_no_forward_ones():
     of_it = {"recording": "it", "stage": "score"}
     reverse = rows(*({"model": n, "regression": "reverse_pls", **of_it} for n in "ab"))
