@@ -4,8 +4,8 @@ import io
 import re
 import string
 import textwrap
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -32,7 +32,7 @@ __all__ = [
     ),
     *("letter", "measure_name", "minus", "new_figure"),
     *("objective_colour", "objective_label", "objective_marker", "objective_order"),
-    *("panel_grid", "save_figure", "shade", "style", "in_format", "weight_label"),
+    *("panel_grid", "save_figure", "shade", "style", "in_formats", "weight_label"),
     *("weight_legend", "wrapped"),
 ]
 
@@ -404,7 +404,7 @@ METADATA = {"pdf": {"CreationDate": None}, "svg": {"Date": None}}
 def save_figure(figure: "Figure", path: Path) -> list[Path]:
     """Save a figure as PDF, SVG and PNG, each whole or not; `path` has no suffix."""
     written = []
-    with style():
+    with _laid_out(figure):
         for suffix in ("pdf", "svg", "png"):
             # Not `with_suffix`: a name such as r0.2 has none.
             target = path.with_name(f"{path.name}.{suffix}")
@@ -414,9 +414,36 @@ def save_figure(figure: "Figure", path: Path) -> list[Path]:
     return written
 
 
-def in_format(figure: "Figure", kind: Literal["pdf", "svg"]) -> bytes:
-    """A figure as the content of a file."""
-    stream = io.BytesIO()
+def in_formats(figure: "Figure", *kinds: Literal["pdf", "svg"]) -> list[bytes]:
+    """A figure as the contents of files."""
+    contents = []
+    with _laid_out(figure):
+        for kind in kinds:
+            stream = io.BytesIO()
+            figure.savefig(stream, format=kind, metadata=METADATA[kind])
+            contents.append(stream.getvalue())
+    return contents
+
+
+@contextmanager
+def _laid_out(figure: "Figure") -> Iterator[None]:
+    """Places of all that is in a figure, found once for all its formats.
+
+    Else each finds them anew, and draws the whole figure once more to do so. Letters
+    are as wide as in an SVG.
+    """
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+
+    engine, canvas, dpi = figure.get_layout_engine(), figure.canvas, figure.dpi
     with style():
-        figure.savefig(stream, format=kind, metadata=METADATA[kind])
-    return stream.getvalue()
+        if engine is not None:
+            figure.set_canvas(FigureCanvasSVG(figure))
+            figure.dpi = FigureCanvasSVG.fixed_dpi
+            engine.execute(figure)
+            figure.dpi = dpi
+            figure.set_canvas(canvas)
+            figure.set_layout_engine(None)
+        try:
+            yield
+        finally:
+            figure.set_layout_engine(engine)

@@ -8,6 +8,7 @@ from ce_align.errors import DataError
 from ce_align.report.inputs import Inputs, read_others
 from ce_align.report.paper import draw
 from ce_align.report.paper.files import FigureConfig, TableConfig
+from ce_align.report.style import save_figure
 from ce_align.runner import run
 
 
@@ -91,3 +92,21 @@ def test_the_same_figure_is_the_same_file(tmp_path):
         )
         texts.append([path.read_bytes() for path in written.files])
     assert texts[0] == texts[1]
+
+
+def test_a_figure_is_laid_out_once_for_all_its_files(synthetic, tmp_path, monkeypatch):
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
+
+    laid_out = []
+    execute = ConstrainedLayoutEngine.execute
+    monkeypatch.setattr(
+        ConstrainedLayoutEngine,
+        "execute",
+        lambda self, figure: laid_out.append(figure) or execute(self, figure),
+    )
+    figure = draw("2", synthetic).figure
+    before = figure.get_layout_engine(), figure.canvas, figure.dpi
+    save_figure(figure, tmp_path / "figure")
+    assert laid_out == [figure]
+    # Whoever goes on with it finds it as it was.
+    assert (figure.get_layout_engine(), figure.canvas, figure.dpi) == before

@@ -13,7 +13,7 @@ from ce_align.report.inputs import Inputs
 from ce_align.report.page.stored import Source
 from ce_align.report.paper import FIGURES, TABLES, build_table, draw
 from ce_align.report.paper.overview import network_points
-from ce_align.report.style import in_format
+from ce_align.report.style import in_formats
 from ce_align.stages.same_network import identity
 
 if TYPE_CHECKING:
@@ -103,13 +103,13 @@ def _figure(key: str, anchor: str, inputs: Inputs, anchors: Anchors) -> dict[str
     # The page itself says the notes, in letters that can be read on any screen.
     made, narrow = (draw(key, inputs, n, notes_below=False) for n in (2, 1))
     words = made.title, made.alt
+    svg, pdf = in_formats(made.figure, "svg", "pdf")
+    (narrow_svg,) = in_formats(narrow.figure, "svg")
     return {
         "made": made,
-        "svg": _inline_svg(in_format(made.figure, "svg"), anchor, *words),
-        "narrow": _inline_svg(
-            in_format(narrow.figure, "svg"), f"{anchor}-narrow", *words
-        ),
-        "pdf": base64.b64encode(in_format(made.figure, "pdf")).decode(),
+        "svg": _inline_svg(svg, anchor, *words),
+        "narrow": _inline_svg(narrow_svg, f"{anchor}-narrow", *words),
+        "pdf": base64.b64encode(pdf).decode(),
         "data": _data_table(made.data, anchors),
     }
 
