@@ -11,11 +11,10 @@ PAPER := $(filter-out analyses/mini_paper.py, \
   $(wildcard benchmarks/*.py analyses/*.py figures/*.py))
 # A recording is a file or a published name.
 located = $(if $(wildcard $(1)),$(abspath $(1)),$(1))
-# One thread each: torch's own threads would fight over the cores. Three workers keep two
-# cores at work, for some tests wait for other processes. Each takes its part of the
-# tests, so that what a module shares is made once, then helps out. Processes share what
-# one has compiled, whatever the shell says.
-PYTEST := PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 3 --dist worksteal
+# One thread each: torch's own threads would fight over the cores. Each worker takes its
+# part of the tests, so that what a module shares is made once, then helps out. Processes
+# share what one has compiled, whatever the shell says.
+PYTEST := PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q --dist worksteal
 # An extra, by uv in a third of pip's time; by pip where uv finds no packages, as behind
 # a mirror that only pip's configuration names. Modules are compiled here, once.
 install = $(BIN)/python -m uv pip install -q --compile-bytecode --python $(BIN)/python \
@@ -63,15 +62,16 @@ check: lint
 	@$(MAKE) --no-print-directory -j 2 types quick
 
 .PHONY: every quick
+# Three workers keep two cores at work, for some tests wait for other processes.
 every: setup
-	@$(PYTEST)
+	@$(PYTEST) -n 3
 
 quick: setup
-	@$(PYTEST) -m "not slow and not real"
+	@$(PYTEST) -n 2 -m "not slow and not real"
 
 # Which lines and branches the tests go through; numba's kernels run as Python.
 coverage: setup
-	@$(PYTEST) --cov --cov-report=term --cov-report=html:coverage
+	@$(PYTEST) -n 3 --cov --cov-report=term --cov-report=html:coverage
 
 # Every damaged or hostile input, each in a process of its own: a few minutes.
 .PHONY: hostile

@@ -16,6 +16,8 @@ import ce_align as ce
 from ce_align.errors import ConfigError, DataError
 from ce_align.stages.running import Outcome
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def stimuli(rng):

@@ -145,6 +145,7 @@ def test_importing_it_imports_nothing_heavy(module):
     assert not HEAVY & set(loaded)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("room", ["metrics", "augment", "data", "models.catalogue"])
 def test_array_rooms_import_without_torch_and_brainscore(room):
     code = (
@@ -160,6 +161,7 @@ def test_array_rooms_import_without_torch_and_brainscore(room):
     assert not {"torch", "brainscore_vision"} & set(loaded)
 
 
+@pytest.mark.slow
 def test_a_score_from_the_store_needs_no_package_but_torch():
     """Of those that take about as long to import as torch itself."""
     code = (

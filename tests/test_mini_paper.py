@@ -71,6 +71,7 @@ def test_an_unknown_preset_is_refused_with_those_that_there_are(configs):
         configs("train", PRESET="huge")
 
 
+@pytest.mark.slow
 def test_the_networks_for_a_gpu_take_a_step_on_a_processor(configs, tmp_path, rng):
     pixels = rng.integers(0, 256, (8, 64, 64, 3), dtype=np.uint8)
     small = {"epochs": 1, "warmup_epochs": 0, "pairs_per_step": 4}

@@ -20,6 +20,8 @@ from ce_align.runner import distinct, plan, run
 from ce_align.stages.running import Outcome, Run
 from ce_align.stages.scores import ScoreConfig
 
+pytestmark = pytest.mark.slow
+
 SMALL = {"components": 3, "splits": 2}
 
 

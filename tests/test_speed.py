@@ -63,6 +63,7 @@ def test_a_command_that_fails_is_not_timed():
         )
 
 
+@pytest.mark.slow
 def test_every_benchmark_has_rows_and_starts_commands_in_one_way_alone():
     for name in speed.NAMES:
         text = (speed.HERE / f"{name}.py").read_text()

@@ -457,6 +457,7 @@ def test_view_b_is_blurred_as_in_training_or_as_in_the_analyses():
         assert read.mean() == pytest.approx(0.1, abs=0.02)
 
 
+@pytest.mark.slow
 def test_family_inside_its_excluded_ranges_is_refused():
     strong = FAMILIES["strong_a"].views
     with pytest.raises(ConfigError, match="too rarely"):

@@ -13,6 +13,8 @@ from PIL import Image, ImageEnhance, ImageFilter, ImageOps
 from ce_align.augment import JITTER_ORDERS, AugmentationLedger, apply, sample
 from ce_align.augment.transforms import pixel_boxes
 
+pytestmark = pytest.mark.slow
+
 SIZE = 48
 seeds = st.integers(0, 2**32 - 1)
 

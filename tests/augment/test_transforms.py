@@ -72,6 +72,7 @@ def test_views_do_not_depend_on_the_other_rows_or_on_workers(image):
     np.testing.assert_array_equal(reverse, whole)
 
 
+@pytest.mark.slow
 def test_another_process_replays_a_saved_ledger_bit_for_bit(image, tmp_path):
     ledger = sample("strong", 6, 3)
     ledger.save(tmp_path / "views.npz")

@@ -134,6 +134,7 @@ def kill(process, *, reap=True):
     os.waitid(os.P_PID, process.pid, options)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["path", "folder", "scratch"])
 def test_what_killed_processes_left_goes_with_the_next_write(tmp_path, kind):
     (tmp_path / ".notes.tmp").write_text("of another program")

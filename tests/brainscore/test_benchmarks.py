@@ -22,7 +22,7 @@ from ce_align.stages.running import Run
 from ce_align.stages.score import score
 from ce_align.stages.scores import ScoreConfig
 
-pytestmark = pytest.mark.brainscore
+pytestmark = [pytest.mark.brainscore, pytest.mark.slow]
 
 
 @pytest.fixture
@@ -400,7 +400,6 @@ OWN_CEILING = {
 }
 
 
-@pytest.mark.slow
 def test_every_benchmark_of_the_registry_is_honoured_or_refused(monkeypatch):
     """Benchmarks are made without data; which metric each has is read from it."""
     from unittest.mock import MagicMock

@@ -16,7 +16,7 @@ from ce_align.metrics.predictivity import (
     summarise,
 )
 
-pytestmark = pytest.mark.brainscore
+pytestmark = [pytest.mark.brainscore, pytest.mark.slow]
 
 
 def official_benchmark(assembly, stratify, degrees=8):
@@ -181,7 +181,6 @@ def test_network_on_a_screen_scores_the_same_from_pixels_to_score(
 
 
 @pytest.mark.real
-@pytest.mark.slow
 def test_macaque_v4_scores_the_same_through_brainscore(real_data, rng, tmp_path):
     from ce_align.brainscore.assemblies import assembly_from_recording
 

@@ -111,6 +111,7 @@ def test_access_is_shown_before_a_byte_is_asked_for():
     assert all(listed[name].citation for name in listed.keys() - private)
 
 
+@pytest.mark.slow
 @pytest.mark.brainscore
 @pytest.mark.parametrize("name", OF_IT)
 def test_pre_placed_files_load_as_brainscores_benchmark_loads_them(

@@ -12,7 +12,7 @@ from ce_align.data.recordings import Recording
 from ce_align.errors import CeAlignError, DataError
 from ce_align.models.architectures import pixels
 
-pytestmark = pytest.mark.brainscore
+pytestmark = [pytest.mark.brainscore, pytest.mark.slow]
 
 
 def toy(rng, n_repetitions=6, **kwargs) -> Recording:
@@ -29,7 +29,6 @@ def toy(rng, n_repetitions=6, **kwargs) -> Recording:
     return Recording("toy", images, responses, tuple("abcd"), "IT", **settings)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "repetitions"),
     [

@@ -11,7 +11,7 @@ from ce_align.data import named
 from ce_align.data.named import load_recording
 from ce_align.errors import ConfigError
 
-pytestmark = pytest.mark.brainscore
+pytestmark = [pytest.mark.brainscore, pytest.mark.slow]
 
 
 @pytest.fixture(scope="module")

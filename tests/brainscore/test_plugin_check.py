@@ -268,6 +268,7 @@ FAULTS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FAULTS)
 def test_a_fault_is_found(sound, tmp_path, name):
     spoil, check = FAULTS[name]

@@ -25,7 +25,7 @@ from ce_align.models.load import load_network
 from ce_align.models.networks import Network
 from ce_align.models.preprocessing import Preprocessing
 
-pytestmark = pytest.mark.brainscore
+pytestmark = [pytest.mark.brainscore, pytest.mark.slow]
 
 
 @pytest.fixture(autouse=True)

@@ -13,7 +13,7 @@ from ce_align.brainscore.upstream import ask_storage, storage_client
 from ce_align.data import named
 from ce_align.errors import AccessError
 
-pytestmark = pytest.mark.brainscore
+pytestmark = [pytest.mark.brainscore, pytest.mark.slow]
 
 PUBLIC = "majajhong2015-public"
 

@@ -30,6 +30,8 @@ from ce_align.models.checkpoints import save_safetensors
 from ce_align.models.load import load_network
 from ce_align.trainer.networks import build_backbone
 
+pytestmark = pytest.mark.slow
+
 HOSTED = Submission("https://lab.org/weights/")
 EMBEDDED = Submission("embed")
 OWN_LAYERS = {"V1": "layer1", "V2": "layer2", "V4": "layer3", "IT": "layer4"}

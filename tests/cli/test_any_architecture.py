@@ -19,6 +19,8 @@ from ce_align.models.networks import Network
 from ce_align.models.preprocessing import Preprocessing
 from ce_align.stages.score import VISUAL_DEGREES
 
+pytestmark = pytest.mark.slow
+
 timm = pytest.importorskip("timm")
 
 #: Of each input size, architectures of torchvision and of timm.
@@ -182,7 +184,6 @@ def test_all_layers_of_different_architectures_are_scored_or_said(
     assert any("aux1" in line and "takes no part" in line for line in lines)
 
 
-@pytest.mark.slow
 def test_all_layers_of_many_architectures_are_scored_or_said(
     ce_align, extracted, tmp_path
 ):

@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 from test_cli import make_recording
 
+pytestmark = pytest.mark.slow
+
 NETWORKS = """
 import torch
 from torch import nn

@@ -20,6 +20,8 @@ from ce_align.errors import DataError
 from ce_align.results import FACTS, ResultStore
 from ce_align.stages.scores import ScoreConfig
 
+pytestmark = pytest.mark.slow
+
 NETWORK = """
 import torch
 def build():

@@ -15,6 +15,8 @@ from ce_align.data.imagesets import ImageSet
 from ce_align.data.netcdf import write_recording
 from ce_align.data.recordings import Recording
 
+pytestmark = pytest.mark.slow
+
 NETWORK = """
 import torch
 def build(seed={seed}):

@@ -19,7 +19,7 @@ from ce_align.data.netcdf import write_recording
 from ce_align.data.recordings import Recording
 from ce_align.stages.running import Outcome
 
-pytestmark = pytest.mark.brainscore
+pytestmark = [pytest.mark.brainscore, pytest.mark.slow]
 
 
 def write_toy(path: Path, n_repetitions: int = 6) -> None:
@@ -203,7 +203,6 @@ def snapshot(folder: Path) -> dict[str, tuple[int, int]]:
     }
 
 
-@pytest.mark.slow
 def test_an_official_score_installs_nothing_and_writes_only_into_our_cache(tmp_path):
     """In a process of its own, with the settings of a user who has set none."""
     import brainscore_core

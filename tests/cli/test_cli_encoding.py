@@ -73,6 +73,7 @@ ANALYSIS = (
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1", "cp1252", "utf-8"])
 def test_tables_messages_and_errors_can_be_shown_anywhere(terminal, toy, encoding):
     for arguments in (SCORE, (*SCORE, "--layer", "all"), ANALYSIS):

@@ -8,6 +8,8 @@ from ce_align.report.paper import FIGURES, TABLES
 from ce_align.results import ResultStore
 from ce_align.stages.scores import ScoreConfig, ScoreRow
 
+pytestmark = pytest.mark.slow
+
 
 def store_scores(folder):
     """Made-up scores of two networks against a simulated recording."""

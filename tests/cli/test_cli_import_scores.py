@@ -13,6 +13,8 @@ from ce_align.stages import imported
 from ce_align.stages.measures import AnalysisConfig, MeasureRow
 from ce_align.stages.scores import ScoreConfig, ScoreRow
 
+pytestmark = pytest.mark.slow
+
 HEADER = "model,benchmark,score\n"
 
 

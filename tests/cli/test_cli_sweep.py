@@ -16,6 +16,8 @@ from ce_align.runner import run
 from ce_align.stages.scores import ScoreConfig
 from ce_align.sweeps import processes
 
+pytestmark = pytest.mark.slow
+
 #: Networks that kill their process the first time, or always fail.
 NETWORKS = """
 import os, signal
@@ -89,7 +91,6 @@ def forked(python, monkeypatch):
     monkeypatch.setattr(processes, "_started", lambda *given: next(ways)(*given))
 
 
-@pytest.mark.slow
 @pytest.mark.usefixtures("forked")
 def test_processes_give_the_rows_of_one_whatever_dies_meanwhile(place, ce_align):
     chosen = scores(("pixels", "pixels"), ("nets.py:dies", "0"), ("nets.py:fails", "0"))
@@ -119,7 +120,6 @@ def test_processes_give_the_rows_of_one_whatever_dies_meanwhile(place, ce_align)
     }
 
 
-@pytest.mark.slow
 def test_a_cluster_trains_before_it_scores_and_names_what_failed(place, ce_align):
     if reason := lacking():
         pytest.skip(reason)

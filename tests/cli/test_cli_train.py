@@ -9,6 +9,8 @@ import pytest
 from PIL import Image
 from safetensors.numpy import load_file
 
+pytestmark = pytest.mark.slow
+
 ARGUMENTS = ("--weight", "0.3", "--preset", "tiny", "--workers", "0")
 
 
@@ -36,7 +38,6 @@ def in_process(monkeypatch, capsys, *arguments):
     return 0, capsys.readouterr().err
 
 
-@pytest.mark.slow
 def test_two_processes_train_what_one_trains(
     images, tmp_path, monkeypatch, capsys, python
 ):

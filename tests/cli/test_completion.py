@@ -125,6 +125,7 @@ def test_names_of_packages_are_those_that_the_packages_list():
     assert set(completion._built("torchvision")) == expected
 
 
+@pytest.mark.slow
 def test_completing_imports_nothing_heavy(tmp_path):
     code = """
 import sys

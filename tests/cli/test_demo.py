@@ -19,6 +19,8 @@ from ce_align.stages.scores import ScoreConfig
 from ce_align.stages.train import training_folder
 from ce_align.trainer.presets import TrainConfig
 
+pytestmark = pytest.mark.slow
+
 
 def test_the_demonstration_trains_three_objectives_at_two_weights(tmp_path):
     configs = demo_recipe(tmp_path)

@@ -15,6 +15,8 @@ from ce_align.data.netcdf import write_recording
 from ce_align.data.recordings import Recording
 from ce_align.stages.scores import ScoreConfig
 
+pytestmark = pytest.mark.slow
+
 TALKATIVE = """
 import torch
 class Talks(torch.nn.Module):

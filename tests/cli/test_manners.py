@@ -29,6 +29,7 @@ def test_without_a_command_five_steps_are_shown_within_80_columns(ce_align):
     assert "--help" in out
 
 
+@pytest.mark.slow
 def test_the_first_steps_work_as_they_stand(ce_align):
     for step in FIRST_STEPS:
         _, *arguments = step.split()
@@ -87,6 +88,7 @@ main()
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("stubborn", "signals", "status", "said"),
     [
@@ -133,6 +135,7 @@ def test_a_script_is_told_what_is_kept_too(monkeypatch, tmp_path):
     assert note.startswith(f"1 of 3 configurations are in {tmp_path}")
 
 
+@pytest.mark.slow
 def test_a_reader_that_goes_early_is_no_fault(tmp_path):
     pipe = subprocess.PIPE
     command = ("-m", "ce_align", "recordings")

@@ -103,6 +103,7 @@ def test_a_written_recording_is_read_back_whole(tmp_path, place):
     assert (back.degrees, back.stratify, back.region) == (5.0, "object_name", "V4")
 
 
+@pytest.mark.slow
 @given(
     st.integers(1, 4),
     st.integers(1, 3),

@@ -61,6 +61,7 @@ def features() -> np.ndarray:
     return np.random.default_rng(0).normal(size=(1200, 12)) @ mixing
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fraction", [0.0, 0.25, 0.6, 1.0])
 def test_score_recovers_the_planted_fraction(features, fraction):
     populations = [Population(60, 10, fraction, seed=seed) for seed in range(4)]
@@ -73,6 +74,7 @@ def test_score_recovers_the_planted_fraction(features, fraction):
     assert np.mean(scores) == pytest.approx(fraction, abs=0.03)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fraction", [0.0, 0.3, 0.8])
 def test_our_score_recovers_the_planted_fraction(features, fraction):
     scores = []

@@ -26,6 +26,8 @@ from ce_align.stages.transfer import TransferRow  # noqa: E402
 from ce_align.stages.unique import UniqueRow  # noqa: E402
 from ce_align.trainer import objectives  # noqa: E402
 
+pytestmark = pytest.mark.slow
+
 MEASURES = ROOT / "docs" / "measures.md"
 
 
@@ -51,13 +53,11 @@ def what_pages_register():
         yield
 
 
-@pytest.mark.slow
 def test_every_block_of_every_page_runs(as_a_reader):
     for page in blocks.pages():
         blocks.run_page(page, as_a_reader)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("page", blocks.notebooks(), ids=lambda page: page.stem)
 def test_a_notebook_runs_from_top_to_bottom(page, tmp_path, monkeypatch):
     monkeypatch.setenv("MPLBACKEND", "agg")

@@ -28,6 +28,8 @@ from ce_align.trainer.callbacks import IDENTITY, starting_point
 from ce_align.trainer.data import image_arrays, open_packed, pack
 from ce_align.trainer.presets import TrainConfig
 
+pytestmark = pytest.mark.slow
+
 #: Bytes of a checksum and of the mark before it.
 SEAL = 12
 

@@ -17,6 +17,8 @@ from ce_align.files import atomic_folder, atomic_path
 from ce_align.report import page
 from ce_align.results import ResultStore
 
+pytestmark = pytest.mark.slow
+
 #: KiB that are free, by command: where each of its files is the one that does not fit.
 ROOM = {
     "import": (0, 16),

@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 from small_commands import COMMANDS, products, unfinished
 
+pytestmark = pytest.mark.slow
+
 
 def kill(moment, command, ce_align):
     """Fork a process that executes a command, and kill it after so many seconds."""

@@ -19,6 +19,8 @@ from ce_align.stages.scores import ScoreRow
 from ce_align.trainer.callbacks import IDENTITY, starting_point
 from ce_align.trainer.presets import TrainConfig
 
+pytestmark = pytest.mark.slow
+
 
 def edited(path, **changes):
     """A stored result as another version might have written it."""

@@ -8,6 +8,8 @@ import pytest
 
 from .harness import attempt, cases_of, families, faults
 
+pytestmark = pytest.mark.slow
+
 #: So many of each family, spread over what it makes.
 SAMPLE = 6
 

@@ -54,6 +54,7 @@ def brainscore_ceiling(responses, ceiler="internal_consistency", names=None):
     return float(score), score.raw.transpose("split", "neuroid").values
 
 
+@pytest.mark.slow
 @pytest.mark.brainscore
 @pytest.mark.parametrize("n_repetitions", [2, 7, 12])
 def test_ceiling_equals_brain_score(rng, n_repetitions):

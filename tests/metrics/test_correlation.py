@@ -246,6 +246,7 @@ def in_ascii(design):
     return f"{design.n_objectives}x{design.n_weights}"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("offset", [0.5, 3.0])
 @pytest.mark.parametrize("r", [0.0, 0.8])
 @pytest.mark.parametrize("design", DESIGNS[:4], ids=in_ascii)
@@ -266,6 +267,7 @@ def test_intervals_cover_the_planted_correlation_whatever_objectives_share(
         assert np.isnan([record.low for record in found]).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cause", ["none", "linear", "saturating", "threshold"])
 def test_a_common_cause_is_told_from_an_effect_by_the_partial_correlation(cause):
     rng = np.random.default_rng(5)

@@ -59,6 +59,7 @@ def test_mean_interval_is_mean_and_196_standard_errors(rng):
 FEW_CLASSES = np.array([(i, j) for i in range(8) for j in range(i)])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pairs", [ALL_PAIRS, RING, SEPARATE, FEW_CLASSES])
 @pytest.mark.parametrize("image_effect", [0.0, 0.5, 2.0])
 def test_interval_over_pairs_covers_the_mean_whatever_the_design(

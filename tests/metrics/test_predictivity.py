@@ -101,6 +101,7 @@ def brainscore_r(features, responses, classes, stratified, regression):
     return float(score), float(score.attrs["error"]), raw
 
 
+@pytest.mark.slow
 @pytest.mark.brainscore
 @pytest.mark.parametrize("regression", sorted(REGRESSIONS))
 @pytest.mark.parametrize("stratified", [True, False])
@@ -119,6 +120,7 @@ def test_correlations_and_score_equal_brain_score(rng, planted, regression, stra
     assert summarise(r) == pytest.approx((score, error), abs=1e-9)
 
 
+@pytest.mark.slow
 @pytest.mark.brainscore
 @pytest.mark.filterwarnings("ignore:An input array is constant")
 @pytest.mark.parametrize("n_features", [60, 300])
@@ -138,6 +140,7 @@ def test_ridgecv_equals_brain_score_whatever_is_many(
     np.testing.assert_allclose(r, expected, rtol=0, atol=1e-9)
 
 
+@pytest.mark.slow
 @pytest.mark.brainscore
 @pytest.mark.filterwarnings("ignore:An input array is constant")
 def test_units_that_are_silent_have_no_number_in_reverse_as_in_brain_score(
@@ -508,6 +511,7 @@ def test_impossible_options_of_splits_are_refused(options):
         brainscore_splits(100, **options)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("n", "n_features", "n_neuroids", "regression"),
     [

@@ -3,6 +3,8 @@ from torch import nn
 
 from ce_align.models.architectures import stage_layers, torchvision_network
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize("name", ["resnet18", "resnet50", "wide_resnet50_2"])
 def test_stages_of_residual_networks_stand_for_regions_by_depth(name):

@@ -69,6 +69,7 @@ def test_shapes_tell_a_residual_network_below_any_prefix():
     assert fitting_architecture(changed) is None
 
 
+@pytest.mark.slow
 def test_a_file_without_an_architecture_is_told_the_one_that_fits(tmp_path):
     network = torchvision_network("resnet18", 5)
     torch.save(network.state_dict(), tmp_path / "mine.pt")
@@ -92,6 +93,7 @@ def test_converted_checkpoint_is_the_same_network(
         assert torch.equal(rebuilt(images), network(images))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("container", "prefix"),
     [
@@ -153,6 +155,7 @@ PAIRS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("first", "second", "usual"), PAIRS)
 def test_of_two_networks_the_usual_one_is_taken_and_said(
     first, second, usual, network, caplog

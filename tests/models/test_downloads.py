@@ -65,6 +65,7 @@ def test_broken_connection_is_continued_where_it_stopped(server, bring, tmp_path
     assert names(tmp_path) == ["file"]
 
 
+@pytest.mark.slow
 def test_server_that_falls_silent_is_asked_again(server, bring, monkeypatch):
     # Long enough for a server that is only kept from answering by other work.
     monkeypatch.setattr(downloads, "STALL_TIMEOUT", 4)
@@ -73,6 +74,7 @@ def test_server_that_falls_silent_is_asked_again(server, bring, monkeypatch):
     assert server.requests[1][1] == "bytes=65536-"
 
 
+@pytest.mark.slow
 def test_slow_server_is_waited_for(server, bring, monkeypatch):
     monkeypatch.setattr(downloads, "STALL_TIMEOUT", 4)
     # Five pauses: in all they are longer, each alone is far shorter.
@@ -274,6 +276,7 @@ def test_disk_that_fills_up_is_left_as_it_was(bring, tmp_path, monkeypatch):
     assert names(tmp_path) == []
 
 
+@pytest.mark.slow
 def test_interrupted_download_is_continued_by_the_next_process(server, tmp_path):
     server.mood = Mood(cut=100_000, silent=True)
     code = (

@@ -21,6 +21,8 @@ from ce_align.models.load import load_network
 from ce_align.models.networks import Network
 from ce_align.models.preprocessing import Preprocessing
 
+pytestmark = pytest.mark.slow
+
 
 class Residual(nn.Module):
     """A block whose later parts work in place on earlier outputs."""
@@ -214,7 +216,6 @@ def _extract_into(folder, array):
     extract(small_network(), ImageSet.from_array("noise", array), ["3"], cache=folder)
 
 
-@pytest.mark.slow
 def test_two_processes_may_extract_the_same_at_the_same_time(images, tmp_path):
     array = np.stack([np.asarray(images.load(i)) for i in range(len(images))])
     workers = [
@@ -442,7 +443,6 @@ def test_trained_network_names_photographs(real_data):
     assert np.mean(logits[:, 1:].argmax(1) == classes) > 0.75
 
 
-@pytest.mark.slow
 def test_compiled_network_gives_the_same_features(images):
     network = small_network()
     found = extract(network, images, ["1", "3"], cache=None, compile=True)

@@ -123,6 +123,7 @@ def test_file_placed_by_hand_needs_no_network_and_stays(server, checkpoint):
     assert read_record(NAME).origin == str(path)
 
 
+@pytest.mark.slow
 def test_another_file_placed_by_hand_is_not_passed_over(server, checkpoint, tmp_path):
     place(checkpoint)
     fetch(ENTRY)
@@ -170,6 +171,7 @@ def test_a_single_flipped_bit_of_the_weights_is_noticed_at_the_next_use(server):
     assert "\n" not in message
 
 
+@pytest.mark.slow
 def test_content_that_changed_on_the_server_is_refused(server, tmp_path):
     fetch(ENTRY).unlink()
     changed = write_authors_checkpoint(tmp_path / "other", small_network(4))

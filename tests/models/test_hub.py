@@ -92,6 +92,7 @@ def outputs(network, layer="layer4"):
     return found[0]
 
 
+@pytest.mark.slow
 def test_timm_loads_an_exported_network_with_equal_features(trained, exported):
     module = timm.create_model(f"local-dir:{exported}", pretrained=True).eval()
     ours = load_network(str(trained))
@@ -103,6 +104,7 @@ def test_timm_loads_an_exported_network_with_equal_features(trained, exported):
     assert (stated["input_size"], stated["interpolation"]) == ((3, 64, 64), "bicubic")
 
 
+@pytest.mark.slow
 def test_an_exported_network_is_one_here_with_its_layers_and_story(trained, exported):
     ours, hub = load_network(str(trained)), load_network(f"local-dir:{exported}")
     assert torch.equal(outputs(hub), outputs(ours))
@@ -264,6 +266,7 @@ for name in sys.argv[1:]:
 """
 
 
+@pytest.mark.slow
 def test_a_repository_is_brought_once_and_then_needs_no_network(
     exported, tmp_path, python
 ):

@@ -149,6 +149,7 @@ def test_syntax_error_of_a_user_file_names_its_line(tmp_path):
         load_network(f"{tmp_path}/bad.py:build")
 
 
+@pytest.mark.slow
 def test_torchvision_without_weights_follows_the_seed():
     one, same, other = (
         load_network("torchvision/resnet18:none", seed=s) for s in (0, 0, 1)
@@ -210,6 +211,7 @@ def test_published_network_that_is_not_here_says_where_to_put_it(monkeypatch):
     assert str(place) in str(refusal.value)
 
 
+@pytest.mark.slow
 def test_published_network_is_read_from_its_file():
     state = models.resnet50().state_dict()
     model = {f"module.f.{k}": v for k, v in state.items() if k[:3] != "fc."}
@@ -223,6 +225,7 @@ def test_published_network_is_read_from_its_file():
     assert torch.equal(network.module.fc.bias, state["fc.bias"])
 
 
+@pytest.mark.slow
 def test_safetensors_describe_their_network(tmp_path):
     path = tmp_path / "net.safetensors"
     state = models.resnet18().state_dict()
@@ -237,6 +240,7 @@ def test_safetensors_describe_their_network(tmp_path):
     assert load_network(f"{path}:resnet18").preprocessing.input_size == 224
 
 
+@pytest.mark.slow
 def test_one_of_several_networks_in_a_file_is_named_after_the_architecture(tmp_path):
     own = models.resnet18().state_dict()
     other = {k: v + 1 if v.is_floating_point() else v for k, v in own.items()}

@@ -17,6 +17,8 @@ from ce_align.models.features import extract
 from ce_align.models.networks import Network
 from ce_align.models.preprocessing import Preprocessing
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def network():

@@ -21,6 +21,8 @@ from ce_align.report.terminal import row_sheets
 from ce_align.stages.correlate import CorrelationRow
 from ce_align.stages.measures import MeasureRow
 
+pytestmark = pytest.mark.slow
+
 
 def measure(metric, model, value, low=None, high=None):
     fixed = {"layer": "1", "n_points": 50, "n_comparisons": 800, "n_units": 100}

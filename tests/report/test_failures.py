@@ -12,6 +12,8 @@ from ce_align.stages.scores import ScoreConfig
 from ce_align.stages.transfer import TransferConfig
 from ce_align.trainer.presets import preset_config
 
+pytestmark = pytest.mark.slow
+
 REASON = CeAlignError("not enough memory: use a smaller layer")
 
 

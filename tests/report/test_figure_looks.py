@@ -38,6 +38,7 @@ def values_drawn(figure):
                 yield from np.ma.compressed(np.ma.masked_invalid(found.get_array()))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [n for n in FIGURES if n not in OTHERWISE])
 def test_the_csv_has_the_numbers_that_are_drawn(drawn, name):
     data = drawn(name).data[DRAWN.get(name, "value")]
@@ -45,6 +46,7 @@ def test_the_csv_has_the_numbers_that_are_drawn(drawn, name):
     np.testing.assert_allclose(found, np.sort(data.to_numpy(float)), rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_the_csv_has_the_comparisons_and_correlations_that_are_drawn(drawn):
     figure, data = drawn("6").figure, drawn("6").data
     dots = [c.get_offsets() for ax in figure.axes for c in ax.collections]
@@ -75,6 +77,7 @@ DEFINED = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [*FIGURES, *(f"table {n}" for n in TABLES)])
 def test_a_caption_defines_what_is_written(drawn, otherwise, name):
     if name.startswith("table"):
@@ -172,6 +175,7 @@ def test_points_of_networks_are_their_rows_with_and_without_an_objective(synthet
     assert frame["colour"].nunique() == len(frame)
 
 
+@pytest.mark.slow
 def test_names_as_long_as_real_ones_lie_apart(synthetic):
     layers = [f"blocks.{k}" for k in range(12)]
     places = {"freemanziemba2013-public": "V1", "majajhong2015-public": "V4"}

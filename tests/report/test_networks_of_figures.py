@@ -14,6 +14,8 @@ from ce_align.report.paper import build_table, draw
 from ce_align.report.paper.items import NothingToDraw
 from ce_align.results import ResultStore
 
+pytestmark = pytest.mark.slow
+
 RETRAINED = "ce_mmcr_l0.1"
 BASELINE = "ce_mmcr_l0"
 

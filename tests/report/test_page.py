@@ -23,6 +23,8 @@ from ce_align.report.page import write_report
 from ce_align.report.page.summary import findings
 from ce_align.results import ResultStore, Row
 
+pytestmark = pytest.mark.slow
+
 HTML = "{http://www.w3.org/1999/xhtml}"
 BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
 HOSTILE = "<script>alert('x')</script>\"&"
@@ -480,7 +482,6 @@ axe.run().then((found) => {
 """
 
 
-@pytest.mark.slow
 @pytest.mark.skipif(BROWSER is None, reason="no chromium on this machine")
 @pytest.mark.skipif(find_spec("axe_core_python") is None, reason="axe is not installed")
 @pytest.mark.parametrize(("dark", "width"), [(False, 1280), (True, 500)])

@@ -15,6 +15,8 @@ from ce_align.report.paper.files import csv_text, latex, markdown
 from ce_align.report.paper.items import NothingToDraw
 from ce_align.report.style import style
 
+pytestmark = pytest.mark.slow
+
 #: Written by write_golden.py beside this file.
 GOLDEN = Path(__file__).parent / "golden"
 #: Dots an inch of the golden images.
@@ -103,7 +105,6 @@ def assert_texts_lie_apart(figure):
             assert apart, (text.get_text(), other.get_text())
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("columns", [1, 2])
 @pytest.mark.parametrize("name", FIGURES)
 def test_no_text_is_cut_or_lies_on_another(drawn, name, columns):

@@ -13,6 +13,8 @@ from ce_align.report.inputs import Inputs
 from ce_align.report.paper import FIGURES, TABLES, build_table, draw
 from ce_align.report.paper.items import NothingToDraw
 
+pytestmark = pytest.mark.slow
+
 
 def with_rows(inputs, rows):
     return Inputs(
@@ -57,7 +59,6 @@ CASES = {
 }
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
 @pytest.mark.parametrize("name", [*FIGURES, *(f"table {n}" for n in TABLES)])
 def test_everything_is_made_or_says_what_it_needs(synthetic, case, name):

@@ -11,6 +11,8 @@ from ce_align.report.paper.files import FigureConfig, TableConfig
 from ce_align.report.style import save_figure
 from ce_align.runner import run
 
+pytestmark = pytest.mark.slow
+
 
 def test_other_networks_are_ranked_with_ours(synthetic):
     drawn = draw("4", synthetic)

@@ -62,6 +62,7 @@ def sheet_of(found, **settings):
     return Sheet(found, COLUMNS, "Title", by=by, effect=("value",), **settings)
 
 
+@pytest.mark.slow
 @given(records, st.integers(60, 220), st.booleans(), st.booleans())
 def test_no_line_is_wider_than_the_terminal(found, width, full, noted):
     notes_of = (lambda record: [record["note"] or "none"]) if noted else (lambda _: [])

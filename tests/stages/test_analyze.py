@@ -15,6 +15,8 @@ from ce_align.stages.measures import MEASURES
 from ce_align.stages.running import Hardware
 from ce_align.stages.views import ViewPlan, ViewSet
 
+pytestmark = pytest.mark.slow
+
 #: Axes for content, and for each of the twelve parameters.
 D = 20
 #: Enough for decoding: 12 parameters from 2 × 20 features.

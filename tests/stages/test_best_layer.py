@@ -18,6 +18,8 @@ from ce_align.stages.running import Run
 from ce_align.stages.scores import ScoreConfig
 from ce_align.stages.targets import Target
 
+pytestmark = pytest.mark.slow
+
 RIDGE = {"regression": "ridge", "alpha": 1.0}
 
 

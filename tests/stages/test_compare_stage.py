@@ -16,6 +16,8 @@ from ce_align.runner import run
 from ce_align.stages.compare import CompareConfig, CompareRow
 from ce_align.stages.scores import ScoreConfig
 
+pytestmark = pytest.mark.slow
+
 N = 80
 
 

@@ -9,6 +9,8 @@ import pytest
 from benchmarks.coverage.analyses import coverages, readouts, shapes
 from benchmarks.coverage.planted import Sizes
 
+pytestmark = pytest.mark.slow
+
 SIZES = Sizes(20, 8, 4, 4, 9, 6, 8)
 N = 40
 
@@ -30,7 +32,6 @@ def test_coverage_counts_the_intervals_that_hold_the_target():
     assert at_one.covered == pytest.approx(2 / 5)
 
 
-@pytest.mark.slow
 def test_intervals_of_distances_cover_images_classes_and_views_drawn_anew():
     found = shapes(SIZES, 60, N)
     assert {one.over for one in found} == {"images", "classes"}
@@ -43,7 +44,6 @@ def test_intervals_of_distances_cover_images_classes_and_views_drawn_anew():
         assert np.mean(widths) < most
 
 
-@pytest.mark.slow
 def test_intervals_over_comparisons_are_too_narrow_and_say_that_they_are():
     found = shapes(SIZES, 60, 15, "comparisons")
     assert {one.over for one in found} == {"comparisons"}
@@ -51,7 +51,6 @@ def test_intervals_over_comparisons_are_too_narrow_and_say_that_they_are():
     assert np.mean(centroid) < 0.85
 
 
-@pytest.mark.slow
 def test_intervals_of_readouts_cover_images_and_views_drawn_anew():
     sizes = Sizes(90, 12, 4, 4, 8, 4, 10)
     found = {one.measure: one for one in readouts(sizes, N)}

@@ -43,6 +43,7 @@ def is_another(one, two):
     return one[0] != two[0] or not one[1].agrees(two[1])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("change", CODE_CHANGES)
 def test_changed_code_is_another_network(tmp_path, monkeypatch, change):
     folder = write_files(tmp_path / "net")
@@ -99,6 +100,7 @@ CHANGES_OF_ALL = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("change", CHANGES_OF_ALL)
 def test_what_a_file_changes_of_the_process_is_its_own(tmp_path, change):
     plain = write_files(tmp_path / "plain")
@@ -216,6 +218,7 @@ def test_locks_and_loggers_are_nothing_that_answers_hang_on():
     assert network(Layer(held)).probe(["0"]).unknown == ()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("package", ["timm", "torchvision"])
 def test_another_version_of_the_package_is_another_network(package, monkeypatch):
     name = {"timm": "timm/resnet10t:none", "torchvision": "torchvision/alexnet:none"}
@@ -234,6 +237,7 @@ def test_a_method_that_was_replaced_in_an_installed_class_counts(monkeypatch):
     assert one.digest != before
 
 
+@pytest.mark.slow
 def test_digest_is_the_same_in_every_process(tmp_path):
     path = write_files(tmp_path / "net") / "model.py"
     code = (
@@ -252,6 +256,7 @@ def test_digest_is_the_same_in_every_process(tmp_path):
     assert found == f"{load(path.parent).digest}\n"
 
 
+@pytest.mark.slow
 def test_a_compiled_part_counts_by_what_it_compiles():
     def around(part):
         compiled = torch.compile(nn.Sequential(part), backend="eager")

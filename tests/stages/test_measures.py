@@ -27,6 +27,8 @@ from ce_align.stages.quantities import Panel, Quantity, quantities
 from ce_align.stages.scores import ScoreConfig, ScoreRow
 from ce_align.stages.similarities import SIMILARITIES
 
+pytestmark = pytest.mark.slow
+
 NAMES = [f"net{seed}" for seed in range(5)]
 TITLE = "Distance of views from their image"
 

@@ -15,6 +15,8 @@ from ce_align.stages.scores import ScoreConfig
 from ce_align.stages.train import train
 from ce_align.trainer.presets import Hardware, preset_config
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def recording(tmp_path, rng):

@@ -27,6 +27,8 @@ from ce_align.stages.running import Run
 from ce_align.stages.scores import ScoreConfig
 from ce_align.stages.similarities import SimilarityConfig
 
+pytestmark = pytest.mark.slow
+
 #: Of the toy network: 6 filters at 2 × 2 places.
 N_FEATURES = 24
 
@@ -353,7 +355,6 @@ def load_mobilenet(folder, *, trained):
 
 
 @pytest.mark.real
-@pytest.mark.slow
 def test_trained_predicts_macaque_v4_better_than_untrained_and_shuffled(
     real_data, tmp_path
 ):

@@ -34,6 +34,8 @@ from ce_align.stages.similarities import (
     register_similarity,
 )
 
+pytestmark = pytest.mark.slow
+
 NAMES = [f"net{seed}" for seed in range(5)]
 N = 30
 

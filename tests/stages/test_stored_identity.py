@@ -39,6 +39,8 @@ from ce_align.stages.score import score
 from ce_align.stages.scores import ScoreConfig, ScoreRow
 from ce_align.stages.transfer import TransferConfig, transfer
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def inputs(tmp_path_factory):

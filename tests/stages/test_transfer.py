@@ -20,6 +20,8 @@ from ce_align.stages.train import OnlineConfig, TrainRow
 from ce_align.stages.transfer import TransferConfig, TransferRow
 from ce_align.trainer.presets import preset_config
 
+pytestmark = pytest.mark.slow
+
 CLASSES = ("blue", "green", "red")
 
 
@@ -272,7 +274,6 @@ def resnet20(real_data):
 
 
 @pytest.mark.real
-@pytest.mark.slow
 def test_a_cifar_network_reads_out_cifar(real_data, store, tmp_path):
     path = real_data / "cifar10" / "cifar10_jpeg.tar.xz"
     whole = load_splits(str(path), tmp_path)

@@ -18,6 +18,8 @@ from ce_align.stages.variability import (
 )
 from ce_align.stages.views import block_means
 
+pytestmark = pytest.mark.slow
+
 N_IMAGES, N_VIEWS, D = 14, 12, 20
 
 

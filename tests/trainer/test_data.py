@@ -185,6 +185,7 @@ pack(ImageSet.from_path(Path(sys.argv[1])), Path(sys.argv[2]), progress=killed)
 """
 
 
+@pytest.mark.slow
 def test_packing_that_was_killed_is_done_by_the_next_and_leaves_nothing(
     archive, tmp_path, python
 ):

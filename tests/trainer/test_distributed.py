@@ -34,6 +34,8 @@ from ce_align.trainer.networks import MomentumCopy, PairedNetwork, set_group
 from ce_align.trainer.objectives import OBJECTIVES, combined_loss, gradient_norms
 from ce_align.trainer.optim import LARS
 
+pytestmark = pytest.mark.slow
+
 ON_CPUS = {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
 JOB = {"SLURM_JOB_ID": "17", "SLURM_JOB_NAME": "train"}
 TWO = {"SLURM_NTASKS": "2", "SLURM_NTASKS_PER_NODE": "2", "SLURM_STEP_ID": "0"}
@@ -225,7 +227,6 @@ main()
 """
 
 
-@pytest.mark.slow
 def test_two_tasks_of_an_array_go_on_bit_for_bit(tmp_path, python):
     (tmp_path / "images").mkdir()
     rng = np.random.default_rng(3)

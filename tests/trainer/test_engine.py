@@ -33,6 +33,8 @@ from ce_align.trainer.presets import (
     resolve_devices,
 )
 
+pytestmark = pytest.mark.slow
+
 EPOCHS, STEPS = 3, 4
 
 
@@ -108,7 +110,6 @@ train(Path(sys.argv[2]))
 """
 
 
-@pytest.mark.slow
 def test_progress_tells_the_epochs_mean_loss_and_counts_all_steps(
     tmp_path, monkeypatch
 ):
@@ -466,7 +467,6 @@ else:
 """
 
 
-@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="reads the peak from /proc")
 def test_the_memory_of_a_training_is_within_a_quarter_of_the_plan():
     changes = {"pairs_per_step": 32, "view_size": 64, "backbone": "resnet18"}

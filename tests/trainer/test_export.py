@@ -15,6 +15,8 @@ from ce_align.trainer.monitor import normalise_pixels
 from ce_align.trainer.networks import build_backbone
 from ce_align.trainer.presets import Hardware, preset_config
 
+pytestmark = pytest.mark.slow
+
 
 def config(backbone, **changes):
     return preset_config(

@@ -20,6 +20,8 @@ from ce_align.trainer.module import PairedTraining
 from ce_align.trainer.networks import build_backbone
 from ce_align.trainer.presets import Hardware, preset_config
 
+pytestmark = pytest.mark.slow
+
 
 def settings(**changes):
     given = {

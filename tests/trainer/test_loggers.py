@@ -14,6 +14,8 @@ from waiting import LIMIT
 
 from ce_align.errors import ConfigError
 
+pytestmark = pytest.mark.slow
+
 NAMES = {"loss", "loss_invariant", "gradient_equivariant", "effective_rank", "knn_top1"}
 
 
@@ -92,7 +94,6 @@ def records(path):
             parts = b""
 
 
-@pytest.mark.slow
 def test_wandb_without_a_network_keeps_what_was_recorded(tmp_path, expected):
     pytest.importorskip("wandb")
     here = str(Path(__file__).parent)

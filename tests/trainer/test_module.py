@@ -24,6 +24,8 @@ from ce_align.trainer.objectives import (
 from ce_align.trainer.presets import Hardware, preset_config
 from ce_align.trainer.views import Batch
 
+pytestmark = pytest.mark.slow
+
 SIZE, PAIRS, STEPS = 16, 8, 2
 
 

@@ -106,6 +106,7 @@ def test_options_change_the_loss_as_in_numpy(rng):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("name", AUTHORS)
 def test_gradient_equals_finite_differences(name, shape, rng):

@@ -119,6 +119,7 @@ def batch(shape, dtype=torch.float64):
 SHAPES = [(12, 5), (12, 5, 3), (12, 5, 3, 4)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("n_views", [1, 4])
 def test_gradient_equals_finite_differences(shape, n_views):

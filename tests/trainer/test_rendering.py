@@ -19,6 +19,8 @@ from ce_align.trainer.module import PairedTraining
 from ce_align.trainer.presets import Hardware, augments_on_device, preset_config
 from ce_align.trainer.views import PairedViews, PairPlan, PixelBatch, view_loader
 
+pytestmark = pytest.mark.slow
+
 SIZE, PAIRS = 16, 4
 
 

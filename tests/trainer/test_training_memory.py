@@ -9,6 +9,8 @@ from ce_align.trainer.memory import BESIDE, StepMemory
 from ce_align.trainer.module import PairedTraining
 from ce_align.trainer.presets import PRESETS, preset_config
 
+pytestmark = pytest.mark.slow
+
 
 def config(**changes):
     return preset_config(

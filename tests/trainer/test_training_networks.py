@@ -52,6 +52,7 @@ def randomised(network):
     return network
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("backbone", ["tiny", "resnet18"])
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])

@@ -104,6 +104,7 @@ def test_no_augmentation_is_used_in_two_steps():
     assert len(np.unique(widths[widths < 1])) == (widths < 1).sum()
 
 
+@pytest.mark.slow
 @given(
     st.sampled_from([1, 2, 4, 8]), st.integers(0, 20), st.integers(0, 2), st.integers(0)
 )
@@ -291,6 +292,7 @@ def test_images_are_looked_at_beforehand(images):
         check_images(images.select([0]), SIZE)
 
 
+@pytest.mark.slow
 def test_the_digest_of_the_data_follows_ids_and_content(images, rng):
     digest = data_digest(images)
     assert digest == data_digest(images.select(range(N_IMAGES)))

@@ -211,6 +211,7 @@ def test_onsets_in_another_unit_are_refused(session, read):
         read(path, key=("start=start_time",))
 
 
+@pytest.mark.slow
 def test_a_file_of_pynwb_is_read(tmp_path, read, rng):
     """The layout that other tests write by hand is that of the format's own writer."""
     pynwb = pytest.importorskip("pynwb", reason="pip install pynwb (extra dev)")
