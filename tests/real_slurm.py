@@ -57,7 +57,15 @@ def lacking() -> str | None:
     absent = [name for name in PROGRAMS if shutil.which(name) is None]
     if absent:
         return f"SLURM is not installed ({', '.join(absent)}): apt install slurm-wlm"
-    return None if os.geteuid() == 0 else "SLURM's own user is root here"
+    if os.geteuid() != 0:
+        return "SLURM's own user is root here"
+    try:
+        # As SLURM does it, which knows no loopback where there is no other network.
+        flags = socket.AI_ADDRCONFIG
+        socket.getaddrinfo("127.0.0.1", None, socket.AF_INET, flags=flags)
+    except socket.gaierror:
+        return "SLURM needs a network beside the loopback"
+    return None
 
 
 class Slurm:
@@ -109,9 +117,16 @@ class Slurm:
 
     def wait_until_idle(self, seconds: float = 60) -> None:
         end = time.monotonic() + seconds
-        while "idle" not in self.ask("sinfo", "-h", "-o", "%T"):
+        while "idle" not in self._states():
             assert time.monotonic() < end, self.ask("sinfo")
             time.sleep(0.2)
+
+    def _states(self) -> str:
+        try:
+            return self.ask("sinfo", "-h", "-o", "%T")
+        except subprocess.CalledProcessError:
+            # The controller is not up yet.
+            return ""
 
     def wait_until_empty(self, seconds: float) -> None:
         """Wait until no job is left."""
