@@ -59,3 +59,9 @@ def few_figures(monkeypatch):
     """Three figures, for tests of what else is in the page."""
     few = {name: FIGURES[name] for name in ("1", "3", "forest")}
     monkeypatch.setattr(parts, "FIGURES", few)
+
+
+@pytest.fixture
+def no_figures(monkeypatch):
+    """None, for tests of what a page says of its rows."""
+    monkeypatch.setattr(parts, "FIGURES", {})

@@ -70,7 +70,7 @@ def test_a_figure_says_what_failed_of_its_stages(failing):
     assert not any("Failed" in note for note in draw("7", failing).notes)
 
 
-@pytest.mark.usefixtures("few_figures")
+@pytest.mark.usefixtures("no_figures")
 def test_the_page_lists_what_failed_with_the_reason(synthetic, failing, tmp_path):
     rows = synthetic.rows
     store = put_rows(rows[rows["stage"] == "score"].head(3), tmp_path / "results")

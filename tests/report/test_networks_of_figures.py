@@ -161,7 +161,7 @@ def test_the_page_warns_of_rows_of_older_networks(synthetic):
     assert "the latest network of this name has no scores; run `ce-align" in warnings
 
 
-@pytest.mark.usefixtures("few_figures")
+@pytest.mark.usefixtures("no_figures")
 def test_the_page_shows_rows_of_older_networks_and_marks_them(tmp_path):
     results = tmp_path / "results"
     about = {"layer": "l", "recording": "it", "region": "IT", "regression": "pls"}

@@ -14,12 +14,14 @@ import html5lib
 import numpy as np
 import pandas as pd
 import pytest
+from synthetic_rows import all_rows
 from waiting import LIMIT
 
 from ce_align.config import StageConfig
 from ce_align.errors import DataError
+from ce_align.report import style
 from ce_align.report.inputs import Inputs
-from ce_align.report.page import write_report
+from ce_align.report.page import parts, write_report
 from ce_align.report.page.summary import findings
 from ce_align.results import ResultStore, Row
 
@@ -56,6 +58,14 @@ def write(results, **options):
     out = results.parent / "report.html"
     missing = write_report(results, out, **options)
     return out.read_text(), missing
+
+
+@pytest.fixture(scope="module", autouse=True)
+def letters_as_outlines():
+    """Put no fonts into the PDFs of pages: to take out their glyphs takes long."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(style._SETTINGS, "pdf.fonttype", 3)
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -150,11 +160,13 @@ def test_a_value_leads_to_its_settings_digests_and_command(results, tree):
         assert word in shown, word
 
 
+@cache
+def identified(tree):
+    return {e.get("id"): e for e in tree.iter() if e.get("id") is not None}
+
+
 def source_text(tree, name):
-    for element in tree.iter():
-        if element.get("id") == name:
-            return " ".join("".join(element.itertext()).split())
-    raise AssertionError(name)
+    return " ".join("".join(identified(tree)[name].itertext()).split())
 
 
 def test_a_number_in_a_table_leads_to_its_row(results, tree):
@@ -231,7 +243,7 @@ def warned(results):
     return " ".join("".join(box.itertext()).split())
 
 
-@pytest.mark.usefixtures("few_figures")
+@pytest.mark.usefixtures("no_figures")
 def test_the_reader_is_warned_of_what_limits_the_numbers(synthetic, tmp_path):
     rows = synthetic.rows
     rows = rows[rows["stage"].isin(["score", "analyze", "correlate"])].copy()
@@ -482,30 +494,37 @@ axe.run().then((found) => {
 """
 
 
-@pytest.mark.skipif(BROWSER is None, reason="no chromium on this machine")
-@pytest.mark.skipif(find_spec("axe_core_python") is None, reason="axe is not installed")
-@pytest.mark.parametrize(("dark", "width"), [(False, 1280), (True, 500)])
-@pytest.mark.usefixtures("few_figures")
-def test_a_browser_finds_the_page_accessible(synthetic, tmp_path, dark, width):
-    rows = synthetic.rows
+@pytest.fixture(scope="module")
+def checked(tmp_path_factory):
+    """A small page that examines itself."""
+    folder = tmp_path_factory.mktemp("checked")
+    rows = all_rows()
     few = rows["model"].isin(["ce_mmcr_l0", "ce_mmcr_l0.1", "21 networks"])
-    put_rows(
-        rows[few & rows["stage"].isin(["score", "correlate"])], tmp_path / "results"
-    )
-    text, _ = write(tmp_path / "results")
+    put_rows(rows[few & rows["stage"].isin(["score", "correlate"])], folder / "results")
+    figures = {name: parts.FIGURES[name] for name in ("1", "3", "forest")}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(parts, "FIGURES", figures)
+        text, _ = write(folder / "results")
     package = Path(find_spec("axe_core_python").origin).parent
     axe = (package / "axe.min.js").read_text()
     # The page's policy would forbid the examiner's script, too.
     text = re.sub(r"<meta http-equiv[^>]*>", "", text)
-    page = tmp_path / "checked.html"
+    page = folder / "checked.html"
     page.write_text(text.replace("</body>", CHECK % axe + "</body>"))
+    return page
+
+
+@pytest.mark.skipif(BROWSER is None, reason="no chromium on this machine")
+@pytest.mark.skipif(find_spec("axe_core_python") is None, reason="axe is not installed")
+@pytest.mark.parametrize(("dark", "width"), [(False, 1280), (True, 500)])
+def test_a_browser_finds_the_page_accessible(checked, tmp_path, dark, width):
     command = [
         *(BROWSER, "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run"),
         *("--disable-background-networking", "--disable-component-update"),
         *("--disable-sync", f"--user-data-dir={tmp_path / 'profile'}"),
         *(f"--window-size={width},900", "--virtual-time-budget=20000"),
         *(["--blink-settings=preferredColorScheme=0"] if dark else []),
-        *("--dump-dom", page.as_uri()),
+        *("--dump-dom", checked.as_uri()),
     ]
     shown = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT)
     answer = re.search(r'<pre id="answer">(.*?)</pre>', shown.stdout, re.DOTALL)
