@@ -97,7 +97,7 @@ $(VENV)/mutants-installed: $(INSTALLED)
 	@$(call install,mutants)
 	@touch $@
 
-# Ours and peers' in one table, in 15 to 20 minutes; again is a resume. SPEED names it.
+# Ours and peers' in one table, in half an hour; again is a resume. SPEED names it.
 .PHONY: speed
 SPEED := speed.md
 speed: setup
