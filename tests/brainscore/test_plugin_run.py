@@ -58,6 +58,8 @@ class Counter:
             Counter.failed.append(report.nodeid)
 generic = package / "model_helpers" / "generic_plugin_tests.py"
 quiet = ["-q", "-p", "no:cacheprovider", "--no-header", "--rootdir", folder]
+# It would collect all garbage after each plugin, which takes longer than the tests.
+quiet += ["-p", "no:unraisableexception"]
 for name, (own, *options) in json.loads(jobs).items():
     plugin = package / "models" / name
     named = [str(generic), "--plugin_directory", str(plugin), *options]
@@ -110,36 +112,11 @@ def paper(tmp_path_factory):
         yield folder / "plugins"
 
 
-def test_all_22_are_sound_and_load_and_score_in_a_clean_process(paper, tmp_path):
-    import brainscore_vision
-
-    installed = Path(brainscore_vision.__file__).parent / "models"
-    before = listing(installed)
-    read = check_plugins(paper, run=False)
-    assert len(read) == 22
-    for diagnosis in read:
-        assert diagnosis.n_faults == 0, diagnosis
-        assert {f.check for f in diagnosis.findings} <= {"layers", "run"}
-    # All are of one text but for names, digests and addresses: every eighth one is run.
-    for folder in sorted(paper.iterdir())[::8]:
-        shutil.copytree(folder, tmp_path / folder.name)
-    diagnoses = check_plugins(tmp_path)
-    assert len(diagnoses) == 3
-    for diagnosis in diagnoses:
-        assert diagnosis.n_faults == 0, diagnosis
-        assert diagnosis.ran and len(diagnosis.score) == 1
-        kinds = {(f.severity, f.check) for f in diagnosis.findings}
-        assert kinds == {("warning", "layers"), ("note", "run")}
-    # Random networks of different weights, told apart by their scores.
-    assert len({tuple(d.score.values()) for d in diagnoses}) == 3
-    assert listing(installed) == before
-
-
 @pytest.fixture(scope="module")
-def embedded(tmp_path_factory):
-    """Plugins of small inputs that hold their weights: folders and diagnoses.
+def embedded(paper, tmp_path_factory):
+    """Folders of two plugins of small inputs that hold their weights, and a mark.
 
-    Code lies beside that of the second, which leaves a mark where it is executed.
+    Code lies beside that of the second, which leaves the mark where it is executed.
     """
     folder = tmp_path_factory.mktemp("embedded")
     runs = [str(own_training(folder / name, seed)) for seed, name in enumerate("ab")]
@@ -150,8 +127,60 @@ def embedded(tmp_path_factory):
     (beset / "model").mkdir()
     for name in ("model/__init__.py", "torch.py", "sitecustomize.py", "conftest.py"):
         (beset / name).write_text(spell)
-    diagnoses = {d.plugin: d for d in check_plugins(folder / "plugins")}
-    return sound, diagnoses[sound.name], diagnoses[beset.name], mark
+    return sound, beset, mark
+
+
+@pytest.fixture(scope="module")
+def installed():
+    """Files of the installed plugins, and when they were written, before any ran."""
+    import brainscore_vision
+
+    folder = Path(brainscore_vision.__file__).parent / "models"
+    return folder, listing(folder)
+
+
+#: Published networks whose weights were changed, deleted, and cannot be reached.
+AMISS = ("ce_mmcr_l0_1", "ce_mmcr_l0_2", "ce_mmcr_l0_5")
+
+
+@pytest.fixture(scope="module")
+def diagnosed(installed, paper, embedded, tmp_path_factory):
+    """What running plugins finds: one clean process, which takes long to start."""
+    folder, store = tmp_path_factory.mktemp("run"), paper.with_name("store")
+    plugins = folder / "plugins"
+    # All are of one text but for names, digests and addresses: every eighth one is run.
+    sound = sorted(paper.iterdir())[::8]
+    for plugin in (*sound, *embedded[:2], *(paper / name for name in AMISS[:2])):
+        shutil.copytree(plugin, plugins / plugin.name)
+    changed, absent, unreachable = AMISS
+    with served(store) as gone:
+        name = unreachable.replace("l0_", "l0.")
+        submit([name], folder / "gone", Submission(gone))
+    shutil.move(folder / "gone" / unreachable, plugins)
+    save_tiny(store / f"{changed}.safetensors", 100)
+    (store / f"{absent}.safetensors").unlink()
+    return {diagnosis.plugin: diagnosis for diagnosis in check_plugins(plugins)}
+
+
+def test_all_22_are_sound_and_load_and_score_in_a_clean_process(
+    installed, paper, diagnosed
+):
+    read = check_plugins(paper, run=False)
+    assert len(read) == 22
+    for diagnosis in read:
+        assert diagnosis.n_faults == 0, diagnosis
+        assert {f.check for f in diagnosis.findings} <= {"layers", "run"}
+    diagnoses = [diagnosed[folder.name] for folder in sorted(paper.iterdir())[::8]]
+    assert len(diagnoses) == 3
+    for diagnosis in diagnoses:
+        assert diagnosis.n_faults == 0, diagnosis
+        assert diagnosis.ran and len(diagnosis.score) == 1
+        kinds = {(f.severity, f.check) for f in diagnosis.findings}
+        assert kinds == {("warning", "layers"), ("note", "run")}
+    # Random networks of different weights, told apart by their scores.
+    assert len({tuple(d.score.values()) for d in diagnoses}) == 3
+    folder, before = installed
+    assert listing(folder) == before
 
 
 def test_plugins_of_every_shape_pass_brainscores_generic_tests(
@@ -169,26 +198,14 @@ def test_plugins_of_every_shape_pass_brainscores_generic_tests(
     assert f"passed {4 * 4 + 5 + 2 * 9} failed []" in output, output[-3000:]
 
 
-def test_weights_inside_and_a_small_input_load_too(embedded):
-    _, diagnosis, *_ = embedded
+def test_weights_inside_and_a_small_input_load_too(embedded, diagnosed):
+    diagnosis = diagnosed[embedded[0].name]
     assert diagnosis.n_faults == 0 and diagnosis.ran
     assert [f.check for f in diagnosis.findings] == ["run"]
 
 
-def test_changed_weights_and_unreachable_ones_are_told_apart(tmp_path, monkeypatch):
-    make_tiny_paper(monkeypatch)
-    store = tmp_path / "store"
-    for name in ("ce_mmcr_l0", "ce_mmcr_l0_1", "ce_mmcr_l0_2"):
-        save_tiny(store / f"{name}.safetensors", 0)
-    names, plugins = ["ce_mmcr_l0", "ce_mmcr_l0.1"], tmp_path / "plugins"
-    with served(store) as address:
-        submit(names, plugins, Submission(address))
-        with served(store) as gone:
-            submit(["ce_mmcr_l0.2"], tmp_path / "gone", Submission(gone))
-        shutil.move(tmp_path / "gone" / "ce_mmcr_l0_2", plugins)
-        save_tiny(store / "ce_mmcr_l0.safetensors", 1)
-        (store / "ce_mmcr_l0_1.safetensors").unlink()
-        changed, absent, unreachable = check_plugins(plugins)
+def test_changed_weights_and_unreachable_ones_are_told_apart(diagnosed):
+    changed, absent, unreachable = (diagnosed[name] for name in AMISS)
     for diagnosis, told in ((changed, "invalid hash value"), (absent, "404")):
         (fault,) = [f for f in diagnosis.findings if f.severity == "fault"]
         assert fault.check == "run" and told in fault.message
@@ -264,8 +281,9 @@ def test_a_foreign_plugin_runs_only_if_asked_and_is_watched(tmp_path, monkeypatc
     assert "left behind" in found["leaves_a_file"]["temporary-files"]
 
 
-def test_what_lies_beside_our_code_is_not_executed(embedded):
-    *_, diagnosis, mark = embedded
+def test_what_lies_beside_our_code_is_not_executed(embedded, diagnosed):
+    _, beset, mark = embedded
+    diagnosis = diagnosed[beset.name]
     assert diagnosis.ours and diagnosis.ran
     assert not mark.exists()
 
