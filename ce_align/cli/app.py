@@ -233,7 +233,11 @@ def _usage(error: Exception) -> ConfigError:
         known = [word for one in context.command.params for word in one.opts]
         return ConfigError(f"{command} has no option {option}{_nearest(option, known)}")
     text = text.replace("Value error, ", "").replace(". Did you mean ", "; nearest: ")
-    text = text.replace("unexpected extra argument", "superfluous argument")
+    if "unexpected extra argument" in text:
+        text = text.replace("unexpected extra argument", "superfluous argument")
+        options = [one for one in context.command.params if one.opts[0][:2] == "--"]
+        first = next((one.opts[0] for one in options if not one.is_flag), None)
+        text += f"; values follow their options, such as {first}" if first else ""
     text = text.rstrip(".?") or "expected other options"
     return ConfigError(f"{text[0].lower()}{text[1:]}; {command} --help says more")
 

@@ -49,6 +49,10 @@ def test_the_first_steps_work_as_they_stand(ce_align):
         (("import", "x"), "missing option '--out'; ce-align import --help"),
         (("score", "--seed", "x"), "'--seed'"),
         (("score", "again"), "superfluous argument(s) (again)"),
+        (
+            ("figures", "scores"),
+            "(scores); values follow their options, such as --which",
+        ),
         (("recordings", "shwo"), "'shwo'; nearest: 'show'; ce-align recordings --help"),
         (("analyze", "--metric", "bure"), "'bure' is not one of 'bures'"),
     ],
