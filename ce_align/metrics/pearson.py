@@ -24,7 +24,7 @@ def columnwise_pearson_r(a: Array, b: Array) -> Array:
     n_shared = np.maximum(shared.sum(axis=0), 1)
     a, b = _centred(a, shared, n_shared), _centred(b, shared, n_shared)
     norms = np.sqrt((a * a).sum(axis=0) * (b * b).sum(axis=0))
-    with np.errstate(invalid="ignore", divide="ignore"):
+    with np.errstate(invalid="ignore"):
         r: Array = (a * b).sum(axis=0) / norms
     return np.clip(r, -1.0, 1.0)
 
