@@ -4,6 +4,7 @@ import ast
 import importlib
 import subprocess
 import sys
+from functools import cache
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
@@ -51,9 +52,15 @@ def _room(path: Path) -> str:
     return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
 
 
+@cache
+def _tree(path: Path) -> ast.Module:
+    return ast.parse(path.read_text())
+
+
+@cache
 def _imported_rooms(path: Path) -> set[str]:
     rooms = set()
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in ast.walk(_tree(path)):
         names = []
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
@@ -117,7 +124,7 @@ def test_files_are_opened_once_they_are_known_to_be_plain():
     for path in sorted(PACKAGE.rglob("*.py")):
         if path.relative_to(PACKAGE).as_posix() in SYSTEM:
             continue
-        for node in ast.walk(ast.parse(path.read_text())):
+        for node in ast.walk(_tree(path)):
             opened = _opened(node)
             if opened is not None and "check_regular" not in ast.unparse(opened):
                 found.append(f"{path.name}:{node.lineno} {ast.unparse(opened)}")
@@ -181,10 +188,7 @@ def _module_name(path: Path) -> str:
 
 
 def _trees() -> dict[str, ast.Module]:
-    return {
-        _module_name(path): ast.parse(path.read_text())
-        for path in PACKAGE.rglob("*.py")
-    }
+    return {_module_name(path): _tree(path) for path in PACKAGE.rglob("*.py")}
 
 
 def _taken_from(tree: ast.Module) -> list[tuple[str, str]]:

@@ -3,11 +3,11 @@
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import contextmanager
 from itertools import product
-from multiprocessing import get_context
 from typing import ClassVar
 
 import numpy as np
 import pytest
+from forked import server
 
 from ce_align.api import load_network
 from ce_align.config import StageConfig
@@ -99,7 +99,7 @@ def dask_executor():
 
 
 def process_executor():
-    return ProcessPoolExecutor(2, mp_context=get_context("spawn"))
+    return ProcessPoolExecutor(2, mp_context=server())
 
 
 @pytest.mark.parametrize("executor_of", [process_executor, dask_executor])
