@@ -248,12 +248,19 @@ def test_results_are_frames_and_arrays(recording, tmp_path):
     assert results.arrays("score", row.config_id)["r"].shape == (3, 5)
 
 
+@pytest.fixture
+def few_scenes(monkeypatch):
+    monkeypatch.setattr("ce_align.trainer.data.N_SCENES", 128)
+
+
+@pytest.mark.usefixtures("few_scenes")
 def test_training_gives_a_network(tmp_path):
     folder = ce.train("mmcr", 0.3, "simulated", preset="tiny", out=tmp_path, epochs=0)
     network = ce.load_network(folder)
     assert (network.facts.objective, network.facts.equivariance_weight) == ("mmcr", 0.3)
 
 
+@pytest.mark.usefixtures("few_scenes")
 def test_a_training_is_followed_on_a_recording_that_is_asked_for(tmp_path):
     with pytest.raises(ConfigError, match="unknown recording 'nonesuch'"):
         settings = {"preset": "tiny", "out": tmp_path, "recording": "nonesuch"}
