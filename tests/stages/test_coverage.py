@@ -33,7 +33,7 @@ def test_coverage_counts_the_intervals_that_hold_the_target():
 
 
 def test_intervals_of_distances_cover_images_classes_and_views_drawn_anew():
-    found = shapes(SIZES, 60, N)
+    found = shapes(SIZES, 40, N)
     assert {one.over for one in found} == {"images", "classes"}
     for one in found:
         assert one.printed == 1, one
