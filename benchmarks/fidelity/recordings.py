@@ -363,13 +363,14 @@ def compare(identifier: str, network: Any, folder: Path) -> tuple[Array, Array]:
     name, settings, metric = COMPARED[identifier]
     registry = importlib.import_module("brainscore_vision").benchmark_registry
     layer = next(iter(network.layers.values()))
-    ours = score(network, name, layer=layer, results=folder, **settings).rows[0]
+    recording = load_recording(name)
+    ours = score(network, recording, layer=layer, results=folder, **settings).rows[0]
     if metric:
         registry.setdefault(identifier, lambda: with_metric(identifier, metric))
     (theirs,) = official_scores(
         network,
         f"brainscore/{identifier}",
-        load_recording(name),
+        recording,
         [layer],
         device="cpu",
     )

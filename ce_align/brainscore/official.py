@@ -1,5 +1,7 @@
 """Brain-Score's own benchmark objects, run on our networks."""
 
+import copy
+import functools
 import io
 import warnings
 from collections.abc import Callable, Iterator
@@ -99,6 +101,7 @@ def official_scores(
             benchmark = benchmark_from_recording(recording, folder / "stimuli")
         else:
             benchmark = load_benchmark(identifier)
+        _keep_ceiling(benchmark)
         for layer in layers:
             committed = {recording.region: layer}
             try:
@@ -146,6 +149,14 @@ def _bars_as(progress: Progress) -> Iterator[None]:
     finally:
         for module, bar in zip(modules, before, strict=True):
             module.tqdm = bar
+
+
+def _keep_ceiling(benchmark: Any) -> None:
+    """Let the benchmark compute its ceiling once, not for every layer and animal."""
+    compute = getattr(benchmark, "_ceiling_func", None)
+    if compute is not None:
+        kept = functools.cache(compute)
+        benchmark._ceiling_func = lambda: copy.deepcopy(kept())
 
 
 def _run(

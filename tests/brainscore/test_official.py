@@ -86,6 +86,27 @@ def test_what_brainscore_does_is_told_and_leaves_nothing_behind(rng, tmp_path):
     assert not list(cache_folder("brainscore").rglob("*.png"))
 
 
+def test_a_ceiling_is_computed_once_for_all_layers(rng, monkeypatch):
+    from ce_align.brainscore import official
+
+    benchmark_of, computed = official.benchmark_from_recording, []
+
+    def counted(*arguments):
+        benchmark = benchmark_of(*arguments)
+        compute = benchmark._ceiling_func
+        benchmark._ceiling_func = lambda: computed.append(1) or compute()
+        return benchmark
+
+    monkeypatch.setattr(official, "benchmark_from_recording", counted)
+    network, recording = small_network(), toy(rng)
+    first, second = official_scores(
+        network, "toy.nc", recording, ["1", "0"], device="cpu"
+    )
+    assert computed == [1]
+    assert first.ceiling == second.ceiling
+    assert first.raw != second.raw
+
+
 def test_other_responses_under_one_name_are_not_answered_from_a_cache(rng):
     network = small_network()
     ceilings = []
