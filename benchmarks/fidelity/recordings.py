@@ -390,7 +390,7 @@ def small_network() -> Any:
     from ce_align.models.preprocessing import Preprocessing
 
     torch.manual_seed(0)
-    module = torch.nn.Sequential(torch.nn.Conv2d(3, 6, 5, stride=3), torch.nn.ReLU())
+    module = torch.nn.Sequential(torch.nn.Conv2d(3, 6, 5, stride=5), torch.nn.ReLU())
     regions = dict.fromkeys(("V1", "V2", "V4", "IT"), "1")
     return Network("net", module, Preprocessing(input_size=20), regions)
 
