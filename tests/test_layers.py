@@ -119,6 +119,7 @@ def _opened(node: ast.AST) -> ast.expr | None:
     return node.args[0] if loads else None
 
 
+@pytest.mark.slow
 def test_files_are_opened_once_they_are_known_to_be_plain():
     found = []
     for path in sorted(PACKAGE.rglob("*.py")):
@@ -202,6 +203,7 @@ def _taken_from(tree: ast.Module) -> list[tuple[str, str]]:
     ]
 
 
+@pytest.mark.slow
 def test_what_others_import_is_what_a_module_exports():
     trees = _trees()
     exported = {

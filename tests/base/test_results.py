@@ -100,6 +100,7 @@ def test_fingerprint_sees_settings_and_content():
     )
 
 
+@pytest.mark.slow
 def test_two_processes_writing_to_one_folder_lose_nothing(tmp_path):
     code = """
 import sys

@@ -45,6 +45,7 @@ KNOWN_FAULTS = {
 }
 
 
+@pytest.mark.slow
 def test_the_published_plugins_have_their_known_faults(published_findings):
     assert len(published_findings) == 21
     for plugin, findings in published_findings.items():
@@ -370,6 +371,7 @@ def test_folding_does_not_compute_what_is_large(tmp_path, code):
     assert inspect_plugins([tmp_path])
 
 
+@pytest.mark.slow
 def test_a_zip_of_ours_is_examined_like_its_folder(tmp_path, monkeypatch):
     make_tiny_paper(monkeypatch)
     cache_tiny("ce_mmcr_l0.1")

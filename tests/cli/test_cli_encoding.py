@@ -89,6 +89,7 @@ def test_tables_messages_and_errors_can_be_shown_anywhere(terminal, toy, encodin
     assert ("λ²" if encoding == "utf-8" else "lambda") in line
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "command",
     [

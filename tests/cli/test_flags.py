@@ -245,6 +245,7 @@ def test_a_command_is_listed_by_the_first_line_of_its_help(name):
     assert command.help.splitlines()[0] == COMMANDS[name][1]
 
 
+@pytest.mark.slow
 def test_one_word_means_one_thing_in_every_command():
     meanings = {}
     for name in COMMANDS:

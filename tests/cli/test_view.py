@@ -58,6 +58,7 @@ def store(tmp_path):
     return kept
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("width", [60, 80, 100, 200])
 @pytest.mark.parametrize("options", [(), ("--full",), ("--columns", "model,value")])
 def test_results_fit_whatever_names_are(ce_align, store, monkeypatch, width, options):
@@ -157,6 +158,7 @@ def test_rows_are_sorted_and_chosen_as_asked(ce_align, store):
     assert "no column 'modle'; the nearest are model" in err
 
 
+@pytest.mark.slow
 def test_every_command_that_prints_a_table_has_the_same_options(ce_align, monkeypatch):
     monkeypatch.setenv("COLUMNS", "200")
     with_tables = {

@@ -116,6 +116,7 @@ def test_one_content_has_one_digest_however_it_is_counted():
     assert make_ragged(responses=padded).digest == one.digest
 
 
+@pytest.mark.slow
 def test_memory_is_that_of_the_presentations_not_of_their_rectangle(tmp_path):
     write_recording(make_ragged(), tmp_path / "a.nc")  # what is imported is no cost
     tracemalloc.start()

@@ -122,6 +122,7 @@ def test_split_halves_agree_with_the_analytic_ceiling(n_repetitions):
     assert np.mean((measured - expected) / error) == pytest.approx(0, abs=4 / 40**0.5)
 
 
+@pytest.mark.slow
 def test_explained_part_correlates_with_counts_as_expected():
     simulated = simulated_recording(n_images=2000, image_size=32)
     truth = simulated.truth
@@ -174,6 +175,7 @@ def test_signal_holds_the_planted_fraction_on_average(features):
     assert np.mean(held) == pytest.approx(0.3, abs=4 * held.std() / 400**0.5)
 
 
+@pytest.mark.slow
 def test_same_seed_same_recording_and_another_seed_another():
     first = simulated_recording(**SMALL, seed=2)
     again = simulated_recording(**SMALL, seed=2)

@@ -86,6 +86,7 @@ def test_predictor_ceiling_equals_brain_score(rng):
         predictor_ceiling(responses[few], names[few])
 
 
+@pytest.mark.slow
 @pytest.mark.brainscore
 def test_ceiling_equals_brain_score_with_unequal_repetitions(rng):
     responses = recording(rng, n_repetitions=16)
@@ -99,6 +100,7 @@ def test_ceiling_equals_brain_score_with_unequal_repetitions(rng):
     np.testing.assert_allclose(ours.per_split_neuroid, per_split_neuroid, atol=1e-9)
 
 
+@pytest.mark.slow
 @pytest.mark.brainscore
 def test_ceiling_skips_a_silent_neuroid_as_brain_score_does(rng):
     responses = recording(rng)
@@ -358,6 +360,7 @@ def test_without_a_repeated_stimulus_there_is_no_ceiling(rng):
         repeated_ceiling(responses, kind="half")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pattern", ["equal", "a tenth", "of each neuroid"])
 def test_p_of_a_ceiling_of_noise_is_uniform(pattern):
     found = []

@@ -278,6 +278,7 @@ def test_a_common_cause_is_told_from_an_effect_by_the_partial_correlation(cause)
         assert np.mean([record.p <= 0.05 for record in found]) > 0.3
 
 
+@pytest.mark.slow
 def test_p_is_uniform_where_nothing_is_planted(rng):
     p = [
         one(

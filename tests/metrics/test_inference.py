@@ -73,6 +73,7 @@ def test_interval_over_pairs_covers_the_mean_whatever_the_design(
     assert 0.92 - 4 * 0.011 <= share <= 0.98 + 4 * 0.006
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pairs", [ALL_PAIRS, RING, FEW_CLASSES])
 def test_the_variance_over_pairs_is_unbiased(rng, pairs):
     means, variances = [], []
@@ -90,6 +91,7 @@ def test_interval_that_ignores_shared_images_is_too_narrow(rng):
     assert share < 0.5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("draw", "mean"),
     [
@@ -180,6 +182,7 @@ def test_equal_values_have_an_interval_of_no_width(rng):
     assert found.low == pytest.approx(found.high) == pytest.approx(0.3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scales", [(1.0, 0.0), (0.0, 1.0), (1.0, 1.0), (0.0, 0.0)])
 def test_interval_over_combinations_covers_effects_of_rows_and_columns(rng, scales):
     n = 30, 12

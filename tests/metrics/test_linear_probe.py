@@ -276,6 +276,7 @@ def test_test_labels_choose_nothing():
     assert other.top1 != found.top1
 
 
+@pytest.mark.slow
 def test_runs_of_one_strength_are_equal_and_seeds_repeat():
     found = evaluate(strengths=np.array([1.0]), n_runs=3)
     assert len(set(found.top1)) == 1
@@ -283,6 +284,7 @@ def test_runs_of_one_strength_are_equal_and_seeds_repeat():
     assert evaluate(seed=4).validation != evaluate(seed=5).validation
 
 
+@pytest.mark.slow
 def test_only_the_first_run_uses_official_validation_images():
     validation = sample(60, 3)
     found = evaluate(validation, n_runs=3)

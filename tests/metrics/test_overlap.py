@@ -64,6 +64,7 @@ def test_parts_add_up_to_the_joint_model(rng, sources):
     np.testing.assert_allclose(total, result.r2_joint, atol=1e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n_features", [5, 500])
 def test_single_networks_are_scored_as_ridge_of_scikit_learn(rng, n_features):
     a, b = rng.normal(size=(N, n_features)) + 2, rng.normal(size=(N, 3))

@@ -166,6 +166,7 @@ def test_reverse_pls_refuses_fewer_neuroids_than_components(planted):
         cross_validated_r(features, responses, splits, regression="reverse_pls")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("regression", FORWARD)
 def test_groups_of_neuroids_are_fitted_as_if_alone(rng, planted, regression):
     features, responses, splits = planted
@@ -183,6 +184,7 @@ def test_groups_of_neuroids_are_fitted_as_if_alone(rng, planted, regression):
     assert np.abs(pooled - r).max() > 1e-6
 
 
+@pytest.mark.slow
 @pytest.mark.brainscore
 @pytest.mark.filterwarnings("ignore:An input array is constant")
 def test_a_silent_neuroid_is_skipped_as_in_brain_score(planted):
@@ -236,6 +238,7 @@ def test_some_stimuli_of_a_larger_gram_give_their_own_predictions(planted, predi
         np.testing.assert_allclose(of_larger, of_own, atol=1e-8)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options", [{}, {"mode": "exact"}, {"regression": "ridge"}], ids=str
 )
@@ -265,6 +268,7 @@ def test_predictivity_ignores_gain_and_baseline_common_to_neuroids(planted):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("regression", FORWARD)
 def test_shuffled_responses_are_not_predicted(rng, regression):
     features = rng.standard_normal((400, 40))

@@ -60,6 +60,7 @@ def test_authors_checkpoint_gives_backbone_and_probe(composer_file, network):
     assert torch.equal(checkpoint.state["fc.bias"], own["fc.bias"])
 
 
+@pytest.mark.slow
 def test_shapes_tell_a_residual_network_below_any_prefix():
     with torch.device("meta"):
         state = torchvision_network("resnet34", 7).state_dict()

@@ -242,6 +242,7 @@ def test_damaged_list_of_pins_is_named(text, monkeypatch, tmp_path):
     assert "\n" not in str(refusal.value)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"weights": 3}', "[" * 100_000])
 def test_damaged_record_is_named(text, server):
     fetch(ENTRY)

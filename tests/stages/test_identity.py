@@ -53,6 +53,7 @@ def test_changed_code_is_another_network(tmp_path, monkeypatch, change):
     assert is_another(before, identity(load(folder)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("change", NO_CHANGES)
 def test_what_changes_no_answer_is_the_same_network(tmp_path, monkeypatch, change):
     folder = write_files(tmp_path / "net")
@@ -153,6 +154,7 @@ def test_global_that_changes_at_run_time_is_another_network(tmp_path):
     assert network.digest != before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ATTRIBUTES)
 def test_attributes_of_any_kind_count_by_their_content(kind):
     make_one, make_other = ATTRIBUTES[kind]

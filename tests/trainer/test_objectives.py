@@ -370,6 +370,7 @@ def test_at_either_end_one_term_is_the_loss_and_the_other_is_not_computed(
     assert calls == [6 if weight else 12]
 
 
+@pytest.mark.slow
 @given(st.floats(0.001, 0.999), st.sampled_from(AUTHORS))
 def test_gradient_is_the_weighted_sum_of_both(weight, name):
     objective = OBJECTIVES[name]

@@ -66,6 +66,7 @@ def test_predicted_embeddings_begin_as_the_invariant_objective():
     torch.testing.assert_close(found, expected)
 
 
+@pytest.mark.slow
 def test_what_parameters_do_to_embeddings_is_predicted_on_other_images():
     torch.manual_seed(4)
     term = EmbeddingPrediction(16, simclr)
@@ -85,6 +86,7 @@ def test_what_parameters_do_to_embeddings_is_predicted_on_other_images():
     assert mixed > before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("objective", ["augself", "equimod"])
 @pytest.mark.parametrize("augment", ["cpu", "device"])
 def test_they_train_with_what_the_views_parameters_are(

@@ -101,6 +101,7 @@ def work_that_fails(rank, port, case, folder):
         os._exit(error.exit_status)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.__name__)
 def test_one_process_tells_the_cause_and_the_other_ends_in_silence(tmp_path, case):
     with socket.socket() as free:
