@@ -390,15 +390,23 @@ def test_pairs_of_networks_make_a_headline_only_where_they_are_told_apart():
         )
 
     labels = {name: name.upper() for name in "abc"}
-    apart = rows("compare", "difference_raw", q=[0.3, 0.01])
+    apart = rows("compare", "difference_raw", p=[0.3, 0.005])
     [found] = findings(apart, labels)
     assert "1 of 2 told apart" in found.label
     assert found.text == "−0.3000"
     assert "A minus that of C on set: −0.3000 [−0.4000, −0.2000]" in found.detail
     assert "640 stimuli, 50 neuroids), q = 0.01" in found.detail
-    [found] = findings(apart.assign(q=0.2), labels)
+    # A later comparison of others hides none; one of the same pair takes its place.
+    later = apart.iloc[:1].assign(config_id="two", created="1")
+    [found] = findings(pd.concat([apart, later.assign(other="d")]), labels)
+    assert "1 of 3 told apart" in found.label
+    assert found.detail.endswith("q = 0.015")
+    turned = later.assign(model="c", other="a", p=0.9)
+    [found] = findings(pd.concat([apart, turned]), labels)
     assert found.text == "Not told apart"
     assert found.detail.startswith("2 pairs, over stimuli and neuroids")
+    [found] = findings(apart.assign(p=0.2), labels)
+    assert found.text == "Not told apart"
     # q of an overlap is over the pairs that are there.
     overlap = rows("overlap", "overlap_difference", p=[0.04, 0.9])
     [found] = findings(overlap, labels)
@@ -406,6 +414,40 @@ def test_pairs_of_networks_make_a_headline_only_where_they_are_told_apart():
     assert found.detail.endswith("smallest q = 0.08")
     [found] = findings(overlap.iloc[:1], labels)
     assert "R² of A minus that of B" in found.detail
+
+
+def test_only_scores_that_were_not_compared_are_said_not_to_be_tested():
+    facts = "equivariance_weight weighting recipe objective backbone epochs pretraining"
+    columns = f"{facts} augmentation network_seed training_seed label other error"
+    scores = pd.DataFrame({"model": ["a", "b"], "value": [0.1, 0.2]}).assign(
+        stage="score",
+        metric="predictivity",
+        created="",
+        recording="set",
+        regression="pls",
+        layer="x",
+        raw=0.3,
+        ceiling=1.0,
+        **dict.fromkeys(columns.split()),
+    )
+    labels = {"a": "A", "b": "B"}
+    [found] = findings(scores, labels)
+    assert found.detail.endswith(
+        "highest of 2 networks, whose differences are not tested"
+    )
+    compared = scores.iloc[:1].assign(
+        stage="compare",
+        metric="difference_raw",
+        other="b",
+        p=0.9,
+        interval="stimuli",
+        n_stimuli=9,
+        n_neuroids=9,
+        low=0.0,
+        high=1.0,
+    )
+    *_, found = findings(pd.concat([scores, compared]), labels)
+    assert found.detail.endswith("highest of 2 networks")
 
 
 def test_a_figure_can_be_saved_as_pdf(tree):

@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -50,13 +50,13 @@ def findings(rows: "pd.DataFrame", labels: Mapping[str, str]) -> list[Finding]:
     labels : of networks by name, `Inputs.labels`
     """
     rows = pooled(rows).rows
-    scores = list(_scores(rows))
+    scores, pairs = list(_scores(rows)), _compared(rows)
     return [
         *_correlations(rows),
         *_gains(scores),
-        *_comparisons(rows, labels),
+        *_comparisons(pairs, labels),
         *_overlaps(rows, labels),
-        *_highest_scores(scores, labels),
+        *_highest_scores(scores, set(pairs["recording"]), labels),
     ]
 
 
@@ -76,16 +76,16 @@ def _scores(rows: "pd.DataFrame") -> "Iterator[tuple[str, pd.DataFrame]]":
 
 
 def _highest_scores(
-    scores: "Sequence[tuple[str, pd.DataFrame]]", labels: Mapping[str, str]
+    scores: "Sequence[tuple[str, pd.DataFrame]]",
+    compared: Collection[str],
+    labels: Mapping[str, str],
 ) -> Iterator[Finding]:
     for recording, group in scores:
         best = group.iloc[int(group["value"].astype(float).argmax())]
         n = group["model"].nunique()
-        among = (
-            f"; highest of {n} networks, whose differences are not tested"
-            if n > 1
-            else ""
-        )
+        among = f"; highest of {n} networks" if n > 1 else ""
+        if among and recording not in compared:
+            among += ", whose differences are not tested"
         # One fixed split has none.
         known = best["error"] is not None and best["error"] == best["error"]
         error = f" ± {best['error']:.3f} over splits" if known else ""
@@ -150,23 +150,33 @@ def _t_interval(gains: "NDArray[np.float64]") -> str:
     return f" [{low:+.4f}, {high:+.4f}]"
 
 
-def _comparisons(rows: "pd.DataFrame", labels: Mapping[str, str]) -> Iterator[Finding]:
-    """Which networks predict a recording better, of the pairs that were compared."""
+def _compared(rows: "pd.DataFrame") -> "pd.DataFrame":
+    """The latest comparison of each pair of networks on each recording."""
     found = _stage(rows, "compare")
     found = found[found["metric"] == "difference_raw"]
     if found.empty:
-        return
-    # The latest comparison on each recording is one family of tests.
-    for recording, group in found.groupby("recording", sort=False):
-        family = group[group["config_id"] == group["config_id"].iloc[-1]]
-        n_stimuli, n_neuroids = family.iloc[0][["n_stimuli", "n_neuroids"]]
+        return found.reindex(columns=[*found.columns, "recording"])
+    # Either of two networks may have been named first, and any of their layers taken.
+    pairs = np.sort(found[["model", "other"]].astype(str).to_numpy(), axis=1)
+    ends = {"one": pairs[:, 0], "another": pairs[:, 1]}
+    latest = found.assign(**ends).drop_duplicates(["recording", *ends], keep="last")
+    return latest.drop(columns=[*ends])
+
+
+def _comparisons(pairs: "pd.DataFrame", labels: Mapping[str, str]) -> Iterator[Finding]:
+    """Which networks predict a recording better, of the pairs that were compared."""
+    groups = pairs.groupby("recording", sort=False) if len(pairs) else ()
+    for recording, group in groups:
+        # All pairs are one family of tests, whenever they were compared.
+        family = group.assign(q=benjamini_hochberg(group["p"].astype(float)))
+        over = named_some(list(dict.fromkeys(family["interval"])))
+        n_stimuli, n_neuroids = family.iloc[-1][["n_stimuli", "n_neuroids"]]
         yield _told_apart(
             family,
             labels,
             f"Predictivity of {recording}, networks in pairs",
             "raw r",
-            f"over {family['interval'].iloc[0]} ({n_stimuli:.0f} stimuli, "
-            f"{n_neuroids:.0f} neuroids)",
+            f"over {over} ({n_stimuli:.0f} stimuli, {n_neuroids:.0f} neuroids)",
         )
 
 
