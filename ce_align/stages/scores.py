@@ -190,7 +190,7 @@ class ScoreRow(Row):
     `value` is raw² / ceiling, unclipped. It is None, and `note` says why, where the
     ceiling is not positive or there is none, as without repetitions. `raw` is the mean
     over splits of the median over neuroids of Pearson r, and `error` its standard error
-    over splits; None of one fixed split. The ceiling comes from the repetitions of
+    over splits; None of one split. The ceiling comes from the repetitions of
     `n_ceiling_stimuli` stimuli in the way that `ceiling_kind` names; `note` marks what
     a reader should know.
 

@@ -219,7 +219,7 @@ class Target:
             region=self.recording.region,
             layer=config.layer,
             raw=raw,
-            error=None if self.recording.split is not None else error,
+            error=error if len(self.splits) > 1 else None,
             ceiling=None if ceiling is None else ceiling.value,
             n_stimuli=len(self.recording.images),
             n_neuroids=len(self.recording.neuroid_ids),

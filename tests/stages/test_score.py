@@ -500,6 +500,11 @@ def test_a_fixed_split_trains_and_tests_as_it_says(few, tmp_path):
     assert "own split: 60 stimuli to train, 20 to test" in whole.note
 
 
+def test_one_split_has_no_error(few, tmp_path):
+    one, two = (scored(make_monkeys(few), tmp_path, splits=n).rows[0] for n in (1, 2))
+    assert one.error is None and two.error > 0
+
+
 def test_stated_reliability_is_a_ceiling_without_repetitions(few, tmp_path):
     recording = make_monkeys(few)
     once = replace(recording, responses=recording.averaged()[:, None])
