@@ -158,6 +158,16 @@ def _listed(known: Mapping[str, KnownFigure] | Mapping[str, KnownTable]) -> str:
     return "\n".join(f"  {name:{width}}{one.about}" for name, one in known.items())
 
 
+def _check_results(folder: Path) -> None:
+    """Refuse a folder of something else, before anything is drawn over what it gave."""
+    from ce_align.runner import STAGES
+
+    stored = any((folder / stage).is_dir() for stage in STAGES)
+    elsewhere = folder != Path("results") and not folder.is_dir()
+    if elsewhere or (not stored and folder.is_dir() and any(folder.iterdir())):
+        raise ConfigError(f"no results in {folder}; --results names their folder")
+
+
 TABLES_EXAMPLES = f"""\b
 [bold]Examples[/bold]
 
@@ -207,6 +217,7 @@ def tables(
     from ce_align.report.terminal import built_sheet
     from ce_align.runner import run
 
+    _check_results(results)
     which = asked.values("table")
     configs = asked.configs(table=which or list(TABLES))
     outcome = run(configs, results, out=out)
@@ -236,6 +247,7 @@ def figures(
     """Draw the paper's figures, and further ones, from stored rows."""
     from ce_align.runner import run
 
+    _check_results(results)
     which = asked.values("figure")
     configs = asked.configs(figure=which or list(FIGURES))
     outcome = run(configs, results, out=out)

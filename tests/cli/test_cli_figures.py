@@ -103,6 +103,17 @@ def test_what_has_no_rows_is_left_out_unless_it_was_asked_for(ce_align, tmp_path
     assert not (tmp_path / "there").exists()
 
 
+@pytest.mark.parametrize("command", ["tables", "figures"])
+def test_nothing_is_drawn_from_a_folder_of_something_else(ce_align, tmp_path, command):
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "one.png").write_bytes(b"")
+    for folder in ("photos", "absent"):
+        status, _, err = ce_align(command, "--results", folder, "--out", "here")
+        assert status == 2
+        assert err == f"error: no results in {folder}; --results names their folder\n"
+    assert not (tmp_path / "here").exists()
+
+
 def test_a_figure_that_does_not_exist_is_refused_in_one_line(ce_align):
     status, _, err = ce_align("figures", "--which", "9")
     assert status == 2
