@@ -190,15 +190,24 @@ def _print_plan(
     from ce_align.costs.work import cost_of
     from ce_align.report.sheet import facts_sheet
     from ce_align.stages.train import free_memory
-    from ce_align.trainer.estimate import estimate
+    from ce_align.trainer.estimate import Estimate, estimate
     from ce_align.trainer.memory import StepMemory
+    from ce_align.trainer.prepared import Prepared
     from ce_align.trainer.presets import n_workers, resolve_devices
 
     memory, (free, n_processes) = StepMemory.of(config), free_memory(hardware)
     most = None if free is None else memory.most_pairs(free, n_processes)
-    if free is not None:
-        memory.check(config, free, n_processes)
-    plan = estimate(config, images, hardware)
+    per_epoch = Prepared.of(config, images, hardware).plan().steps_per_epoch
+    plan: Estimate | None = None
+    if most is not None and most < config.pairs_per_step:
+        # It may be meant for another machine: all is said but what would be measured.
+        needed = memory.fixed + memory.each * config.pairs_per_step / n_processes
+        message(
+            f"not measured: a step needs about {needed / 2**30:.3g} GiB of each "
+            f"process; here {most} pairs would fit"
+        )
+    else:
+        plan = estimate(config, images, hardware)
     elsewhere = {name: cost_of(config, rates).total for name, rates in MACHINES.items()}
     kind, devices = resolve_devices(hardware)
     workers = n_workers(hardware, devices)
@@ -210,9 +219,10 @@ def _print_plan(
             "most_pairs": most,
             "seconds_elsewhere": elsewhere,
             "n_workers": workers,
-            "seconds": plan.seconds(workers),
+            "seconds": None if plan is None else plan.seconds(workers),
         }
-        print_json([{**config.model_dump(mode="json"), **asdict(plan), **known}])
+        measured = {} if plan is None else asdict(plan)
+        print_json([{**config.model_dump(mode="json"), **measured, **known}])
         return
     rule = (
         "1.2 × pairs / 256"
@@ -224,23 +234,33 @@ def _print_plan(
         "network": f"{config.backbone}, {config.objective}, "
         f"λ {config.equivariance_weight:g} of {config.weighting}, {config.precision}",
         "processes": f"{n_processes} × {kind}, {workers} workers each",
-        "steps": f"{config.epochs} epochs × {plan.steps_per_epoch} = {plan.steps}, "
+        "steps": f"{config.epochs} epochs × {per_epoch} = {config.epochs * per_epoch}, "
         f"{config.pairs_per_step} pairs each",
-        "learning rate": f"{plan.peak_rate:g} ({rule}), warm-up {plan.warmup_steps} "
-        f"steps, cosine to {config.final_share:g} of it",
         "gradient": config.gradient_rule,
-        "memory a process": f"{plan.memory_bytes / 2**30:.2f} GiB "
-        + ("of the GPU" if kind == "cuda" else "with all libraries, besides workers"),
         "largest step": "not known" if most is None else f"about {most} pairs",
-        "time": f"{_duration(plan.seconds(workers))}: a step {plan.step_seconds:.3g} "
-        f"s, its views {plan.render_seconds:.3g} s of one worker",
-        "measured": f"steps of {plan.measured_pairs} of {plan.share} pairs; "
-        f"{UNCERTAINTY}",
-        "elsewhere": ", ".join(
+    }
+    if plan is not None:
+        lines |= {
+            "learning rate": f"{plan.peak_rate:g} ({rule}), warm-up "
+            f"{plan.warmup_steps} steps, cosine to {config.final_share:g} of it",
+            "memory a process": f"{plan.memory_bytes / 2**30:.2f} GiB "
+            + (
+                "of the GPU"
+                if kind == "cuda"
+                else "with all libraries, without workers"
+            ),
+            "time": f"{_duration(plan.seconds(workers))}: a step "
+            f"{plan.step_seconds:.3g} s, its views {plan.render_seconds:.3g} s of one "
+            "worker",
+            "measured": f"steps of {plan.measured_pairs} of {plan.share} pairs; "
+            f"{UNCERTAINTY}",
+        }
+    lines["elsewhere"] = (
+        ", ".join(
             f"{_duration(seconds)} on {name}" for name, seconds in elsewhere.items()
         )
-        + ": counted, from assumed speeds",
-    }
+        + ": counted, from assumed speeds"
+    )
     print_sheets([facts_sheet(lines)])
 
 

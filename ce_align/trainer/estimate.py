@@ -38,7 +38,7 @@ class Estimate:
     step_seconds : of one process on its share, without rendering
     render_seconds : of one worker for that share
     share, measured_pairs : pairs of a process in a pass, and in the largest measured
-        passes; beyond them cost grows in proportion
+        passes; beyond them cost grows as it did between the last two
     """
 
     steps_per_epoch: int
@@ -91,20 +91,23 @@ def estimate(config: TrainConfig, images: ImageSet, hardware: Hardware) -> Estim
         if len(measured) < N_SIZES or measured[-1].step_seconds < SECONDS:
             pairs = min(share, 2 * pairs)
     last = measured[-1]
-    memory = last.peak_bytes
-    if last.pairs < share:  # weights stay, activations grow
+    memory, step = float(last.peak_bytes), last.step_seconds
+    if last.pairs < share:  # weights and their update stay, activations grow
         before = measured[-2]
-        growth = (last.peak_bytes - before.peak_bytes) / (last.pairs - before.pairs)
-        memory = round(last.peak_bytes + max(growth, 0) * (share - last.pairs))
-    scale = share / last.pairs
+        more, further = last.pairs - before.pairs, share - last.pairs
+        growth = max(0.0, (last.peak_bytes - before.peak_bytes) / more)
+        memory += growth * further
+        # No more than in proportion: steps this short are measured roughly.
+        slower = max(0.0, (last.step_seconds - before.step_seconds) / more)
+        step += min(slower, last.step_seconds / last.pairs) * further
     return Estimate(
         steps_per_epoch=plan.steps_per_epoch,
         steps=config.epochs * plan.steps_per_epoch,
         peak_rate=module.peak_rate,
         warmup_steps=config.warmup_epochs * plan.steps_per_epoch,
-        memory_bytes=memory,
-        step_seconds=last.step_seconds * scale,
-        render_seconds=last.render_seconds * scale,
+        memory_bytes=round(memory),
+        step_seconds=step,
+        render_seconds=last.render_seconds * share / last.pairs,
         share=share,
         measured_pairs=last.pairs,
     )

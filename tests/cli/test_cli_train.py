@@ -9,6 +9,8 @@ import pytest
 from PIL import Image
 from safetensors.numpy import load_file
 
+from ce_align.cli.app import main
+
 pytestmark = pytest.mark.slow
 
 ARGUMENTS = ("--weight", "0.3", "--preset", "tiny", "--workers", "0")
@@ -28,8 +30,6 @@ def images(tmp_path_factory):
 
 def in_process(monkeypatch, capsys, *arguments):
     """Exit status and standard error of the command, without a new interpreter."""
-    from ce_align.cli.app import main
-
     monkeypatch.setattr(sys, "argv", ["ce-align", *map(str, arguments)])
     try:
         main()
@@ -84,6 +84,27 @@ def test_a_dry_run_prints_the_plan_and_leaves_nothing(images, tmp_path, monkeypa
     shown = ("3 epochs × 4 = 12", "0.002", "GiB", "min", "0 workers", "gradient  ")
     for text in shown:
         assert text in result.stdout
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_plan_for_another_machine_lacks_only_what_is_measured(
+    images, tmp_path, monkeypatch, capsys
+):
+    from ce_align.stages import train
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
+    monkeypatch.setattr(train, "available_memory", lambda: 2**20)
+    arguments = ["ce-align", "train", "--objective", "mmcr", *ARGUMENTS, "--dry-run"]
+    arguments += ["--images", str(images), "--pairs-per-step", "4", "--epochs", "3"]
+    monkeypatch.setattr(sys, "argv", arguments)
+    with pytest.raises(SystemExit) as end:
+        main()
+    assert not end.value.code
+    out, err = capsys.readouterr()
+    assert "not measured: a step needs about" in err
+    assert "here 0 pairs would fit" in err
+    assert "3 epochs × 4 = 12" in out and "elsewhere" in out and "memory" not in out
     assert list(tmp_path.iterdir()) == []
 
 
