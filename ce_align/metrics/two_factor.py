@@ -181,7 +181,8 @@ def resample(
         if len(values) < (1 - MOST_UNDEFINED) * n_resamples:
             raise DataError(
                 f"the statistic is undefined for {n_resamples - len(values)} of "
-                f"{n_resamples} draws; take more stimuli or neuroids"
+                f"{n_resamples} draws; take more stimuli or neuroids, or an interval "
+                "over one of them"
             )
         enlarged = n_rows / (n_rows - 1) if with_rows else 1.0
         enlarged *= n_groups / (n_groups - 1) if with_columns else 1.0

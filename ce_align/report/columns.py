@@ -7,7 +7,7 @@ from ce_align.report.sheet import Column
 
 __all__ = [
     *("LAYER", "MODEL", "NEUROIDS", "ORIGIN", "STIMULI", "Record"),
-    *("interval_column", "named", "notes_of", "split"),
+    *("interval_column", "named", "notes_of", "probability", "split"),
 ]
 
 Record = Mapping[str, Any]
@@ -31,6 +31,11 @@ def interval_column(
         return f"[{bounds[0]:{form}}, {bounds[1]:{form}}]"
 
     return Column(name, title, of=shown, kind="number", known=True)
+
+
+def probability(value: float) -> str:
+    """A p or q: one that four digits cannot tell from 0 is not 0."""
+    return "<0.0001" if 0 <= value < 5e-5 else f"{value:.4f}"
 
 
 def notes_of(record: Record) -> list[str]:

@@ -10,6 +10,7 @@ from ce_align.report.columns import (
     Record,
     interval_column,
     notes_of,
+    probability,
     split,
 )
 from ce_align.report.sheet import Column, Sheet
@@ -23,7 +24,7 @@ OVERLAP = (
     Column("metric", "part", lambda part: PARTS.get(part, part[8:]), keep=True),
     Column("value", "R²", ".4f", kind="number", keep=True),
     interval_column("ci", "95 % interval", "low", "high"),
-    Column("p", form=".4f", kind="number", known=True),
+    Column("p", form=probability, kind="number", known=True),
     *(Column("interval", "over"), NEUROIDS, STIMULI),
     *(Column("region"), ORIGIN, Column("seed", extra=True)),
 )
@@ -49,7 +50,7 @@ UNIQUE = (
     Column("layer"),
     Column("value", "unique R²", ".4f", kind="number", keep=True),
     interval_column("ci", "95 % interval", "low", "high"),
-    Column("p", form=".4f", kind="number", known=True),
+    Column("p", form=probability, kind="number", known=True),
     Column("part", "part of joint", ".4f", kind="number"),
     Column("alone", "alone", ".4f", kind="number"),
     Column("joint", "joint R²", ".4f", fact="all together {value}"),
@@ -78,8 +79,8 @@ COMPARE = (
     Column("other_value", "of b", ".4f", kind="number", keep=True),
     Column("value", "a − b", "+.4f", kind="number", keep=True),
     interval_column("ci", "95 % interval", "low", "high", "+.4f"),
-    Column("p", form=".4f", kind="number", known=True),
-    Column("q", form=".4f", kind="number", known=True),
+    Column("p", form=probability, kind="number", known=True),
+    Column("q", form=probability, kind="number", known=True),
     Column("verdict", "apart", keep=True),
     *(Column("interval", "over", fact="over {value}"), NEUROIDS, STIMULI),
     *(Column("regression"), Column("region"), ORIGIN, Column("seed", extra=True)),

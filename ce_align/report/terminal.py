@@ -19,6 +19,7 @@ from ce_align.report.columns import (
     interval_column,
     named,
     notes_of,
+    probability,
     split,
 )
 from ce_align.report.pairs import compare_sheets, overlap_sheets, unique_sheets
@@ -285,8 +286,8 @@ CORRELATION = (
     interval_column("within_ci", "95 % (within)", "within_low", "within_high", ".2f"),
     Column("held_out_r2", "R² left out", ".2f", kind="number", known=True),
     Column("n_networks", "n", fact="n {value} networks"),
-    Column("p", form=".4f", kind="number", keep=True),
-    Column("q", form=".4f", kind="number", keep=True),
+    Column("p", form=probability, kind="number", keep=True),
+    Column("q", form=probability, kind="number", keep=True),
     Column("origin", "data"),
     Column("imported_from", "scores from"),
 )
@@ -295,8 +296,8 @@ PARTIAL = (
     Column("partial", "r", ".2f", kind="number", keep=True),
     interval_column("partial_ci", "95 %", "partial_low", "partial_high", ".2f"),
     Column("n_partial", "n", fact="n {value} networks"),
-    Column("partial_p", "p", ".4f", kind="number", keep=True),
-    Column("partial_q", "q", ".4f", kind="number", keep=True),
+    Column("partial_p", "p", probability, kind="number", keep=True),
+    Column("partial_q", "q", probability, kind="number", keep=True),
     Column("given", kind="text"),
 )
 

@@ -200,6 +200,8 @@ def _ordered(
         )
     if array.dtype.kind not in "iuf":
         raise DataError(f"{path} holds {array.dtype}, not numbers")
+    if not np.isfinite(array).any():
+        raise DataError(f"{path} holds no finite number; check how it was saved")
     if "repetition" not in axes:
         array, axes = array[..., np.newaxis], (*axes, "repetition")
     ordered = array.transpose([axes.index(name) for name in AXES])

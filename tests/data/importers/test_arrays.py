@@ -106,6 +106,7 @@ def test_each_mistake_is_explained(lab, changes, error, expected):
         (b"no array", "not a .npy or .npz array"),
         (b"", "not a .npy or .npz array"),
         (np.array([["a"]]), "not numbers"),
+        (np.full((4, 3), np.nan), "holds no finite number"),
         (np.array([{}], dtype=object), "not a .npy or .npz array"),
     ],
 )
