@@ -14,7 +14,7 @@ from ce_align.trainer.prepared import Prepared
 from ce_align.trainer.presets import Hardware, TrainConfig
 from ce_align.trainer.views import Batch
 
-__all__ = ["estimate"]
+__all__ = ["Estimate", "estimate"]
 
 
 #: Pairs of the first measured steps; every further size is twice as large, until there
