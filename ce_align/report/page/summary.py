@@ -56,7 +56,7 @@ def findings(rows: "pd.DataFrame", labels: Mapping[str, str]) -> list[Finding]:
         *_gains(scores),
         *_comparisons(pairs, labels),
         *_overlaps(rows, labels),
-        *_highest_scores(scores, set(pairs["recording"]), labels),
+        *_highest_scores(scores, set(pairs.get("recording", ())), labels),
     ]
 
 
@@ -155,7 +155,7 @@ def _compared(rows: "pd.DataFrame") -> "pd.DataFrame":
     found = _stage(rows, "compare")
     found = found[found["metric"] == "difference_raw"]
     if found.empty:
-        return found.reindex(columns=[*found.columns, "recording"])
+        return found
     # Either of two networks may have been named first, and any of their layers taken.
     pairs = np.sort(found[["model", "other"]].astype(str).to_numpy(), axis=1)
     ends = {"one": pairs[:, 0], "another": pairs[:, 1]}
