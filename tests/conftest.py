@@ -1,5 +1,6 @@
 """Fixtures that every room shares."""
 
+import gc
 import os
 import shutil
 import signal
@@ -29,7 +30,15 @@ for _name in _FOLDERS:
     os.environ[_name] = str(_COLLECTION / _name.lower())
 
 
+def pytest_collection_finish():
+    """Search for garbage less often, and never among libraries, which stay."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 50)
+
+
 def pytest_unconfigure():
+    gc.unfreeze()  # some libraries report what is left at the end
     shutil.rmtree(_COLLECTION, ignore_errors=True)
 
 
@@ -62,6 +71,16 @@ def python():
     yield start
     for process in started:
         process.kill()
+
+
+@pytest.fixture(scope="module")
+def letters_as_outlines():
+    """Put no fonts into PDFs: to take out their glyphs takes long."""
+    from ce_align.report import style
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(style._SETTINGS, "pdf.fonttype", 3)
+        yield
 
 
 #: Counted here: looking for a free name among thousands takes milliseconds.

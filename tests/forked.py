@@ -5,6 +5,7 @@ every other way: its folder, environment, streams and signals are its own.
 """
 
 import atexit
+import gc
 import multiprocessing
 import os
 import runpy
@@ -40,6 +41,7 @@ def execute(arguments: tuple[str, ...]) -> None:
 
 
 def _begin(arguments, folder, environment, streams) -> None:
+    gc.freeze()  # what the server knows stays, and its memory is not copied
     os.environ.clear()
     os.environ.update(environment)
     os.chdir(folder)

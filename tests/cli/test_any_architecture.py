@@ -187,8 +187,8 @@ def test_all_layers_of_different_architectures_are_scored_or_said(
 def test_all_layers_of_many_architectures_are_scored_or_said(
     ce_align, extracted, tmp_path
 ):
-    # All of them take minutes: a fourth, unless they are asked for.
+    # All of them take minutes: a sixth, unless they are asked for.
     every = "CE_ALIGN_EVERY_ARCHITECTURE" in os.environ
-    names = [*SIZES][:: 1 if every else 4]
+    names = [*SIZES][:: 1 if every else 6]
     rows, _ = check_all_layers(names, ce_align, extracted, tmp_path)
     assert len(rows) > 12 * len(names)

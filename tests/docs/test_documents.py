@@ -26,7 +26,7 @@ from ce_align.stages.transfer import TransferRow  # noqa: E402
 from ce_align.stages.unique import UniqueRow  # noqa: E402
 from ce_align.trainer import objectives  # noqa: E402
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("letters_as_outlines")]
 
 MEASURES = ROOT / "docs" / "measures.md"
 

@@ -355,7 +355,7 @@ def test_excess_of_equal_sources_is_zero_on_average(shared_draws):
 @pytest.mark.slow
 def test_excess_of_equal_sources_is_significant_as_often_as_it_may_be():
     rng = np.random.default_rng(8)
-    n_experiments, n_pairs = 3000, 16
+    n_experiments, n_pairs = 1500, 16
     clouds = gaussian_clouds(rng, 2 * n_experiments * n_pairs, 8, np.ones(5))
     pairs = disjoint_pairs(len(clouds))
     values = excess_of(clouds, pairs, half_split(8, rng))

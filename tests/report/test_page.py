@@ -19,13 +19,12 @@ from waiting import LIMIT
 
 from ce_align.config import StageConfig
 from ce_align.errors import DataError
-from ce_align.report import style
 from ce_align.report.inputs import Inputs
 from ce_align.report.page import parts, write_report
 from ce_align.report.page.summary import findings
 from ce_align.results import ResultStore, Row
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("letters_as_outlines")]
 
 HTML = "{http://www.w3.org/1999/xhtml}"
 BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
@@ -58,14 +57,6 @@ def write(results, **options):
     out = results.parent / "report.html"
     missing = write_report(results, out, **options)
     return out.read_text(), missing
-
-
-@pytest.fixture(scope="module", autouse=True)
-def letters_as_outlines():
-    """Put no fonts into the PDFs of pages: to take out their glyphs takes long."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(style._SETTINGS, "pdf.fonttype", 3)
-        yield
 
 
 @pytest.fixture(scope="module")
@@ -379,6 +370,7 @@ def test_pairs_of_networks_make_a_headline_only_where_they_are_told_apart():
             model=["a", "a"],
             other=["b", "c"],
             recording="set",
+            regression="pls",
             config_id="one",
             interval="stimuli and neuroids",
             n_stimuli=640,
@@ -395,7 +387,7 @@ def test_pairs_of_networks_make_a_headline_only_where_they_are_told_apart():
     assert "1 of 2 told apart" in found.label
     assert found.text == "−0.3000"
     assert "A minus that of C on set: −0.3000 [−0.4000, −0.2000]" in found.detail
-    assert "640 stimuli, 50 neuroids), q = 0.01" in found.detail
+    assert "640 stimuli and 50 neuroids), q = 0.01" in found.detail
     # A later comparison of others hides none; one of the same pair takes its place.
     later = apart.iloc[:1].assign(config_id="two", created="1")
     [found] = findings(pd.concat([apart, later.assign(other="d")]), labels)
@@ -405,6 +397,16 @@ def test_pairs_of_networks_make_a_headline_only_where_they_are_told_apart():
     [found] = findings(pd.concat([apart, turned]), labels)
     assert found.text == "Not told apart"
     assert found.detail.startswith("2 pairs, over stimuli and neuroids")
+    # Other regressions and intervals are families of their own.
+    ridge = later.assign(regression="ridge", n_neuroids=40)
+    [first, second] = findings(pd.concat([apart, ridge]), labels)
+    assert "1 of 2 told apart" in first.label
+    assert second.detail.startswith("A and B, ridge, over stimuli and neuroids")
+    [_, second] = findings(pd.concat([apart, later.assign(interval="n")]), labels)
+    assert second.detail.startswith("A and B, over n (640 stimuli")
+    fewer = later.assign(other="d", n_neuroids=40)
+    [found] = findings(pd.concat([apart, fewer]), labels)
+    assert "(640 stimuli and 40 to 50 neuroids)" in found.detail
     [found] = findings(apart.assign(p=0.2), labels)
     assert found.text == "Not told apart"
     # q of an overlap is over the pairs that are there.
@@ -448,6 +450,12 @@ def test_only_scores_that_were_not_compared_are_said_not_to_be_tested():
     )
     *_, found = findings(pd.concat([scores, compared]), labels)
     assert found.detail.endswith("highest of 2 networks")
+    others = compared.assign(regression="ridge")
+    *_, found = findings(pd.concat([scores, others]), labels)
+    assert found.detail.endswith("whose differences are not tested")
+    third = scores.iloc[:1].assign(model="c")
+    *_, found = findings(pd.concat([scores, third, compared]), {**labels, "c": "C"})
+    assert found.detail.endswith("highest of 3 networks; its lead over C is not tested")
 
 
 def test_a_figure_can_be_saved_as_pdf(tree):

@@ -2,8 +2,8 @@
 
 import re
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -26,6 +26,8 @@ __all__ = ["findings", "warnings_of"]
 FEW_NETWORKS = 10
 #: What holds after correction has a smaller q.
 LEVEL = 0.05
+#: Tests of pairs stand together if they are of the same.
+FAMILY = ["recording", "regression", "interval"]
 #: As many notes of rows are shown.
 MOST_NOTES = 8
 #: Notes of rows that are no warning, or that the summary gives by itself.
@@ -56,13 +58,19 @@ def findings(rows: "pd.DataFrame", labels: Mapping[str, str]) -> list[Finding]:
         *_gains(scores),
         *_comparisons(pairs, labels),
         *_overlaps(rows, labels),
-        *_highest_scores(scores, set(pairs.get("recording", ())), labels),
+        *_highest_scores(scores, pairs, labels),
     ]
 
 
 def _stage(rows: "pd.DataFrame", name: str) -> "pd.DataFrame":
     found = rows[(rows["stage"] == name) & rows["value"].notna()]
     return found.sort_values("created", kind="stable")
+
+
+def _span(numbers: "pd.Series[Any]") -> str:
+    """``12``, or ``9 to 12`` where they differ."""
+    fewest, most = int(numbers.min()), int(numbers.max())
+    return str(most) if fewest == most else f"{fewest} to {most}"
 
 
 def _scores(rows: "pd.DataFrame") -> "Iterator[tuple[str, pd.DataFrame]]":
@@ -77,15 +85,22 @@ def _scores(rows: "pd.DataFrame") -> "Iterator[tuple[str, pd.DataFrame]]":
 
 def _highest_scores(
     scores: "Sequence[tuple[str, pd.DataFrame]]",
-    compared: Collection[str],
+    pairs: "pd.DataFrame",
     labels: Mapping[str, str],
 ) -> Iterator[Finding]:
     for recording, group in scores:
         best = group.iloc[int(group["value"].astype(float).argmax())]
         n = group["model"].nunique()
-        among = f"; highest of {n} networks" if n > 1 else ""
-        if among and recording not in compared:
-            among += ", whose differences are not tested"
+        among = ""
+        if n > 1:
+            others = set(group["model"]) - {best["model"]}
+            others -= _compared_with(best, pairs)
+            among = f"; highest of {n} networks"
+            if len(others) == n - 1:
+                among += ", whose differences are not tested"
+            elif others:
+                untested = named_some(sorted(labels[name] for name in others))
+                among += f"; its lead over {untested} is not tested"
         # One fixed split has none.
         known = best["error"] is not None and best["error"] == best["error"]
         error = f" ± {best['error']:.3f} over splits" if known else ""
@@ -151,7 +166,7 @@ def _t_interval(gains: "NDArray[np.float64]") -> str:
 
 
 def _compared(rows: "pd.DataFrame") -> "pd.DataFrame":
-    """The latest comparison of each pair of networks on each recording."""
+    """The latest comparison of each pair, of every regression and kind of interval."""
     found = _stage(rows, "compare")
     found = found[found["metric"] == "difference_raw"]
     if found.empty:
@@ -159,24 +174,37 @@ def _compared(rows: "pd.DataFrame") -> "pd.DataFrame":
     # Either of two networks may have been named first, and any of their layers taken.
     pairs = np.sort(found[["model", "other"]].astype(str).to_numpy(), axis=1)
     ends = {"one": pairs[:, 0], "another": pairs[:, 1]}
-    latest = found.assign(**ends).drop_duplicates(["recording", *ends], keep="last")
+    latest = found.assign(**ends).drop_duplicates([*FAMILY, *ends], keep="last")
     return latest.drop(columns=[*ends])
+
+
+def _compared_with(best: "pd.Series[Any]", pairs: "pd.DataFrame") -> set[str]:
+    """The networks that one was compared with, by the regression of its score."""
+    if pairs.empty:
+        return set()
+    same = pairs[
+        (pairs["recording"] == best["recording"])
+        & (pairs["regression"] == best["regression"])
+    ]
+    ends = same[["model", "other"]].astype(str).to_numpy()
+    return set(ends[(ends == best["model"]).any(axis=1)].ravel()) - {best["model"]}
 
 
 def _comparisons(pairs: "pd.DataFrame", labels: Mapping[str, str]) -> Iterator[Finding]:
     """Which networks predict a recording better, of the pairs that were compared."""
-    groups = pairs.groupby("recording", sort=False) if len(pairs) else ()
-    for recording, group in groups:
+    groups = pairs.groupby(FAMILY, sort=False) if len(pairs) else ()
+    for (recording, regression, over), group in groups:
         # All pairs are one family of tests, whenever they were compared.
         family = group.assign(q=benjamini_hochberg(group["p"].astype(float)))
-        over = named_some(list(dict.fromkeys(family["interval"])))
-        n_stimuli, n_neuroids = family.iloc[-1][["n_stimuli", "n_neuroids"]]
+        n = " and ".join(
+            f"{_span(family[f'n_{what}'])} {what}" for what in ("stimuli", "neuroids")
+        )
         yield _told_apart(
             family,
             labels,
             f"Predictivity of {recording}, networks in pairs",
             "raw r",
-            f"over {over} ({n_stimuli:.0f} stimuli, {n_neuroids:.0f} neuroids)",
+            f"{'' if regression == 'pls' else f'{regression}, '}over {over} ({n})",
         )
 
 
@@ -284,11 +312,9 @@ def _few(rows: "pd.DataFrame") -> Iterator[str]:
     found = _stage(rows, "correlate")
     if found.empty or int(found["n_networks"].min()) >= FEW_NETWORKS:
         return
-    fewest, most = (int(found["n_networks"].agg(of)) for of in ("min", "max"))
-    n = fewest if fewest == most else f"{fewest} to {most}"
     yield (
-        f"Few networks: Correlations are over {n} networks; intervals are wide, and "
-        "chance explains large values."
+        f"Few networks: Correlations are over {_span(found['n_networks'])} networks; "
+        "intervals are wide, and chance explains large values."
     )
 
 
