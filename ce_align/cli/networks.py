@@ -296,7 +296,11 @@ class Exported:
         str | None, typer.Option(help="Name in Brain-Score, for one network.")
     ] = None
     bibtex: Annotated[
-        Path | None, typer.Option(help="File with the citation. \\[default: the paper]")
+        Path | None,
+        typer.Option(
+            help="File with the citation. \\[default: the paper, or torchvision's; "
+            "needed for networks of others]"
+        ),
     ] = None
     metadata: Annotated[
         bool,

@@ -13,6 +13,7 @@ from ce_align.trainer.presets import PRESET_OPTIONS, TrainConfig, preset_config
 
 if TYPE_CHECKING:
     from ce_align.data.imagesets import ImageSet
+    from ce_align.trainer.estimate import Estimate
     from ce_align.trainer.presets import Hardware
 
 __all__ = ["commands"]
@@ -190,7 +191,7 @@ def _print_plan(
     from ce_align.costs.work import cost_of
     from ce_align.report.sheet import facts_sheet
     from ce_align.stages.train import free_memory
-    from ce_align.trainer.estimate import Estimate, estimate
+    from ce_align.trainer.estimate import estimate
     from ce_align.trainer.memory import StepMemory
     from ce_align.trainer.prepared import Prepared
     from ce_align.trainer.presets import n_workers, resolve_devices
@@ -224,12 +225,7 @@ def _print_plan(
         measured = {} if plan is None else asdict(plan)
         print_json([{**config.model_dump(mode="json"), **measured, **known}])
         return
-    rule = (
-        "1.2 × pairs / 256"
-        if config.learning_rate is None
-        else f"set by the preset for {config.optimizer}"
-    )
-    lines: dict[str, Any] = {
+    lines = {
         "images": f"{len(images)}, views of {config.view_size} pixels",
         "network": f"{config.backbone}, {config.objective}, "
         f"λ {config.equivariance_weight:g} of {config.weighting}, {config.precision}",
@@ -238,30 +234,34 @@ def _print_plan(
         f"{config.pairs_per_step} pairs each",
         "gradient": config.gradient_rule,
         "largest step": "not known" if most is None else f"about {most} pairs",
-    }
-    if plan is not None:
-        lines |= {
-            "learning rate": f"{plan.peak_rate:g} ({rule}), warm-up "
-            f"{plan.warmup_steps} steps, cosine to {config.final_share:g} of it",
-            "memory a process": f"{plan.memory_bytes / 2**30:.2f} GiB "
-            + (
-                "of the GPU"
-                if kind == "cuda"
-                else "with all libraries, without workers"
-            ),
-            "time": f"{_duration(plan.seconds(workers))}: a step "
-            f"{plan.step_seconds:.3g} s, its views {plan.render_seconds:.3g} s of one "
-            "worker",
-            "measured": f"steps of {plan.measured_pairs} of {plan.share} pairs; "
-            f"{UNCERTAINTY}",
-        }
-    lines["elsewhere"] = (
-        ", ".join(
+        **({} if plan is None else _measured(plan, config, kind, workers)),
+        "elsewhere": ", ".join(
             f"{_duration(seconds)} on {name}" for name, seconds in elsewhere.items()
         )
-        + ": counted, from assumed speeds"
-    )
+        + ": counted, from assumed speeds",
+    }
     print_sheets([facts_sheet(lines)])
+
+
+def _measured(
+    plan: "Estimate", config: TrainConfig, kind: str, workers: int
+) -> dict[str, str]:
+    """What a few steps on this machine told."""
+    rule = (
+        "1.2 × pairs / 256"
+        if config.learning_rate is None
+        else f"set by the preset for {config.optimizer}"
+    )
+    of = "of the GPU" if kind == "cuda" else "with all libraries, without workers"
+    return {
+        "learning rate": f"{plan.peak_rate:g} ({rule}), warm-up {plan.warmup_steps} "
+        f"steps, cosine to {config.final_share:g} of it",
+        "memory a process": f"{plan.memory_bytes / 2**30:.2f} GiB {of}",
+        "time": f"{_duration(plan.seconds(workers))}: a step {plan.step_seconds:.3g} "
+        f"s, its views {plan.render_seconds:.3g} s of one worker",
+        "measured": f"steps of {plan.measured_pairs} of {plan.share} pairs; "
+        f"{UNCERTAINTY}",
+    }
 
 
 def _duration(seconds: float) -> str:
