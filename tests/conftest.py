@@ -30,6 +30,17 @@ for _name in _FOLDERS:
     os.environ[_name] = str(_COLLECTION / _name.lower())
 
 
+#: They take a minute each, and no worker should have one left at the end.
+LONGEST = (
+    "test_every_block_of_every_page_runs",
+    "test_a_cluster_trains_before_it_scores_and_names_what_failed",
+)
+
+
+def pytest_collection_modifyitems(items):
+    items.sort(key=lambda item: item.name not in LONGEST)
+
+
 def pytest_collection_finish():
     """Search for garbage less often, and never among libraries, which stay."""
     gc.collect()

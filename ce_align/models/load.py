@@ -323,7 +323,8 @@ def _load_file(name: str, path: Path, option: str) -> Network:
             + (
                 f"its weights have the shapes of {found}: {path}:{found}"
                 if found
-                else f"name it, such as resnet50: {path}:ARCHITECTURE"
+                else f"name it, such as resnet50: {path}:ARCHITECTURE; or give "
+                "FILE.py:FUNCTION, which returns a network of your own with its weights"
             )
         )
     said: list[str] = []

@@ -260,6 +260,7 @@ def correlate_rows(
     met_by: dict[str, dict[str, tuple[pd.Series[float], pd.Series[float]]]] = {}
     digests: dict[str, str] = {}
     origins: dict[tuple[str, str], dict[str, str]] = {}
+    unusable: dict[str, list[str]] = {}
     measures = kept[kept["stage"].isin(MEASURING)]
     by_metric = {str(name): group for name, group in measures.groupby("metric")}
     for metric in _tested(by_metric):
@@ -275,7 +276,7 @@ def correlate_rows(
                 values, scored = measured.values[both], target.values[both]
                 reason = _unusable(values, scored)
                 if reason:
-                    notes.append(f"{of_both}: {reason}")
+                    unusable.setdefault(reason, []).append(of_both)
                     continue
                 table = tables.setdefault((recording, *both), {recording: scored})
                 same = _same_as(values, table, recording)
@@ -286,6 +287,7 @@ def correlate_rows(
                     continue
                 table[metric] = values
                 met_by.setdefault(metric, {})[recording] = values, scored
+    notes += [f"{named_some(pairs)}: {reason}" for reason, pairs in unusable.items()]
     if not tables:
         raise DataError(
             f"no measure has {MIN_NETWORKS} networks or more with a score: "

@@ -232,12 +232,15 @@ def test_undefined_and_equal_values_are_left_out_and_it_is_said(rng, store):
             measure_rows(x),
             measure_rows(dict.fromkeys(PAPER, 2.0), "same"),
             measure_rows(dict.fromkeys(PAPER, np.nan), "none"),
+            measure_rows(dict.fromkeys(sorted(PAPER)[:4], 1.0), "a few"),
+            measure_rows(dict.fromkeys(sorted(PAPER)[2:6], 1.0), "a few others"),
         ]
     )
     (row,), notes = run(measures, score_rows(y), store)
     assert row.measure == "bures"
     assert notes == [
         f"none: no value of {', '.join(sorted(PAPER)[:3])} and {len(PAPER) - 3} more",
+        "a few × it, a few others × it: 4 networks have both, 5 are needed",
         "none × it: 0 networks have both, 5 are needed",
         "same × it: all networks have the same value",
     ]
