@@ -96,7 +96,9 @@ def network_colours(
     known = {
         model: (facts.objective, facts.equivariance_weight)
         for model, facts in networks.items()
-        if facts.objective is not None and facts.equivariance_weight is not None
+        if facts.objective is not None
+        and facts.equivariance_weight is not None
+        and facts.epochs != 0  # untrained
     }
     if len(set(known.values())) < len(networks):
         return dict(zip(networks, further_colours(len(networks)), strict=True))
@@ -115,18 +117,20 @@ def colours_and_labels(
 ) -> dict[str, tuple[Any, str]]:
     """Colour by objective and λ, and a label of each colour, by network.
 
-    Networks of no known objective have colours that stand for no objective.
+    Networks of no known objective, or untrained, have colours that stand for none.
 
     Parameters
     ----------
-    rows : with columns ``model``, ``objective`` and ``weight``, or as they are stored
+    rows : with columns ``model``, ``objective`` and ``weight``, or as they are stored;
+        with ``epochs``, where they are known
     labels : of networks by name, `Inputs.labels`
     """
     every = rows.drop_duplicates("model").rename(
         columns={"equivariance_weight": "weight"}
     )
-    every = every.reindex(columns=["model", "objective", "weight"])
-    named = every.dropna(subset=["objective", "weight"])
+    every = every.reindex(columns=["model", "objective", "weight", "epochs"])
+    trained = every[every["epochs"] != 0]
+    named = trained.dropna(subset=["objective", "weight"])
     objectives = objective_order(named["objective"])
     weights = sorted(set(named["weight"]))
     found: dict[str, tuple[Any, str]] = {}

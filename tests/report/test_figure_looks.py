@@ -18,7 +18,15 @@ from test_paper_cases import with_rows
 from ce_align.report.inputs import Inputs
 from ce_align.report.paper import FIGURES, TABLES, build_table, draw
 from ce_align.report.paper.overview import network_points
-from ce_align.report.style import FURTHER, OBJECTIVES, objective_colour, style
+from ce_align.report.select import colours_and_labels, network_colours
+from ce_align.report.style import (
+    FURTHER,
+    OBJECTIVES,
+    further_colours,
+    objective_colour,
+    style,
+)
+from ce_align.results import NetworkFacts
 
 #: The column of the data that is drawn upwards, or as colour.
 OTHERWISE = ("1", "6", "forest", "geometry", "overlap", "scores")
@@ -238,6 +246,20 @@ def test_objectives_are_told_apart_by_any_eyes(kind):
     assert least > 10
     added = objective_colour("mine", ["mine"])
     assert added not in OBJECTIVES.values()
+
+
+def test_an_untrained_network_has_no_colour_of_an_objective():
+    facts = {"objective": "mmcr", "weight": 0.1}
+    rows = pd.DataFrame(
+        [{"model": name, **facts, "epochs": n} for name, n in (("a", 9), ("b", 0))]
+    )
+    looks = colours_and_labels(rows, {"a": "A", "b": "B"})
+    assert [label for _, label in looks.values()] == ["A", "B"]
+    assert looks["b"][0] == further_colours(1)[0]
+    known = NetworkFacts(objective="mmcr", equivariance_weight=0.1, epochs=9)
+    untrained = dataclasses.replace(known, epochs=0)
+    colours = network_colours({"a": known, "b": untrained})
+    assert list(colours.values()) == further_colours(2)
 
 
 def layered(names, depths=None):

@@ -230,7 +230,8 @@ def network_points(inputs: Inputs) -> NetworkPoints:
             "origin": ["+".join(sorted(origins[name])) for name in frame["model"]],
         }
     )
-    looks = colours_and_labels(about, inputs.labels)
+    epochs = frame["model"].map({name: facts[name].epochs for name in frame["model"]})
+    looks = colours_and_labels(about.assign(epochs=epochs), inputs.labels)
     about["colour"] = [to_hex(looks[name][0]) for name in frame["model"]]
     whole = pd.concat([about, frame.drop(columns="model")], axis=1)
     order = {name: k for k, name in enumerate(quantities())}
