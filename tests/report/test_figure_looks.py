@@ -315,3 +315,10 @@ def test_measures_and_scores_of_different_layers_are_said_to_be_so(synthetic):
     notes = network_points(dataclasses.replace(synthetic, rows=rows)).notes
     said = "Different layers: measures are of deep, predictivity of shallow."
     assert said in notes
+    # Of networks that only one of the two has, nothing is compared.
+    scored = rows["stage"] == "score"
+    unmeasured = ~rows["model"].isin(rows["model"][rows["stage"] == "analyze"])
+    assert unmeasured[scored].any()
+    rows = rows.assign(layer=np.where(scored & unmeasured, "complex", "deep"))
+    notes = network_points(dataclasses.replace(synthetic, rows=rows)).notes
+    assert not [note for note in notes if "Different layers" in note]

@@ -240,10 +240,13 @@ def network_points(inputs: Inputs) -> NetworkPoints:
 
 
 def _layers(measured: Selection, predicted: Selection) -> list[str]:
-    """That measures and scores are of different layers, where they are."""
+    """That measures and scores of networks are of different layers, where they are."""
+    if measured.rows.empty or predicted.rows.empty:
+        return []
+    both = set(measured.rows["model"]) & set(predicted.rows["model"])
     of_measures, of_scores = (
-        sorted({str(layer) for layer in found.rows.get("layer", ())})
-        for found in (measured, predicted)
+        sorted({str(x) for x in rows[rows["model"].isin(both)].get("layer", ())})
+        for rows in (measured.rows, predicted.rows)
     )
     if not of_measures or not of_scores or of_measures == of_scores:
         return []
