@@ -22,6 +22,7 @@ from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
+import torch
 from pytest import MonkeyPatch
 
 from benchmarks.faults.sweeps import TESTS
@@ -44,6 +45,7 @@ def main(n_kills: int = 200, seed: int = 0) -> int:
     """Kill as often as is asked, and print what came of it; 1 if anything differs."""
     for name in LIBRARIES:
         importlib.import_module(name)
+    torch.set_num_threads(1)  # a fork would wait for ever for threads that it lacks
     from checkpoint_server import CheckpointServer  # type: ignore[import-not-found]
     from small_commands import (  # type: ignore[import-not-found]
         BEFORE,
